@@ -1,0 +1,100 @@
+//! What an entry of a tree is, apart from its name and its bytes.
+//!
+//! Plain values shared by the rooms that look at a tree, compare it and write
+//! it. Nothing here touches a file system.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The kinds of entry that are replicated. Device nodes and sockets are not:
+/// they mean something only on the machine that made them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    Fifo,
+    Symlink,
+    File,
+    Directory,
+}
+
+/// A point in time as a file system holds it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Timestamp {
+    /// Since 1970, negative before.
+    pub seconds: i64,
+    /// 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    /// Nanoseconds since 1970, for ordering; saturates some 292 years away.
+    pub fn as_nanos(&self) -> i64 {
+        self.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(self.nanos))
+    }
+}
+
+/// What replicates beside name and bytes. POSIX ACLs and file capabilities
+/// are extended attributes.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Permission, setuid, setgid and sticky bits: `st_mode & 0o7777`.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Timestamp,
+    /// Sorted by name.
+    pub xattrs: Vec<Xattr>,
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:04o} {}:{} {}.{:09} {} xattrs",
+            self.mode,
+            self.uid,
+            self.gid,
+            self.mtime.seconds,
+            self.mtime.nanos,
+            self.xattrs.len()
+        )
+    }
+}
+
+/// One extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Xattr {
+    /// With its namespace: `user.comment`.
+    pub name: Vec<u8>,
+    pub value: Vec<u8>,
+}
+
+/// Enough of `stat` to tell that an entry is still the one the index knows:
+/// whatever changes bytes or metadata changes one of these, save a store
+/// through a mapping, which capture reports by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprint {
+    pub inode: u64,
+    pub size: u64,
+    pub mtime: Timestamp,
+    pub ctime: Timestamp,
+}
+
+impl Fingerprint {
+    /// Same inode, size and mtime: the bytes are presumed the same, though
+    /// metadata or the number of links may differ.
+    pub fn same_bytes(&self, other: &Fingerprint) -> bool {
+        self.inode == other.inode && self.size == other.size && self.mtime == other.mtime
+    }
+}
+
+/// What one look at an entry told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub kind: Kind,
+    pub fingerprint: Fingerprint,
+    pub links: u32,
+    pub metadata: Metadata,
+}

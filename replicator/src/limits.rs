@@ -1,0 +1,34 @@
+//! Every limit of the program, by name.
+//!
+//! A queue, frame, list or retry without a bound is a way to run out of
+//! memory or time; each bound stands here, with its reason, so that they can
+//! be read against each other. Nothing else lives in this module.
+
+/// Longest name of one directory entry, in bytes (`NAME_MAX` of Linux).
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Longest path below a folder's root, in bytes (`PATH_MAX` less the NUL).
+pub const PATH_BYTES_MAX: usize = 4095;
+
+/// Largest frame on a message stream, in bytes. A batch of records stays
+/// below it; a peer that announces more is cut off before anything is
+/// allocated.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// Smallest leaf of a file's hash list, in bytes: one BLAKE3 subtree.
+pub const LEAF_BYTES_MIN: u64 = 64 << 10;
+
+/// Largest leaf, in bytes: what a four-byte edit costs to read and hash again
+/// in the largest files.
+pub const LEAF_BYTES_MAX: u64 = 4 << 20;
+
+/// Leaves a file has before its leaves double in size.
+pub const LEAVES_TARGET: u64 = 1024;
+
+/// Target of a symbolic link, in bytes (`PATH_MAX`).
+pub const LINK_TARGET_BYTES_MAX: usize = 4096;
+
+/// Extended attributes of one entry, names and values together, in bytes. A
+/// kernel holds up to 64 KiB a value; more than this is not replicated and is
+/// reported.
+pub const XATTR_BYTES_MAX: usize = 256 << 10;
