@@ -74,7 +74,8 @@ impl Config {
     /// The cluster's password: the content of the file, less one line end.
     pub fn password(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
         let path = &self.password_file;
-        let unreadable = |source| Error::Unreadable { what: "password file", path: path.clone(), source };
+        let unreadable =
+            |source| Error::Unreadable { what: "password file", path: path.clone(), source };
         let mut file = std::fs::File::open(path).map_err(unreadable)?;
         let facts = file.metadata().map_err(unreadable)?;
         if facts.is_dir() {
@@ -121,7 +122,10 @@ impl Config {
         if is_inside(&state_dir, &root) {
             return Err(settings.bad(
                 Key::StateDir,
-                format!("lies inside the root {}; every node needs its own, outside of it", root.display()),
+                format!(
+                    "lies inside the root {}; every node needs its own, outside of it",
+                    root.display()
+                ),
             ));
         }
         let delay = settings.parse(Key::Delay, parse_duration)?.unwrap_or(Duration::ZERO);
@@ -129,7 +133,8 @@ impl Config {
             .parse(Key::MaxDelay, parse_duration)?
             .unwrap_or(Duration::from_secs(10).max(delay));
         if max_delay < delay {
-            return Err(settings.bad(Key::MaxDelay, "is shorter than delay; make it at least as long".into()));
+            return Err(settings
+                .bad(Key::MaxDelay, "is shorter than delay; make it at least as long".into()));
         }
         Ok(Self {
             root,
@@ -145,11 +150,15 @@ impl Config {
             capture: settings.parse(Key::Capture, str::parse)?.unwrap_or_default(),
             engine: settings.parse(Key::Engine, str::parse)?.unwrap_or_default(),
             name: settings.parse(Key::Name, parse_name)?.unwrap_or_else(host_name),
-            cluster: settings.parse(Key::Cluster, parse_name)?.unwrap_or_else(|| "replicator".into()),
+            cluster: settings
+                .parse(Key::Cluster, parse_name)?
+                .unwrap_or_else(|| "replicator".into()),
             in_place: settings.parse(Key::InPlace, str::parse)?.unwrap_or_default(),
             trash_keep: settings.parse(Key::TrashKeep, parse_duration)?.unwrap_or(7 * DAY),
             min_free: settings.parse(Key::MinFree, str::parse)?.unwrap_or(MinFree::Percent(1)),
-            verify_interval: settings.parse(Key::VerifyInterval, parse_interval)?.unwrap_or(7 * DAY),
+            verify_interval: settings
+                .parse(Key::VerifyInterval, parse_interval)?
+                .unwrap_or(7 * DAY),
             status_interval: settings
                 .parse(Key::StatusInterval, parse_interval)?
                 .unwrap_or(Duration::from_secs(10)),
@@ -298,7 +307,9 @@ impl Error {
     /// What the process exits with: 77 where permission is missing, else 78.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                77
+            }
             _ => 78,
         }
     }
@@ -314,7 +325,8 @@ fn absolute(settings: &Settings, key: Key) -> Result<PathBuf, Error> {
     let Some(text) = settings.one(key)? else {
         return Err(Error::Missing { key });
     };
-    std::path::absolute(Path::new::<OsString>(text)).map_err(|error| settings.bad(key, format!("is no path: {error}")))
+    std::path::absolute(Path::new::<OsString>(text))
+        .map_err(|error| settings.bad(key, format!("is no path: {error}")))
 }
 
 /// Is `path` the same as `folder` or beneath it, links followed as far as the
@@ -330,7 +342,8 @@ fn is_inside(path: &Path, folder: &Path) -> bool {
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix(':') {
-        let port = port.parse().map_err(|_| "has a port that is no number from 0 to 65535".to_string())?;
+        let port =
+            port.parse().map_err(|_| "has a port that is no number from 0 to 65535".to_string())?;
         return Ok((Ipv4Addr::UNSPECIFIED, port).into());
     }
     text.parse().map_err(|_| "is no ADDR:PORT, like 0.0.0.0:7400 or [::]:7400".into())
@@ -367,7 +380,8 @@ fn parse_log_filter(text: &str) -> Result<String, String> {
     if known_word || directives {
         return Ok(text.into());
     }
-    Err("is none of error warn info debug trace, nor a filter like info,replicator::sync=debug".into())
+    Err("is none of error warn info debug trace, nor a filter like info,replicator::sync=debug"
+        .into())
 }
 
 fn host_name() -> String {

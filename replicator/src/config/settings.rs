@@ -80,7 +80,8 @@ impl Settings {
             return Err(Error::Syntax { path: path.into(), line: 1, message });
         }
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let line_of = |offset: usize| 1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count();
+        let line_of =
+            |offset: usize| 1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count();
         let table = DeTable::parse(&text).map_err(|error| Error::Syntax {
             path: path.into(),
             line: line_of(error.span().map_or(0, |span| span.start)),
@@ -162,7 +163,8 @@ impl Settings {
     ) -> Result<T, Error> {
         let parsed = value.to_str().ok_or_else(|| "is not UTF-8".into()).and_then(parse);
         parsed.map_err(|reason| {
-            let origin = self.0.get(&key).map_or_else(String::new, |setting| setting.origin.clone());
+            let origin =
+                self.0.get(&key).map_or_else(String::new, |setting| setting.origin.clone());
             Error::BadValue { origin, value: shown(value), reason }
         })
     }

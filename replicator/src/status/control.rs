@@ -159,13 +159,14 @@ pub fn serve(socket: &Path, requests: mpsc::Sender<Asked>) -> Result<Server, Err
 
 /// Asks the daemon at `socket` and waits up to `patience` for the answer.
 pub fn ask(socket: &Path, request: &Request, patience: Duration) -> Result<Response, Error> {
-    let mut stream =
-        with_short_path(socket, |path| StdUnixStream::connect(path)).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning {
-                state_dir: socket.parent().unwrap_or(socket).into(),
-            },
+    let mut stream = with_short_path(socket, |path| StdUnixStream::connect(path)).map_err(
+        |source| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Error::NotRunning { state_dir: socket.parent().unwrap_or(socket).into() }
+            }
             _ => Error::Socket { path: socket.into(), source },
-        })?;
+        },
+    )?;
     let mut exchange = || -> io::Result<Vec<u8>> {
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
@@ -259,7 +260,9 @@ async fn answer(mut stream: UnixStream, requests: &mpsc::Sender<Asked>) -> io::R
             return Ok(());
         }
         let response = match serde_json::from_slice(&line) {
-            Err(error) => Response::Refused { reason: format!("the question is not understood: {error}") },
+            Err(error) => {
+                Response::Refused { reason: format!("the question is not understood: {error}") }
+            }
             Ok(request) => {
                 let (answer, answered) = oneshot::channel();
                 let gone = || Response::Refused { reason: "the replicator is ending".into() };
@@ -329,9 +332,11 @@ mod tests {
             while let Some((request, answer)) = requests.recv().await {
                 let response = match request {
                     Request::Status => Response::Status(Box::default()),
-                    Request::Wait { timeout_ms } => {
-                        Response::Waited(Waited { in_sync: true, waited_ms: timeout_ms, reasons: vec![] })
-                    }
+                    Request::Wait { timeout_ms } => Response::Waited(Waited {
+                        in_sync: true,
+                        waited_ms: timeout_ms,
+                        reasons: vec![],
+                    }),
                     _ => Response::Refused { reason: "no".into() },
                 };
                 let _ = answer.send(response);

@@ -14,7 +14,7 @@ mod text;
 
 pub use place::{Error as PlaceError, NodeNote, StateDir};
 pub use snapshot::{
-    ActivityLine, CaptureFacts, EngineFacts, FolderFacts, IndexFacts, NodeFacts, PathError, PeerFacts,
-    ProcessFacts, Rates, Snapshot, state,
+    ActivityLine, CaptureFacts, EngineFacts, FolderFacts, IndexFacts, NodeFacts, PathError,
+    PeerFacts, ProcessFacts, Rates, Snapshot, state,
 };
 pub use text::{human_bytes, human_duration, printable, render};

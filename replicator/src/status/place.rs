@@ -96,7 +96,9 @@ impl Error {
     /// What the process exits with: 77 where permission is missing, else 78.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Create { source, .. } | Self::Write { source, .. } | Self::Read { source, .. }
+            Self::Create { source, .. }
+            | Self::Write { source, .. }
+            | Self::Read { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
                 77

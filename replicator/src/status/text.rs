@@ -73,7 +73,11 @@ fn node_lines(out: &mut String, snapshot: &Snapshot) {
     let up = Duration::from_millis(snapshot.taken_ms.saturating_sub(node.started_ms));
     let short_id: String = node.id.chars().take(8).collect();
     fact(out, "Node", &format!("{} ({short_id}), replicator {}", node.name, node.version));
-    fact(out, "", &format!("pid {}, up {}, listening on {}", node.pid, human_duration(up), node.listen));
+    fact(
+        out,
+        "",
+        &format!("pid {}, up {}, listening on {}", node.pid, human_duration(up), node.listen),
+    );
 }
 
 fn folder_lines(out: &mut String, snapshot: &Snapshot) {
@@ -118,7 +122,8 @@ fn folder_lines(out: &mut String, snapshot: &Snapshot) {
 
 fn machine_lines(out: &mut String, snapshot: &Snapshot) {
     let capture = &snapshot.capture;
-    let hooks = if capture.hooks.is_empty() { String::new() } else { format!(" ({})", capture.hooks) };
+    let hooks =
+        if capture.hooks.is_empty() { String::new() } else { format!(" ({})", capture.hooks) };
     fact(out, "Capture", &format!("{}{hooks}", capture.level));
     if !capture.late.is_empty() {
         fact(out, "", &format!("seen late: {}", capture.late.join(", ")));
@@ -145,8 +150,11 @@ fn peer_lines(out: &mut String, peers: &[PeerFacts], now_ms: u64) {
         let short_id: String = peer.id.chars().take(8).collect();
         let who = format!("{} ({short_id}) {}", peer.name, peer.address);
         line(out, &format!("  {} {who}", if peer.connected { "+" } else { "-" }));
-        let traffic =
-            format!("sent {}, received {}", human_bytes(peer.sent_bytes), human_bytes(peer.received_bytes));
+        let traffic = format!(
+            "sent {}, received {}",
+            human_bytes(peer.sent_bytes),
+            human_bytes(peer.received_bytes)
+        );
         if peer.connected {
             let text = format!(
                 "    {} for {since}, rtt {:.1} ms, {traffic}, {} behind",
@@ -248,9 +256,13 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        for (bytes, text) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 20, "1.0 MiB"), (1_048_575, "1.0 MiB")]
-        {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (1_048_575, "1.0 MiB"),
+        ] {
             assert_eq!(human_bytes(bytes), text);
         }
         for (ms, text) in [
