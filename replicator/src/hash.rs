@@ -48,9 +48,7 @@ impl fmt::Display for Digest {
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..4]
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -79,11 +77,7 @@ pub type LeafHash = [u8; 32];
 /// When `bytes` are not exactly as many as that leaf holds.
 pub fn leaf_hash(size: u64, index: u64, bytes: &[u8]) -> LeafHash {
     let range = leaf_range(size, index);
-    assert_eq!(
-        range.len(),
-        bytes.len() as u64,
-        "leaf {index} of {size} bytes"
-    );
+    assert_eq!(range.len(), bytes.len() as u64, "leaf {index} of {size} bytes");
     if count(size) == 1 {
         return *blake3::hash(bytes).as_bytes();
     }
@@ -110,18 +104,13 @@ impl Leaves {
         if size > FILE_BYTES_MAX {
             return None;
         }
-        Some(Self {
-            size,
-            hashes: vec![STALE; count(size) as usize],
-        })
+        Some(Self { size, hashes: vec![STALE; count(size) as usize] })
     }
 
     pub fn of(content: &[u8]) -> Self {
         let size = content.len() as u64;
         let leaves = content.chunks(leaf_bytes(size) as usize).enumerate();
-        let hashes = leaves
-            .map(|(index, bytes)| leaf_hash(size, index as u64, bytes))
-            .collect();
+        let hashes = leaves.map(|(index, bytes)| leaf_hash(size, index as u64, bytes)).collect();
         Self { size, hashes }
     }
 
@@ -130,10 +119,7 @@ impl Leaves {
     pub fn from_bytes(size: u64, bytes: &[u8]) -> Option<Self> {
         let (hashes, rest) = bytes.as_chunks::<32>();
         let fits = size <= FILE_BYTES_MAX && rest.is_empty() && hashes.len() as u64 == count(size);
-        fits.then(|| Self {
-            size,
-            hashes: hashes.to_vec(),
-        })
+        fits.then(|| Self { size, hashes: hashes.to_vec() })
     }
 
     /// Hashes leaf `index` anew.
@@ -189,9 +175,7 @@ impl Leaves {
     /// The hash of leaf `index`; `None` where there is no such leaf or it is
     /// stale.
     pub fn get(&self, index: u64) -> Option<&LeafHash> {
-        self.hashes
-            .get(usize::try_from(index).ok()?)
-            .filter(|hash| **hash != STALE)
+        self.hashes.get(usize::try_from(index).ok()?).filter(|hash| **hash != STALE)
     }
 
     /// The bytes of leaf `index`.
@@ -208,9 +192,7 @@ impl Leaves {
         let mut within = ranges.aligned(self.leaf_bytes());
         within.truncate(self.size);
         let leaf = self.leaf_bytes();
-        let each = within
-            .iter()
-            .map(|range| range.start / leaf..range.end.div_ceil(leaf));
+        let each = within.iter().map(|range| range.start / leaf..range.end.div_ceil(leaf));
         each.collect::<Vec<_>>().into_iter().flatten()
     }
 
@@ -249,9 +231,7 @@ impl Leaves {
     fn ranges_where(&self, is_wanted: impl Fn(usize, &LeafHash) -> bool) -> RangeSet {
         let leaves = self.hashes.iter().enumerate();
         let wanted = leaves.filter(|(index, hash)| is_wanted(*index, hash));
-        wanted
-            .map(|(index, _)| self.range_of(index as u64))
-            .collect()
+        wanted.map(|(index, _)| self.range_of(index as u64)).collect()
     }
 }
 
@@ -271,9 +251,7 @@ impl<'de> Deserialize<'de> for Leaves {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (size, hashes) = <(u64, Vec<LeafHash>)>::deserialize(deserializer)?;
         if size > FILE_BYTES_MAX || hashes.len() as u64 != count(size) {
-            return Err(serde::de::Error::custom(
-                "a hash list that does not fit its file's size",
-            ));
+            return Err(serde::de::Error::custom("a hash list that does not fit its file's size"));
         }
         Ok(Self { size, hashes })
     }
@@ -291,11 +269,7 @@ impl LeavesBuilder {
     /// For a file of `size` bytes; `None` above [`FILE_BYTES_MAX`].
     pub fn new(size: u64) -> Option<Self> {
         let leaves = Leaves::new(size)?;
-        Some(Self {
-            leaves,
-            hasher: blake3::Hasher::new(),
-            fed_bytes: 0,
-        })
+        Some(Self { leaves, hasher: blake3::Hasher::new(), fed_bytes: 0 })
     }
 
     /// Takes the bytes that follow. Those behind the end are only counted.
@@ -342,10 +316,7 @@ fn count(size: u64) -> u64 {
 fn leaf_range(size: u64, index: u64) -> Range {
     assert!(index < count(size), "leaf {index} of {size} bytes");
     let start = index * leaf_bytes(size);
-    Range {
-        start,
-        end: size.min(start + leaf_bytes(size)),
-    }
+    Range { start, end: size.min(start + leaf_bytes(size)) }
 }
 
 /// For the leaf that begins at `start`, a multiple of the leaf size and so of
@@ -388,24 +359,12 @@ mod tests {
 
     /// Bytes that differ from leaf to leaf.
     fn content(size: u64) -> Vec<u8> {
-        (0..size)
-            .map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0])
-            .collect()
+        (0..size).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
     }
 
     #[test]
     fn the_root_is_the_plain_hash_of_the_file() {
-        let borders = [
-            0,
-            1,
-            1024,
-            LEAF - 1,
-            LEAF,
-            LEAF + 1,
-            2 * LEAF,
-            2 * LEAF + 1,
-            5 * LEAF - 7,
-        ];
+        let borders = [0, 1, 1024, LEAF - 1, LEAF, LEAF + 1, 2 * LEAF, 2 * LEAF + 1, 5 * LEAF - 7];
         // The size from which leaves double, and the one after.
         let classes = [LEAF * LEAVES_TARGET, LEAF * LEAVES_TARGET + 1];
         for size in borders.into_iter().chain(classes) {
@@ -416,9 +375,7 @@ mod tests {
             assert!(leaves.stale().is_empty());
 
             let mut builder = LeavesBuilder::new(size).unwrap();
-            content
-                .chunks(100_003)
-                .for_each(|bytes| builder.update(bytes));
+            content.chunks(100_003).for_each(|bytes| builder.update(bytes));
             assert!(builder.finish().unwrap() == leaves, "{size} bytes");
         }
     }
@@ -465,16 +422,8 @@ mod tests {
     #[test]
     fn touched_leaves_end_with_the_file() {
         let leaves = Leaves::new(3 * LEAF + 5).unwrap();
-        let all = [
-            Range {
-                start: LEAF - 1,
-                end: LEAF + 1,
-            },
-            Range {
-                start: 3 * LEAF,
-                end: u64::MAX,
-            },
-        ];
+        let all =
+            [Range { start: LEAF - 1, end: LEAF + 1 }, Range { start: 3 * LEAF, end: u64::MAX }];
         let touched: Vec<_> = leaves.touched(&all.into_iter().collect()).collect();
         assert_eq!(touched, [0, 1, 3]);
     }
