@@ -17,15 +17,21 @@ use crate::poll;
 /// A command that answers at all has answered by then.
 const LONGEST_RUN: Duration = Duration::from_secs(120);
 
-/// The program under test: `REPLICATOR_BIN`, which `cargo xtask` sets, or else
-/// the one cargo builds now, so that a plain `cargo test` never runs a stale
-/// one.
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// The program under test: the one [`use_binary`] or `REPLICATOR_BIN` names,
+/// or else what cargo builds now, so that a plain `cargo test` never runs a
+/// stale one.
 pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("REPLICATOR_BIN") {
         Some(path) => PathBuf::from(path),
         None => build().unwrap_or_else(|error| panic!("cannot build the program: {error:#}")),
     })
+}
+
+/// Names the program under test, once, before anything ran it.
+pub fn use_binary(path: PathBuf) -> Result<()> {
+    BINARY.set(path).ok().context("a program was chosen before")
 }
 
 /// How a command ended and what it said.

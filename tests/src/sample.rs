@@ -26,13 +26,15 @@ const FILES: u64 = 2000;
 /// names one, the look-alike otherwise.
 pub fn site(root: &Path) -> Result<()> {
     match std::env::var_os(WORDPRESS_VARIABLE) {
-        Some(tree) => {
-            let mut from = tree;
-            from.push("/.");
-            machine::run(Command::new("cp").arg("-a").arg(from).arg(root)).map(drop)
-        }
+        Some(tree) => copy(Path::new(&tree), root),
         None => Ok(look_alike(root)?),
     }
+}
+
+/// Copies the tree at `from` into the folder `to`, with all metadata.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    machine::run(Command::new("cp").arg("-a").arg(from.join(".")).arg(to)).map(drop)
 }
 
 /// Downloads and unpacks Debian's package below `cache` unless that was done
