@@ -70,3 +70,11 @@ pub const LOOKS_MAX: usize = 2048;
 const _: () = assert!(PATCH_BYTES_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX <= PATCH_BYTES_MAX);
 const _: () = assert!(JOB_ACTIONS_MAX <= FETCH_ITEMS_MAX);
+
+/// Largest file that passes through memory as a whole. Larger ones are
+/// written to the disk while they arrive.
+pub const WHOLE_BYTES_MAX: u64 = 1 << 20;
+
+/// Most bytes written in place by one redo record. A larger change is made
+/// in a copy that takes the file's place.
+pub const PATCH_IN_PLACE_BYTES_MAX: u64 = 32 << 20;

@@ -138,7 +138,14 @@ impl<S: Store> Core<S> {
                 }
                 self.retry(now, spot, Duration::from_millis(5));
             }
-            Outcome::NotHeld => self.retry(now, spot, Duration::from_millis(20)),
+            Outcome::NotHeld => {
+                // If bytes that came along did not lead there, they are of no
+                // use: the next try fetches.
+                if let Some((Content::File { digest, .. }, _)) = &step.content {
+                    self.patches.remove(step.action.body, *digest);
+                }
+                self.retry(now, spot, Duration::from_millis(20));
+            }
             Outcome::Failed(reason) => {
                 self.progress.error(&path, reason);
                 self.retry(now, spot, Duration::from_millis(250));

@@ -13,7 +13,8 @@ use super::record::Key;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
 use super::version::Dot;
-use crate::entry::Kind;
+use crate::entry::{Fingerprint, Kind};
+use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
 use crate::limits::LOOKS_MAX;
 use crate::path::RelPath;
@@ -89,6 +90,14 @@ pub(super) struct Looking {
 struct Scanning {
     beneath: RelPath,
     seen: HashSet<RelPath>,
+}
+
+/// A version of a file on this disk.
+#[derive(Clone, Debug)]
+pub struct Located {
+    pub path: RelPath,
+    pub fingerprint: Fingerprint,
+    pub leaves: Option<Leaves>,
 }
 
 /// One `wait` that asks all peers.
@@ -463,6 +472,33 @@ impl<S: Store> Core<S> {
     }
 
     // What others may read.
+
+    /// Where a version of a body lies on this disk, with its hash list if it
+    /// has several leaves: to answer a peer's request.
+    pub fn locate(&self, body: BodyId, digest: Digest) -> Option<Located> {
+        let row = self.store.body(body)?;
+        let disk = row.disk.as_ref()?;
+        let held = super::local::digest_of(row.content_on_disk())?;
+        (held == digest).then_some(())?;
+        Some(Located {
+            path: disk.names.first()?.clone(),
+            fingerprint: disk.fingerprint,
+            leaves: self.store.leaves(body),
+        })
+    }
+
+    /// Reads every file again, as if any byte of it might have changed.
+    pub fn verify(&mut self, now: Now) -> u64 {
+        let mut files = 0;
+        self.for_each_within(&RelPath::root(), |core, path, row| {
+            let Some((_, kind)) = row.on_disk() else { return };
+            let dirt = if kind == Kind::File { Dirt::whole() } else { Dirt::entry() };
+            files += u64::from(kind == Kind::File);
+            core.settle.look(now.monotonic, Spot::Path(path), dirt);
+        });
+        self.scan(RelPath::root());
+        files
+    }
 
     pub fn store(&self) -> &S {
         &self.store

@@ -198,13 +198,12 @@ pub struct Update {
 pub enum Source {
     Inline(Vec<(u64, Bytes)>),
     Peer(NodeId),
-    /// A file of this folder has the same content.
-    Local(RelPath, Fingerprint),
 }
 
 /// What lies in the way and is to be displaced.
 #[derive(Clone, Debug)]
 pub struct Over {
+    pub kind: Kind,
     pub expect: Fingerprint,
     pub keep: Keep,
 }

@@ -21,7 +21,7 @@ pub mod store;
 mod tree;
 pub mod version;
 
-pub use self::core::{Core, Options, Progress};
+pub use self::core::{Core, Located, Options, Progress};
 
 #[cfg(test)]
 mod tests;
