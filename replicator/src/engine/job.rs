@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
+use rustix::fs::OFlags;
 use tokio::sync::oneshot;
 
-use super::Counters;
+use super::Shared;
 use crate::range::Range;
 
 /// Owns all that the kernel touches while it works on it.
@@ -51,10 +52,10 @@ pub(super) enum Step {
 
 impl Job {
     /// Takes the memory it needs. An error says that there is none.
-    pub fn prepare(&mut self) -> io::Result<()> {
+    pub fn prepare(&mut self, shared: &Shared) -> io::Result<()> {
         if let Operation::Read { range, buffer } = &mut self.operation {
             // A range is no longer than `READ_BYTES_MAX`: it fits a `usize`.
-            buffer.try_reserve_exact(range.len() as usize)?;
+            *buffer = shared.pool.take(range.len() as usize)?;
         }
         Ok(())
     }
@@ -66,10 +67,13 @@ impl Job {
 
     /// After a system call moved `result` bytes. The bytes read are already
     /// in the buffer.
-    pub fn advance(&mut self, result: io::Result<usize>, counters: &Counters) -> Step {
+    pub fn advance(&mut self, result: io::Result<usize>, shared: &Shared) -> Step {
         let count = match result {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Step::Again,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.let_block() => {
+                return Step::Again;
+            }
             Err(error) => return Step::Done(Err(error)),
         };
         match &mut self.operation {
@@ -78,25 +82,35 @@ impl Job {
                     return Step::Again;
                 }
                 buffer.truncate(range.len() as usize);
-                counters.reads.fetch_add(1, Ordering::Relaxed);
-                counters.read_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
-                Step::Done(Ok(Bytes::from(std::mem::take(buffer))))
+                shared.reads.fetch_add(1, Ordering::Relaxed);
+                shared.read_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+                Step::Done(Ok(shared.pool.freeze(std::mem::take(buffer))))
             }
             Operation::Write { offset, bytes } => {
                 if count == 0 {
                     return Step::Done(Err(io::ErrorKind::WriteZero.into()));
                 }
-                counters.written_bytes.fetch_add(count as u64, Ordering::Relaxed);
+                shared.written_bytes.fetch_add(count as u64, Ordering::Relaxed);
                 *offset += count as u64;
                 bytes.advance(count);
                 if !bytes.is_empty() {
                     return Step::Again;
                 }
-                counters.writes.fetch_add(1, Ordering::Relaxed);
+                shared.writes.fetch_add(1, Ordering::Relaxed);
                 Step::Done(Ok(Bytes::new()))
             }
             Operation::SyncData | Operation::SyncRange(_) => Step::Done(Ok(Bytes::new())),
         }
+    }
+
+    /// A ring takes `O_NONBLOCK`, which guards the opening of a file against
+    /// fifos, to forbid waiting for the disk where the file system (FUSE,
+    /// overlays, old kernels) cannot read asynchronously. Takes the flag away;
+    /// `false` where it was not set.
+    fn let_block(&self) -> bool {
+        let Ok(flags) = rustix::fs::fcntl_getfl(&self.file) else { return false };
+        flags.contains(OFlags::NONBLOCK)
+            && rustix::fs::fcntl_setfl(&self.file, flags - OFlags::NONBLOCK).is_ok()
     }
 
     /// Hands the outcome over. The file and the memory go first, so that

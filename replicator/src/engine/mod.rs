@@ -12,6 +12,7 @@
 //! [`crate::root`]'s work.
 
 mod job;
+mod pool;
 mod threads;
 mod uring;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use self::job::{Job, Operation};
+use self::pool::Pool;
 use crate::range::Range;
 
 /// Most bytes of one [`Engine::read`], which holds them all in memory: four
@@ -50,18 +52,18 @@ impl Engine {
     /// Starts its threads. With [`EngineChoice::Auto`] this fails only where
     /// no thread can be started.
     pub fn start(choice: EngineChoice) -> Result<Engine, Error> {
-        let counters = Arc::new(Counters::default());
+        let shared = Arc::new(Shared::default());
         let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
         let started = match choice {
             EngineChoice::Threads => None,
-            EngineChoice::Uring => Some(uring::start(cores, &counters)?),
-            EngineChoice::Auto => match uring::start(cores, &counters) {
+            EngineChoice::Uring => Some(uring::start(cores, &shared)?),
+            EngineChoice::Auto => match uring::start(cores, &shared) {
                 Ok(queues) => Some(queues),
                 Err(error) => {
                     tracing::info!(%error, "reading with threads");
-                    let (queue, count) = threads::start(cores, &counters)?;
+                    let (queue, count) = threads::start(cores, &shared)?;
                     let description = format!("threads, {count} ({error})");
-                    return Ok(Self::of(vec![queue], description, counters));
+                    return Ok(Self::of(vec![queue], description, shared));
                 }
             },
         };
@@ -69,11 +71,11 @@ impl Engine {
             Some(queues) => {
                 let plural = if queues.len() == 1 { "" } else { "s" };
                 let description = format!("io_uring, {} ring{plural}", queues.len());
-                Self::of(queues, description, counters)
+                Self::of(queues, description, shared)
             }
             None => {
-                let (queue, count) = threads::start(cores, &counters)?;
-                Self::of(vec![queue], format!("threads, {count}"), counters)
+                let (queue, count) = threads::start(cores, &shared)?;
+                Self::of(vec![queue], format!("threads, {count}"), shared)
             }
         })
     }
@@ -115,17 +117,17 @@ impl Engine {
     }
 
     pub fn stats(&self) -> EngineStats {
-        let counters = &self.0.counters;
+        let shared = &self.0.shared;
         EngineStats {
-            reads: counters.reads.load(Ordering::Relaxed),
-            read_bytes: counters.read_bytes.load(Ordering::Relaxed),
-            writes: counters.writes.load(Ordering::Relaxed),
-            written_bytes: counters.written_bytes.load(Ordering::Relaxed),
+            reads: shared.reads.load(Ordering::Relaxed),
+            read_bytes: shared.read_bytes.load(Ordering::Relaxed),
+            writes: shared.writes.load(Ordering::Relaxed),
+            written_bytes: shared.written_bytes.load(Ordering::Relaxed),
         }
     }
 
-    fn of(queues: Vec<Queue>, description: String, counters: Arc<Counters>) -> Self {
-        Self(Arc::new(Inner { queues, next: AtomicUsize::new(0), description, counters }))
+    fn of(queues: Vec<Queue>, description: String, shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Inner { queues, next: AtomicUsize::new(0), description, shared }))
     }
 
     async fn run(&self, file: &Arc<OwnedFd>, operation: Operation) -> io::Result<Bytes> {
@@ -166,11 +168,13 @@ struct Inner {
     /// Where the next job goes: round and round.
     next: AtomicUsize,
     description: String,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
 }
 
+/// What all threads of an engine share.
 #[derive(Default)]
-struct Counters {
+struct Shared {
+    pool: Arc<Pool>,
     reads: AtomicU64,
     read_bytes: AtomicU64,
     writes: AtomicU64,

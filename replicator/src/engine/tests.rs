@@ -76,6 +76,19 @@ async fn what_is_written_is_in_the_file() {
     }
 }
 
+/// As on FUSE and some overlays: a file that cannot be read asynchronously,
+/// opened so that a fifo in its place would not block.
+#[tokio::test]
+async fn a_file_opened_without_blocking_is_read_all_the_same() {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    for engine in engines() {
+        let mode = rustix::fs::Mode::empty();
+        let file = rustix::fs::open("/proc/version", nonblocking, mode).unwrap();
+        let bytes = engine.read(&Arc::new(file), range(0, 4096)).await.unwrap();
+        assert!(bytes.starts_with(b"Linux"), "{}", engine.describe());
+    }
+}
+
 #[tokio::test]
 async fn errors_reach_whoever_asked() {
     let read_only: Arc<OwnedFd> = Arc::new(File::open("/dev/null").unwrap().into());
@@ -171,11 +184,11 @@ async fn the_threads_end_with_the_last_handle() {
         let engine = Engine::start(choice).unwrap();
         let (file, _) = file_of(b"content");
         engine.read(&file, range(0, 7)).await.unwrap();
-        let counters = Arc::downgrade(&engine.0.counters);
+        let shared = Arc::downgrade(&engine.0.shared);
         drop(engine);
-        // Each thread holds the counters for as long as it runs.
+        // Each thread holds what they share for as long as it runs.
         let ended = async {
-            while counters.strong_count() > 0 {
+            while shared.strong_count() > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

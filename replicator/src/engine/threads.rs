@@ -9,33 +9,33 @@ use rustix::buffer::spare_capacity;
 use tokio::sync::mpsc;
 
 use super::job::{Job, Operation, Step};
-use super::{Counters, Error, Queue};
+use super::{Error, Queue, Shared};
 use crate::range::Range;
 
 /// Starts the threads; says how many.
-pub(super) fn start(cores: usize, counters: &Arc<Counters>) -> Result<(Queue, usize), Error> {
+pub(super) fn start(cores: usize, shared: &Arc<Shared>) -> Result<(Queue, usize), Error> {
     let count = (cores * 2).clamp(THREADS_MIN, THREADS_MAX);
     let (queue, receiver) = Queue::new(None);
     let receiver = Arc::new(Mutex::new(receiver));
     for index in 0..count {
         let receiver = Arc::clone(&receiver);
-        let counters = Arc::clone(counters);
+        let shared = Arc::clone(shared);
         std::thread::Builder::new()
             .name(format!("io-{index}"))
-            .spawn(move || serve(&receiver, &counters))
+            .spawn(move || serve(&receiver, &shared))
             .map_err(Error::Thread)?;
     }
     Ok((queue, count))
 }
 
 /// Does jobs until the queue is closed and empty.
-pub(super) fn serve(jobs: &Mutex<mpsc::Receiver<Job>>, counters: &Counters) {
+pub(super) fn serve(jobs: &Mutex<mpsc::Receiver<Job>>, shared: &Shared) {
     loop {
         // One thread waits in the channel, the others for the lock. A panic
         // elsewhere leaves the channel as good as it was.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         match job {
-            Some(job) => run(job, counters),
+            Some(job) => run(job, shared),
             None => return,
         }
     }
@@ -46,16 +46,16 @@ pub(super) fn serve(jobs: &Mutex<mpsc::Receiver<Job>>, counters: &Counters) {
 const THREADS_MIN: usize = 4;
 const THREADS_MAX: usize = 16;
 
-fn run(mut job: Job, counters: &Counters) {
+fn run(mut job: Job, shared: &Shared) {
     if job.is_pointless() {
         return;
     }
-    if let Err(error) = job.prepare() {
+    if let Err(error) = job.prepare(shared) {
         return job.finish(Err(error));
     }
     let outcome = loop {
         let result = call(&mut job);
-        if let Step::Done(outcome) = job.advance(result, counters) {
+        if let Step::Done(outcome) = job.advance(result, shared) {
             break outcome;
         }
     };
