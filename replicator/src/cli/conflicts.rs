@@ -17,6 +17,7 @@ use crate::status::{clock, human_bytes, human_duration};
 /// When two nodes change one file at once, one content wins everywhere and
 /// the other is kept here.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Conflicts {
     #[command(subcommand)]
     action: Action,

@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
 /// Exit codes: 0 fine, 1 differs or skipped, 2 failed, 64 usage, 69 no
 /// replicator reachable, 77 permission, 78 configuration.
 #[derive(Parser)]
-#[command(name = "replicator", version, max_term_width = 80)]
+#[command(name = "replicator", version, verbatim_doc_comment)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

@@ -22,6 +22,7 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Every flag can stand in the --config file instead, with `_` for `-`
 /// (`peers` for --peer). A flag wins over the file.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Run {
     /// Read settings from a TOML file
     #[arg(long, value_name = "FILE")]
