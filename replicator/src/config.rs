@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-//!
-=======
 //! What `replicator run` is told, checked before anything starts.
 //!
 //! Flags and a TOML file give text ([`Settings`]); this module turns it into a
@@ -537,4 +534,3 @@ mod tests {
         assert!(config.password().unwrap_err().to_string().contains("directory"));
     }
 }
->>>>>>> face

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::failure::{Exit, Failure};
 use super::unmerged::apply::conflicts::{self, Conflict};
-use super::unmerged::root::Root;
 use super::{Node, print, print_json};
+use crate::root::{self, Root};
 use crate::status::{clock, human_bytes, human_duration};
 
 /// Show, restore or drop what lost a race between nodes.
@@ -17,6 +17,7 @@ use crate::status::{clock, human_bytes, human_duration};
 /// When two nodes change one file at once, one content wins everywhere and
 /// the other is kept here.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Conflicts {
     #[command(subcommand)]
     action: Action,
@@ -96,7 +97,13 @@ fn drop_some(root: &Root, id: Option<&str>) -> Result<Exit, Failure> {
 /// The folder that the node of this state directory serves, or served last.
 fn open(node: &Node) -> Result<Root, Failure> {
     let note = node.place().read_note()?;
-    Root::open_beside(&note.root).map_err(failed)
+    Root::open_beside(&note.root).map_err(|error| {
+        let exit = match error {
+            root::Error::Denied { .. } => Exit::Permission,
+            _ => Exit::Configuration,
+        };
+        Failure::new(exit, error.to_string())
+    })
 }
 
 fn describe(kept: &Conflict) -> String {

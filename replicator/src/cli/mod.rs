@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
 /// Exit codes: 0 fine, 1 differs or skipped, 2 failed, 64 usage, 69 no
 /// replicator reachable, 77 permission, 78 configuration.
 #[derive(Parser)]
-#[command(name = "replicator", version, max_term_width = 80)]
+#[command(name = "replicator", version, verbatim_doc_comment)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -102,4 +102,16 @@ fn print(text: &str) -> Result<(), Failure> {
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
     print(&format!("{text}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
 }

@@ -22,6 +22,7 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Every flag can stand in the --config file instead, with `_` for `-`
 /// (`peers` for --peer). A flag wins over the file.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Run {
     /// Read settings from a TOML file
     #[arg(long, value_name = "FILE")]
@@ -183,4 +184,64 @@ fn ready_line(ready: &Ready) -> String {
         ready.capture,
         ready.engine
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{CaptureChoice, EngineChoice, InPlace, MinFree};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn config(line: &str) -> Result<Config, Failure> {
+        Line::try_parse_from(format!("run {line}").split_whitespace()).unwrap().run.into_config()
+    }
+
+    #[test]
+    fn every_flag_reaches_the_configuration() {
+        let config = config(
+            "--root /r --state-dir /s --listen 127.0.0.1:1 --advertise 192.0.2.1:2 --peer a:3 \
+             --peer b:4 --password-file /p --delay 5s --max-delay 6s --capture inotify \
+             --engine threads --name n --cluster c --in-place never --trash-keep 7s \
+             --min-free 8% --verify-interval 9s --status-interval 11s --log debug",
+        )
+        .unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            (config.root.as_path(), config.state_dir.as_path()),
+            (Path::new("/r"), Path::new("/s"))
+        );
+        assert_eq!(config.listen, "127.0.0.1:1".parse().unwrap());
+        assert_eq!(config.advertise, Some("192.0.2.1:2".parse().unwrap()));
+        assert_eq!(config.peers, ["a:3".parse().unwrap(), "b:4".parse().unwrap()]);
+        assert_eq!(config.password_file, Path::new("/p"));
+        assert_eq!((config.delay, config.max_delay), (seconds(5), seconds(6)));
+        assert_eq!(
+            (config.capture, config.engine),
+            (CaptureChoice::Inotify, EngineChoice::Threads)
+        );
+        assert_eq!((config.name.as_str(), config.cluster.as_str()), ("n", "c"));
+        assert_eq!((config.in_place, config.min_free), (InPlace::Never, MinFree::Percent(8)));
+        assert_eq!((config.trash_keep, config.verify_interval), (seconds(7), seconds(9)));
+        assert_eq!((config.status_interval, config.log.as_deref()), (seconds(11), Some("debug")));
+    }
+
+    #[test]
+    fn a_bad_flag_is_wrong_usage_and_a_bad_file_wrong_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, "rot = '/a'").unwrap();
+        assert_eq!(config("--root /r").unwrap_err().exit, Exit::Usage);
+        let failure = config(&format!("--config {}", path.display())).unwrap_err();
+        assert_eq!(failure.exit.code(), 78);
+        assert!(failure.message.contains("did you mean 'root'?"), "{}", failure.message);
+    }
 }

@@ -14,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// Without a running node: its last report, with its age, and exit code 69.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Status {
     #[command(flatten)]
     node: Node,

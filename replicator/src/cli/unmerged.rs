@@ -40,28 +40,12 @@ pub mod node {
     }
 }
 
-pub mod root {
-    use std::path::{Path, PathBuf};
-
-    pub struct Root;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("this build cannot open {}", .0.display())]
-    pub struct Error(PathBuf);
-
-    impl Root {
-        pub fn open_beside(path: &Path) -> Result<Self, Error> {
-            Err(Error(path.into()))
-        }
-    }
-}
-
 pub mod apply {
     pub mod conflicts {
         use std::path::Path;
 
-        use super::super::root::{Error, Root};
         use crate::path::RelPath;
+        use crate::root::Root;
 
         #[derive(Debug, serde::Serialize)]
         pub struct Conflict {
@@ -71,16 +55,20 @@ pub mod apply {
             pub kept_ms: u64,
         }
 
+        #[derive(Debug, thiserror::Error)]
+        #[error("this build keeps no conflicts yet")]
+        pub struct Error;
+
         pub fn list(_root: &Root) -> Result<Vec<Conflict>, Error> {
-            Ok(Vec::new())
+            Err(Error)
         }
 
         pub fn restore(_root: &Root, _id: &str, _to: Option<&Path>) -> Result<(), Error> {
-            Ok(())
+            Err(Error)
         }
 
         pub fn drop(_root: &Root, _id: &str) -> Result<(), Error> {
-            Ok(())
+            Err(Error)
         }
     }
 }

@@ -14,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 ///
 /// Exit code 0 when all is the same, 1 when something differs.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Verify {
     #[command(flatten)]
     node: Node,

@@ -15,6 +15,7 @@ const GRACE: Duration = Duration::from_secs(10);
 ///
 /// Exit code 0 when they do, 1 when they do not within the time given.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Wait {
     #[command(flatten)]
     node: Node,

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod control;
 pub mod file;
 mod place;
+mod process;
 mod snapshot;
 mod text;
 

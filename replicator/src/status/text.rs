@@ -148,8 +148,14 @@ fn peer_lines(out: &mut String, peers: &[PeerFacts], now_ms: u64) {
     for peer in peers {
         let since = human_duration(Duration::from_millis(now_ms.saturating_sub(peer.since_ms)));
         let short_id: String = peer.id.chars().take(8).collect();
-        let who = format!("{} ({short_id}) {}", peer.name, peer.address);
-        line(out, &format!("  {} {who}", if peer.connected { "+" } else { "-" }));
+        // A peer that was only ever dialled has an address and nothing else.
+        let who = if short_id.is_empty() {
+            String::new()
+        } else {
+            format!("{} ({short_id}) ", peer.name)
+        };
+        let sign = if peer.connected { "+" } else { "-" };
+        line(out, &format!("  {sign} {who}{}", peer.address));
         let traffic = format!(
             "sent {}, received {}",
             human_bytes(peer.sent_bytes),
@@ -173,7 +179,7 @@ fn peer_lines(out: &mut String, peers: &[PeerFacts], now_ms: u64) {
 fn trouble_lines(out: &mut String, snapshot: &Snapshot) {
     if snapshot.errors_total > 0 || !snapshot.errors.is_empty() {
         let total = snapshot.errors_total.max(snapshot.errors.len() as u64);
-        fact(out, "Problems", &format!("{total} entries are not replicated now"));
+        fact(out, "Problems", &format!("{total} not replicated now"));
         for error in snapshot.errors.iter().take(LINES_SHOWN) {
             line(out, &format!("  {}: {}", error.path, error.reason));
         }
@@ -239,6 +245,7 @@ mod tests {
         snapshot.note_error(PathError { path: "a\x1b[2Jb\n".into(), reason: "no space".into() });
         snapshot.note(ActivityLine { when_ms: 0, what: "applied".into(), path: "ü".repeat(200) });
         snapshot.peers.push(PeerFacts {
+            id: "ab".into(),
             name: "evil\r\u{202e}".into(),
             last_error: Some("x".repeat(300)),
             ..Default::default()

@@ -79,8 +79,8 @@ fn free_space(root: &Path) -> Check {
 }
 
 fn exchange(workshop: &Workshop) -> Check {
-    let advice = "files are replaced by a plain rename, so a local change in that very moment \
-                  may go unnoticed: prefer ext4, xfs or btrfs";
+    let advice = "the folder cannot be served: a file could not be replaced without a moment in \
+                  which a local change is lost. Use ext4, xfs, btrfs, tmpfs or ZFS 2.2";
     let tried = workshop.two_files().and_then(|(a, b)| {
         let cwd = rustix::fs::CWD;
         Ok(rustix::fs::renameat_with(cwd, a, cwd, b, RenameFlags::EXCHANGE)?)

@@ -5,9 +5,8 @@ use std::time::SystemTime;
 use super::Check;
 use crate::status::clock;
 
-/// Buffer a UDP socket may ask for, in bytes: what Syncthing raises
-/// `net.core.rmem_max` and `wmem_max` to for QUIC.
-const UDP_BUFFER_BYTES: u64 = 7_340_032;
+/// Buffer of a UDP socket that lost no packets on loopback, in bytes.
+const UDP_BUFFER_BYTES: u64 = 4 << 20;
 
 /// 2026-01-01: no clock that is right shows an earlier time than the program
 /// was written.
@@ -85,7 +84,7 @@ fn udp_buffers() -> Check {
     };
     let (receive, send) = (limit("rmem_max"), limit("wmem_max"));
     let advice = "bursts may lose packets, which costs speed: \
-                  sysctl -w net.core.rmem_max=7340032 net.core.wmem_max=7340032";
+                  sysctl -w net.core.rmem_max=7864320 net.core.wmem_max=7864320";
     let ok = receive.min(send) >= UDP_BUFFER_BYTES;
     Check::new("UDP buffers", ok, format!("receive {receive}, send {send} bytes at most"), advice)
 }
@@ -99,8 +98,8 @@ fn clock_sanity() -> Check {
         return Check::new("clock", false, format!("{text} is in the past"), advice);
     }
     match clock::is_disciplined() {
-        Some(false) => Check::new("clock", false, format!("{text}, kept right by nothing"), advice),
-        Some(true) => Check::new("clock", true, format!("{text}, kept right"), advice),
+        Some(false) => Check::new("clock", false, format!("{text}, not synchronised"), advice),
+        Some(true) => Check::new("clock", true, format!("{text}, synchronised"), advice),
         None => Check::new("clock", true, text, advice),
     }
 }

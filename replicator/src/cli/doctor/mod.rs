@@ -19,6 +19,7 @@ use crate::status::printable;
 /// Exit code 0 when nothing is missing, 1 otherwise. Everything is replicated
 /// in both cases; what is missing costs speed or comfort, as each line says.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Doctor {
     /// The folder that is or will be replicated
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -36,13 +37,20 @@ impl Doctor {
             what: finding.what,
             ok: finding.available,
             found: finding.detail,
-            advice: String::new(),
+            advice: "capture takes the next level: the same changes arrive, some later or at more cost"
+                .into(),
         }));
         checks.extend(file_system::checks(&root));
         print(&checks.iter().map(describe).collect::<String>())?;
         Ok(if checks.iter().all(|check| check.ok) { Exit::Fine } else { Exit::Differs })
     }
 }
+
+/// Columns of the narrowest terminal served.
+const COLUMNS: usize = 80;
+
+/// Columns of the verdict and of what was looked at.
+const HEAD_COLUMNS: usize = 28;
 
 /// One thing that was looked at.
 struct Check {
@@ -61,13 +69,36 @@ impl Check {
 }
 
 fn describe(check: &Check) -> String {
-    let verdict = if check.ok { "ok     " } else { "missing" };
-    let mut text =
-        format!("{verdict} {:<20} {}\n", printable(&check.what), printable(&check.found));
+    let verdict = if check.ok { "ok" } else { "missing" };
+    let head = format!("{verdict:<8}{:<20}", printable(&check.what));
+    let mut text = wrapped(&head, &printable(&check.found));
     if !check.ok && !check.advice.is_empty() {
-        text += &format!("{:8}{}\n", "", check.advice);
+        text += &wrapped(&" ".repeat(HEAD_COLUMNS), &check.advice);
     }
     text
+}
+
+/// Text in lines of at most [`COLUMNS`], the later ones indented.
+fn wrapped(head: &str, text: &str) -> String {
+    let mut out = head.to_owned();
+    let mut column = head.chars().count();
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if column > HEAD_COLUMNS && column + 1 + width > COLUMNS {
+            out += "\n";
+            out += &" ".repeat(HEAD_COLUMNS);
+            column = HEAD_COLUMNS;
+        }
+        if !out.ends_with(' ') {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += width;
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
 }
 
 #[cfg(test)]
@@ -94,6 +125,8 @@ mod tests {
         let text = describe(&Check::new("thing", false, "absent", "costs time: buy one"));
         assert!(text.starts_with("missing thing") && text.contains("costs time"), "{text}");
         assert!(!describe(&Check::new("thing", true, "there", "costs")).contains("costs"));
+        let long = Check::new("thing", false, "word ".repeat(50), &"advice ".repeat(50));
+        assert!(describe(&long).lines().all(|line| line.chars().count() <= COLUMNS));
         assert!(machine::checks().iter().all(|check| check.ok || !check.advice.is_empty()));
     }
 }
