@@ -1,0 +1,311 @@
+//! What is versioned: names, bodies, and what of them lies on this disk.
+//!
+//! A **name** says which body a path is bound to. A **body** says what an
+//! inode is: its content and its metadata, each with a version of its own. A
+//! rename therefore touches two names and no content, and a chmod never
+//! fights an edit. Rows add what this node alone knows: which of it the disk
+//! holds already. Values only; nothing here decides anything.
+
+use serde::{Deserialize, Serialize};
+
+use super::register::{Rank, Register};
+use super::version::{Dot, VersionVector};
+use crate::entry::{Fingerprint, Kind, Metadata};
+use crate::hash::Digest;
+use crate::id::BodyId;
+use crate::limits::{LINK_TARGET_BYTES_MAX, XATTR_BYTES_MAX};
+use crate::path::RelPath;
+
+/// What a path is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Binding {
+    Bound {
+        body: BodyId,
+        kind: Kind,
+        /// What the writer replaced, if it replaced anything.
+        over: Option<Replaced>,
+    },
+    /// A tombstone.
+    Gone {
+        was: Replaced,
+        kind: Kind,
+        /// The body had another name left when this one went: a rename, or
+        /// one link of several. Such a tombstone deletes no content.
+        moved: bool,
+    },
+}
+
+/// A body that lost a name, and which writes of its content the writer of
+/// that change had seen. Content written beyond that was not meant to go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Replaced {
+    pub body: BodyId,
+    pub seen: VersionVector,
+}
+
+impl Binding {
+    pub fn body(&self) -> Option<(BodyId, Kind)> {
+        match self {
+            Binding::Bound { body, kind, .. } => Some((*body, *kind)),
+            Binding::Gone { .. } => None,
+        }
+    }
+
+    /// What this change took the name away from.
+    pub fn replaced(&self) -> Option<&Replaced> {
+        match self {
+            Binding::Bound { over, .. } => over.as_ref(),
+            Binding::Gone { was, .. } => Some(was),
+        }
+    }
+}
+
+impl Rank for Binding {
+    /// A change beats a concurrent deletion, and a directory beats a file:
+    /// its children have no other place to be.
+    fn rank(&self) -> u8 {
+        match self {
+            Binding::Gone { .. } => 0,
+            Binding::Bound {
+                kind: Kind::Directory,
+                ..
+            } => 2,
+            Binding::Bound { .. } => 1,
+        }
+    }
+}
+
+/// What a body contains.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Content {
+    File { size: u64, digest: Digest },
+    Directory,
+    Symlink(Vec<u8>),
+    Fifo,
+}
+
+impl Content {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Content::File { .. } => Kind::File,
+            Content::Directory => Kind::Directory,
+            Content::Symlink(_) => Kind::Symlink,
+            Content::Fifo => Kind::Fifo,
+        }
+    }
+
+    /// Bytes to be carried for it.
+    pub fn size(&self) -> u64 {
+        match self {
+            Content::File { size, .. } => *size,
+            _ => 0,
+        }
+    }
+}
+
+impl Rank for Content {}
+impl Rank for Metadata {}
+
+/// A name as nodes tell it each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NameRecord {
+    /// The change that made this very state: its place in an actor's log.
+    pub stamp: Dot,
+    pub path: RelPath,
+    pub binding: Register<Binding>,
+}
+
+/// A body as nodes tell it each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BodyRecord {
+    /// See [`NameRecord::stamp`].
+    pub stamp: Dot,
+    pub id: BodyId,
+    pub content: Register<Content>,
+    pub metadata: Register<Metadata>,
+}
+
+impl NameRecord {
+    /// Could an honest node have sent it?
+    pub fn is_well_formed(&self) -> bool {
+        !self.path.is_private() && self.binding.is_well_formed() && self.stamp.counter > 0
+    }
+}
+
+impl BodyRecord {
+    /// Could an honest node have sent it?
+    pub fn is_well_formed(&self) -> bool {
+        let sane = |content: &Content| match content {
+            Content::Symlink(target) => {
+                !target.is_empty() && target.len() <= LINK_TARGET_BYTES_MAX && !target.contains(&0)
+            }
+            Content::File { size, .. } => i64::try_from(*size).is_ok(),
+            Content::Directory | Content::Fifo => true,
+        };
+        let bounded = |metadata: &Metadata| {
+            let bytes = metadata
+                .xattrs
+                .iter()
+                .map(|xattr| xattr.name.len() + xattr.value.len());
+            bytes.sum::<usize>() <= XATTR_BYTES_MAX
+                && metadata.mode <= 0o7777
+                && metadata.mtime.nanos < 1_000_000_000
+        };
+        self.stamp.counter > 0
+            && self.content.is_well_formed()
+            && self.metadata.is_well_formed()
+            && sane(&self.content.winner().value)
+            && bounded(&self.metadata.winner().value)
+            && self
+                .content
+                .losers()
+                .all(|loser| loser.value.kind() == self.content.winner().value.kind())
+    }
+}
+
+/// How the disk stands to a register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Held<V> {
+    /// The disk shows the winner.
+    Winner,
+    /// The disk shows this, written in knowledge of these changes; the winner
+    /// is still to be applied.
+    Behind { value: V, seen: VersionVector },
+}
+
+/// A name in the index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameRow {
+    pub stamp: Dot,
+    pub binding: Register<Binding>,
+    /// The body that lies at this path on this disk.
+    pub held: Held<Option<(BodyId, Kind)>>,
+}
+
+impl NameRow {
+    /// The body the tree is to show here.
+    pub fn wanted(&self) -> Option<(BodyId, Kind)> {
+        self.binding.winner().value.body()
+    }
+
+    /// The body that lies here now.
+    pub fn on_disk(&self) -> Option<(BodyId, Kind)> {
+        match &self.held {
+            Held::Winner => self.wanted(),
+            Held::Behind { value, .. } => *value,
+        }
+    }
+
+    /// The changes the disk reflects.
+    pub fn seen(&self) -> &VersionVector {
+        match &self.held {
+            Held::Winner => self.binding.context(),
+            Held::Behind { seen, .. } => seen,
+        }
+    }
+
+    pub fn is_pending(&self) -> bool {
+        self.on_disk() != self.wanted()
+    }
+
+    pub fn record(&self, path: &RelPath) -> NameRecord {
+        NameRecord {
+            stamp: self.stamp,
+            path: path.clone(),
+            binding: self.binding.clone(),
+        }
+    }
+}
+
+/// A body in the index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyRow {
+    pub stamp: Dot,
+    pub content: Register<Content>,
+    pub metadata: Register<Metadata>,
+    /// The paths whose winner it is, sorted.
+    pub bound: Vec<RelPath>,
+    /// Where its latest tombstone lies: a change unseen by that deletion
+    /// brings the body back there.
+    pub grave: Option<RelPath>,
+    pub disk: Option<Disk>,
+}
+
+/// A body as it lies on this disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    pub fingerprint: Fingerprint,
+    /// The paths that lead to it here, sorted; several are hard links.
+    pub names: Vec<RelPath>,
+    pub content: Held<Content>,
+    pub metadata: Held<Metadata>,
+}
+
+impl BodyRow {
+    /// The content that lies on this disk.
+    pub fn content_on_disk(&self) -> Option<&Content> {
+        match &self.disk.as_ref()?.content {
+            Held::Winner => Some(&self.content.winner().value),
+            Held::Behind { value, .. } => Some(value),
+        }
+    }
+
+    /// The metadata that lies on this disk.
+    pub fn metadata_on_disk(&self) -> Option<&Metadata> {
+        match &self.disk.as_ref()?.metadata {
+            Held::Winner => Some(&self.metadata.winner().value),
+            Held::Behind { value, .. } => Some(value),
+        }
+    }
+
+    /// The changes the content on this disk reflects; all known ones where
+    /// nothing of it lies here.
+    pub fn content_seen(&self) -> &VersionVector {
+        match self.disk.as_ref().map(|disk| &disk.content) {
+            Some(Held::Behind { seen, .. }) => seen,
+            Some(Held::Winner) | None => self.content.context(),
+        }
+    }
+
+    pub fn metadata_seen(&self) -> &VersionVector {
+        match self.disk.as_ref().map(|disk| &disk.metadata) {
+            Some(Held::Behind { seen, .. }) => seen,
+            Some(Held::Winner) | None => self.metadata.context(),
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.content.winner().value.kind()
+    }
+
+    /// Does the disk show an older content or metadata than the winners?
+    pub fn is_pending(&self) -> bool {
+        self.content_is_pending() || self.metadata_is_pending()
+    }
+
+    pub fn content_is_pending(&self) -> bool {
+        self.content_on_disk()
+            .is_some_and(|content| *content != self.content.winner().value)
+    }
+
+    pub fn metadata_is_pending(&self) -> bool {
+        self.metadata_on_disk()
+            .is_some_and(|metadata| *metadata != self.metadata.winner().value)
+    }
+
+    pub fn record(&self, id: BodyId) -> BodyRecord {
+        BodyRecord {
+            stamp: self.stamp,
+            id,
+            content: self.content.clone(),
+            metadata: self.metadata.clone(),
+        }
+    }
+}
+
+/// What a place in an actor's log names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Key {
+    Name(RelPath),
+    Body(BodyId),
+}

@@ -1,0 +1,226 @@
+//! A multi-value register: the versioned cell of which names and bodies are
+//! made.
+//!
+//! It holds every value that no later write knowingly replaced. One of them,
+//! the winner, is what the tree shows; the others are the losers of a
+//! conflict. Merging is associative, commutative and idempotent, so any order
+//! of messages ends in the same register (Shapiro et al., "Conflict-free
+//! replicated data types", 2011). It never reads a clock.
+
+use serde::{Deserialize, Serialize};
+
+use super::version::{Dot, VersionVector};
+
+/// How values of a type fare against each other when written concurrently.
+pub trait Rank {
+    /// The higher rank wins, before the time of the change is looked at.
+    fn rank(&self) -> u8 {
+        0
+    }
+}
+
+/// One written value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sibling<V> {
+    pub dot: Dot,
+    /// When it was written, in nanoseconds since 1970 by the writer's clock
+    /// or the file's: only breaks ties between concurrent values.
+    pub when: i64,
+    pub value: V,
+}
+
+/// See the module's page. Never without a value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Register<V> {
+    /// Every write this register has ever seen, of the values it holds and of
+    /// those they replaced.
+    context: VersionVector,
+    /// Sorted by dot.
+    siblings: Vec<Sibling<V>>,
+}
+
+/// What a merge brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// Nothing new: the register held it all.
+    Mine,
+    /// The register is now exactly the other one.
+    Theirs,
+    /// Each had something the other lacked.
+    Both,
+}
+
+impl<V: Rank + Clone + Eq> Register<V> {
+    /// A register that holds its first write.
+    pub fn new(dot: Dot, when: i64, value: V) -> Self {
+        let mut context = VersionVector::new();
+        context.advance(dot);
+        Self {
+            context,
+            siblings: vec![Sibling { dot, when, value }],
+        }
+    }
+
+    /// Writes a value in knowledge of the writes in `seen`: those are
+    /// replaced, any other stays beside it.
+    pub fn write(&mut self, seen: &VersionVector, dot: Dot, when: i64, value: V) {
+        self.siblings.retain(|sibling| !seen.contains(sibling.dot));
+        self.context.join(seen);
+        self.context.advance(dot);
+        self.siblings.push(Sibling { dot, when, value });
+        self.siblings.sort_by_key(|sibling| sibling.dot);
+    }
+
+    pub fn merge(&mut self, other: &Register<V>) -> Merged {
+        if *self == *other {
+            return Merged::Mine;
+        }
+        let survives = |sibling: &Sibling<V>, there: &Register<V>| {
+            !there.context.contains(sibling.dot) || there.holds(sibling.dot)
+        };
+        let mut siblings: Vec<_> = self
+            .siblings
+            .iter()
+            .filter(|mine| survives(mine, other))
+            .cloned()
+            .collect();
+        let fresh = other
+            .siblings
+            .iter()
+            .filter(|theirs| !self.context.contains(theirs.dot));
+        siblings.extend(fresh.cloned());
+        siblings.sort_by_key(|sibling| sibling.dot);
+        let mut context = self.context.clone();
+        context.join(&other.context);
+        let merged = Register { context, siblings };
+        if merged == *self {
+            return Merged::Mine;
+        }
+        let theirs = merged == *other;
+        *self = merged;
+        if theirs { Merged::Theirs } else { Merged::Both }
+    }
+
+    /// The value the tree shows: the highest rank, then the latest, then the
+    /// highest dot. Any two nodes that hold the same values agree.
+    pub fn winner(&self) -> &Sibling<V> {
+        let key = |sibling: &&Sibling<V>| (sibling.value.rank(), sibling.when, sibling.dot);
+        self.siblings
+            .iter()
+            .max_by_key(key)
+            .expect("a register is never without a value")
+    }
+
+    /// Values that lost against a concurrent one.
+    pub fn losers(&self) -> impl Iterator<Item = &Sibling<V>> {
+        let winner = self.winner().dot;
+        self.siblings
+            .iter()
+            .filter(move |sibling| sibling.dot != winner)
+    }
+
+    pub fn context(&self) -> &VersionVector {
+        &self.context
+    }
+
+    pub fn holds(&self, dot: Dot) -> bool {
+        self.siblings
+            .binary_search_by_key(&dot, |sibling| sibling.dot)
+            .is_ok()
+    }
+
+    /// Could the writes of honest nodes have made it? To be asked of one that
+    /// came from a peer.
+    pub fn is_well_formed(&self) -> bool {
+        self.context.is_well_formed()
+            && !self.siblings.is_empty()
+            && self
+                .siblings
+                .windows(2)
+                .all(|pair| pair[0].dot < pair[1].dot)
+            && self
+                .siblings
+                .iter()
+                .all(|sibling| self.context.contains(sibling.dot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Actor;
+    use proptest::prelude::*;
+
+    impl Rank for u32 {}
+
+    fn dot(actor: u64, counter: u64) -> Dot {
+        Dot {
+            actor: Actor(actor),
+            counter,
+        }
+    }
+
+    #[test]
+    fn a_write_that_saw_all_leaves_one_value() {
+        let mut register = Register::new(dot(1, 1), 5, 1u32);
+        let seen = register.context().clone();
+        register.write(&seen, dot(2, 1), 3, 2);
+        assert_eq!(register.winner().value, 2);
+        assert_eq!(register.losers().count(), 0);
+    }
+
+    #[test]
+    fn concurrent_writes_stay_side_by_side_and_the_later_wins() {
+        let base = Register::new(dot(1, 1), 0, 0u32);
+        let (mut left, mut right) = (base.clone(), base.clone());
+        left.write(base.context(), dot(1, 2), 10, 1);
+        right.write(base.context(), dot(2, 1), 20, 2);
+        assert_eq!(left.merge(&right), Merged::Both);
+        assert_eq!(left.winner().value, 2);
+        assert_eq!(
+            left.losers().map(|loser| loser.value).collect::<Vec<_>>(),
+            [1]
+        );
+        assert_eq!(right.merge(&left), Merged::Theirs);
+        assert_eq!(left.merge(&right), Merged::Mine);
+    }
+
+    proptest! {
+        /// Three replicas write and merge at random; merging in any order and
+        /// any grouping gives one result, and no unseen write is dropped.
+        #[test]
+        fn any_order_of_merges_ends_the_same(
+            script in prop::collection::vec((0usize..3, 0usize..4, -5i64..5), 1..30),
+        ) {
+            let start = Register::new(dot(9, 1), 0, 0u32);
+            let mut replicas = [start.clone(), start.clone(), start];
+            let mut counters = [0u64; 3];
+            for (who, what, when) in script {
+                if what == 3 || what == who {
+                    counters[who] += 1;
+                    let seen = replicas[who].context().clone();
+                    let value = (who as u32) * 1000 + counters[who] as u32;
+                    replicas[who].write(&seen, dot(who as u64, counters[who]), when, value);
+                } else {
+                    let other = replicas[what].clone();
+                    replicas[who].merge(&other);
+                }
+            }
+            let [a, b, c] = replicas;
+            let fold = |order: [&Register<u32>; 3]| {
+                let mut all = order[0].clone();
+                all.merge(order[1]);
+                all.merge(order[2]);
+                all
+            };
+            let one = fold([&a, &b, &c]);
+            prop_assert_eq!(&one, &fold([&c, &a, &b]));
+            let mut grouped = b.clone();
+            grouped.merge(&c);
+            let mut other = a.clone();
+            other.merge(&grouped);
+            prop_assert_eq!(&one, &other);
+            prop_assert!(one.is_well_formed());
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What the core needs of an index, and one that lives in memory.
+//!
+//! The core reads and writes rows through [`Store`] and never learns whether
+//! they lie in a database or in a map; the simulator and the unit tests run
+//! on [`MemoryStore`]. A store that fails does not answer with errors the
+//! core could not mend: it remembers the failure, and the node stops.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::record::{BodyRow, Key, NameRow};
+use super::version::VersionVector;
+use crate::hash::Leaves;
+use crate::id::{Actor, BodyId};
+use crate::path::RelPath;
+
+/// An index of names, bodies and logs. What was written is read back at once;
+/// when it is durable is the store's affair.
+pub trait Store {
+    fn name(&self, path: &RelPath) -> Option<NameRow>;
+
+    /// Also keeps the log: the row's stamp leads to this path, its former
+    /// stamp no longer does.
+    fn put_name(&mut self, path: &RelPath, row: NameRow);
+
+    /// Names at and below `within`, in byte order of their paths, after
+    /// `after`, at most `limit`.
+    fn names_within(
+        &self,
+        within: &RelPath,
+        after: Option<&RelPath>,
+        limit: usize,
+    ) -> Vec<(RelPath, NameRow)>;
+
+    fn body(&self, id: BodyId) -> Option<BodyRow>;
+
+    /// Also keeps the log, and the inode of `row.disk`: it leads to this
+    /// body, the former row's inode no longer does unless another body has
+    /// taken it.
+    fn put_body(&mut self, id: BodyId, row: BodyRow);
+
+    fn body_of_inode(&self, inode: u64) -> Option<BodyId>;
+
+    /// The hash list of the content on this disk, where it has more than one
+    /// leaf.
+    fn leaves(&self, id: BodyId) -> Option<Leaves>;
+
+    fn put_leaves(&mut self, id: BodyId, leaves: Option<Leaves>);
+
+    /// Places of an actor's log in `(after, up_to]`, in order, at most
+    /// `limit`.
+    fn log(&self, actor: Actor, after: u64, up_to: u64, limit: usize) -> Vec<(u64, Key)>;
+
+    /// How far each actor's log is held here without a gap.
+    fn have(&self) -> VersionVector;
+
+    fn put_have(&mut self, have: VersionVector);
+}
+
+/// A [`Store`] of maps.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    names: BTreeMap<RelPath, NameRow>,
+    bodies: BTreeMap<BodyId, BodyRow>,
+    inodes: BTreeMap<u64, BodyId>,
+    leaves: BTreeMap<BodyId, Leaves>,
+    log: BTreeMap<(Actor, u64), Key>,
+    have: VersionVector,
+}
+
+impl Store for MemoryStore {
+    fn name(&self, path: &RelPath) -> Option<NameRow> {
+        self.names.get(path).cloned()
+    }
+
+    fn put_name(&mut self, path: &RelPath, row: NameRow) {
+        let place = (row.stamp.actor, row.stamp.counter);
+        if let Some(old) = self.names.insert(path.clone(), row) {
+            self.log.remove(&(old.stamp.actor, old.stamp.counter));
+        }
+        self.log.insert(place, Key::Name(path.clone()));
+    }
+
+    fn names_within(
+        &self,
+        within: &RelPath,
+        after: Option<&RelPath>,
+        limit: usize,
+    ) -> Vec<(RelPath, NameRow)> {
+        let start = match after {
+            Some(path) => Bound::Excluded(path.clone()),
+            None => Bound::Included(within.clone()),
+        };
+        self.names
+            .range((start, Bound::Unbounded))
+            .take_while(|(path, _)| path.as_bytes().starts_with(within.as_bytes()))
+            .filter(|(path, _)| path.is_within(within))
+            .take(limit)
+            .map(|(path, row)| (path.clone(), row.clone()))
+            .collect()
+    }
+
+    fn body(&self, id: BodyId) -> Option<BodyRow> {
+        self.bodies.get(&id).cloned()
+    }
+
+    fn put_body(&mut self, id: BodyId, row: BodyRow) {
+        let place = (row.stamp.actor, row.stamp.counter);
+        let inode = row.disk.as_ref().map(|disk| disk.fingerprint.inode);
+        if let Some(old) = self.bodies.insert(id, row) {
+            self.log.remove(&(old.stamp.actor, old.stamp.counter));
+            let former = old.disk.map(|disk| disk.fingerprint.inode);
+            if let Some(former) = former.filter(|former| self.inodes.get(former) == Some(&id)) {
+                self.inodes.remove(&former);
+            }
+        }
+        self.log.insert(place, Key::Body(id));
+        if let Some(inode) = inode {
+            self.inodes.insert(inode, id);
+        }
+    }
+
+    fn body_of_inode(&self, inode: u64) -> Option<BodyId> {
+        self.inodes.get(&inode).copied()
+    }
+
+    fn leaves(&self, id: BodyId) -> Option<Leaves> {
+        self.leaves.get(&id).cloned()
+    }
+
+    fn put_leaves(&mut self, id: BodyId, leaves: Option<Leaves>) {
+        match leaves {
+            Some(leaves) => self.leaves.insert(id, leaves),
+            None => self.leaves.remove(&id),
+        };
+    }
+
+    fn log(&self, actor: Actor, after: u64, up_to: u64, limit: usize) -> Vec<(u64, Key)> {
+        if after >= up_to {
+            return Vec::new();
+        }
+        self.log
+            .range((
+                Bound::Excluded((actor, after)),
+                Bound::Included((actor, up_to)),
+            ))
+            .take(limit)
+            .map(|((_, counter), key)| (*counter, key.clone()))
+            .collect()
+    }
+
+    fn have(&self) -> VersionVector {
+        self.have.clone()
+    }
+
+    fn put_have(&mut self, have: VersionVector) {
+        self.have = have;
+    }
+}
