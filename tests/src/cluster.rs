@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::node::{Node, Settings, free_port};
-use crate::{poll, tree};
+use crate::{machine, poll, tree};
 
 /// A story's trees are small: what takes longer than this hangs.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(25);
@@ -94,18 +94,26 @@ impl Cluster {
     pub fn assert_same_within(&self, limit: Duration) {
         let mut why = String::new();
         let settled = poll::until(limit, || {
-            why = self.difference(limit);
+            why = self.why_not_same(limit);
             why.is_empty()
         });
         assert!(settled, "not the same tree within {limit:?}:\n{why}");
     }
 
-    /// Every tree is that of the first node, by comparison only.
-    pub fn trees_equal(&self) -> bool {
-        self.tree_differences().is_empty()
+    /// `rsync -aHAXnic --delete` between all trees prints nothing.
+    #[track_caller]
+    pub fn assert_rsync_agrees(&self) {
+        let Some((first, others)) = self.nodes.split_first() else { return };
+        for other in others {
+            match tree::rsync_differences(first.root(), other.root()) {
+                Ok(Some(lines)) => assert_eq!(lines, "", "rsync would change {}", other.name()),
+                Ok(None) => machine::skip("the second opinion of rsync, which is not installed"),
+                Err(error) => panic!("{error:#}"),
+            }
+        }
     }
 
-    fn difference(&self, limit: Duration) -> String {
+    fn why_not_same(&self, limit: Duration) -> String {
         for node in self.nodes.iter().filter(|node| node.pid().is_some()) {
             match node.wait(limit) {
                 Ok(finished) if finished.code == 0 => {}
@@ -115,10 +123,11 @@ impl Cluster {
                 Err(error) => return format!("{error:#}"),
             }
         }
-        self.tree_differences()
+        self.differences()
     }
 
-    fn tree_differences(&self) -> String {
+    /// What distinguishes the nodes' trees, by comparison only.
+    pub fn differences(&self) -> String {
         let Some((first, others)) = self.nodes.split_first() else { return String::new() };
         others
             .iter()
@@ -155,6 +164,7 @@ impl Cluster {
                     peers: Vec::new(),
                     options: Vec::new(),
                     prefix: Vec::new(),
+                    program: None,
                 })
             })
             .collect();

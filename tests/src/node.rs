@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::command::{self, Finished, binary};
 use crate::status::Status;
-use crate::{machine, poll};
+use crate::{machine, poll, tree};
 
 /// Until a daemon says that it is ready. The first look at a tree is not part
 /// of it; Argon2id and loading kernel programs are.
@@ -39,6 +39,9 @@ pub struct Settings {
     pub options: Vec<OsString>,
     /// Words before the program: how to become another user, for instance.
     pub prefix: Vec<OsString>,
+    /// A copy of the program under test to run instead of it, for a user who
+    /// cannot reach the build's folder.
+    pub program: Option<PathBuf>,
 }
 
 /// A daemon and its folders. Dropping it kills the daemon.
@@ -78,14 +81,15 @@ impl Node {
         if self.child.is_some() {
             bail!("{} runs already", self.name());
         }
+        let program = self.settings.program.as_deref().unwrap_or_else(|| binary());
         let mut words = self.settings.prefix.iter();
         let mut command = match words.next() {
             Some(first) => {
                 let mut command = Command::new(first);
-                command.args(words).arg(binary());
+                command.args(words).arg(program);
                 command
             }
-            None => Command::new(binary()),
+            None => Command::new(program),
         };
         command.args(self.arguments()).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -191,6 +195,11 @@ impl Node {
     /// An entry of the served tree.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.settings.root.join(name)
+    }
+
+    /// A folder of the daemon's own beneath the root, such as `tmp`.
+    pub fn private(&self, name: &str) -> PathBuf {
+        self.settings.root.join(tree::PRIVATE_DIR).join(name)
     }
 
     pub fn state(&self) -> &Path {

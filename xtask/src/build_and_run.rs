@@ -77,10 +77,17 @@ pub fn cluster(base: &Path, count: usize, roots: &[PathBuf]) -> Result<Vec<Node>
         fs::create_dir_all(&state)?;
         let peers = nodes.last().map(|node| node.settings.port).into_iter().collect();
         let port = free_port()?;
-        let password = password.clone();
-        let (options, prefix) = (Vec::new(), Vec::new());
-        let settings = Settings { name, root, state, password, port, peers, options, prefix };
-        nodes.push(Node::new(settings));
+        nodes.push(Node::new(Settings {
+            name,
+            root,
+            state,
+            password: password.clone(),
+            port,
+            peers,
+            options: Vec::new(),
+            prefix: Vec::new(),
+            program: None,
+        }));
     }
     Ok(nodes)
 }
