@@ -1,1 +1,536 @@
-//! 
+//! What `replicator run` is told, checked before anything starts.
+//!
+//! Flags and a TOML file give text ([`Settings`]); this module turns it into a
+//! [`Config`] whose every field is already valid, so that no other room meets
+//! a bad value. It reads files, and never writes one.
+
+mod quantity;
+mod settings;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+pub use quantity::{MinFree, parse_duration, parse_size};
+pub use settings::{Key, Settings};
+
+/// The port a node listens on, and the one meant where an address names none.
+pub const PORT_DEFAULT: u16 = 7400;
+
+/// Longest password, in bytes: a key file of any usual format fits, a folder's
+/// content given by mistake does not.
+pub const PASSWORD_BYTES_MAX: usize = 4096;
+
+/// Longest node or cluster name, in bytes (`HOST_NAME_MAX` of Linux is 64;
+/// DNS allows 253).
+pub const NAME_BYTES_MAX: usize = 253;
+
+/// Everything `replicator run` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder, absolute. A symbolic link stays one: the node decides what
+    /// a re-pointed root means.
+    pub root: PathBuf,
+    /// Identity, index, log and status of this node, absolute and never
+    /// inside the root.
+    pub state_dir: PathBuf,
+    pub listen: SocketAddr,
+    /// The address told to other members, where `listen` is not reachable.
+    pub advertise: Option<SocketAddr>,
+    /// Addresses of members; any one is enough to join.
+    pub peers: Vec<Address>,
+    pub password_file: PathBuf,
+    /// A file is read once it has been quiet for this long.
+    pub delay: Duration,
+    /// A file that never falls quiet is read this often.
+    pub max_delay: Duration,
+    pub capture: CaptureChoice,
+    pub engine: EngineChoice,
+    pub name: String,
+    /// Salts the password: nodes of another cluster name cannot join.
+    pub cluster: String,
+    pub in_place: InPlace,
+    /// How long deleted and overwritten files rest in the trash.
+    pub trash_keep: Duration,
+    /// Space that replication leaves free on the root's file system.
+    pub min_free: MinFree,
+    /// The time one slow verification of everything takes.
+    pub verify_interval: Duration,
+    /// How often `replicator.status` is rewritten.
+    pub status_interval: Duration,
+    /// What is logged, in the words of `tracing`'s `EnvFilter`; `None` leaves
+    /// it to `RUST_LOG`, and to `info` without one.
+    pub log: Option<String>,
+}
+
+impl Config {
+    /// The cluster's password: the content of the file, less one line end.
+    pub fn password(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let path = &self.password_file;
+        let unreadable =
+            |source| Error::Unreadable { what: "password file", path: path.clone(), source };
+        let mut file = std::fs::File::open(path).map_err(unreadable)?;
+        let facts = file.metadata().map_err(unreadable)?;
+        if facts.is_dir() {
+            return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        // The buffer has its full size from the start: growing would leave
+        // copies of the password behind in freed memory.
+        let mut password = Zeroizing::new(vec![0; PASSWORD_BYTES_MAX + 2]);
+        let mut length = 0;
+        loop {
+            match file.read(&mut password[length..]) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(unreadable(error)),
+            }
+        }
+        password.truncate(length);
+        if password.last() == Some(&b'\n') {
+            password.pop();
+            if password.last() == Some(&b'\r') {
+                password.pop();
+            }
+        }
+        if password.is_empty() {
+            return Err(Error::EmptyPassword { path: path.clone() });
+        }
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(Error::LongPassword { path: path.clone() });
+        }
+        if facts.mode() & 0o007 != 0 {
+            tracing::warn!(
+                "every user of this machine can read the password in {}: run `chmod 600 {0}`",
+                path.display()
+            );
+        }
+        Ok(password)
+    }
+
+    /// Checks settings and fills in the defaults.
+    pub fn from_settings(settings: &Settings) -> Result<Self, Error> {
+        let root = absolute(settings, Key::Root)?;
+        let state_dir = absolute(settings, Key::StateDir)?;
+        if is_inside(&state_dir, &root) {
+            return Err(settings.bad(
+                Key::StateDir,
+                format!(
+                    "lies inside the root {}; every node needs its own, outside of it",
+                    root.display()
+                ),
+            ));
+        }
+        let delay = settings.parse(Key::Delay, parse_duration)?.unwrap_or(Duration::ZERO);
+        let max_delay = settings
+            .parse(Key::MaxDelay, parse_duration)?
+            .unwrap_or(Duration::from_secs(10).max(delay));
+        if max_delay < delay {
+            return Err(settings
+                .bad(Key::MaxDelay, "is shorter than delay; make it at least as long".into()));
+        }
+        Ok(Self {
+            root,
+            state_dir,
+            listen: settings
+                .parse(Key::Listen, parse_listen)?
+                .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT_DEFAULT))),
+            advertise: settings.parse(Key::Advertise, parse_advertise)?,
+            peers: settings.parse_all(Key::Peer, |text| text.parse())?,
+            password_file: absolute(settings, Key::PasswordFile)?,
+            delay,
+            max_delay,
+            capture: settings.parse(Key::Capture, str::parse)?.unwrap_or_default(),
+            engine: settings.parse(Key::Engine, str::parse)?.unwrap_or_default(),
+            name: settings.parse(Key::Name, parse_name)?.unwrap_or_else(host_name),
+            cluster: settings
+                .parse(Key::Cluster, parse_name)?
+                .unwrap_or_else(|| "replicator".into()),
+            in_place: settings.parse(Key::InPlace, str::parse)?.unwrap_or_default(),
+            trash_keep: settings.parse(Key::TrashKeep, parse_duration)?.unwrap_or(7 * DAY),
+            min_free: settings.parse(Key::MinFree, str::parse)?.unwrap_or(MinFree::Percent(1)),
+            verify_interval: settings
+                .parse(Key::VerifyInterval, parse_interval)?
+                .unwrap_or(7 * DAY),
+            status_interval: settings
+                .parse(Key::StatusInterval, parse_interval)?
+                .unwrap_or(Duration::from_secs(10)),
+            log: settings.parse(Key::Log, parse_log_filter)?,
+        })
+    }
+}
+
+/// The address of a member: a host name, which may have several addresses, or
+/// an address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    host: String,
+    port: u16,
+}
+
+impl Address {
+    /// A DNS name, or an IP address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(ip) = text.parse::<std::net::IpAddr>() {
+            return Ok(Self { host: ip.to_string(), port: PORT_DEFAULT });
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return match address.port() {
+                0 => Err("has port 0; give the port the other node listens on".into()),
+                port => Ok(Self { host: address.ip().to_string(), port }),
+            };
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            None => (text, PORT_DEFAULT),
+            Some((host, port)) => match port.parse() {
+                Ok(port) if port != 0 => (host, port),
+                _ => return Err("has a port that is no number from 1 to 65535".into()),
+            },
+        };
+        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if host.is_empty() || host.len() > NAME_BYTES_MAX || !host.bytes().all(is_name_byte) {
+            return Err("is no HOST:PORT, like app2.example.org:7400 or [2001:db8::2]:7400".into());
+        }
+        Ok(Self { host: host.into(), port })
+    }
+}
+
+/// Which capture level is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaptureChoice {
+    /// The best the kernel and the user's privileges allow.
+    #[default]
+    Auto,
+    Ebpf,
+    Fanotify,
+    Inotify,
+}
+
+/// Which read and write engine is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// io_uring where it is allowed, threads elsewhere.
+    #[default]
+    Auto,
+    Uring,
+    Threads,
+}
+
+/// Whether a small change of a large file may be written into the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InPlace {
+    /// Where it costs much less than a new file.
+    #[default]
+    Auto,
+    /// Files are only ever replaced as a whole.
+    Never,
+}
+
+/// Parses one word of a fixed set; the message lists the set.
+macro_rules! words {
+    ($type:ty: $($word:literal => $value:expr),+) => {
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok($value),)+
+                    _ => Err(concat!("is none of", $(" ", $word),+).into()),
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let words = [$(($word, $value)),+];
+                let word = words.iter().find(|(_, value)| value == self);
+                f.write_str(word.map_or("", |(word, _)| word))
+            }
+        }
+    };
+}
+
+words!(CaptureChoice: "auto" => Self::Auto, "ebpf" => Self::Ebpf, "fanotify" => Self::Fanotify, "inotify" => Self::Inotify);
+words!(EngineChoice: "auto" => Self::Auto, "uring" => Self::Uring, "threads" => Self::Threads);
+words!(InPlace: "auto" => Self::Auto, "never" => Self::Never);
+
+/// Why there is no configuration. All of it is the user's to mend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("cannot read the {what} {}: {source}", path.display())]
+    Unreadable { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}:{line}: {message}", path.display())]
+    Syntax { path: PathBuf, line: usize, message: String },
+    #[error("{}:{line}: unknown key '{key}'{}", path.display(), did_you_mean(suggestion))]
+    UnknownKey { path: PathBuf, line: usize, key: String, suggestion: Option<&'static str> },
+    #[error("{origin}: '{value}' {reason}")]
+    BadValue { origin: String, value: String, reason: String },
+    #[error("{} is missing: give {} or set {} in the --config file", key.name(), key.flag(), key.name())]
+    Missing { key: Key },
+    #[error("the password file {} is empty: put the cluster's password into it", path.display())]
+    EmptyPassword { path: PathBuf },
+    #[error("the password file {} holds more than {PASSWORD_BYTES_MAX} bytes: is it the right file?", path.display())]
+    LongPassword { path: PathBuf },
+}
+
+impl Error {
+    /// What the process exits with: 77 where permission is missing, else 78.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                77
+            }
+            _ => 78,
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn did_you_mean(suggestion: &Option<&'static str>) -> String {
+    suggestion.map_or_else(String::new, |word| format!(": did you mean '{word}'?"))
+}
+
+fn absolute(settings: &Settings, key: Key) -> Result<PathBuf, Error> {
+    let Some(text) = settings.one(key)? else {
+        return Err(Error::Missing { key });
+    };
+    std::path::absolute(Path::new::<OsString>(text))
+        .map_err(|error| settings.bad(key, format!("is no path: {error}")))
+}
+
+/// Is `path` the same as `folder` or beneath it, links followed as far as the
+/// path exists already?
+fn is_inside(path: &Path, folder: &Path) -> bool {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    let resolved = path.ancestors().find_map(|part| {
+        let rest = path.strip_prefix(part).ok()?;
+        Some(part.canonicalize().ok()?.join(rest))
+    });
+    resolved.as_deref().unwrap_or(path).starts_with(folder)
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    if let Some(port) = text.strip_prefix(':') {
+        let port =
+            port.parse().map_err(|_| "has a port that is no number from 0 to 65535".to_string())?;
+        return Ok((Ipv4Addr::UNSPECIFIED, port).into());
+    }
+    text.parse().map_err(|_| "is no ADDR:PORT, like 0.0.0.0:7400 or [::]:7400".into())
+}
+
+fn parse_advertise(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "is no ADDR:PORT, like 192.0.2.7:7400".to_string())?;
+    if address.ip().is_unspecified() || address.port() == 0 {
+        return Err("cannot be dialled; give an address and port other nodes reach".into());
+    }
+    Ok(address)
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let printable = text.chars().all(|character| !character.is_control());
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || !printable {
+        return Err(format!("is no name: give 1 to {NAME_BYTES_MAX} printable characters"));
+    }
+    Ok(text.into())
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < Duration::from_millis(100) {
+        return Err("is too short: give at least 100ms".into());
+    }
+    Ok(interval)
+}
+
+fn parse_log_filter(text: &str) -> Result<String, String> {
+    let known_word = text.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let directives = text.contains('=') && tracing_subscriber::EnvFilter::try_new(text).is_ok();
+    if known_word || directives {
+        return Ok(text.into());
+    }
+    Err("is none of error warn info debug trace, nor a filter like info,replicator::sync=debug"
+        .into())
+}
+
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    parse_name(&name).unwrap_or_else(|_| "node".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn config(text: &str) -> Result<Config, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replicator.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::from_settings(&Settings::from_file(&path)?)
+    }
+
+    const NEEDED: &str = "root = '/srv/a'\nstate_dir = '/var/lib/r'\npassword_file = '/etc/pw'\n";
+
+    fn complaint(extra: &str) -> String {
+        let text = config(&format!("{NEEDED}{extra}")).unwrap_err().to_string();
+        assert!(!text.contains('\n'), "more than one line: {text}");
+        text
+    }
+
+    #[test]
+    fn three_keys_are_enough() {
+        let config = config(NEEDED).unwrap();
+        assert_eq!(config.root, Path::new("/srv/a"));
+        assert_eq!(config.listen, "0.0.0.0:7400".parse().unwrap());
+        assert_eq!(config.cluster, "replicator");
+        assert_eq!(config.max_delay, Duration::from_secs(10));
+        assert_eq!(config.min_free, MinFree::Percent(1));
+        assert!(!config.name.is_empty());
+    }
+
+    #[test]
+    fn words_of_lsyncd_are_understood() {
+        let text = "source = '/srv/a'\ntarget = ['b:1', 'c']\ndelay = 5\n";
+        let config = config(&format!("{text}state_dir = '/s'\npassword_file = '/p'\n")).unwrap();
+        assert_eq!(config.root, Path::new("/srv/a"));
+        assert_eq!(config.peers, ["b:1".parse().unwrap(), "c:7400".parse().unwrap()]);
+        assert_eq!(config.delay, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_long_delay_lengthens_the_longest_delay() {
+        let config = config(&format!("{NEEDED}delay = '1m'")).unwrap();
+        assert_eq!(config.max_delay, Duration::from_secs(60));
+        assert!(complaint("delay = '1m'\nmax_delay = '1s'").contains("shorter than delay"));
+    }
+
+    #[test]
+    fn every_mistake_is_one_line_that_says_what_to_do() {
+        for (extra, needle) in [
+            ("pears = ['a:1']", ":4: unknown key 'pears': did you mean 'peers'?"),
+            ("zzzzzzzzz = 1", ":4: unknown key 'zzzzzzzzz'"),
+            ("max-delay = '1s'", "did you mean 'max_delay'?"),
+            ("delay = 'soon'", ":4: delay: 'soon' is no duration"),
+            ("peers = ['a:x']", "peers: 'a:x' has a port that is no number"),
+            ("listen = '7400'", "listen: '7400' is no ADDR:PORT"),
+            ("advertise = '0.0.0.0:1'", "cannot be dialled"),
+            ("capture = 'epbf'", "is none of auto ebpf fanotify inotify"),
+            ("min_free = '101%'", "is no size"),
+            ("log = 'loud'", "is none of error warn info"),
+            ("name = true", "name: 'true' is a boolean; give a text"),
+            ("name = ['a', 'b']", "is given twice"),
+            ("root = '/x'", ":4: duplicate key"),
+            ("[folder]\nx = 1", "unknown key 'folder'"),
+            ("listen = ", ":4: "),
+        ] {
+            let text = complaint(extra);
+            assert!(text.contains(needle), "{extra}: {text}");
+        }
+        let missing = config("root = '/srv'").unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            "state_dir is missing: give --state-dir or set state_dir in the --config file"
+        );
+        assert_eq!(missing.exit_code(), 78);
+    }
+
+    #[test]
+    fn a_state_directory_inside_the_root_is_refused_through_links_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::os::unix::fs::symlink(&root, folder.path().join("link")).unwrap();
+        assert!(is_inside(&folder.path().join("link/new/state"), &root));
+        assert!(!is_inside(&folder.path().join("state"), &root));
+        assert!(is_inside(&root, &folder.path().join("link")));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, format!("{NEEDED}delay = '1s'\npeers = ['a:1']")).unwrap();
+        let mut settings = Settings::default();
+        settings.flag(Key::Delay, ["2s".into()]);
+        settings.fill_from(Settings::from_file(&path).unwrap());
+        let config = Config::from_settings(&settings).unwrap();
+        assert_eq!(config.delay, Duration::from_secs(2));
+        assert_eq!(config.peers.len(), 1);
+        settings.flag(Key::Delay, ["x".into()]);
+        let text = Config::from_settings(&settings).unwrap_err().to_string();
+        assert!(text.starts_with("--delay: 'x' is no duration"), "{text}");
+    }
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for (text, shown) in [
+            ("app:1", "app:1"),
+            ("app", "app:7400"),
+            ("10.0.0.1", "10.0.0.1:7400"),
+            ("::1", "[::1]:7400"),
+            ("[::1]:9", "[::1]:9"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
+        }
+        for bad in ["", ":1", "a:0", "a:65536", "a b:1", "10.0.0.1:0", "http://a:1"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_password_loses_one_line_end_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let mut config = config(NEEDED).unwrap();
+        config.password_file = path.clone();
+        for (content, expected) in [("a b \n", &b"a b "[..]), ("x\n\n", b"x\n"), ("x\r\n", b"x")] {
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+            assert_eq!(config.password().unwrap().as_slice(), expected);
+        }
+        std::fs::write(&path, "\n").unwrap();
+        assert!(config.password().unwrap_err().to_string().contains("is empty"));
+        std::fs::write(&path, vec![b'x'; PASSWORD_BYTES_MAX + 1]).unwrap();
+        assert!(config.password().unwrap_err().to_string().contains("more than"));
+        config.password_file = folder.path().join("none");
+        let missing = config.password().unwrap_err();
+        assert!(missing.to_string().starts_with("cannot read the password file"));
+        assert_eq!(missing.exit_code(), 78);
+        config.password_file = folder.path().into();
+        assert!(config.password().unwrap_err().to_string().contains("directory"));
+    }
+}

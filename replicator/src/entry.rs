@@ -31,7 +31,9 @@ pub struct Timestamp {
 impl Timestamp {
     /// Nanoseconds since 1970, for ordering; saturates some 292 years away.
     pub fn as_nanos(&self) -> i64 {
-        self.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(self.nanos))
+        self.seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(self.nanos))
     }
 }
 

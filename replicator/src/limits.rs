@@ -32,3 +32,49 @@ pub const LINK_TARGET_BYTES_MAX: usize = 4096;
 /// kernel holds up to 64 KiB a value; more than this is not replicated and is
 /// reported.
 pub const XATTR_BYTES_MAX: usize = 256 << 10;
+
+/// Items of one fetch request. A thousand small files share one round trip.
+pub const FETCH_ITEMS_MAX: usize = 1024;
+
+/// Records in one message.
+pub const RECORDS_MAX: usize = 1000;
+
+/// Bytes of patches in one message; with the records it stays well below
+/// [`FRAME_BYTES_MAX`].
+pub const PATCH_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of one change that ride with its announcement; more is fetched by
+/// those who need it.
+pub const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of patches kept for peers that have not been told yet, and for
+/// records that wait to be applied. The oldest go first and are fetched.
+pub const PATCH_CACHE_BYTES_MAX: usize = 64 << 20;
+
+/// Messages given to the transport for one peer and not yet taken by it.
+pub const SENDS_IN_FLIGHT_MAX: usize = 4;
+
+/// Jobs being applied at once: enough that fetching one overlaps placing
+/// another.
+pub const JOBS_MAX: usize = 4;
+
+/// Actions of one job.
+pub const JOB_ACTIONS_MAX: usize = 512;
+
+/// Bytes to be fetched by one job, unless a single file is larger.
+pub const JOB_BYTES_MAX: u64 = 16 << 20;
+
+/// Looks in flight at once: bounds what the engine holds in memory.
+pub const LOOKS_MAX: usize = 2048;
+
+const _: () = assert!(PATCH_BYTES_MAX * 2 < FRAME_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX <= PATCH_BYTES_MAX);
+const _: () = assert!(JOB_ACTIONS_MAX <= FETCH_ITEMS_MAX);
+
+/// Largest file that passes through memory as a whole. Larger ones are
+/// written to the disk while they arrive.
+pub const WHOLE_BYTES_MAX: u64 = 1 << 20;
+
+/// Most bytes written in place by one redo record. A larger change is made
+/// in a copy that takes the file's place.
+pub const PATCH_IN_PLACE_BYTES_MAX: u64 = 32 << 20;

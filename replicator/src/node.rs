@@ -1,1 +1,576 @@
-//! 
+//! One running node: the only module that knows all rooms.
+//!
+//! It starts them in order, turns what they report into calls of the sync
+//! core, and carries out what the core asks for. One task owns the core and
+//! the index; looking, fetching, applying and sending run beside it and
+//! report back through one bounded queue. It decides nothing about the tree.
+
+mod carry;
+mod download;
+mod facts;
+mod look;
+mod serve;
+mod wait;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use self::carry::Carrier;
+use self::facts::Facts;
+use self::wait::Waiters;
+use crate::apply::Applier;
+use crate::capture::{self, Capture, Change};
+use crate::config::{self, Config};
+use crate::engine::{self, Engine};
+use crate::id::{Actor, NodeId};
+use crate::index::{self, Index};
+use crate::root::{self, Root};
+use crate::status::{PlaceError, StateDir, control};
+use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
+use crate::sync::message::{FetchRequest, Message};
+use crate::sync::store::Store;
+use crate::sync::{Core, Options};
+use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
+use crate::{apply, path::RelPath};
+
+/// Batches of changes that capture may be ahead.
+const CHANGES_QUEUE: usize = 64;
+
+/// Reports of finished work that may wait for the core.
+const REPORTS_QUEUE: usize = 256;
+
+/// Questions of commands that may wait.
+const QUESTIONS_QUEUE: usize = 16;
+
+/// Reports, changes and messages handled before the core's effects are
+/// carried out: a burst makes one round of large effects, not many small.
+const EVENTS_PER_TURN_MAX: usize = 64;
+
+/// Decoded rows and database pages kept in memory.
+const INDEX_CACHE_BYTES: usize = 64 << 20;
+
+/// How often what has rested long enough leaves the trash.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+
+/// Where the index remembers which folder it speaks of.
+const MARKER_NOTE: &str = "root-marker";
+
+/// What a node can say once it serves.
+pub struct Ready {
+    pub root: PathBuf,
+    pub listen: SocketAddr,
+    pub id: NodeId,
+    pub name: String,
+    pub capture: String,
+    pub engine: String,
+}
+
+/// Why a node does not serve, or no longer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    #[error(transparent)]
+    Root(#[from] root::Error),
+    #[error(transparent)]
+    Index(#[from] index::Error),
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    #[error(transparent)]
+    Transport(#[from] transport::Error),
+    #[error(transparent)]
+    Capture(#[from] capture::Error),
+    #[error(
+        "the folder {} is not the one this state directory belongs to (is it mounted?): nothing was read or deleted; to start anew with it, use an empty state directory",
+        root.display()
+    )]
+    OtherRoot { root: PathBuf },
+    #[error("the index failed: {0}")]
+    IndexFailed(String),
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+    #[error("a part of the node ended: {0}")]
+    Ended(&'static str),
+}
+
+impl Error {
+    /// What the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(error) => error.exit_code(),
+            Self::Place(error) => error.exit_code(),
+            Self::Control(error) => error.exit_code(),
+            Self::OtherRoot { .. } => 78,
+            _ => 2,
+        }
+    }
+}
+
+/// Serves the folder until `stop` says so. `ready` is called once changes are
+/// seen and peers can connect.
+pub async fn run(
+    config: Config,
+    mut stop: watch::Receiver<bool>,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), Error> {
+    let password = config.password()?;
+    let place = StateDir::new(&config.state_dir);
+    let (asked, questions) = mpsc::channel(QUESTIONS_QUEUE);
+    let _server = control::serve(&place.control_socket(), asked)?;
+    let root = Arc::new(Root::open(&config.root)?);
+    let index = open_index(&config, &root)?;
+    let engine = Engine::start(engine_choice(config.engine))?;
+    let applier = Arc::new(Applier::start(Arc::clone(&root))?);
+    let cluster = config.cluster.clone();
+    let secret = tokio::task::spawn_blocking(move || Secret::derive(&password, &cluster));
+    let secret = secret.await.map_err(|_| Error::Ended("stretching the password"))??;
+    let (transport, events) = Transport::start(transport::Options {
+        identity: Identity::load_or_create(&config.state_dir)?,
+        secret,
+        listen: config.listen,
+        name: config.name.clone(),
+        hello: Bytes::new(),
+    })?;
+    let (changed, changes) = mpsc::channel(CHANGES_QUEUE);
+    let capture = Arc::new(Capture::start(
+        capture::Options {
+            root: root.path().to_path_buf(),
+            choice: capture_choice(config.capture),
+            memory_bytes: capture::MEMORY_BYTES_DEFAULT,
+        },
+        changed,
+    )?);
+    for peer in &config.peers {
+        match peer.to_string().parse() {
+            Ok(address) => transport.dial(address),
+            Err(error) => tracing::warn!(%peer, "this peer cannot be dialed: {error}"),
+        }
+    }
+    ready(&Ready {
+        root: root.path().to_path_buf(),
+        listen: transport.local_addr(),
+        id: transport.id(),
+        name: config.name.clone(),
+        capture: capture.level().to_string(),
+        engine: engine.describe().to_owned(),
+    });
+    let carrier = Carrier {
+        root,
+        engine,
+        applier,
+        transport,
+        in_place: config.in_place != config::InPlace::Never,
+    };
+    let mut node = Node::new(config, place, carrier, capture, index);
+    let ended = node.serve(&mut stop, Inputs { changes, events, questions }).await;
+    node.end(ended).await
+}
+
+fn open_index(config: &Config, root: &Root) -> Result<index::Opened, Error> {
+    let fresh = Actor(getrandom::u64().map_err(|error| Error::Random(error.to_string()))?);
+    let mut opened = Index::open(&config.state_dir, fresh, INDEX_CACHE_BYTES)?;
+    let marker = root.marker().as_bytes();
+    match opened.index.note(MARKER_NOTE) {
+        Some(noted) if noted != marker => {
+            return Err(Error::OtherRoot { root: root.path().to_path_buf() });
+        }
+        Some(_) => {}
+        None => opened.index.put_note(MARKER_NOTE, marker.to_vec()),
+    }
+    if opened.unclean {
+        tracing::warn!("the last run did not end cleanly: everything is compared with the index");
+    }
+    Ok(opened)
+}
+
+/// Where events come from.
+struct Inputs {
+    changes: mpsc::Receiver<Vec<Change>>,
+    events: Events,
+    questions: mpsc::Receiver<control::Asked>,
+}
+
+/// What work beside the core reports.
+enum Report {
+    Seen(Vec<Sight>),
+    Listed(RelPath, Vec<Listed>),
+    Scanned(RelPath),
+    Applied(u64, Vec<Outcome>),
+    /// The transport has taken a message that counts.
+    Sent(NodeId),
+    /// All changes made before a question are in the queue.
+    Flushed(u64),
+    /// A peer's question, once what happened before it is in the queue.
+    Probed(NodeId, Message),
+    /// The folder is not what it was.
+    RootGone(root::Error),
+}
+
+struct Node {
+    core: Core<Index>,
+    carrier: Carrier,
+    capture: Arc<Capture>,
+    reports: mpsc::Sender<Report>,
+    incoming: Option<mpsc::Receiver<Report>>,
+    /// One ordered queue of messages a peer; bounded by the core's credit.
+    outboxes: HashMap<NodeId, mpsc::UnboundedSender<(Message, bool)>>,
+    waiters: Waiters,
+    facts: Facts,
+    started: Instant,
+    swept: Instant,
+}
+
+impl Node {
+    fn new(
+        config: Config,
+        place: StateDir,
+        carrier: Carrier,
+        capture: Arc<Capture>,
+        opened: index::Opened,
+    ) -> Self {
+        let options = Options {
+            delay: config.delay.max(SETTLE_MIN),
+            max_delay: config.max_delay,
+            in_place: carrier.in_place,
+        };
+        let core = Core::new(options, opened.actor, opened.next_counter, opened.index);
+        let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
+        Self {
+            core,
+            waiters: Waiters::new(!config.peers.is_empty()),
+            facts: Facts::new(config, place),
+            carrier,
+            capture,
+            reports,
+            incoming: Some(incoming),
+            outboxes: HashMap::new(),
+            started: Instant::now(),
+            swept: Instant::now(),
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        stop: &mut watch::Receiver<bool>,
+        inputs: Inputs,
+    ) -> Result<(), Error> {
+        let Inputs { mut changes, mut events, mut questions } = inputs;
+        let mut reports = self.incoming.take().ok_or(Error::Ended("the queue of reports"))?;
+        self.core.scan(RelPath::root());
+        self.turn()?;
+        loop {
+            let wake = tokio::time::Instant::from_std(self.next_wake());
+            tokio::select! {
+                biased;
+                _ = stop.changed() => return Ok(()),
+                report = reports.recv() => {
+                    let report = report.ok_or(Error::Ended("the queue of reports"))?;
+                    self.handle_report(report, &mut changes)?;
+                    for _ in 0..EVENTS_PER_TURN_MAX {
+                        let Ok(report) = reports.try_recv() else { break };
+                        self.handle_report(report, &mut changes)?;
+                    }
+                }
+                batch = changes.recv() => {
+                    self.handle_changes(batch.ok_or(Error::Ended("capture"))?);
+                    self.drain_changes(&mut changes);
+                }
+                event = events.recv() => {
+                    self.handle_event(event.ok_or(Error::Ended("the transport"))?);
+                }
+                question = questions.recv() => {
+                    self.handle_question(question.ok_or(Error::Ended("the control socket"))?);
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.core.handle_timeout(self.now());
+            self.turn()?;
+        }
+    }
+
+    /// Carries out what the core asks for and makes the index keep it.
+    fn turn(&mut self) -> Result<(), Error> {
+        while let Some(effect) = self.core.poll_effect() {
+            self.carry_out(effect);
+        }
+        let now = Instant::now();
+        self.core.store_mut().end_turn(now);
+        if let Some(failure) = self.core.store().failure() {
+            return Err(Error::IndexFailed(failure));
+        }
+        self.waiters.poll(now, &mut self.core, &self.facts);
+        while let Some(effect) = self.core.poll_effect() {
+            self.carry_out(effect);
+        }
+        self.facts.write_when_due(now, &self.core, &self.carrier, &self.capture);
+        if now.duration_since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
+            self.sweep();
+        }
+        Ok(())
+    }
+
+    fn next_wake(&self) -> Instant {
+        let core = self.core.next_timeout().map(|timeout| self.started + timeout);
+        let index = self.core.store().deadline();
+        let times = [core, index, self.waiters.next_poll(), Some(self.facts.next_write())];
+        times.into_iter().flatten().min().unwrap_or(self.swept + SWEEP_EVERY)
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            monotonic: self.started.elapsed(),
+            wall: i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX),
+        }
+    }
+
+    fn handle_report(
+        &mut self,
+        report: Report,
+        changes: &mut mpsc::Receiver<Vec<Change>>,
+    ) -> Result<(), Error> {
+        let now = self.now();
+        match report {
+            Report::Seen(sights) => self.core.handle_sights(now, sights),
+            Report::Listed(beneath, listed) => self.core.handle_listed(now, &beneath, listed),
+            Report::Scanned(beneath) => self.core.handle_scanned(now, &beneath),
+            Report::Applied(job, outcomes) => self.core.handle_applied(now, job, outcomes),
+            Report::Sent(peer) => self.core.handle_sent(now, peer),
+            Report::Flushed(waiter) => {
+                self.drain_changes(changes);
+                self.waiters.flushed(waiter);
+            }
+            Report::Probed(from, message) => {
+                self.drain_changes(changes);
+                self.core.handle_message(now, from, message);
+            }
+            Report::RootGone(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn drain_changes(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
+        while let Ok(batch) = changes.try_recv() {
+            self.handle_changes(batch);
+        }
+    }
+
+    fn handle_changes(&mut self, batch: Vec<Change>) {
+        let now = self.now();
+        for change in batch {
+            match change {
+                Change::Name(path) => self.core.path_changed(now, path, true),
+                Change::Data { inode, extent, mapped } => {
+                    let ranges = match extent {
+                        capture::Extent::Ranges(ranges) => Some(ranges),
+                        capture::Extent::Whole => None,
+                    };
+                    self.core.bytes_changed(now, inode, ranges, mapped);
+                }
+                Change::DataAt(path) => self.core.bytes_changed_at(now, path),
+                Change::Lost { beneath, cause } => {
+                    tracing::warn!(%beneath, ?cause, "changes went unseen, looking again");
+                    self.core.scan(beneath);
+                }
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Up { peer, name, address, .. } => {
+                tracing::info!(%peer, name, %address, "connected");
+                self.facts.peer_up(peer, name, address);
+                let (outbox, messages) = mpsc::unbounded_channel();
+                self.outboxes.insert(peer, outbox);
+                tokio::spawn(post(
+                    self.carrier.transport.clone(),
+                    peer,
+                    messages,
+                    self.reports.clone(),
+                ));
+                self.core.handle_connected(now, peer);
+            }
+            Event::Down { peer, reason } => {
+                tracing::info!(%peer, reason, "disconnected");
+                self.facts.peer_down(peer, reason);
+                self.outboxes.remove(&peer);
+                self.core.handle_disconnected(now, peer);
+            }
+            Event::Message { from, payload, .. } => match Message::decode(&payload) {
+                Ok(message @ Message::Probe { .. }) => {
+                    let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
+                    tokio::spawn(async move {
+                        capture.flush().await;
+                        // Nobody listens any more: the node is ending.
+                        let _ = reports.send(Report::Probed(from, message)).await;
+                    });
+                }
+                Ok(message) => self.core.handle_message(now, from, message),
+                Err(error) => {
+                    tracing::error!(peer = %from, "disconnecting: {error}");
+                    self.carrier.transport.disconnect(from);
+                }
+            },
+            Event::Fetch { from, request, reply } => match FetchRequest::decode(&request) {
+                Ok(request) => {
+                    let locate = |item: crate::sync::message::FetchItem| {
+                        let located = self.core.locate(item.body, item.digest);
+                        (item, located)
+                    };
+                    let items = request.items.into_iter().map(locate).collect();
+                    let (root, engine) = (&self.carrier.root, &self.carrier.engine);
+                    tokio::spawn(serve::answer(Arc::clone(root), engine.clone(), items, reply));
+                }
+                Err(error) => tracing::error!(peer = %from, "a request was refused: {error}"),
+            },
+            Event::Refused { address, reason } => self.facts.refused(address, reason.to_string()),
+            _ => {}
+        }
+    }
+
+    fn handle_question(&mut self, (request, answer): control::Asked) {
+        let now = self.now();
+        match request {
+            control::Request::Ping => {
+                let _ = answer.send(control::Response::Pong { pid: std::process::id() });
+            }
+            control::Request::Status => {
+                let snapshot = self.facts.snapshot(&self.core, &self.carrier, &self.capture);
+                let _ = answer.send(control::Response::Status(Box::new(snapshot)));
+            }
+            control::Request::Wait { timeout_ms } => {
+                let timeout = Duration::from_millis(timeout_ms);
+                self.flush_for(|waiters| waiters.wait(timeout, answer));
+            }
+            control::Request::Verify => {
+                let before = self.core.progress().changes_made;
+                let files = self.core.verify(now);
+                self.flush_for(|waiters| waiters.verify(files, before, answer));
+            }
+            _ => {
+                let reason = "this replicator does not know the question".to_owned();
+                let _ = answer.send(control::Response::Refused { reason });
+            }
+        }
+    }
+
+    /// A question that is about everything that happened before it.
+    fn flush_for(&mut self, add: impl FnOnce(&mut Waiters) -> u64) {
+        let waiter = add(&mut self.waiters);
+        let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
+        tokio::spawn(async move {
+            capture.flush().await;
+            // Nobody listens any more: the node is ending.
+            let _ = reports.send(Report::Flushed(waiter)).await;
+        });
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let reports = self.reports.clone();
+        match effect {
+            Effect::Look(looks) => {
+                let (root, engine) = (Arc::clone(&self.carrier.root), self.carrier.engine.clone());
+                tokio::spawn(look::look(root, engine, looks, reports));
+            }
+            Effect::Scan(beneath) => {
+                tokio::spawn(look::scan(Arc::clone(&self.carrier.root), beneath, reports));
+            }
+            Effect::Send { peer, message } => {
+                let counts = matches!(message, Message::Records(_));
+                if let Some(outbox) = self.outboxes.get(&peer) {
+                    // The task that empties it ends with the connection, which
+                    // is about to be reported.
+                    let _ = outbox.send((message, counts));
+                }
+            }
+            Effect::Apply(job) => {
+                let (carrier, id) = (self.carrier.clone(), job.id);
+                tokio::spawn(async move {
+                    let outcomes = carrier.carry(job).await;
+                    // Nobody listens any more: the node is ending.
+                    let _ = reports.send(Report::Applied(id, outcomes)).await;
+                });
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        let (root, keep) = (Arc::clone(&self.carrier.root), self.facts.trash_keep());
+        tokio::task::spawn_blocking(move || match apply::trash::sweep(&root, keep) {
+            Ok(swept) => tracing::debug!(?swept, "the trash was swept"),
+            Err(error) => tracing::warn!("the trash cannot be swept: {error}"),
+        });
+    }
+
+    /// Says goodbye and leaves everything durable.
+    async fn end(self, ended: Result<(), Error>) -> Result<(), Error> {
+        self.carrier.transport.close().await;
+        let clean = ended.is_ok();
+        let counter = self.core.next_counter();
+        let mut index = self.core.into_store();
+        if clean {
+            let root = Arc::clone(&self.carrier.root);
+            let flushed = tokio::task::spawn_blocking(move || apply::flush_all(&root)).await;
+            flushed.map_err(|_| Error::Ended("flushing"))??;
+            index.close(counter)?;
+        } else {
+            index.flush()?;
+        }
+        ended
+    }
+}
+
+/// The least time an entry must be quiet: long enough that the parts of one
+/// small write, from `open` to `close`, are one change.
+const SETTLE_MIN: Duration = Duration::from_millis(2);
+
+/// Sends one peer its messages, in order.
+async fn post(
+    transport: Transport,
+    peer: NodeId,
+    mut messages: mpsc::UnboundedReceiver<(Message, bool)>,
+    reports: mpsc::Sender<Report>,
+) {
+    while let Some((message, counts)) = messages.recv().await {
+        if let Err(error) = transport.send(peer, Lane::Control, message.encode()).await {
+            tracing::debug!(%peer, "a message was not sent: {error}");
+            return;
+        }
+        if counts && reports.send(Report::Sent(peer)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn engine_choice(choice: config::EngineChoice) -> engine::EngineChoice {
+    match choice {
+        config::EngineChoice::Auto => engine::EngineChoice::Auto,
+        config::EngineChoice::Uring => engine::EngineChoice::Uring,
+        config::EngineChoice::Threads => engine::EngineChoice::Threads,
+    }
+}
+
+fn capture_choice(choice: config::CaptureChoice) -> capture::Choice {
+    match choice {
+        config::CaptureChoice::Auto => capture::Choice::Auto,
+        config::CaptureChoice::Ebpf => capture::Choice::Ebpf,
+        config::CaptureChoice::Fanotify => capture::Choice::Fanotify,
+        config::CaptureChoice::Inotify => capture::Choice::Inotify,
+    }
+}

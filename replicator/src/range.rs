@@ -74,7 +74,8 @@ impl RangeSet {
     /// The same bytes grown outwards to multiples of `unit`.
     pub fn aligned(&self, unit: u64) -> RangeSet {
         let mut grown = RangeSet::new();
-        self.iter().for_each(|range| grown.insert(range.aligned(unit)));
+        self.iter()
+            .for_each(|range| grown.insert(range.aligned(unit)));
         grown
     }
 

@@ -1,1 +1,22 @@
+//! The harness of the end-to-end stories: real daemons on loopback, looked at
+//! only from outside.
+//!
+//! The stories in `tests/`, the tour of `cargo xtask build-and-run --once` and
+//! the benchmarks drive nodes through it. It knows the command line, the exit
+//! codes and the status of `replicator`, and none of its code: a comparison
+//! that shared the daemon's walk or hash would share its mistakes.
 
+mod cluster;
+mod command;
+pub mod machine;
+mod node;
+pub mod poll;
+pub mod random;
+pub mod sample;
+mod status;
+pub mod tree;
+
+pub use cluster::{Cluster, SETTLE_LIMIT, write_password};
+pub use command::{Finished, binary, replicator, use_binary};
+pub use node::{Node, Settings, free_port};
+pub use status::{PeerTraffic, Status};

@@ -1,1 +1,40 @@
-fn main() {}
+//! The project's own commands, one file each: `cargo xtask <command>`.
+//!
+//! They start other programs and print what comes of it. Nothing the daemon
+//! needs lives here.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod build_and_run;
+mod cargo;
+mod interrupt;
+mod test;
+mod tour;
+mod view;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build everything and run a local cluster to play with
+    BuildAndRun(build_and_run::Args),
+    /// Run all tests: units, the simulator, and stories on real daemons
+    Test(test::Args),
+    /// Measure this program beside lsyncd, rsync and Syncthing
+    Bench(bench::Args),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::BuildAndRun(args) => build_and_run::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Bench(args) => bench::run(args),
+    }
+}

@@ -1,1 +1,223 @@
-//! 
+//! Reading and writing the bytes of files, off the async threads.
+//!
+//! [`Engine`] moves bytes: through io_uring rings on their own threads, or,
+//! where io_uring is forbidden (many containers), through a few threads that
+//! make plain system calls. Both take the same jobs from bounded queues, so
+//! whoever submits faster than the disk waits. [`observe`] looks at one entry
+//! and hashes what changed, [`scan`] walks a tree.
+//!
+//! A job owns its buffer and its file until the kernel is done with them;
+//! dropping the future that waits for it only drops the result. Nothing here
+//! decides what to read, and nothing resolves a path: that is
+//! [`crate::root`]'s work.
+
+mod job;
+mod pool;
+mod threads;
+mod uring;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use self::job::{Job, Operation};
+use self::pool::Pool;
+use crate::range::Range;
+
+/// Most bytes of one [`Engine::read`], which holds them all in memory: four
+/// of the largest leaves. Larger reads are several, and can overlap.
+pub const READ_BYTES_MAX: u64 = 16 << 20;
+
+/// Which engine to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// io_uring where the kernel lets us, else threads.
+    #[default]
+    Auto,
+    Uring,
+    Threads,
+}
+
+/// Moves bytes between memory and files. Cheap to clone; its threads end
+/// when the last clone is dropped and the jobs under way are done.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+impl Engine {
+    /// Starts its threads. With [`EngineChoice::Auto`] this fails only where
+    /// no thread can be started.
+    pub fn start(choice: EngineChoice) -> Result<Engine, Error> {
+        let shared = Arc::new(Shared::default());
+        let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let started = match choice {
+            EngineChoice::Threads => None,
+            EngineChoice::Uring => Some(uring::start(cores, &shared)?),
+            EngineChoice::Auto => match uring::start(cores, &shared) {
+                Ok(queues) => Some(queues),
+                Err(error) => {
+                    tracing::info!(%error, "reading with threads");
+                    let (queue, count) = threads::start(cores, &shared)?;
+                    let description = format!("threads, {count} ({error})");
+                    return Ok(Self::of(vec![queue], description, shared));
+                }
+            },
+        };
+        Ok(match started {
+            Some(queues) => {
+                let plural = if queues.len() == 1 { "" } else { "s" };
+                let description = format!("io_uring, {} ring{plural}", queues.len());
+                Self::of(queues, description, shared)
+            }
+            None => {
+                let (queue, count) = threads::start(cores, &shared)?;
+                Self::of(vec![queue], format!("threads, {count}"), shared)
+            }
+        })
+    }
+
+    /// One line for the status: which engine, and why not the better one.
+    pub fn describe(&self) -> &str {
+        &self.0.description
+    }
+
+    /// The bytes of `range`, fewer only where the file ends before. At most
+    /// [`READ_BYTES_MAX`].
+    pub async fn read(&self, file: &Arc<OwnedFd>, range: Range) -> io::Result<Bytes> {
+        if range.len() > READ_BYTES_MAX || range.end > i64::MAX as u64 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a read of too many bytes"));
+        }
+        self.run(file, Operation::read(range)).await
+    }
+
+    /// Writes all of `bytes` at `offset`. Where the future is dropped, any
+    /// part of them may be written.
+    pub async fn write(&self, file: &Arc<OwnedFd>, offset: u64, bytes: Bytes) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.run(file, Operation::Write { offset, bytes }).await.map(drop)
+    }
+
+    /// Returns once what was written, and the size, would outlive a power
+    /// loss (`fdatasync`).
+    pub async fn sync_data(&self, file: &Arc<OwnedFd>) -> io::Result<()> {
+        self.run(file, Operation::SyncData).await.map(drop)
+    }
+
+    /// Writes the dirty pages of `range` out and thereby write-protects them:
+    /// a later store through a mapping faults, and capture sees it. Says
+    /// nothing about durability.
+    pub async fn sync_range(&self, file: &Arc<OwnedFd>, range: Range) -> io::Result<()> {
+        self.run(file, Operation::SyncRange(range)).await.map(drop)
+    }
+
+    pub fn stats(&self) -> EngineStats {
+        let shared = &self.0.shared;
+        EngineStats {
+            reads: shared.reads.load(Ordering::Relaxed),
+            read_bytes: shared.read_bytes.load(Ordering::Relaxed),
+            writes: shared.writes.load(Ordering::Relaxed),
+            written_bytes: shared.written_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn of(queues: Vec<Queue>, description: String, shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Inner { queues, next: AtomicUsize::new(0), description, shared }))
+    }
+
+    async fn run(&self, file: &Arc<OwnedFd>, operation: Operation) -> io::Result<Bytes> {
+        let (reply, outcome) = oneshot::channel();
+        let next = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let queue = &self.0.queues[next % self.0.queues.len()];
+        queue.send(Job { file: Arc::clone(file), operation, reply }).await?;
+        outcome.await.unwrap_or_else(|_| Err(thread_ended()))
+    }
+}
+
+/// What an engine did since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineStats {
+    pub reads: u64,
+    pub read_bytes: u64,
+    pub writes: u64,
+    pub written_bytes: u64,
+}
+
+/// What went wrong in this room.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel, or whoever runs this container, does not let us.
+    #[error("{0}")]
+    NoUring(String),
+    /// The machine is out of threads or memory.
+    #[error("cannot start a thread that reads files: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Jobs that wait in one queue. They hold no buffer for what they will read.
+const QUEUE_JOBS_MAX: usize = 256;
+
+struct Inner {
+    queues: Vec<Queue>,
+    /// Where the next job goes: round and round.
+    next: AtomicUsize,
+    description: String,
+    shared: Arc<Shared>,
+}
+
+/// What all threads of an engine share.
+#[derive(Default)]
+struct Shared {
+    pool: Arc<Pool>,
+    reads: AtomicU64,
+    read_bytes: AtomicU64,
+    writes: AtomicU64,
+    written_bytes: AtomicU64,
+}
+
+/// The way in to one ring, or to all threads.
+struct Queue {
+    /// `None` only while it is dropped.
+    sender: Option<mpsc::Sender<Job>>,
+    /// What a ring sleeps on; threads sleep on the channel itself.
+    wake: Option<Arc<uring::Wake>>,
+}
+
+impl Queue {
+    fn new(wake: Option<Arc<uring::Wake>>) -> (Queue, mpsc::Receiver<Job>) {
+        let (sender, receiver) = mpsc::channel(QUEUE_JOBS_MAX);
+        (Queue { sender: Some(sender), wake }, receiver)
+    }
+
+    async fn send(&self, job: Job) -> io::Result<()> {
+        let sender = self.sender.as_ref().ok_or_else(thread_ended)?;
+        sender.send(job).await.map_err(|_| thread_ended())?;
+        if let Some(wake) = &self.wake {
+            wake.after_send();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Closed first: a ring that wakes then sees that nothing will come.
+        self.sender = None;
+        if let Some(wake) = &self.wake {
+            wake.now();
+        }
+    }
+}
+
+fn thread_ended() -> io::Error {
+    io::Error::other("the thread that reads files has ended")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,225 @@
-//! 
+//! The folder's handle. Every path is resolved beneath it.
+//!
+//! A [`Root`] holds the directory that was opened at start and never asks the
+//! system for a path from `/` again, save to check that the directory is
+//! still what the path names: whatever a peer sends, and whatever links a
+//! local user plants, nothing outside the folder is read or written. This
+//! room only looks; changing the tree is the business of `apply`.
+
+mod error;
+mod list;
+mod look;
+mod private;
+mod resolve;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, Mode, OFlags, StatVfsMountFlags, StatxFlags};
+
+use crate::entry::{Kind, Stat};
+use crate::path::RelPath;
+use private::Private;
+
+pub use error::Error;
+
+/// One opened folder. Shared by all rooms that look at its tree.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    dir: OwnedFd,
+    device: u64,
+    inode: u64,
+    private: Private,
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// One entry of a directory, as its listing tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub name: Vec<u8>,
+    /// `None` where the file system does not say, and for sockets and
+    /// devices: [`Root::stat`] tells.
+    pub kind: Option<Kind>,
+    pub inode: u64,
+}
+
+/// What the file system of a folder has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes this process may still write.
+    pub free: u64,
+    /// Bytes the file system has in all.
+    pub total: u64,
+    /// Entries that may still be made; `u64::MAX` where there is no limit.
+    pub inodes: u64,
+}
+
+impl Root {
+    /// Opens and checks the folder, prepares its private directory and keeps
+    /// other daemons away from it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let root = Self::open_with(path, Private::prepare)?;
+        root.private.lock(&root.path)?;
+        root.private.probe(&root.path, root.dir())?;
+        Ok(root)
+    }
+
+    /// Opens a folder that a daemon has prepared, beside that daemon if it
+    /// runs: for the commands that look at trash and conflicts.
+    pub fn open_beside(path: &Path) -> Result<Self, Error> {
+        Self::open_with(path, Private::existing)
+    }
+
+    fn open_with(
+        path: &Path,
+        private: impl FnOnce(&Path, BorrowedFd<'_>) -> Result<Private, Error>,
+    ) -> Result<Self, Error> {
+        let path = path.canonicalize().map_err(|source| Error::opening(path, source))?;
+        let dir =
+            fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| Error::opening(&path, errno.into()))?;
+        let (device, inode) =
+            identity(dir.as_fd()).map_err(|errno| Error::opening(&path, errno.into()))?;
+        let private = private(&path, dir.as_fd())?;
+        Ok(Self { path, dir, device, inode, private })
+    }
+
+    /// The canonical path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// The random id in the folder's marker file. An index keeps it: a folder
+    /// with another marker is another folder, an empty mount point for
+    /// example, and its emptiness is no deletion.
+    pub fn marker(&self) -> &str {
+        self.private.marker()
+    }
+
+    /// Was the marker made by this opening, that is, has no daemon ever
+    /// served this directory?
+    pub fn is_new(&self) -> bool {
+        self.private.is_new()
+    }
+
+    /// Is the directory at the path still the one that was opened, writable
+    /// and with its marker?
+    pub fn check(&self) -> Result<(), Error> {
+        let gone = |errno: rustix::io::Errno| Error::opening(&self.path, errno.into());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let now = fs::open(&self.path, flags, Mode::empty()).map_err(gone)?;
+        if identity(now.as_fd()).map_err(gone)? != (self.device, self.inode) {
+            return Err(Error::Replaced { path: self.path.clone() });
+        }
+        if private::read_marker(now.as_fd()).as_deref() != Some(self.marker()) {
+            return Err(Error::MarkerGone { path: self.path.clone() });
+        }
+        let volume = fs::fstatvfs(&self.dir).map_err(gone)?;
+        if volume.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Err(Error::ReadOnly { path: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    /// The entry at a path, symbolic links not followed. `None`: nothing is
+    /// there, or a parent is missing or no directory.
+    pub fn stat(&self, path: &RelPath) -> Result<Option<Stat>, Error> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        match self.resolve(path, flags)? {
+            Some(handle) => look::stat(self, handle.as_fd(), look::Handle::Path, path),
+            None => Ok(None),
+        }
+    }
+
+    /// The entry behind a handle that was opened beneath this root.
+    pub fn stat_fd(&self, fd: BorrowedFd<'_>) -> Result<Stat, Error> {
+        look::stat_fd(self, fd)
+    }
+
+    /// A regular file. `None`: nothing is there, or something else.
+    pub fn open_file(&self, path: &RelPath, access: Access) -> Result<Option<OwnedFd>, Error> {
+        resolve::open_file(self, path, access)
+    }
+
+    /// The target of a symbolic link. `None`: nothing is there, or something
+    /// else.
+    pub fn read_link(&self, path: &RelPath) -> Result<Option<Vec<u8>>, Error> {
+        let Some(handle) = self.resolve(path, OFlags::PATH | OFlags::NOFOLLOW)? else {
+            return Ok(None);
+        };
+        match fs::readlinkat(&handle, c"", Vec::new()) {
+            Ok(target) => Ok(Some(target.into_bytes())),
+            // The handle names something that is no symbolic link.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::entry(path, "read the link", errno)),
+        }
+    }
+
+    /// The entries of a directory sorted by name, without the private
+    /// directory. `None`: nothing is there, or no directory.
+    pub fn read_dir(&self, path: &RelPath) -> Result<Option<Vec<Listed>>, Error> {
+        list::read_dir(self, path)
+    }
+
+    pub fn free_space(&self) -> Result<Space, Error> {
+        let volume =
+            fs::fstatvfs(&self.dir).map_err(|errno| Error::opening(&self.path, errno.into()))?;
+        // File systems without an inode table report zero of zero.
+        let inodes = if volume.f_files == 0 { u64::MAX } else { volume.f_favail };
+        Ok(Space {
+            free: volume.f_bavail.saturating_mul(volume.f_frsize),
+            total: volume.f_blocks.saturating_mul(volume.f_frsize),
+            inodes,
+        })
+    }
+
+    /// Where files are written before they are placed.
+    pub(crate) fn tmp(&self) -> BorrowedFd<'_> {
+        self.private.tmp()
+    }
+
+    /// Where displaced and deleted entries rest for a while.
+    pub(crate) fn trash(&self) -> BorrowedFd<'_> {
+        self.private.trash()
+    }
+
+    /// Where the losers of conflicts are kept.
+    pub(crate) fn conflicts(&self) -> BorrowedFd<'_> {
+        self.private.conflicts()
+    }
+
+    /// Where writes in place are recorded before they are made.
+    pub(crate) fn redo(&self) -> BorrowedFd<'_> {
+        self.private.redo()
+    }
+
+    /// Opens what a path names beneath the root. `None`: nothing is there, or
+    /// a parent is missing or no directory.
+    pub(crate) fn resolve(&self, path: &RelPath, flags: OFlags) -> Result<Option<OwnedFd>, Error> {
+        resolve::resolve(self, path, flags)
+    }
+}
+
+/// Device and inode: who a directory is.
+fn identity(fd: BorrowedFd<'_>) -> Result<(u64, u64), rustix::io::Errno> {
+    let stat = fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO)?;
+    Ok((fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,27 @@
 //! The sync core: what to announce, what to believe, what to apply.
+//!
+//! Pure, as quinn-proto is: no socket, file system, clock, thread or random
+//! source. The node feeds it with `handle_*` and carries out what
+//! [`Core::poll_effect`] asks for, so that a thousand nodes run in one test
+//! in virtual time. Everything it knows lies in a [`store::Store`].
 
+mod announce;
+mod applied;
+mod core;
+pub mod effect;
+mod local;
+pub mod message;
+mod patches;
+mod plan;
 pub mod record;
 pub mod register;
+mod remote;
+mod settle;
 pub mod store;
+mod tree;
 pub mod version;
+
+pub use self::core::{Core, Located, Options, Progress};
+
+#[cfg(test)]
+mod tests;

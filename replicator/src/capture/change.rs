@@ -1,0 +1,65 @@
+//! What capture tells the rest of the program: hints, each one a reason to
+//! look.
+//!
+//! A change never says what an entry is now. By the time it is read the entry
+//! may be something else again, so whoever receives it looks at the file and
+//! compares it with the index.
+
+use crate::path::RelPath;
+use crate::range::RangeSet;
+
+/// One reason to look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The entry at this path appeared, vanished, was renamed or changed its
+    /// metadata. A rename gives one for each of its paths; a directory that
+    /// appears gives one for itself and none for what it holds.
+    Name(RelPath),
+    /// Bytes of this inode may have changed, or its size did. The inode is
+    /// inside the folder or could not be shown to be outside of it.
+    Data {
+        inode: u64,
+        /// May be empty: then only the size is in question.
+        extent: Extent,
+        /// A writable shared mapping exists or caused this: the ranges must
+        /// go through `sync_file_range` before they are read, or a store that
+        /// follows the read would stay unseen.
+        mapped: bool,
+    },
+    /// Bytes of the file at this path may have changed, nobody knows which.
+    DataAt(RelPath),
+    /// Knowledge was dropped: whatever is at this path or beneath it must be
+    /// looked at again.
+    Lost { beneath: RelPath, cause: LossCause },
+}
+
+/// Which bytes of an inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Grown outwards to whole blocks; they can reach behind the end of the
+    /// file, and end at [`u64::MAX`] after a truncation.
+    Ranges(RangeSet),
+    Whole,
+}
+
+/// Why knowledge was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LossCause {
+    /// The ring buffer had no room for a note that stands in no bitmap.
+    RingFull,
+    /// The kernel skipped a program because one of its kind was running.
+    NestedPrograms,
+    /// The fanotify queue of the kernel overflowed.
+    FanotifyOverflow,
+    /// The inotify queue of the kernel overflowed.
+    InotifyOverflow,
+    /// The kernel allows no further inotify watch: changes in this directory
+    /// go unseen until it is looked at again.
+    WatchLimit,
+    /// The kernel named a directory that could not be found again.
+    Unresolved,
+    /// The kernel sent something this program does not understand.
+    Malformed,
+}

@@ -1,0 +1,54 @@
+//! What capture says about itself: to `status` for a folder that is watched,
+//! to `doctor` for one that could be.
+
+use serde::Serialize;
+
+use super::level::Level;
+
+/// How a folder is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Description {
+    pub level: Level,
+    /// Which kind of hooks shows written ranges; `none` without kernel
+    /// programs.
+    pub hook_set: &'static str,
+    pub attached: Vec<String>,
+    pub missing: Vec<MissingHook>,
+    /// What this level learns only after a while, or only from a look.
+    pub seen_late: Vec<&'static str>,
+    /// Why a higher level was not had, in one plain line.
+    pub why_not_higher: Option<String>,
+}
+
+/// A hook this kernel does not offer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MissingHook {
+    pub name: String,
+    /// What goes unseen without it.
+    pub costs: String,
+}
+
+/// One thing `doctor` looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    pub what: String,
+    pub available: bool,
+    pub detail: String,
+}
+
+pub(super) fn seen_late(level: Level) -> Vec<&'static str> {
+    const MAPPED: &str = "stores through a memory mapping: when the mapping is closed";
+    const AIO: &str = "asynchronous writes through libaio: when the file is closed";
+    match level {
+        Level::Ebpf => Vec::new(),
+        Level::Fanotify => vec![MAPPED, AIO],
+        Level::Inotify => vec![
+            MAPPED,
+            AIO,
+            "writes through a hard link outside of the folder: when the folder is verified",
+        ],
+    }
+}

@@ -1,0 +1,192 @@
+//! Names of a whole file system through one fanotify mark, no watch per
+//! directory.
+//!
+//! Owns the fanotify group. It reports only what lies below the root and
+//! outside of the private directory, and nothing this process did. At the
+//! fanotify level it also tells which file was written; at the eBPF level the
+//! kernel programs do that, cheaper and exactly.
+
+mod decode;
+mod resolve;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use self::decode::{Event, Place};
+use self::resolve::{Placement, Resolver};
+use super::change::{Change, Extent, LossCause};
+use super::counters::Tally;
+use super::limits::EVENT_BUFFER_BYTES;
+use super::outbox::{Outbox, Stopped};
+use super::sys;
+use crate::path::RelPath;
+
+const NAMES: u64 = libc::FAN_CREATE
+    | libc::FAN_DELETE
+    | libc::FAN_RENAME
+    | libc::FAN_ATTRIB
+    | libc::FAN_DELETE_SELF;
+const CONTENT: u64 = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
+
+/// What the group looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Entries only.
+    Names,
+    /// Entries, and which file was written.
+    NamesAndContent,
+}
+
+pub struct Fanotify {
+    group: OwnedFd,
+    resolver: Resolver,
+    buffer: Vec<u8>,
+    own_pid: i32,
+    tally: Arc<Tally>,
+}
+
+impl Fanotify {
+    /// From here on the kernel queues every event of the file system that
+    /// `root` lies on.
+    pub fn watch(root: BorrowedFd<'_>, interest: Interest, tally: Arc<Tally>) -> io::Result<Self> {
+        let group = sys::fanotify_init()?;
+        let content = if interest == Interest::Names { 0 } else { CONTENT };
+        sys::fanotify_mark_filesystem(group.as_fd(), NAMES | content | libc::FAN_ONDIR, root)?;
+        Ok(Self {
+            group,
+            resolver: Resolver::new(root)?,
+            buffer: vec![0; EVENT_BUFFER_BYTES],
+            own_pid: std::process::id() as i32,
+            tally,
+        })
+    }
+
+    /// Reports what was queued when this was called. `names_moved` runs
+    /// before any change that tells of a name that came to be.
+    pub fn drain(
+        &mut self,
+        outbox: &mut Outbox,
+        names_moved: &mut dyn FnMut(),
+    ) -> Result<(), Stopped> {
+        // The kernel answers with the number of events times the size of
+        // their fixed part.
+        let queued = rustix::io::ioctl_fionread(&self.group).unwrap_or(0);
+        let mut left = (queued as usize).div_ceil(decode::METADATA_BYTES);
+        while left > 0 {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.group, &mut *buffer));
+            let handled = match length {
+                Ok(0) | Err(rustix::io::Errno::AGAIN) => Ok(usize::MAX),
+                Ok(length) => self.handle(&buffer[..length], outbox, names_moved),
+                Err(error) => {
+                    tracing::error!(%error, "fanotify cannot be read");
+                    outbox.lost(RelPath::root(), LossCause::Malformed).map(|()| usize::MAX)
+                }
+            };
+            self.buffer = buffer;
+            left = left.saturating_sub(handled?);
+        }
+        Ok(())
+    }
+
+    /// Gives the number of events in the buffer.
+    fn handle(
+        &mut self,
+        bytes: &[u8],
+        outbox: &mut Outbox,
+        names_moved: &mut dyn FnMut(),
+    ) -> Result<usize, Stopped> {
+        let mask = decode::events(bytes).flatten().fold(0, |mask, event| mask | event.mask);
+        // An event that waited behind a move may already tell of the new
+        // place, and one before it may have been merged with a later one.
+        let moved = mask & libc::FAN_ONDIR != 0 && mask & (libc::FAN_RENAME | libc::FAN_DELETE) != 0;
+        if moved {
+            self.resolver.forget();
+        }
+        if mask & (libc::FAN_CREATE | libc::FAN_RENAME) != 0 {
+            names_moved();
+        }
+        let mut count = 0;
+        for event in decode::events(bytes) {
+            count += 1;
+            match event {
+                Ok(event) => self.report(&event, outbox)?,
+                Err(decode::Malformed) => outbox.lost(RelPath::root(), LossCause::Malformed)?,
+            }
+        }
+        self.tally.events.add(count as u64);
+        if moved {
+            self.resolver.forget();
+        }
+        Ok(count)
+    }
+
+    fn report(&mut self, event: &Event<'_>, outbox: &mut Outbox) -> Result<(), Stopped> {
+        if event.mask & libc::FAN_Q_OVERFLOW != 0 {
+            return outbox.lost(RelPath::root(), LossCause::FanotifyOverflow);
+        }
+        if event.pid == self.own_pid {
+            self.tally.own_filtered.add(1);
+            return Ok(());
+        }
+        if event.mask & NAMES != 0 {
+            for place in [event.old_place, event.place].into_iter().flatten() {
+                if let Some(path) = self.path(&place, outbox)? {
+                    outbox.name(path)?;
+                }
+            }
+        }
+        if event.mask & CONTENT != 0 {
+            self.report_content(event, outbox)?;
+        }
+        Ok(())
+    }
+
+    fn report_content(&mut self, event: &Event<'_>, outbox: &mut Outbox) -> Result<(), Stopped> {
+        let Some(place) = event.place else { return Ok(()) };
+        if let Some(path) = self.path(&place, outbox)? {
+            return outbox.content(path);
+        }
+        // The writer used a name outside; the file may have one inside.
+        let linked = event.object.and_then(|object| self.resolver.linked_inode(object.as_bytes()));
+        if let Some(inode) = linked {
+            outbox.push(Change::Data { inode, extent: Extent::Whole, mapped: false })?;
+        }
+        Ok(())
+    }
+
+    /// The path of a place inside the folder that is replicated.
+    fn path(
+        &mut self,
+        place: &Place<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<Option<RelPath>, Stopped> {
+        let directory = match self.resolver.place(place.directory.as_bytes()) {
+            Placement::Inside(directory) => directory,
+            Placement::Outside => return Ok(None),
+            Placement::Vanished => {
+                // Its removal was reported by its parent, up to a directory
+                // that exists; nothing beneath it is left to look at.
+                self.tally.vanished.add(1);
+                return Ok(None);
+            }
+            Placement::Unresolved => {
+                outbox.lost(RelPath::root(), LossCause::Unresolved)?;
+                return Ok(None);
+            }
+        };
+        let path = match place.name {
+            b"" | b"." => directory,
+            // A path that is too long cannot be told; its directory can.
+            name => directory.join(name).unwrap_or(directory),
+        };
+        Ok((!path.is_private()).then_some(path))
+    }
+}
+
+impl AsFd for Fanotify {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.group.as_fd()
+    }
+}

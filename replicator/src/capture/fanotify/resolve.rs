@@ -1,0 +1,162 @@
+//! From a directory's file handle to its path below the root.
+//!
+//! The kernel tells where a directory is only as a path of the mount that the
+//! root was opened through. That path is never trusted: the directory is
+//! opened again, beneath the root, and must be the same inode. So a bind
+//! mount, a mount on top, a directory called `x (deleted)` or a move in
+//! between can at worst cost another try.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::capture::limits::{DIRECTORY_CACHE_MAX, RESOLVE_TRIES};
+use crate::capture::sys;
+use crate::path::RelPath;
+
+/// Where a directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    Inside(RelPath),
+    /// Not below the root, or hidden by a mount.
+    Outside,
+    /// It no longer exists.
+    Vanished,
+    /// It could not be found out.
+    Unresolved,
+}
+
+pub struct Resolver {
+    root: OwnedFd,
+    /// Only what stays true until a directory moves or goes.
+    cache: HashMap<Box<[u8]>, Placement>,
+}
+
+impl Resolver {
+    pub fn new(root: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self { root: root.try_clone_to_owned()?, cache: HashMap::new() })
+    }
+
+    /// Some directory moved or went: what was known may be wrong.
+    pub fn forget(&mut self) {
+        self.cache.clear();
+    }
+
+    /// Where the directory with this handle is now.
+    pub fn place(&mut self, handle: &[u8]) -> Placement {
+        if let Some(known) = self.cache.get(handle) {
+            return known.clone();
+        }
+        let placement = self.find(handle);
+        if matches!(placement, Placement::Inside(_) | Placement::Outside) {
+            if self.cache.len() >= DIRECTORY_CACHE_MAX {
+                self.cache.clear();
+            }
+            self.cache.insert(handle.into(), placement.clone());
+        }
+        placement
+    }
+
+    /// The inode number of an object with more than one name.
+    pub fn linked_inode(&self, handle: &[u8]) -> Option<u64> {
+        let object = sys::open_by_handle(self.root.as_fd(), handle).ok()?;
+        let stat = rustix::fs::fstat(&object).ok()?;
+        (stat.st_nlink > 1).then_some(stat.st_ino)
+    }
+
+    fn find(&self, handle: &[u8]) -> Placement {
+        let directory = match sys::open_by_handle(self.root.as_fd(), handle) {
+            Ok(directory) => directory,
+            Err(error) => {
+                let gone = matches!(error.raw_os_error(), Some(libc::ESTALE | libc::ENOENT));
+                return if gone { Placement::Vanished } else { Placement::Unresolved };
+            }
+        };
+        match self.find_open(directory.as_fd()) {
+            Ok(placement) => placement,
+            Err(error) => {
+                tracing::debug!(%error, "a directory could not be resolved");
+                Placement::Unresolved
+            }
+        }
+    }
+
+    fn find_open(&self, directory: BorrowedFd<'_>) -> io::Result<Placement> {
+        let mut hidden = true;
+        let mut last = None;
+        for _ in 0..RESOLVE_TRIES {
+            if rustix::fs::fstat(directory)?.st_nlink == 0 {
+                return Ok(Placement::Vanished);
+            }
+            let root = path_of(self.root.as_fd())?;
+            let path = path_of(directory)?;
+            let below = strip(&path, &root);
+            if path_of(self.root.as_fd())? != root {
+                hidden = false;
+                continue;
+            }
+            let Some(below) = below else { return Ok(Placement::Outside) };
+            if let Ok(below) = RelPath::parse(below)
+                && self.is_at(directory, &below)?
+            {
+                return Ok(Placement::Inside(below));
+            }
+            hidden &= last.as_ref().is_none_or(|last| *last == path);
+            last = Some(path);
+        }
+        // The same path every time, and never this directory behind it:
+        // something is mounted over it.
+        Ok(if hidden { Placement::Outside } else { Placement::Unresolved })
+    }
+
+    fn is_at(&self, directory: BorrowedFd<'_>, path: &RelPath) -> io::Result<bool> {
+        let opened = rustix::fs::openat2(
+            &self.root,
+            path.as_path(),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+        );
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(
+                rustix::io::Errno::NOENT
+                | rustix::io::Errno::NOTDIR
+                | rustix::io::Errno::LOOP
+                | rustix::io::Errno::AGAIN,
+            ) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let (found, meant) = (rustix::fs::fstat(&opened)?, rustix::fs::fstat(directory)?);
+        Ok((found.st_dev, found.st_ino) == (meant.st_dev, meant.st_ino))
+    }
+}
+
+fn path_of(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    Ok(rustix::fs::readlink(link, Vec::new())?.into_bytes())
+}
+
+/// What of `path` lies below `root`, without a leading slash.
+fn strip<'a>(path: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
+    if root == b"/" {
+        return path.strip_prefix(b"/");
+    }
+    let rest = path.strip_prefix(root)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stripping_respects_name_borders() {
+        assert_eq!(strip(b"/srv/a/b", b"/srv/a"), Some(&b"b"[..]));
+        assert_eq!(strip(b"/srv/a", b"/srv/a"), Some(&b""[..]));
+        assert_eq!(strip(b"/srv/ab", b"/srv/a"), None);
+        assert_eq!(strip(b"/srv", b"/"), Some(&b"srv"[..]));
+    }
+}

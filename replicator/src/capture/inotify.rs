@@ -1,0 +1,230 @@
+//! Names and writes through inotify, for daemons without any privilege: one
+//! watch a directory.
+//!
+//! A directory is always watched before it is listed, so nothing that appears
+//! in it can fall between. What cannot be watched (the user's watch limit) is
+//! never an end: it is reported, and looked at again from time to time.
+//! inotify does not say who wrote, so this process sees its own changes too;
+//! the comparison with the index drops them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+
+use super::change::LossCause;
+use super::counters::Tally;
+use super::limits::EVENT_BUFFER_BYTES;
+use super::outbox::{Outbox, Stopped};
+use crate::path::RelPath;
+
+const INTEREST: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ONLYDIR)
+    .union(WatchFlags::DONT_FOLLOW)
+    .union(WatchFlags::EXCL_UNLINK);
+
+pub struct Inotify {
+    queue: OwnedFd,
+    root: PathBuf,
+    watched: HashMap<i32, RelPath>,
+    /// Directories the kernel refused to watch, for lack of watches.
+    unwatched: BTreeSet<RelPath>,
+    tally: Arc<Tally>,
+}
+
+/// One event, out of the kernel's buffer.
+struct Event {
+    watch: i32,
+    what: ReadFlags,
+    name: Vec<u8>,
+}
+
+impl Inotify {
+    /// Watches every directory that exists below the root.
+    pub fn watch(root: &Path, tally: Arc<Tally>) -> io::Result<Self> {
+        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let mut inotify = Self {
+            queue,
+            root: root.to_owned(),
+            watched: HashMap::new(),
+            unwatched: BTreeSet::new(),
+            tally,
+        };
+        // Fails early where the root itself cannot be watched.
+        inotify::add_watch(&inotify.queue, root, INTEREST)?;
+        inotify.watch_tree(&RelPath::root());
+        Ok(inotify)
+    }
+
+    /// Does anything have to be looked at from time to time?
+    pub fn has_unwatched(&self) -> bool {
+        !self.unwatched.is_empty()
+    }
+
+    /// Tries the unwatched directories again and reports them to be looked at.
+    pub fn retry_unwatched(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
+        for directory in std::mem::take(&mut self.unwatched) {
+            self.watch_tree(&directory);
+            outbox.lost(directory, LossCause::WatchLimit)?;
+        }
+        Ok(())
+    }
+
+    /// Reports what was queued when this was called.
+    pub fn drain(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
+        let mut left = rustix::io::ioctl_fionread(&self.queue).unwrap_or(0) as usize;
+        while left > 0 {
+            let Some((events, bytes)) = self.read(outbox)? else { break };
+            left = left.saturating_sub(bytes);
+            self.tally.events.add(events.len() as u64);
+            for event in events {
+                self.report(&event, outbox)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One buffer of events and their size; `None` where nothing is queued.
+    fn read(&mut self, outbox: &mut Outbox) -> Result<Option<(Vec<Event>, usize)>, Stopped> {
+        let mut buffer = vec![MaybeUninit::uninit(); EVENT_BUFFER_BYTES];
+        let mut reader = inotify::Reader::new(&self.queue, &mut buffer);
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        loop {
+            match reader.next() {
+                Ok(event) => {
+                    let name = event.file_name().map(|name| name.to_bytes().to_vec());
+                    // The kernel pads names to multiples of the event's size.
+                    bytes += 16 + name.as_ref().map_or(0, |name| (name.len() + 16) / 16 * 16);
+                    events.push(Event {
+                        watch: event.wd(),
+                        what: event.events(),
+                        name: name.unwrap_or_default(),
+                    });
+                }
+                Err(Errno::AGAIN) if events.is_empty() => return Ok(None),
+                Err(Errno::AGAIN) => return Ok(Some((events, bytes))),
+                Err(Errno::INTR) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "inotify cannot be read");
+                    outbox.lost(RelPath::root(), LossCause::Malformed)?;
+                    return Ok(None);
+                }
+            }
+            if reader.is_buffer_empty() {
+                return Ok(Some((events, bytes)));
+            }
+        }
+    }
+
+    fn report(&mut self, event: &Event, outbox: &mut Outbox) -> Result<(), Stopped> {
+        if event.what.contains(ReadFlags::QUEUE_OVERFLOW) {
+            // A directory may have appeared in what was dropped.
+            self.watch_tree(&RelPath::root());
+            return outbox.lost(RelPath::root(), LossCause::InotifyOverflow);
+        }
+        if event.what.contains(ReadFlags::IGNORED) {
+            self.watched.remove(&event.watch);
+            return Ok(());
+        }
+        let Some(directory) = self.watched.get(&event.watch).cloned() else { return Ok(()) };
+        let path = match &*event.name {
+            b"" => directory,
+            name => directory.join(name).unwrap_or(directory),
+        };
+        if path.is_private() {
+            return Ok(());
+        }
+        if event.what.contains(ReadFlags::ISDIR) {
+            self.follow_directory(event.what, &path, outbox)?;
+        }
+        if event.what.intersects(ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE) {
+            outbox.content(path.clone())?;
+        }
+        let content = ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE | ReadFlags::ISDIR;
+        if !event.what.difference(content).is_empty() { outbox.name(path) } else { Ok(()) }
+    }
+
+    fn follow_directory(
+        &mut self,
+        what: ReadFlags,
+        path: &RelPath,
+        outbox: &mut Outbox,
+    ) -> Result<(), Stopped> {
+        if what.contains(ReadFlags::MOVED_FROM) {
+            // Where it went is told by another event, or it left the folder.
+            let gone: Vec<i32> = self.watched_within(path);
+            for watch in gone {
+                self.watched.remove(&watch);
+                // A watch that the kernel dropped by itself is as good.
+                let _ = inotify::remove_watch(&self.queue, watch);
+            }
+            self.unwatched.retain(|directory| !directory.is_within(path));
+        }
+        if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+            let before = self.unwatched.len();
+            self.watch_tree(path);
+            if self.unwatched.len() > before {
+                outbox.lost(path.clone(), LossCause::WatchLimit)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn watched_within(&self, path: &RelPath) -> Vec<i32> {
+        let within = self.watched.iter().filter(|(_, directory)| directory.is_within(path));
+        within.map(|(&watch, _)| watch).collect()
+    }
+
+    /// Watches this directory and all beneath it, each before it is listed.
+    fn watch_tree(&mut self, top: &RelPath) {
+        let mut todo = vec![top.clone()];
+        while let Some(directory) = todo.pop() {
+            let path = self.root.join(directory.as_path());
+            match inotify::add_watch(&self.queue, &path, INTEREST) {
+                Ok(watch) => {
+                    self.watched.insert(watch, directory.clone());
+                }
+                Err(Errno::NOSPC | Errno::NOMEM) => {
+                    self.unwatched.insert(directory);
+                    continue;
+                }
+                Err(error) => {
+                    // Gone again, or closed to this user: the look at it that
+                    // follows finds out which.
+                    tracing::debug!(%directory, %error, "cannot watch");
+                    continue;
+                }
+            }
+            todo.extend(directories_in(&path, &directory));
+        }
+    }
+}
+
+impl AsFd for Inotify {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+fn directories_in(path: &Path, directory: &RelPath) -> Vec<RelPath> {
+    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+    let found = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let paths = found.filter_map(|entry| {
+        let name: &OsStr = &entry.file_name();
+        directory.join(name.as_bytes()).ok()
+    });
+    paths.filter(|path| !path.is_private()).collect()
+}

@@ -1,0 +1,41 @@
+//! The bounds of capture, each with its reason.
+
+use std::time::Duration;
+
+/// Changes handed over in one batch. Large enough that a burst costs few
+/// channel operations, small enough that one batch of long paths stays below
+/// a few MiB.
+pub const BATCH_CHANGES_MAX: usize = 1024;
+
+/// Room for one read of fanotify or inotify events: some 500 events with
+/// names of usual length, and always more than one event of the longest name.
+pub const EVENT_BUFFER_BYTES: usize = 64 << 10;
+
+/// Directories whose path is remembered between fanotify events.
+pub const DIRECTORY_CACHE_MAX: usize = 8192;
+
+/// How often a directory is resolved again when it moves while it is being
+/// resolved, before everything is looked at again instead.
+pub const RESOLVE_TRIES: usize = 4;
+
+/// Shortest time between two drains. It lets a million writes to one block
+/// cost a thousand wake-ups a second at most, and adds this much latency only
+/// to a write that follows another one closely.
+pub const DRAIN_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How often directories that inotify could not watch are tried and looked at
+/// again.
+pub const UNWATCHED_RETRY: Duration = Duration::from_secs(60);
+
+/// Kernel memory for dirty bitmaps unless the user says otherwise.
+pub const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
+
+/// Less than this is not worth the programs.
+pub const MEMORY_BYTES_MIN: usize = 1 << 20;
+
+/// Largest kernel type description read; the largest ones known have some
+/// 10 MiB.
+pub const BTF_BYTES_MAX: u64 = 256 << 20;
+
+/// Anonymous members within anonymous members in a kernel structure.
+pub const BTF_DEPTH_MAX: usize = 16;

@@ -1,0 +1,93 @@
+//! The system calls capture needs that no dependency wraps.
+//!
+//! All `unsafe` of this room that talks to the kernel through a system call
+//! is here.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::event::EventfdFlags;
+
+/// A fanotify group that names directories, entries and objects.
+pub fn fanotify_init() -> io::Result<OwnedFd> {
+    let flags = libc::FAN_CLASS_NOTIF
+        | libc::FAN_CLOEXEC
+        | libc::FAN_NONBLOCK
+        | libc::FAN_UNLIMITED_QUEUE
+        | libc::FAN_REPORT_DFID_NAME_TARGET;
+    // SAFETY: the call takes two integers and touches no memory of ours.
+    let fd = unsafe { libc::fanotify_init(flags, libc::O_RDONLY as u32) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Marks the whole file system that `directory` lies on.
+pub fn fanotify_mark_filesystem(
+    group: BorrowedFd<'_>,
+    mask: u64,
+    directory: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let path: &CStr = c".";
+    // SAFETY: both descriptors are borrowed for the call and the path is a
+    // string that ends with NUL.
+    let result = unsafe {
+        libc::fanotify_mark(
+            group.as_raw_fd(),
+            libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM,
+            mask,
+            directory.as_raw_fd(),
+            path.as_ptr(),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Opens what a `struct file_handle` (as the kernel wrote it, at most its
+/// largest size) stands for, as a mere place (`O_PATH`).
+pub fn open_by_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> {
+    /// The header, and `MAX_HANDLE_SZ`, aligned as `struct file_handle` is.
+    #[repr(C, align(8))]
+    struct Room([u8; 8 + 128]);
+
+    let mut room = Room([0; 136]);
+    let Some(target) = room.0.get_mut(..handle.len()).filter(|target| target.len() >= 8) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    target.copy_from_slice(handle);
+    // SAFETY: the room is aligned for `struct file_handle` and outlives the
+    // call. The kernel reads `handle_bytes` bytes behind the header and
+    // refuses more than `MAX_HANDLE_SZ`, for which the room is large enough.
+    let fd = unsafe {
+        libc::open_by_handle_at(
+            mount.as_raw_fd(),
+            (&raw mut room).cast(),
+            libc::O_PATH | libc::O_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor another thread can wake this one with.
+pub fn eventfd() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// Makes the eventfd readable.
+pub fn wake(eventfd: impl AsFd) {
+    // A full counter is as readable as one more would make it.
+    let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
+}
+
+/// Makes the eventfd unreadable until the next [`wake`].
+pub fn settle(eventfd: impl AsFd) {
+    // Nothing to read means that it is unreadable already.
+    let _ = rustix::io::read(eventfd, &mut [0; 8]);
+}

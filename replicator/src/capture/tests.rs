@@ -1,0 +1,250 @@
+//! Capture against the real kernel: a child process changes a folder, and
+//! what it changed must have been told.
+//!
+//! The child matters: what this process does itself is dropped by design.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::Receiver;
+
+use super::*;
+use crate::path::RelPath;
+
+/// A folder with a capture that watches it.
+pub(super) struct Watched {
+    pub capture: Capture,
+    pub folder: TempDir,
+    changes: Receiver<Vec<Change>>,
+    runtime: Runtime,
+}
+
+impl Watched {
+    /// `None`, with the reason printed, where this machine does not have the
+    /// level.
+    pub fn start(choice: Choice) -> Option<Self> {
+        Self::start_in(tempfile::tempdir().unwrap(), choice)
+    }
+
+    pub fn start_in(folder: TempDir, choice: Choice) -> Option<Self> {
+        let root = folder.path().canonicalize().unwrap();
+        let (sender, changes) = tokio::sync::mpsc::channel(64);
+        let options = Options { root, choice, memory_bytes: MEMORY_BYTES_MIN };
+        match Capture::start(options, sender) {
+            Ok(capture) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                Some(Self { capture, folder, changes, runtime })
+            }
+            Err(error @ (Error::Ebpf { .. } | Error::Fanotify { .. })) => {
+                eprintln!("skipped: {error}");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Runs a shell script in the folder, from another process.
+    pub fn sh(&self, script: &str) {
+        sh(self.folder.path(), script);
+    }
+
+    pub fn inode(&self, name: &str) -> u64 {
+        std::fs::metadata(self.folder.path().join(name)).unwrap().ino()
+    }
+
+    /// Everything reported up to now.
+    pub fn changes(&mut self) -> Vec<Change> {
+        let Self { capture, changes, runtime, .. } = self;
+        runtime.block_on(async {
+            let mut told = Vec::new();
+            let mut flushed = std::pin::pin!(capture.flush());
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(batch) = changes.recv() => told.extend(batch),
+                    () = &mut flushed => break,
+                }
+            }
+            while let Ok(batch) = changes.try_recv() {
+                told.extend(batch);
+            }
+            told
+        })
+    }
+}
+
+pub(super) fn sh(directory: &Path, script: &str) {
+    let status = Command::new("sh").arg("-ec").arg(script).current_dir(directory).status().unwrap();
+    assert!(status.success(), "{script}");
+}
+
+fn names(changes: &[Change]) -> BTreeSet<String> {
+    let names = changes.iter().filter_map(|change| match change {
+        Change::Name(path) => Some(path.to_string()),
+        _ => None,
+    });
+    names.collect()
+}
+
+fn contents(changes: &[Change]) -> BTreeSet<String> {
+    let contents = changes.iter().filter_map(|change| match change {
+        Change::DataAt(path) => Some(path.to_string()),
+        _ => None,
+    });
+    contents.collect()
+}
+
+fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+const ALL: [Choice; 3] = [Choice::Ebpf, Choice::Fanotify, Choice::Inotify];
+
+#[test]
+fn every_level_names_what_appears_moves_and_goes() {
+    for choice in ALL {
+        let Some(mut watched) = Watched::start(choice) else { continue };
+        watched.sh("echo a > a; mkdir d; ln -s a s; ln a h; mkfifo p");
+        assert!(names(&watched.changes()).is_superset(&set(["a", "d", "s", "h", "p"])), "{choice}");
+        watched.sh("mv a b; mv d e; chmod 700 b");
+        assert!(names(&watched.changes()).is_superset(&set(["a", "b", "d", "e"])), "{choice}");
+        watched.sh("echo x > e/inner; mkdir -p e/1/2");
+        let told = names(&watched.changes());
+        assert!(told.is_superset(&set(["e/inner", "e/1"])), "{choice}: {told:?}");
+        watched.sh("echo y > e/1/2/deep");
+        let told = names(&watched.changes());
+        assert!(told.contains("e/1/2/deep"), "{choice}: {told:?}");
+        watched.sh("rm -r e b");
+        assert!(names(&watched.changes()).is_superset(&set(["e", "b"])), "{choice}");
+        assert_eq!(watched.capture.counters().lost, Lost::default(), "{choice}");
+    }
+}
+
+#[test]
+fn nothing_outside_and_nothing_private_is_named() {
+    for choice in ALL {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(parent.path()).unwrap();
+        let Some(mut watched) = Watched::start_in(folder, choice) else { continue };
+        sh(parent.path(), "echo a > outside; mkdir elsewhere; mv outside elsewhere/o");
+        watched.sh("mkdir .replicator; echo b > .replicator/temporary; echo c > inside");
+        let told = names(&watched.changes());
+        assert_eq!(told, set(["inside"]), "{choice}");
+    }
+}
+
+#[test]
+fn an_entry_that_enters_or_leaves_the_folder_is_named() {
+    for choice in ALL {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(parent.path()).unwrap();
+        let Some(mut watched) = Watched::start_in(folder, choice) else { continue };
+        sh(parent.path(), "mkdir out; echo a > out/f");
+        let inside = watched.folder.path().display().to_string();
+        sh(parent.path(), &format!("mv out '{inside}/in'"));
+        assert!(names(&watched.changes()).contains("in"), "{choice}");
+        sh(parent.path(), &format!("echo more >> '{inside}/in/f'; mv '{inside}/in' back"));
+        assert!(names(&watched.changes()).contains("in"), "{choice}");
+    }
+}
+
+#[test]
+fn the_levels_without_ranges_name_the_file_that_was_written() {
+    for choice in [Choice::Fanotify, Choice::Inotify] {
+        let Some(mut watched) = Watched::start(choice) else { continue };
+        watched.sh("mkdir d; echo a > d/f");
+        watched.changes();
+        watched.sh("echo b >> d/f");
+        assert_eq!(contents(&watched.changes()), set(["d/f"]), "{choice}");
+        watched.sh("truncate -s 1 d/f");
+        assert_eq!(contents(&watched.changes()), set(["d/f"]), "{choice}");
+        assert_eq!(watched.changes(), [], "{choice}: nothing happened since");
+    }
+}
+
+#[test]
+fn fanotify_sees_a_write_through_a_name_outside() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(parent.path()).unwrap();
+    let Some(mut watched) = Watched::start_in(folder, Choice::Fanotify) else { return };
+    watched.sh("echo a > f; ln f ../link");
+    let inode = watched.inode("f");
+    watched.changes();
+    sh(parent.path(), "echo b >> link");
+    let whole = Change::Data { inode, extent: Extent::Whole, mapped: false };
+    assert!(watched.changes().contains(&whole));
+}
+
+#[test]
+fn own_changes_are_dropped() {
+    for choice in [Choice::Ebpf, Choice::Fanotify] {
+        let Some(mut watched) = Watched::start(choice) else { continue };
+        std::fs::write(watched.folder.path().join("own"), "by this process").unwrap();
+        watched.sh("echo b > foreign");
+        assert_eq!(names(&watched.changes()), set(["foreign"]), "{choice}");
+        assert!(watched.capture.counters().own_filtered > 0, "{choice}");
+    }
+}
+
+#[test]
+fn a_name_of_any_bytes_is_told() {
+    for choice in ALL {
+        let Some(mut watched) = Watched::start(choice) else { continue };
+        watched.sh(r#"d=$(printf 'x (deleted)'); mkdir "$d"; f=$(printf 'a\001\377\nb'); echo 1 > "$d/$f""#);
+        let told = watched.changes();
+        let directory = RelPath::parse(b"x (deleted)").unwrap();
+        assert!(told.contains(&Change::Name(directory)), "{choice}");
+        watched.sh(r#"echo 2 > "$(printf 'x (deleted)/c\377')""#);
+        let file = RelPath::parse(b"x (deleted)/c\xff").unwrap();
+        assert!(watched.changes().contains(&Change::Name(file)), "{choice}");
+    }
+}
+
+#[test]
+fn a_bind_mount_of_a_part_of_a_file_system_is_resolved_beneath_itself() {
+    let outer = tempfile::tempdir().unwrap();
+    sh(outer.path(), "mkdir -p source/sub mounted");
+    let mounted = outer.path().join("mounted");
+    let mount = Command::new("mount").arg("--bind").arg(outer.path().join("source")).arg(&mounted);
+    if !{ mount }.status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: bind mounts need CAP_SYS_ADMIN");
+        return;
+    }
+    let folder = tempfile::Builder::new().prefix("root").tempdir_in(&mounted).unwrap();
+    if let Some(mut watched) = Watched::start_in(folder, Choice::Fanotify) {
+        watched.sh("mkdir d; echo a > d/f");
+        // The same file system under its other name.
+        let name = watched.folder.path().file_name().unwrap().to_owned();
+        sh(&outer.path().join("source").join(name), "echo b > d/g");
+        assert!(names(&watched.changes()).is_superset(&set(["d", "d/f", "d/g"])));
+    }
+    assert!(Command::new("umount").arg("-l").arg(&mounted).status().unwrap().success());
+}
+
+#[test]
+fn a_slow_receiver_loses_nothing_and_a_drop_does_not_wait_for_it() {
+    let Some(watched) = Watched::start(Choice::Auto) else { return };
+    let Watched { capture, folder, mut changes, .. } = watched;
+    sh(folder.path(), "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); : > f$i; done");
+    let mut told = BTreeSet::new();
+    while told.len() < 3000 {
+        told.extend(names(&changes.blocking_recv().unwrap()));
+    }
+    assert_eq!(capture.counters().lost, Lost::default());
+    sh(folder.path(), "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); : ; done; rm -f f*");
+    drop(capture);
+}
+
+#[test]
+fn flushing_an_idle_capture_returns() {
+    for choice in ALL {
+        let Some(mut watched) = Watched::start(choice) else { continue };
+        assert_eq!(watched.changes(), []);
+        let described = watched.capture.describe();
+        assert_eq!(described.level.to_string(), choice.to_string());
+    }
+}

@@ -1,0 +1,132 @@
+//! `replicator doctor`: what this machine allows, what the lack of the rest
+//! costs, and what to do about it.
+//!
+//! It changes nothing: what it must try on the file system it tries in a
+//! directory of its own below the folder's private one, and removes.
+
+mod file_system;
+mod machine;
+
+use std::path::PathBuf;
+
+use super::failure::{Exit, Failure};
+use super::print;
+use super::unmerged::capture;
+use crate::status::printable;
+
+/// Explain what this kernel, user and folder allow, and what is missing.
+///
+/// Exit code 0 when nothing is missing, 1 otherwise. Everything is replicated
+/// in both cases; what is missing costs speed or comfort, as each line says.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Doctor {
+    /// The folder that is or will be replicated
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    root: PathBuf,
+}
+
+impl Doctor {
+    pub fn execute(&self) -> Result<Exit, Failure> {
+        let root = self.root.canonicalize().map_err(|error| {
+            let message = format!("cannot look at the folder {}: {error}", self.root.display());
+            Failure::new(Exit::Configuration, message)
+        })?;
+        let mut checks = machine::checks();
+        checks.extend(capture::probe(&root).into_iter().map(|finding| Check {
+            what: finding.what,
+            ok: finding.available,
+            found: finding.detail,
+            advice: "capture takes the next level: the same changes arrive, some later or at more cost"
+                .into(),
+        }));
+        checks.extend(file_system::checks(&root));
+        print(&checks.iter().map(describe).collect::<String>())?;
+        Ok(if checks.iter().all(|check| check.ok) { Exit::Fine } else { Exit::Differs })
+    }
+}
+
+/// Columns of the narrowest terminal served.
+const COLUMNS: usize = 80;
+
+/// Columns of the verdict and of what was looked at.
+const HEAD_COLUMNS: usize = 28;
+
+/// One thing that was looked at.
+struct Check {
+    what: String,
+    ok: bool,
+    /// What was found there.
+    found: String,
+    /// What its lack costs, and what to do; shown when it is missing.
+    advice: String,
+}
+
+impl Check {
+    fn new(what: &str, ok: bool, found: impl Into<String>, advice: &str) -> Self {
+        Self { what: what.into(), ok, found: found.into(), advice: advice.into() }
+    }
+}
+
+fn describe(check: &Check) -> String {
+    let verdict = if check.ok { "ok" } else { "missing" };
+    let head = format!("{verdict:<8}{:<20}", printable(&check.what));
+    let mut text = wrapped(&head, &printable(&check.found));
+    if !check.ok && !check.advice.is_empty() {
+        text += &wrapped(&" ".repeat(HEAD_COLUMNS), &check.advice);
+    }
+    text
+}
+
+/// Text in lines of at most [`COLUMNS`], the later ones indented.
+fn wrapped(head: &str, text: &str) -> String {
+    let mut out = head.to_owned();
+    let mut column = head.chars().count();
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if column > HEAD_COLUMNS && column + 1 + width > COLUMNS {
+            out += "\n";
+            out += &" ".repeat(HEAD_COLUMNS);
+            column = HEAD_COLUMNS;
+        }
+        if !out.ends_with(' ') {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += width;
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_leaves_no_trace_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let modified = || std::fs::metadata(folder.path()).unwrap().modified().unwrap();
+        let checks = file_system::checks(folder.path());
+        assert!(checks.iter().any(|check| check.what == "exchange" && check.ok));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        std::fs::create_dir(folder.path().join(crate::path::PRIVATE_DIR)).unwrap();
+        let before = modified();
+        file_system::checks(folder.path());
+        assert_eq!(modified(), before, "below the private directory alone");
+        let private = folder.path().join(crate::path::PRIVATE_DIR);
+        assert_eq!(std::fs::read_dir(private).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn advice_is_given_where_something_is_missing() {
+        let text = describe(&Check::new("thing", false, "absent", "costs time: buy one"));
+        assert!(text.starts_with("missing thing") && text.contains("costs time"), "{text}");
+        assert!(!describe(&Check::new("thing", true, "there", "costs")).contains("costs"));
+        let long = Check::new("thing", false, "word ".repeat(50), &"advice ".repeat(50));
+        assert!(describe(&long).lines().all(|line| line.chars().count() <= COLUMNS));
+        assert!(machine::checks().iter().all(|check| check.ok || !check.advice.is_empty()));
+    }
+}

@@ -1,0 +1,49 @@
+//! Signals that end the daemon: the first asks, the second insists.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+/// The signals that end a daemon, listened to from when this is made.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// A terminal that closes ends what runs in it. The log needs no HUP, it
+    /// reopens itself.
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Must be called within a tokio runtime.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// At the first signal sets `stop`; at the second ends the process as
+    /// that signal would.
+    pub async fn stop(mut self, stop: watch::Sender<bool>) {
+        let number = self.next().await;
+        tracing::info!("ending on signal {number}; a second one ends at once");
+        super::notify::stopping();
+        stop.send_replace(true);
+        let number = self.next().await;
+        tracing::warn!(
+            "ended at once by signal {number}; the next start repairs what was in flight"
+        );
+        std::process::exit(128 + number);
+    }
+
+    async fn next(&mut self) -> i32 {
+        let kind = tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.hang_up.recv() => SignalKind::hangup(),
+        };
+        kind.as_raw_value()
+    }
+}

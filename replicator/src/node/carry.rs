@@ -1,0 +1,474 @@
+//! Carries out the core's jobs: gets the bytes, writes them beside their
+//! place, makes them durable and hands the steps to apply.
+//!
+//! Everything a job needs is fetched and written before its first step, and
+//! flushed once, so that a thousand small files cost one round trip and one
+//! flush. What cannot be had is answered for that action alone.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::download::{Download, Wanted};
+use crate::apply::{self, Applier, Expect, Staged, Step};
+use crate::engine::Engine;
+use crate::entry::{Fingerprint, Kind, Metadata};
+use crate::hash::{Digest, Leaves};
+use crate::id::{BodyId, NodeId};
+use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
+use crate::path::RelPath;
+use crate::range::{Range, RangeSet};
+use crate::root::{Access, Root};
+use crate::sync::effect::{Action, Job, Keep, Outcome, Over, Source, Update, What};
+use crate::sync::message::Part;
+use crate::transport::Transport;
+
+/// The rooms a job passes through.
+#[derive(Clone)]
+pub(super) struct Carrier {
+    pub root: Arc<Root>,
+    pub engine: Engine,
+    pub applier: Arc<Applier>,
+    pub transport: Transport,
+    /// May files change in place?
+    pub in_place: bool,
+}
+
+/// An action after its bytes were got.
+enum Prepared {
+    Steps(Vec<Step>, Option<Leaves>),
+    Ended(Outcome),
+}
+
+/// A whole file, written beside its place.
+pub(super) struct Written {
+    pub staged: Staged,
+    pub leaves: Leaves,
+}
+
+impl Carrier {
+    /// One outcome an action, in their order.
+    pub async fn carry(self, job: Job) -> Vec<Outcome> {
+        let mut written = self.write_whole(&job.actions).await;
+        let mut prepared = Vec::with_capacity(job.actions.len());
+        for (at, action) in job.actions.into_iter().enumerate() {
+            prepared.push(self.prepare(action, written.remove(&at)).await);
+        }
+        if let Err(error) = self.flush(&mut prepared).await {
+            let reason = error.to_string();
+            return prepared.iter().map(|_| Outcome::Failed(reason.clone())).collect();
+        }
+        self.apply(prepared).await
+    }
+
+    /// Writes every file of the job that is to be had as a whole.
+    async fn write_whole(&self, actions: &[Action]) -> BTreeMap<usize, Result<Written, Outcome>> {
+        let mut inline = Vec::new();
+        let mut by_peer: BTreeMap<NodeId, Vec<(usize, Wanted)>> = BTreeMap::new();
+        for (at, action) in actions.iter().enumerate() {
+            let (source, size, digest) = match &action.what {
+                What::Write { source, size, digest, .. } => (source, *size, *digest),
+                What::Update(update) if is_small(update) => (&update.source, update.size, update.to),
+                _ => continue,
+            };
+            match (source, &action.what) {
+                (Source::Inline(writes), What::Write { .. }) => {
+                    inline.push((at, writes.clone(), size, digest));
+                }
+                (Source::Peer(peer), _) => {
+                    let wanted = Wanted { body: action.body, size, digest };
+                    by_peer.entry(*peer).or_default().push((at, wanted));
+                }
+                _ => {}
+            }
+        }
+        let mut written = BTreeMap::new();
+        if !inline.is_empty() {
+            written.extend(self.stage_inline(inline).await);
+        }
+        for (peer, wanted) in by_peer {
+            let download = Download { root: &self.root, engine: &self.engine };
+            written.extend(download.whole_files(&self.transport, peer, wanted).await);
+        }
+        written
+    }
+
+    async fn stage_inline(
+        &self,
+        files: Vec<(usize, Vec<(u64, Bytes)>, u64, Digest)>,
+    ) -> BTreeMap<usize, Result<Written, Outcome>> {
+        let root = Arc::clone(&self.root);
+        let staged = tokio::task::spawn_blocking(move || {
+            let stage = |(at, writes, size, digest)| (at, stage_bytes(&root, &writes, size, digest));
+            files.into_iter().map(stage).collect()
+        });
+        staged.await.unwrap_or_default()
+    }
+
+    async fn prepare(
+        &self,
+        action: Action,
+        written: Option<Result<Written, Outcome>>,
+    ) -> Prepared {
+        let Action { path, body, kind, what } = action;
+        let written = match written.transpose() {
+            Ok(written) => written,
+            Err(outcome) => return Prepared::Ended(outcome),
+        };
+        let step = match what {
+            What::MakeDirectory { metadata } => Step::MakeDirectory { path, metadata, over: None },
+            What::MakeSymlink { target, metadata, over } => {
+                Step::MakeSymlink { path, target, metadata, over: over.map(displaced) }
+            }
+            What::MakeFifo { metadata, over } => {
+                Step::MakeFifo { path, metadata, over: over.map(displaced) }
+            }
+            What::Write { metadata, over, .. } => {
+                // The task that wrote it ended badly.
+                let Some(Written { staged, leaves }) = written else {
+                    return Prepared::Ended(Outcome::NotHeld);
+                };
+                let over = over.map(displaced);
+                let step = Step::Place { path, staged, metadata, over };
+                return Prepared::Steps(vec![step], Some(leaves));
+            }
+            What::Update(update) => return self.update(path, body, update, written).await,
+            What::Rename { from, expect } => {
+                Step::Rename { from, to: path, expect: Expect { kind, fingerprint: expect } }
+            }
+            What::Exchange { with, expect, kind_here, expect_here } => Step::Exchange {
+                a: path,
+                b: with,
+                expect_a: Expect { kind: kind_here, fingerprint: expect_here },
+                expect_b: Expect { kind, fingerprint: expect },
+            },
+            What::Link { from, expect, over } => Step::Link {
+                from,
+                to: path,
+                expect: Expect { kind, fingerprint: expect },
+                over: over.map(displaced),
+            },
+            What::Remove { expect, keep } => Step::Remove {
+                path,
+                expect: Expect { kind, fingerprint: expect },
+                keep: kept(keep),
+            },
+            What::SetMetadata { expect, metadata } => Step::SetMetadata {
+                path,
+                expect: Expect { kind, fingerprint: expect },
+                metadata,
+            },
+        };
+        Prepared::Steps(vec![step], None)
+    }
+
+    /// A file that lies here changes to another version.
+    async fn update(
+        &self,
+        path: RelPath,
+        body: BodyId,
+        update: Update,
+        written: Option<Written>,
+    ) -> Prepared {
+        let result = match (&update.source, written) {
+            (_, Some(written)) if !update.linked => Ok(replace(&path, &update, written)),
+            (_, Some(written)) => self.copy_into(&path, &update, written).await,
+            (Source::Inline(writes), None) => {
+                let writes = writes.clone();
+                self.patch(&path, &update, writes).await
+            }
+            (Source::Peer(peer), None) => self.patch_from(*peer, &path, body, &update).await,
+        };
+        result.unwrap_or_else(Prepared::Ended)
+    }
+
+    /// Gets what differs from a peer: first its hash list, then the leaves
+    /// that are not the same here.
+    async fn patch_from(
+        &self,
+        peer: NodeId,
+        path: &RelPath,
+        body: BodyId,
+        update: &Update,
+    ) -> Result<Prepared, Outcome> {
+        let wanted = Wanted { body, size: update.size, digest: update.to };
+        let download = Download { root: &self.root, engine: &self.engine };
+        let theirs = download.leaves(&self.transport, peer, &wanted).await?;
+        let mine = match update.held.clone() {
+            Some(leaves) => leaves,
+            None => self.read_leaves(path, update.expect).await?,
+        };
+        let mut differing = match mine.resized(update.size) {
+            Some(mine) => mine.differing(&theirs),
+            None => Range::new(0, update.size).into_iter().collect(),
+        };
+        differing.truncate(update.size);
+        if differing.bytes() > PATCH_IN_PLACE_BYTES_MAX && !update.linked {
+            // Most of it is new: a file of its own, written while it comes.
+            let files = download.whole_files(&self.transport, peer, vec![(0, wanted)]).await;
+            let written = files.into_values().next().unwrap_or(Err(Outcome::NotHeld))?;
+            return Ok(replace(path, update, written));
+        }
+        let part = Part::Ranges(differing.clone());
+        let writes = download.ranges(&self.transport, peer, &wanted, part, &differing).await?;
+        self.patch(path, update, writes).await
+    }
+
+    /// Writes into the file, or into a copy of it that takes its place.
+    async fn patch(
+        &self,
+        path: &RelPath,
+        update: &Update,
+        writes: Vec<(u64, Bytes)>,
+    ) -> Result<Prepared, Outcome> {
+        let leaves = self.leaves_after(path, update, &writes).await?;
+        if leaves.digest() != update.to {
+            return Err(Outcome::NotHeld);
+        }
+        let bytes: u64 = writes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let conflict = matches!(update.keep, Keep::Conflict(_));
+        let fits = self.in_place && bytes <= PATCH_IN_PLACE_BYTES_MAX;
+        if update.linked || (fits && !conflict) {
+            let step = Step::Patch {
+                path: path.clone(),
+                expect: file(update.expect),
+                writes,
+                holes: Vec::new(),
+                size: update.size,
+                metadata: update.metadata.clone(),
+            };
+            return Ok(Prepared::Steps(vec![step], Some(leaves)));
+        }
+        let (root, from, size) = (Arc::clone(&self.root), path.clone(), update.size);
+        let copied = tokio::task::spawn_blocking(move || {
+            let staged = Staged::copy_of(&root, &from).map_err(failed)?;
+            write_all(&staged, &writes).map_err(failed)?;
+            rustix::fs::ftruncate(staged.file().as_fd(), size).map_err(failed)?;
+            Ok(staged)
+        });
+        let staged = copied.await.map_err(failed)??;
+        Ok(replace(path, update, Written { staged, leaves }))
+    }
+
+    /// A whole new version goes into an inode that several names share.
+    async fn copy_into(
+        &self,
+        path: &RelPath,
+        update: &Update,
+        written: Written,
+    ) -> Result<Prepared, Outcome> {
+        let whole = Range::new(0, update.size);
+        let bytes = match whole {
+            Some(range) => self.engine.read(written.staged.file(), range).await.map_err(failed)?,
+            None => Bytes::new(),
+        };
+        let step = Step::Patch {
+            path: path.clone(),
+            expect: file(update.expect),
+            writes: if bytes.is_empty() { Vec::new() } else { vec![(0, bytes)] },
+            holes: Vec::new(),
+            size: update.size,
+            metadata: update.metadata.clone(),
+        };
+        Ok(Prepared::Steps(vec![step], Some(written.leaves)))
+    }
+
+    /// The hash list the file will have, reading only the leaves that change.
+    async fn leaves_after(
+        &self,
+        path: &RelPath,
+        update: &Update,
+        writes: &[(u64, Bytes)],
+    ) -> Result<Leaves, Outcome> {
+        let opened = self.root.open_file(path, Access::Read).map_err(failed)?;
+        let old = Arc::new(opened.ok_or(Outcome::Raced)?);
+        let known = update.held.as_ref().and_then(|held| held.resized(update.size));
+        let mut touched: RangeSet = writes
+            .iter()
+            .filter_map(|(at, bytes)| Range::new(*at, at + bytes.len() as u64))
+            .collect();
+        let mut leaves = match known {
+            Some(leaves) => {
+                touched.extend(&leaves.stale());
+                leaves
+            }
+            None => {
+                touched.extend(&Range::new(0, update.size).into_iter().collect());
+                Leaves::new(update.size).ok_or_else(|| failed("the file is too large"))?
+            }
+        };
+        touched.truncate(update.size);
+        for index in leaves.touched(&touched) {
+            let range = leaves.range_of(index);
+            let mut bytes = self.engine.read(&old, range).await.map_err(failed)?.to_vec();
+            bytes.resize(range.len() as usize, 0);
+            let before = update.expect.size;
+            if before < range.end && before > range.start {
+                bytes[(before - range.start) as usize..].fill(0);
+            }
+            overlay(&mut bytes, range, writes);
+            leaves.set(index, &bytes);
+        }
+        Ok(leaves)
+    }
+
+    async fn read_leaves(&self, path: &RelPath, expect: Fingerprint) -> Result<Leaves, Outcome> {
+        let opened = self.root.open_file(path, Access::Read).map_err(failed)?;
+        let old = Arc::new(opened.ok_or(Outcome::Raced)?);
+        let mut leaves =
+            Leaves::new(expect.size).ok_or_else(|| failed("the file is too large"))?;
+        for index in 0..leaves.count() {
+            let range = leaves.range_of(index);
+            if range.start >= range.end {
+                break;
+            }
+            let bytes = self.engine.read(&old, range).await.map_err(failed)?;
+            if bytes.len() as u64 != range.len() {
+                return Err(Outcome::Raced);
+            }
+            leaves.set(index, &bytes);
+        }
+        Ok(leaves)
+    }
+
+    /// Makes what was written durable before any name leads to it.
+    async fn flush(&self, prepared: &mut [Prepared]) -> Result<(), apply::Error> {
+        let staged = prepared.iter().filter_map(|prepared| match prepared {
+            Prepared::Steps(steps, _) => steps.iter().find_map(|step| match step {
+                Step::Place { staged, .. } => Some(staged),
+                _ => None,
+            }),
+            Prepared::Ended(_) => None,
+        });
+        let staged: Vec<&Staged> = staged.collect();
+        if staged.is_empty() {
+            return Ok(());
+        }
+        tokio::task::block_in_place(|| apply::flush(&self.root, staged.iter().copied()))
+    }
+
+    async fn apply(&self, prepared: Vec<Prepared>) -> Vec<Outcome> {
+        let mut steps = Vec::new();
+        let mut slots = Vec::with_capacity(prepared.len());
+        for one in prepared {
+            match one {
+                Prepared::Ended(outcome) => slots.push(Err(outcome)),
+                Prepared::Steps(of_action, leaves) => {
+                    slots.push(Ok((of_action.len(), leaves)));
+                    steps.extend(of_action);
+                }
+            }
+        }
+        let mut results = match steps.is_empty() {
+            true => Vec::new(),
+            false => self.applier.run(steps).await,
+        }
+        .into_iter();
+        let outcome = |slot: Result<(usize, Option<Leaves>), Outcome>| match slot {
+            Err(outcome) => outcome,
+            Ok((count, leaves)) => {
+                let last = results.by_ref().take(count).last();
+                match last {
+                    Some(apply::Outcome::Done(stat)) => Outcome::Done(stat, leaves),
+                    Some(apply::Outcome::Raced(_)) | None => Outcome::Raced,
+                    Some(apply::Outcome::Failed(error)) => failed(error),
+                }
+            }
+        };
+        slots.into_iter().map(outcome).collect()
+    }
+}
+
+/// Bytes in memory become a file beside its place, if they are what they are
+/// said to be.
+pub(super) fn stage_bytes(
+    root: &Root,
+    writes: &[(u64, Bytes)],
+    size: u64,
+    digest: Digest,
+) -> Result<Written, Outcome> {
+    if size > WHOLE_BYTES_MAX {
+        return Err(Outcome::NotHeld);
+    }
+    let content = match writes {
+        [(0, bytes)] if bytes.len() as u64 == size => bytes.clone(),
+        _ => {
+            let mut content = vec![0; size as usize];
+            if let Some(whole) = Range::new(0, size) {
+                overlay(&mut content, whole, writes);
+            }
+            content.into()
+        }
+    };
+    let leaves = Leaves::of(&content);
+    if leaves.digest() != digest {
+        return Err(Outcome::NotHeld);
+    }
+    let hole = !content.is_empty() && content.iter().all(|byte| *byte == 0);
+    let staged = Staged::create(root, if hole { size } else { 0 }).map_err(failed)?;
+    if !hole {
+        write_all(&staged, &[(0, content)]).map_err(failed)?;
+    }
+    Ok(Written { staged, leaves })
+}
+
+fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io::Errno> {
+    for (at, bytes) in writes {
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = &bytes[done..];
+            done += rustix::io::retry_on_intr(|| {
+                rustix::io::pwrite(staged.file().as_fd(), rest, at + done as u64)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts what lies of `writes` within `range` into that range's bytes.
+fn overlay(bytes: &mut [u8], range: Range, writes: &[(u64, Bytes)]) {
+    for (at, write) in writes {
+        let Some(span) = Range::new(*at, at + write.len() as u64) else { continue };
+        let Some(common) = span.intersection(&range) else { continue };
+        let source = &write[(common.start - at) as usize..(common.end - at) as usize];
+        let place = (common.start - range.start) as usize..(common.end - range.start) as usize;
+        bytes[place].copy_from_slice(source);
+    }
+}
+
+/// A new version takes the place of the present one as a whole.
+fn replace(path: &RelPath, update: &Update, written: Written) -> Prepared {
+    let over = apply::Over { expect: file(update.expect), keep: kept(update.keep) };
+    let metadata: Metadata = update.metadata.clone();
+    let step =
+        Step::Place { path: path.clone(), staged: written.staged, metadata, over: Some(over) };
+    Prepared::Steps(vec![step], Some(written.leaves))
+}
+
+/// Small enough to be had whole rather than leaf by leaf.
+fn is_small(update: &Update) -> bool {
+    update.size <= WHOLE_BYTES_MAX
+}
+
+fn file(fingerprint: Fingerprint) -> Expect {
+    Expect { kind: Kind::File, fingerprint }
+}
+
+fn displaced(over: Over) -> apply::Over {
+    let expect = Expect { kind: over.kind, fingerprint: over.expect };
+    apply::Over { expect, keep: kept(over.keep) }
+}
+
+fn kept(keep: Keep) -> apply::Keep {
+    match keep {
+        Keep::Trash => apply::Keep::Trash,
+        Keep::Discard => apply::Keep::Discard,
+        Keep::Conflict(actor) => apply::Keep::Conflict { label: format!("{actor:?}") },
+    }
+}
+
+pub(super) fn failed(error: impl ToString) -> Outcome {
+    Outcome::Failed(error.to_string())
+}

@@ -1,0 +1,285 @@
+//! What the outside may know of this node, gathered when asked.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::carry::Carrier;
+use crate::capture::Capture;
+use crate::config::Config;
+use crate::id::NodeId;
+use crate::index::Index;
+use crate::status::{
+    ActivityLine, CaptureFacts, EngineFacts, FolderFacts, IndexFacts, NodeFacts, PathError,
+    PeerFacts, ProcessFacts, Rates, Snapshot, StateDir, file, state,
+};
+use crate::sync::{Core, Progress};
+
+/// Peers that are gone and still shown.
+const PEERS_SHOWN_MAX: usize = 256;
+
+pub(super) struct Facts {
+    config: Config,
+    place: StateDir,
+    started_ms: u64,
+    peers: BTreeMap<NodeId, Known>,
+    refused: Option<(SocketAddr, String)>,
+    next_write: Instant,
+    rate: Rate,
+}
+
+/// A peer met since the start.
+struct Known {
+    name: String,
+    address: SocketAddr,
+    connected: bool,
+    since_ms: u64,
+    last_error: Option<String>,
+}
+
+/// Work done at the last reading, for the rate.
+#[derive(Default)]
+struct Rate {
+    at: Option<Instant>,
+    changes: u64,
+    per_second: f64,
+}
+
+impl Facts {
+    pub fn new(config: Config, place: StateDir) -> Self {
+        Self {
+            config,
+            place,
+            started_ms: now_ms(),
+            peers: BTreeMap::new(),
+            refused: None,
+            next_write: Instant::now(),
+            rate: Rate::default(),
+        }
+    }
+
+    pub fn trash_keep(&self) -> Duration {
+        self.config.trash_keep
+    }
+
+    pub fn peer_up(&mut self, peer: NodeId, name: String, address: SocketAddr) {
+        if self.peers.len() >= PEERS_SHOWN_MAX {
+            self.peers.retain(|_, known| known.connected);
+        }
+        let since_ms = now_ms();
+        let known = Known { name, address, connected: true, since_ms, last_error: None };
+        self.peers.insert(peer, known);
+    }
+
+    pub fn peer_down(&mut self, peer: NodeId, reason: String) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.connected = false;
+            known.since_ms = now_ms();
+            known.last_error = Some(reason);
+        }
+    }
+
+    pub fn refused(&mut self, address: SocketAddr, reason: String) {
+        self.refused = Some((address, reason));
+    }
+
+    pub fn connected(&self) -> usize {
+        self.peers.values().filter(|known| known.connected).count()
+    }
+
+    /// A reason of a peer, or of this node, in words.
+    pub fn about_peer(&self, peer: Option<NodeId>, reason: String) -> String {
+        match peer {
+            None => format!("this node: {reason}"),
+            Some(id) => match self.peers.get(&id) {
+                Some(known) => format!("node {} ({id}): {reason}", known.name),
+                None => format!("node {id}: {reason}"),
+            },
+        }
+    }
+
+    /// When the status file is due.
+    pub fn next_write(&self) -> Instant {
+        self.next_write
+    }
+
+    pub fn write_when_due(
+        &mut self,
+        now: Instant,
+        core: &Core<Index>,
+        carrier: &Carrier,
+        capture: &Capture,
+    ) {
+        if now < self.next_write {
+            return;
+        }
+        self.next_write = now + self.config.status_interval;
+        let snapshot = self.snapshot(core, carrier, capture);
+        let path = self.place.status_file();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = file::write(&path, &snapshot) {
+                tracing::warn!("the status file cannot be written: {error}");
+            }
+        });
+    }
+
+    pub fn snapshot(
+        &mut self,
+        core: &Core<Index>,
+        carrier: &Carrier,
+        capture: &Capture,
+    ) -> Snapshot {
+        let progress = core.progress();
+        let description = capture.describe();
+        let mut snapshot = Snapshot {
+            taken_ms: now_ms(),
+            node: self.node(carrier),
+            folder: self.folder(core, carrier, &progress),
+            capture: CaptureFacts {
+                level: description.level.to_string(),
+                hooks: description.hook_set.clone(),
+                late: description.late.clone(),
+                counters: counters(&capture.counters()),
+            },
+            engine: EngineFacts {
+                kind: carrier.engine.describe().to_owned(),
+                counters: counters(&carrier.engine.stats()),
+            },
+            index: self.index(core),
+            peers: self.peer_facts(core, carrier),
+            losses: counters(&capture.counters().lost),
+            rates: self.rates(&progress),
+            process: process(),
+            ..Snapshot::default()
+        };
+        for (wall, what, path) in &progress.recent {
+            snapshot.note(ActivityLine {
+                when_ms: (*wall / 1_000_000) as u64,
+                what: what.clone(),
+                path: path.to_string(),
+            });
+        }
+        for (path, reason) in &progress.errors {
+            let (path, reason) = (path.to_string(), reason.clone());
+            snapshot.note_error(PathError { path, reason });
+        }
+        snapshot
+    }
+
+    fn node(&self, carrier: &Carrier) -> NodeFacts {
+        NodeFacts {
+            id: format!("{:#}", carrier.transport.id()),
+            name: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: self.started_ms,
+            listen: carrier.transport.local_addr().to_string(),
+            pid: std::process::id(),
+        }
+    }
+
+    fn folder(&self, core: &Core<Index>, carrier: &Carrier, progress: &Progress) -> FolderFacts {
+        let pending_in = progress.names_pending + progress.bodies_pending;
+        let connected = self.peers.iter().filter(|(_, known)| known.connected);
+        let pending_out = connected.map(|(id, _)| core.behind(*id)).max().unwrap_or(0);
+        let busy = pending_in + progress.unsettled + progress.looking + progress.applying > 0;
+        let state = match () {
+            () if progress.scanning => state::SCANNING,
+            () if pending_in > 0 => state::MERGING,
+            () if busy || pending_out > 0 => state::SYNCING,
+            () if self.connected() == 0 => state::ALONE,
+            () => state::IN_SYNC,
+        };
+        FolderFacts {
+            name: "default".to_owned(),
+            root: carrier.root.path().display().to_string(),
+            state: state.to_owned(),
+            files: progress.files,
+            directories: progress.directories,
+            symlinks: progress.others,
+            pending_in,
+            pending_out,
+            conflicts: progress.conflicts,
+            ..FolderFacts::default()
+        }
+    }
+
+    fn index(&self, core: &Core<Index>) -> IndexFacts {
+        let stats = core.store().stats();
+        let progress = core.progress();
+        let shown = progress.files + progress.directories + progress.others;
+        IndexFacts {
+            names: stats.names,
+            bodies: stats.bodies,
+            tombstones: stats.names.saturating_sub(shown),
+            disk_bytes: stats.disk_bytes,
+        }
+    }
+
+    fn peer_facts(&self, core: &Core<Index>, carrier: &Carrier) -> Vec<PeerFacts> {
+        let live = carrier.transport.peers();
+        let known = self.peers.iter().map(|(id, known)| {
+            let link = live.iter().find(|peer| peer.id == *id);
+            PeerFacts {
+                id: format!("{id:#}"),
+                name: known.name.clone(),
+                address: known.address.to_string(),
+                connected: known.connected,
+                since_ms: known.since_ms,
+                rtt_ms: link.map_or(0.0, |link| link.rtt_us as f64 / 1000.0),
+                sent_bytes: link.map_or(0, |link| link.sent_bytes),
+                received_bytes: link.map_or(0, |link| link.received_bytes),
+                behind_entries: if known.connected { core.behind(*id) } else { 0 },
+                state: if known.connected { "connected" } else { "gone" }.to_owned(),
+                last_error: known.last_error.clone(),
+            }
+        });
+        let refused = self.refused.iter().map(|(address, reason)| PeerFacts {
+            address: address.to_string(),
+            state: format!("refused: {reason}"),
+            last_error: Some(reason.clone()),
+            ..PeerFacts::default()
+        });
+        known.chain(refused).collect()
+    }
+
+    fn rates(&mut self, progress: &Progress) -> Rates {
+        let changes = progress.changes_applied + progress.changes_made;
+        let now = Instant::now();
+        if let Some(at) = self.rate.at {
+            let seconds = now.duration_since(at).as_secs_f64();
+            if seconds < 0.2 {
+                return Rates { files_per_s: self.rate.per_second, bytes_per_s: 0.0 };
+            }
+            self.rate.per_second = changes.saturating_sub(self.rate.changes) as f64 / seconds;
+        }
+        self.rate.at = Some(now);
+        self.rate.changes = changes;
+        Rates { files_per_s: self.rate.per_second, bytes_per_s: 0.0 }
+    }
+}
+
+/// The numbers of a flat structure, by name.
+fn counters(value: &impl serde::Serialize) -> BTreeMap<String, u64> {
+    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(value) else {
+        return BTreeMap::new();
+    };
+    fields.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect()
+}
+
+fn process() -> ProcessFacts {
+    let usage = rustix_usage();
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    ProcessFacts { cpu_ms: usage, rss_bytes: pages * rustix::param::page_size() as u64 }
+}
+
+/// CPU time of all threads, in milliseconds.
+fn rustix_usage() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+fn now_ms() -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+}

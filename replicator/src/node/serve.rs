@@ -1,0 +1,167 @@
+//! The answering side of a fetch.
+//!
+//! A version is served only while the file on the disk is the one the index
+//! speaks of; a change in the middle is noticed by the asking side, whose
+//! digest does not come out. Back-pressure is the stream's: nothing is read
+//! that the peer does not take.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::engine::Engine;
+use crate::limits::WHOLE_BYTES_MAX;
+use crate::range::Range;
+use crate::root::{Access, Root};
+use crate::sync::Located;
+use crate::sync::message::{FetchItem, HELD, NOT_HELD, Part};
+use crate::transport::Reply;
+
+/// Small files are gathered into answers of about this size.
+const GATHER_BYTES: usize = 1 << 20;
+
+/// What one read of a large file takes.
+const READ_BYTES: u64 = 512 << 10;
+
+/// Reads ahead of the peer, so that disk and network overlap.
+const READS_AHEAD: usize = 3;
+
+/// One item of a request, with where it lies.
+pub(super) type Found = (FetchItem, Option<Located>);
+
+/// Answers a request. An answer that breaks off is noticed by the other side.
+pub(super) async fn answer(root: Arc<Root>, engine: Engine, items: Vec<Found>, mut reply: Reply) {
+    let mut items = items.into_iter().peekable();
+    while let Some(first) = items.next() {
+        let sent = if is_small(&first.0) {
+            let mut bytes = first.0.size as usize;
+            let mut together = vec![first];
+            while let Some(next) = items.next_if(|next| is_small(&next.0) && bytes < GATHER_BYTES) {
+                bytes += next.0.size as usize;
+                together.push(next);
+            }
+            let root = Arc::clone(&root);
+            let gathered = tokio::task::spawn_blocking(move || gather(&root, &together)).await;
+            match gathered {
+                Ok(bytes) => reply.send(bytes).await.is_ok(),
+                Err(_) => false,
+            }
+        } else {
+            stream(&root, &engine, first, &mut reply).await.is_some()
+        };
+        if !sent {
+            return;
+        }
+    }
+    reply.finish();
+}
+
+fn is_small(item: &FetchItem) -> bool {
+    item.size <= WHOLE_BYTES_MAX / 8 && item.part == Part::Whole
+}
+
+/// Small files, each behind its first byte.
+fn gather(root: &Root, items: &[Found]) -> Bytes {
+    let mut answer = BytesMut::new();
+    for (item, located) in items {
+        let start = answer.len();
+        answer.put_u8(HELD);
+        let held = located.as_ref().and_then(|located| read_small(root, item, located, &mut answer));
+        if held.is_none() {
+            answer.truncate(start);
+            answer.put_u8(NOT_HELD);
+        }
+    }
+    answer.freeze()
+}
+
+fn read_small(
+    root: &Root,
+    item: &FetchItem,
+    located: &Located,
+    answer: &mut BytesMut,
+) -> Option<()> {
+    let file = root.open_file(&located.path, Access::Read).ok()??;
+    let size = item.size as usize;
+    let start = answer.len();
+    answer.resize(start + size, 0);
+    let mut done = 0;
+    while done < size {
+        let place = &mut answer[start + done..];
+        let read = rustix::io::retry_on_intr(|| {
+            rustix::io::pread(file.as_fd(), &mut *place, done as u64)
+        });
+        match read {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => done += read,
+        }
+    }
+    let stat = rustix::fs::fstat(&file).ok()?;
+    let same = stat.st_ino == located.fingerprint.inode && stat.st_size as u64 == item.size;
+    same.then_some(())
+}
+
+/// A large file or a part of one. `None`: the stream is of no more use.
+async fn stream(
+    root: &Root,
+    engine: &Engine,
+    (item, located): Found,
+    reply: &mut Reply,
+) -> Option<()> {
+    let file = located.as_ref().and_then(|located| {
+        let file = root.open_file(&located.path, Access::Read).ok()??;
+        let stat = root.stat_fd(file.as_fd()).ok()?;
+        let same = stat.fingerprint.same_bytes(&located.fingerprint);
+        (same && stat.fingerprint.size == item.size).then(|| Arc::new(file))
+    });
+    let Some((file, located)) = file.zip(located) else {
+        return reply.send(Bytes::from_static(&[NOT_HELD])).await.ok();
+    };
+    if item.part == Part::Leaves {
+        let Some(leaves) = located.leaves else {
+            return reply.send(Bytes::from_static(&[NOT_HELD])).await.ok();
+        };
+        reply.send(Bytes::from_static(&[HELD])).await.ok()?;
+        return reply.send(leaves.to_bytes().into()).await.ok();
+    }
+    reply.send(Bytes::from_static(&[HELD])).await.ok()?;
+    let ranges: Vec<Range> = match &item.part {
+        Part::Ranges(ranges) => ranges.iter().collect(),
+        _ => Range::new(0, item.size).into_iter().collect(),
+    };
+    if ranges.last().is_some_and(|range| range.end > item.size) {
+        return None;
+    }
+    let mut ahead = std::collections::VecDeque::new();
+    for piece in ranges.into_iter().flat_map(pieces) {
+        let (engine, file) = (engine.clone(), Arc::clone(&file));
+        let read = tokio::spawn(async move { engine.read(&file, piece).await });
+        ahead.push_back((piece, read));
+        if ahead.len() >= READS_AHEAD {
+            send_next(&mut ahead, reply).await?;
+        }
+    }
+    while !ahead.is_empty() {
+        send_next(&mut ahead, reply).await?;
+    }
+    Some(())
+}
+
+type Reading = (Range, tokio::task::JoinHandle<std::io::Result<Bytes>>);
+
+async fn send_next(
+    ahead: &mut std::collections::VecDeque<Reading>,
+    reply: &mut Reply,
+) -> Option<()> {
+    let (piece, read) = ahead.pop_front()?;
+    let bytes = read.await.ok()?.ok()?;
+    // Shorter: the file was cut meanwhile, and this version is gone.
+    (bytes.len() as u64 == piece.len()).then_some(())?;
+    reply.send(bytes).await.ok()
+}
+
+fn pieces(range: Range) -> impl Iterator<Item = Range> {
+    let starts = (range.start..range.end).step_by(READ_BYTES as usize);
+    starts.filter_map(move |start| Range::new(start, range.end.min(start + READ_BYTES)))
+}

@@ -1,0 +1,197 @@
+//! One look at an entry: `statx` and its extended attributes.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::fs::{self, AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
+use rustix::io::Errno;
+
+use super::{Error, Root};
+use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp, Xattr};
+use crate::limits::XATTR_BYTES_MAX;
+use crate::path::RelPath;
+
+/// Longest list of attribute names and longest value: `XATTR_LIST_MAX` and
+/// `XATTR_SIZE_MAX` of Linux.
+const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+
+/// What the first try at a list or value takes from the stack; nearly all
+/// fit, and an empty list costs one system call.
+const XATTR_FIRST_TRY_BYTES: usize = 1024;
+
+/// How a handle was opened, which decides how attributes are read from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handle {
+    /// `O_PATH`: attributes are reached through `/proc/self/fd`.
+    Path,
+    Open,
+}
+
+/// `None` where the entry vanished between its opening and this look.
+pub(super) fn stat(
+    root: &Root,
+    fd: BorrowedFd<'_>,
+    handle: Handle,
+    path: &RelPath,
+) -> Result<Option<Stat>, Error> {
+    let raw = statx(fd).map_err(|errno| Error::entry(path, "look at", errno))?;
+    if raw.stx_nlink == 0 {
+        return Ok(None);
+    }
+    let unsupported = |what| Error::Unsupported { path: path.clone(), what };
+    let kind = kind_of(root, &raw).map_err(unsupported)?;
+    let xattrs =
+        xattrs(fd, handle).map_err(|errno| Error::entry(path, "read the attributes of", errno))?;
+    if xattrs.left_out > 0 {
+        tracing::warn!(%path, left_out = xattrs.left_out, "extended attributes beyond the limit are not replicated");
+    }
+    Ok(Some(assemble(kind, &raw, xattrs.held)))
+}
+
+pub(super) fn stat_fd(root: &Root, fd: BorrowedFd<'_>) -> Result<Stat, Error> {
+    let failed = |errno: Errno| Error::Handle { source: errno.into() };
+    let raw = statx(fd).map_err(failed)?;
+    let kind =
+        kind_of(root, &raw).map_err(|what| Error::Unsupported { path: RelPath::root(), what })?;
+    let xattrs = match xattrs(fd, Handle::Open) {
+        Err(Errno::BADF) => xattrs(fd, Handle::Path),
+        other => other,
+    };
+    Ok(assemble(kind, &raw, xattrs.map_err(failed)?.held))
+}
+
+/// The name under which the kernel shows this process the file behind a
+/// handle. Following it ends at that very file, whatever its path is now.
+pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn statx(fd: BorrowedFd<'_>) -> Result<Statx, Errno> {
+    fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+}
+
+fn kind_of(root: &Root, raw: &Statx) -> Result<Kind, &'static str> {
+    match FileType::from_raw_mode(u32::from(raw.stx_mode)) {
+        FileType::RegularFile => Ok(Kind::File),
+        // A Btrfs subvolume is no mount point, and yet renames do not cross
+        // its border. Overlay file systems give files, but not directories,
+        // device numbers of the layers below, hence only directories count.
+        FileType::Directory => {
+            let device = fs::makedev(raw.stx_dev_major, raw.stx_dev_minor);
+            if device == root.device() {
+                Ok(Kind::Directory)
+            } else {
+                Err("another file system or subvolume")
+            }
+        }
+        FileType::Symlink => Ok(Kind::Symlink),
+        FileType::Fifo => Ok(Kind::Fifo),
+        FileType::Socket => Err("a socket"),
+        FileType::CharacterDevice | FileType::BlockDevice => Err("a device"),
+        _ => Err("of an unknown kind"),
+    }
+}
+
+fn assemble(kind: Kind, raw: &Statx, xattrs: Vec<Xattr>) -> Stat {
+    Stat {
+        kind,
+        fingerprint: Fingerprint {
+            inode: raw.stx_ino,
+            size: raw.stx_size,
+            mtime: timestamp(&raw.stx_mtime),
+            ctime: timestamp(&raw.stx_ctime),
+        },
+        links: raw.stx_nlink,
+        metadata: Metadata {
+            mode: u32::from(raw.stx_mode) & 0o7777,
+            uid: raw.stx_uid,
+            gid: raw.stx_gid,
+            mtime: timestamp(&raw.stx_mtime),
+            xattrs,
+        },
+    }
+}
+
+fn timestamp(time: &StatxTimestamp) -> Timestamp {
+    Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec }
+}
+
+#[derive(Default)]
+struct Xattrs {
+    held: Vec<Xattr>,
+    left_out: usize,
+}
+
+fn xattrs(fd: BorrowedFd<'_>, handle: Handle) -> Result<Xattrs, Errno> {
+    let reader = Reader { fd, path: (handle == Handle::Path).then(|| proc_path(fd)) };
+    let names = match reader.names() {
+        Ok(names) if names.is_empty() => return Ok(Xattrs::default()),
+        Ok(names) => names,
+        // The file system has none, or the entry's kind cannot bear any.
+        Err(Errno::NOTSUP | Errno::PERM) => return Ok(Xattrs::default()),
+        Err(errno) => return Err(errno),
+    };
+    let mut names: Vec<&[u8]> =
+        names.split(|&byte| byte == 0).filter(|name| is_replicated(name)).collect();
+    names.sort_unstable();
+    let mut found = Xattrs::default();
+    let mut bytes = 0;
+    for name in names {
+        let value = match reader.value(name) {
+            Ok(value) => value,
+            // Removed since the listing, or not for this user's eyes.
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => continue,
+            Err(errno) => return Err(errno),
+        };
+        bytes += name.len() + value.len();
+        if bytes > XATTR_BYTES_MAX {
+            found.left_out += 1;
+            continue;
+        }
+        found.held.push(Xattr { name: name.to_vec(), value });
+    }
+    Ok(found)
+}
+
+/// `security.evm` is signed with a key of this machine, and `trusted.overlay.`
+/// belongs to an overlay mount's bookkeeping: copying either breaks the copy.
+fn is_replicated(name: &[u8]) -> bool {
+    let wanted = [&b"user."[..], b"security.", b"trusted.", b"system.posix_acl_"];
+    wanted.iter().any(|namespace| name.starts_with(namespace))
+        && name != b"security.evm"
+        && !name.starts_with(b"trusted.overlay.")
+}
+
+struct Reader<'fd> {
+    fd: BorrowedFd<'fd>,
+    path: Option<String>,
+}
+
+impl Reader<'_> {
+    fn names(&self) -> Result<Vec<u8>, Errno> {
+        read_growing(|buffer| match &self.path {
+            Some(path) => fs::listxattr(path.as_str(), buffer),
+            None => fs::flistxattr(self.fd, buffer),
+        })
+    }
+
+    fn value(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        read_growing(|buffer| match &self.path {
+            Some(path) => fs::getxattr(path.as_str(), name, buffer),
+            None => fs::fgetxattr(self.fd, name, buffer),
+        })
+    }
+}
+
+fn read_growing(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut first = [0; XATTR_FIRST_TRY_BYTES];
+    match read(&mut first) {
+        Ok(length) => Ok(first[..length].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut buffer = vec![0; XATTR_VALUE_BYTES_MAX];
+            let length = read(&mut buffer)?;
+            buffer.truncate(length);
+            Ok(buffer)
+        }
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,259 @@
+//! The folder's private directory: `.replicator`, mode 0700, never replicated.
+//!
+//! It lies inside the folder because only there a rename into place is one
+//! step of one file system. Its sub-directories are opened once and used
+//! through their handles, so nobody who can write to the folder can slip
+//! another directory under a running daemon.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps,
+};
+use rustix::io::Errno;
+
+use super::Error;
+use super::resolve::{BENEATH, retrying};
+use crate::path::PRIVATE_DIR;
+
+const TMP: &str = "tmp";
+const TRASH: &str = "trash";
+const CONFLICTS: &str = "conflicts";
+const REDO: &str = "redo";
+const MARKER: &str = "marker";
+const LOCK: &str = "lock";
+
+/// Random bytes in a marker: enough that no two folders ever share one.
+const MARKER_BYTES: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct Private {
+    tmp: OwnedFd,
+    trash: OwnedFd,
+    conflicts: OwnedFd,
+    redo: OwnedFd,
+    marker: String,
+    is_new: bool,
+    /// Holds the lock for as long as the folder is served.
+    lock: OwnedFd,
+}
+
+impl Private {
+    /// Makes what is missing.
+    pub(super) fn prepare(path: &Path, root: BorrowedFd<'_>) -> Result<Self, Error> {
+        let dir = make_directory(path, root, PRIVATE_DIR)?;
+        for name in [TMP, TRASH, CONFLICTS, REDO] {
+            make_directory(path, dir.as_fd(), name)?;
+        }
+        let (marker, is_new) = match read_marker(root) {
+            Some(marker) => (marker, false),
+            None => (write_marker(path, dir.as_fd())?, true),
+        };
+        Self::assemble(path, dir, marker, is_new)
+    }
+
+    /// Takes what a daemon has prepared and changes nothing.
+    pub(super) fn existing(path: &Path, root: BorrowedFd<'_>) -> Result<Self, Error> {
+        let never_served = || Error::NeverServed { path: path.to_path_buf() };
+        let marker = read_marker(root).ok_or_else(never_served)?;
+        let dir = open_directory(path, root, PRIVATE_DIR)?;
+        Self::assemble(path, dir, marker, false)
+    }
+
+    fn assemble(path: &Path, dir: OwnedFd, marker: String, is_new: bool) -> Result<Self, Error> {
+        let open = |name| open_directory(path, dir.as_fd(), name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = fs::openat(&dir, LOCK, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| Error::opening(path, errno.into()))?;
+        Ok(Self {
+            tmp: open(TMP)?,
+            trash: open(TRASH)?,
+            conflicts: open(CONFLICTS)?,
+            redo: open(REDO)?,
+            marker,
+            is_new,
+            lock,
+        })
+    }
+
+    /// Keeps a second daemon away. The kernel lets go when this process ends,
+    /// however it ends.
+    pub(super) fn lock(&self, path: &Path) -> Result<(), Error> {
+        match fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(Error::AlreadyServed { path: path.to_path_buf() }),
+            Err(errno) => Err(Error::opening(path, errno.into())),
+        }
+    }
+
+    /// Tries what the promises stand on, on this very file system.
+    pub(super) fn probe(&self, path: &Path, root: BorrowedFd<'_>) -> Result<(), Error> {
+        let probes = ["probe-a", "probe-b", "probe-c"];
+        let remove =
+            || probes.iter().for_each(|name| _ = fs::unlinkat(&self.tmp, *name, AtFlags::empty()));
+        remove();
+        let outcome = self.try_out(probes);
+        remove();
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Lack::Feature(lacks)) => Err(Error::FileSystem {
+                path: path.to_path_buf(),
+                name: file_system_name(root),
+                lacks,
+            }),
+            Err(Lack::Io(errno)) => Err(Error::opening(path, errno.into())),
+        }
+    }
+
+    fn try_out(&self, [a, b, c]: [&str; 3]) -> Result<(), Lack> {
+        let tmp = self.tmp.as_fd();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = fs::openat(tmp, a, flags, Mode::RUSR | Mode::WUSR)?;
+        fs::openat(tmp, b, flags, Mode::RUSR | Mode::WUSR)?;
+        lacking(fs::renameat_with(tmp, a, tmp, b, RenameFlags::EXCHANGE), "RENAME_EXCHANGE")?;
+        lacking(fs::renameat_with(tmp, b, tmp, c, RenameFlags::NOREPLACE), "RENAME_NOREPLACE")?;
+        lacking(fs::linkat(tmp, c, tmp, b, AtFlags::empty()), "hard links")?;
+        let odd = Timespec { tv_sec: 1_000_000_001, tv_nsec: 123_456_789 };
+        fs::futimens(&file, &Timestamps { last_access: odd, last_modification: odd })?;
+        let seen = fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::MTIME)?.stx_mtime;
+        // A tree compared by its times would differ for ever after each copy.
+        if seen.tv_nsec / 100 != 1_234_567 {
+            return Err(Lack::Feature("times finer than a microsecond"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn marker(&self) -> &str {
+        &self.marker
+    }
+
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    pub(super) fn tmp(&self) -> BorrowedFd<'_> {
+        self.tmp.as_fd()
+    }
+
+    pub(super) fn trash(&self) -> BorrowedFd<'_> {
+        self.trash.as_fd()
+    }
+
+    pub(super) fn conflicts(&self) -> BorrowedFd<'_> {
+        self.conflicts.as_fd()
+    }
+
+    pub(super) fn redo(&self) -> BorrowedFd<'_> {
+        self.redo.as_fd()
+    }
+}
+
+/// The id in the marker file below a root directory; `None` where there is
+/// none or it is damaged.
+pub(super) fn read_marker(root: BorrowedFd<'_>) -> Option<String> {
+    let marker = Path::new(PRIVATE_DIR).join(MARKER);
+    let file = open_beneath(root, &marker, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+    let mut text = String::new();
+    // One byte more than a sound marker and its line end would show that the
+    // file is no marker.
+    let limit = 2 * MARKER_BYTES as u64 + 2;
+    std::fs::File::from(file).take(limit).read_to_string(&mut text).ok()?;
+    let id = text.strip_suffix('\n')?;
+    let sound = id.len() == 2 * MARKER_BYTES && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    sound.then(|| id.to_owned())
+}
+
+enum Lack {
+    Feature(&'static str),
+    Io(Errno),
+}
+
+impl From<Errno> for Lack {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno)
+    }
+}
+
+fn lacking(outcome: Result<(), Errno>, feature: &'static str) -> Result<(), Lack> {
+    match outcome {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM) => {
+            Err(Lack::Feature(feature))
+        }
+        other => Ok(other?),
+    }
+}
+
+fn make_directory(path: &Path, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
+    match fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => open_directory(path, parent, name),
+        Err(errno) => Err(Error::opening(path, errno.into())),
+    }
+}
+
+/// A private directory, which must be this user's own: whoever can write to
+/// the folder could have put one there before.
+fn open_directory(path: &Path, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
+    let in_the_way = |reason| Error::PrivateDirectory { path: path.join(name), reason };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let dir = open_beneath(parent, Path::new(name), flags).map_err(|errno| match errno {
+        Errno::NOTDIR | Errno::LOOP => in_the_way("it is no directory"),
+        Errno::XDEV => in_the_way("it is a mount point"),
+        Errno::NOSYS | Errno::PERM => Error::Kernel,
+        errno => Error::opening(path, errno.into()),
+    })?;
+    let stat = fs::fstat(&dir).map_err(|errno| Error::opening(path, errno.into()))?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(in_the_way("another user owns it"));
+    }
+    if stat.st_mode & 0o7777 != 0o700 {
+        fs::fchmod(&dir, Mode::RWXU).map_err(|errno| Error::opening(path, errno.into()))?;
+    }
+    Ok(dir)
+}
+
+fn open_beneath(root: BorrowedFd<'_>, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::CLOEXEC;
+    retrying(|| fs::openat2(root, name, flags, Mode::empty(), BENEATH))
+}
+
+fn write_marker(path: &Path, private: BorrowedFd<'_>) -> Result<String, Error> {
+    let failed = |source| Error::opening(path, source);
+    let mut id = [0; MARKER_BYTES];
+    getrandom::fill(&mut id).map_err(|error| failed(io::Error::other(error.to_string())))?;
+    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let new = format!("{MARKER}.new");
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = fs::openat(private, &new, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|errno| failed(errno.into()))?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(format!("{id}\n").as_bytes()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    fs::renameat(private, &new, private, MARKER).map_err(|errno| failed(errno.into()))?;
+    fs::fsync(private).map_err(|errno| failed(errno.into()))?;
+    Ok(id)
+}
+
+/// For a message: how an administrator calls the file system.
+fn file_system_name(root: BorrowedFd<'_>) -> String {
+    let Ok(stat) = fs::fstatfs(root) else {
+        return "an unknown file system".to_owned();
+    };
+    let name = match stat.f_type as u32 {
+        0x6969 => "NFS",
+        0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x0102_1997 => "9p",
+        0x6573_5546 => "FUSE",
+        0x4d44 => "FAT",
+        0x2011_bab0 => "exFAT",
+        0x7366_746e => "NTFS",
+        0x794c_7630 => "overlayfs",
+        0xef53 => "ext2, ext3 or ext4",
+        0x5846_5342 => "XFS",
+        0x2fc1_2fc1 => "ZFS",
+        other => return format!("a file system of type {other:#x}"),
+    };
+    name.to_owned()
+}

@@ -1,0 +1,152 @@
+//! The folder as hostile neighbours and careless administrators leave it.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+
+use super::*;
+use crate::entry::Timestamp;
+
+fn path(text: &str) -> RelPath {
+    RelPath::parse(text.as_bytes()).unwrap()
+}
+
+fn folder() -> (tempfile::TempDir, Root) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    (dir, root)
+}
+
+#[test]
+fn a_stat_tells_what_lstat_and_getfattr_tell() {
+    let (dir, root) = folder();
+    let file = dir.path().join("f");
+    std::fs::write(&file, b"12345").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o4751)).unwrap();
+    rustix::fs::setxattr(&file, "user.b", b"2", rustix::fs::XattrFlags::CREATE).unwrap();
+    rustix::fs::setxattr(&file, "user.a", &[7; 3000], rustix::fs::XattrFlags::CREATE).unwrap();
+    let seen = root.stat(&path("f")).unwrap().unwrap();
+    let expected = std::fs::symlink_metadata(&file).unwrap();
+    assert_eq!(seen.kind, Kind::File);
+    assert_eq!(seen.fingerprint.inode, expected.ino());
+    assert_eq!(seen.fingerprint.size, 5);
+    assert_eq!(seen.metadata.mode, 0o4751);
+    let mtime = Timestamp { seconds: expected.mtime(), nanos: expected.mtime_nsec() as u32 };
+    assert_eq!(seen.metadata.mtime, mtime);
+    let names: Vec<_> = seen.metadata.xattrs.iter().map(|xattr| xattr.name.as_slice()).collect();
+    assert_eq!(names, [b"user.a", b"user.b"]);
+    assert_eq!(seen.metadata.xattrs[0].value, [7; 3000]);
+    let handle = root.open_file(&path("f"), Access::Read).unwrap().unwrap();
+    assert_eq!(root.stat_fd(handle.as_fd()).unwrap(), seen);
+}
+
+#[test]
+fn links_lead_nowhere() {
+    let (dir, root) = folder();
+    symlink("/etc", dir.path().join("out")).unwrap();
+    symlink("passwd", dir.path().join("link")).unwrap();
+    std::fs::create_dir(dir.path().join("real")).unwrap();
+    symlink("real", dir.path().join("inner")).unwrap();
+    std::fs::write(dir.path().join("real/f"), b"x").unwrap();
+    assert_eq!(root.stat(&path("out/passwd")).unwrap(), None);
+    assert_eq!(root.stat(&path("inner/f")).unwrap(), None);
+    assert!(root.open_file(&path("out/passwd"), Access::Read).unwrap().is_none());
+    assert!(root.open_file(&path("link"), Access::Read).unwrap().is_none());
+    assert_eq!(root.read_dir(&path("out")).unwrap(), None);
+    assert_eq!(root.stat(&path("link")).unwrap().unwrap().kind, Kind::Symlink);
+    assert_eq!(root.read_link(&path("link")).unwrap().unwrap(), b"passwd");
+    assert_eq!(root.read_link(&path("real")).unwrap(), None);
+}
+
+#[test]
+fn a_fifo_does_not_stop_the_daemon_and_a_socket_is_named() {
+    let (dir, root) = folder();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+    assert!(root.open_file(&path("fifo"), Access::Read).unwrap().is_none());
+    assert_eq!(root.stat(&path("fifo")).unwrap().unwrap().kind, Kind::Fifo);
+    let _listener = UnixListener::bind(dir.path().join("socket")).unwrap();
+    let refused = root.stat(&path("socket"));
+    assert!(matches!(refused, Err(Error::Unsupported { what: "a socket", .. })), "{refused:?}");
+}
+
+#[test]
+fn listings_are_sorted_raw_and_without_the_private_directory() {
+    let (dir, root) = folder();
+    for name in [&b"b"[..], b"\xff\xfe", b"a"] {
+        std::fs::write(dir.path().join(OsStr::from_bytes(name)), b"").unwrap();
+    }
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    let listed = root.read_dir(&RelPath::root()).unwrap().unwrap();
+    let names: Vec<_> = listed.iter().map(|entry| entry.name.as_slice()).collect();
+    assert_eq!(names, [&b"a"[..], b"b", b"d", b"\xff\xfe"]);
+    assert_eq!(listed[2].kind, Some(Kind::Directory));
+    let odd = RelPath::parse(b"\xff\xfe").unwrap();
+    assert_eq!(root.stat(&odd).unwrap().unwrap().fingerprint.inode, listed[3].inode);
+}
+
+#[test]
+fn absent_things_are_none() {
+    let (dir, root) = folder();
+    std::fs::write(dir.path().join("f"), b"").unwrap();
+    for absent in ["x", "x/y", "f/y"] {
+        assert_eq!(root.stat(&path(absent)).unwrap(), None, "{absent}");
+        assert!(root.open_file(&path(absent), Access::ReadWrite).unwrap().is_none());
+        assert_eq!(root.read_dir(&path(absent)).unwrap(), None);
+    }
+    assert_eq!(root.read_dir(&path("f")).unwrap(), None);
+}
+
+#[test]
+fn a_folder_is_served_once_and_keeps_its_marker() {
+    let (dir, root) = folder();
+    assert!(root.is_new());
+    let second = Root::open(dir.path());
+    assert!(matches!(second, Err(Error::AlreadyServed { .. })), "{second:?}");
+    let beside = Root::open_beside(dir.path()).unwrap();
+    assert_eq!(beside.marker(), root.marker());
+    let marker = root.marker().to_owned();
+    drop((root, beside));
+    let again = Root::open(dir.path()).unwrap();
+    assert!(!again.is_new());
+    assert_eq!(again.marker(), marker);
+    let mode = std::fs::metadata(dir.path().join(PRIVATE)).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o700);
+}
+
+const PRIVATE: &str = crate::path::PRIVATE_DIR;
+
+#[test]
+fn a_replaced_removed_or_emptied_folder_is_noticed() {
+    let outer = tempfile::tempdir().unwrap();
+    let place = outer.path().join("folder");
+    std::fs::create_dir(&place).unwrap();
+    let root = Root::open(&place).unwrap();
+    root.check().unwrap();
+    std::fs::rename(&place, outer.path().join("aside")).unwrap();
+    assert!(matches!(root.check(), Err(Error::Missing { .. })));
+    std::fs::create_dir(&place).unwrap();
+    assert!(matches!(root.check(), Err(Error::Replaced { .. })));
+    std::fs::remove_dir(&place).unwrap();
+    std::fs::rename(outer.path().join("aside"), &place).unwrap();
+    root.check().unwrap();
+    std::fs::remove_dir_all(place.join(PRIVATE)).unwrap();
+    assert!(matches!(root.check(), Err(Error::MarkerGone { .. })));
+}
+
+#[test]
+fn wrong_folders_are_refused_with_their_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    assert!(matches!(Root::open(&dir.path().join("none")), Err(Error::Missing { .. })));
+    assert!(matches!(Root::open(&file), Err(Error::NotDirectory { .. })));
+    assert!(matches!(Root::open_beside(dir.path()), Err(Error::NeverServed { .. })));
+    symlink("/etc", dir.path().join(PRIVATE)).unwrap();
+    let planted = Root::open(dir.path());
+    assert!(planted.is_err(), "a planted link is not followed");
+    assert!(!Path::new("/etc/tmp").exists(), "nothing is made behind a planted link");
+    let fat = Root::open(Path::new("/proc"));
+    assert!(fat.is_err(), "/proc cannot be served");
+}

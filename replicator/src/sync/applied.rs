@@ -1,0 +1,393 @@
+//! What became of the steps: the index learns what lies on the disk now.
+
+use std::time::Duration;
+
+use super::core::Core;
+use super::effect::{Action, Keep, Now, Outcome, What};
+use super::plan::Retry;
+use super::record::{Content, Disk};
+use super::settle::{Dirt, Spot};
+use super::store::Store;
+use super::tree::held;
+use super::version::VersionVector;
+use crate::entry::{Kind, Metadata, Stat};
+use crate::hash::Leaves;
+use crate::id::BodyId;
+use crate::path::RelPath;
+
+/// Longest wait before something that failed is tried again.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// A job under way.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub steps: Vec<Step>,
+}
+
+/// One action, with what was known when it was planned: what it brings about
+/// reflects these changes and no later ones.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub action: Action,
+    /// Locked until it is done.
+    pub bodies: Vec<BodyId>,
+    pub name_seen: VersionVector,
+    pub content: Option<(Content, VersionVector)>,
+    pub metadata: Option<(Metadata, VersionVector)>,
+}
+
+impl Running {
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+}
+
+impl Step {
+    /// The second path it changes.
+    pub fn other_path(&self) -> Option<&RelPath> {
+        match &self.action.what {
+            What::Rename { from, .. } | What::Exchange { with: from, .. } => Some(from),
+            _ => None,
+        }
+    }
+
+    pub fn needs_bytes(&self) -> bool {
+        matches!(self.action.what, What::Write { .. } | What::Update(_))
+    }
+
+    pub fn bytes(&self) -> u64 {
+        match &self.action.what {
+            What::Write { size, .. } => *size,
+            What::Update(update) => update.size,
+            _ => 0,
+        }
+    }
+
+    pub fn changes_names(&self) -> bool {
+        !matches!(self.action.what, What::SetMetadata { .. })
+    }
+
+    fn spot(&self) -> Spot {
+        match &self.action.what {
+            What::Update(_) | What::SetMetadata { .. } => Spot::Body(self.action.body),
+            _ => Spot::Path(self.action.path.clone()),
+        }
+    }
+
+    fn keep(&self) -> Option<Keep> {
+        match &self.action.what {
+            What::MakeSymlink { over, .. }
+            | What::MakeFifo { over, .. }
+            | What::Write { over, .. }
+            | What::Link { over, .. } => over.as_ref().map(|over| over.keep),
+            What::Update(update) => Some(update.keep),
+            What::Remove { keep, .. } => Some(*keep),
+            _ => None,
+        }
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// How the actions of a job went, in their order.
+    pub fn handle_applied(&mut self, now: Now, job: u64, outcomes: Vec<Outcome>) {
+        let Some(running) = self.jobs.remove(&job) else {
+            return;
+        };
+        self.locks.unlock_all();
+        let mut outcomes = outcomes.into_iter();
+        for step in running.steps {
+            self.locks.unlock(&step.action.path, &step.bodies);
+            step.other_path()
+                .iter()
+                .for_each(|path| self.locks.unlock(path, &[]));
+            let outcome = outcomes.next();
+            self.step_ended(now, step, outcome.unwrap_or(Outcome::Raced));
+        }
+        // What is left are directories set back to their metadata.
+        for outcome in outcomes {
+            if let Outcome::Done(Some(stat), _) = outcome {
+                self.directory_restored(&stat);
+            }
+        }
+        self.turn(now);
+    }
+
+    fn step_ended(&mut self, now: Now, step: Step, outcome: Outcome) {
+        let spot = step.spot();
+        let path = step.action.path.clone();
+        match outcome {
+            Outcome::Done(stat, leaves) => {
+                self.retries.remove(&spot);
+                self.progress.no_error(&path);
+                self.progress.changes_applied += 1;
+                if matches!(step.keep(), Some(Keep::Conflict(_))) {
+                    self.progress.conflicts += 1;
+                    self.progress
+                        .note(now.wall, "conflict, the other side kept apart", &path);
+                }
+                self.step_done(now, step, stat, leaves);
+            }
+            Outcome::Raced => {
+                for path in [Some(&path), step.other_path()].into_iter().flatten() {
+                    self.settle
+                        .look(now.monotonic, Spot::Path(path.clone()), Dirt::entry());
+                }
+                if let What::Link { from, .. } = &step.action.what {
+                    self.settle
+                        .look(now.monotonic, Spot::Path(from.clone()), Dirt::entry());
+                }
+                self.retry(now, spot, Duration::from_millis(5));
+            }
+            Outcome::NotHeld => {
+                // If bytes that came along did not lead there, they are of no
+                // use: the next try fetches.
+                if let Some((Content::File { digest, .. }, _)) = &step.content {
+                    self.patches.remove(step.action.body, *digest);
+                }
+                self.retry(now, spot, Duration::from_millis(20));
+            }
+            Outcome::Failed(reason) => {
+                self.progress.error(&path, reason);
+                self.retry(now, spot, Duration::from_millis(250));
+            }
+        }
+    }
+
+    fn retry(&mut self, now: Now, spot: Spot, unit: Duration) {
+        let retry = self.retries.entry(spot).or_insert(Retry {
+            attempts: 0,
+            not_before: Duration::ZERO,
+        });
+        let wait = unit
+            .saturating_mul(1 << retry.attempts.min(12))
+            .min(RETRY_MAX);
+        retry.attempts += 1;
+        retry.not_before = now.monotonic + wait;
+    }
+
+    fn step_done(&mut self, now: Now, step: Step, stat: Option<Stat>, leaves: Option<Leaves>) {
+        let Step {
+            action,
+            name_seen,
+            content,
+            metadata,
+            ..
+        } = step;
+        let Action {
+            path,
+            body,
+            kind,
+            what,
+        } = action;
+        let verb = match &what {
+            What::Remove { .. } => "deleted",
+            What::Rename { .. } | What::Exchange { .. } => "moved",
+            What::Link { .. } => "linked",
+            What::Update(_) => "changed",
+            What::SetMetadata { .. } => "metadata changed",
+            _ => "created",
+        };
+        self.progress.note(now.wall, verb, &path);
+        match (what, stat) {
+            (What::Remove { .. }, _) => self.set_on_disk(&path, None, &name_seen),
+            (What::Rename { from, .. }, Some(stat)) => {
+                self.renamed(&from, &path, body, kind, &stat, &name_seen);
+            }
+            (What::Exchange { with, .. }, Some(stat)) => {
+                self.exchanged(now, &with, &path, kind, &stat, &name_seen);
+            }
+            (What::Link { .. }, Some(stat)) => {
+                self.refresh(body, &stat);
+                self.set_on_disk(&path, Some((body, kind)), &name_seen);
+            }
+            (What::SetMetadata { .. }, Some(stat)) => {
+                self.lies(body, &stat, None, metadata, None);
+            }
+            (What::Update(_), Some(stat)) => self.lies(body, &stat, content, metadata, leaves),
+            (_, Some(stat)) => {
+                self.lies(body, &stat, content, metadata, leaves);
+                self.set_on_disk(&path, Some((body, kind)), &name_seen);
+            }
+            (_, None) => {
+                self.settle
+                    .look(now.monotonic, Spot::Path(path), Dirt::entry());
+            }
+        }
+    }
+
+    /// A body lies on the disk in these versions.
+    fn lies(
+        &mut self,
+        id: BodyId,
+        stat: &Stat,
+        content: Option<(Content, VersionVector)>,
+        metadata: Option<(Metadata, VersionVector)>,
+        leaves: Option<Leaves>,
+    ) {
+        let Some(mut row) = self.store.body(id) else {
+            return;
+        };
+        let fresh = row.disk.is_none();
+        let mut disk = row.disk.take().unwrap_or(Disk {
+            fingerprint: stat.fingerprint,
+            names: Vec::new(),
+            content: super::record::Held::Winner,
+            metadata: super::record::Held::Winner,
+        });
+        disk.fingerprint = stat.fingerprint;
+        if let Some((value, seen)) = content {
+            disk.content = held(&row.content, value, seen);
+            if leaves.is_some() || fresh {
+                self.store
+                    .put_leaves(id, leaves.filter(|leaves| leaves.count() > 1));
+            }
+        }
+        if let Some((_, seen)) = metadata {
+            // What the disk shows, not what was asked of it: an owner cannot
+            // be set without privilege, and must not be tried for ever.
+            let shown = match row.metadata.winner().value == stat.metadata {
+                true => stat.metadata.clone(),
+                false => self.shown(&row.metadata.winner().value, stat),
+            };
+            disk.metadata = held(&row.metadata, shown, seen);
+        }
+        row.disk = Some(disk);
+        self.put_body(id, row);
+    }
+
+    /// What counts as the metadata on this disk: what the disk cannot take is
+    /// passed over, so that the record stays what it is for other nodes.
+    fn shown(&self, wanted: &Metadata, stat: &Stat) -> Metadata {
+        let close = wanted.mtime == stat.metadata.mtime || stat.kind == Kind::Directory;
+        if close {
+            wanted.clone()
+        } else {
+            stat.metadata.clone()
+        }
+    }
+
+    /// Only the fingerprint changed, by our own doing.
+    fn refresh(&mut self, id: BodyId, stat: &Stat) {
+        self.edit_body(id, |row| {
+            if let Some(disk) = &mut row.disk {
+                disk.fingerprint = stat.fingerprint;
+            }
+        });
+    }
+
+    fn renamed(
+        &mut self,
+        from: &RelPath,
+        to: &RelPath,
+        body: BodyId,
+        kind: Kind,
+        stat: &Stat,
+        seen: &VersionVector,
+    ) {
+        self.refresh(body, stat);
+        let moved = self.subtree(from, kind);
+        self.replant(&moved, from, to, seen);
+        self.set_on_disk(to, Some((body, kind)), seen);
+    }
+
+    fn exchanged(
+        &mut self,
+        now: Now,
+        with: &RelPath,
+        path: &RelPath,
+        kind: Kind,
+        stat: &Stat,
+        seen: &VersionVector,
+    ) {
+        let there = self.subtree(with, kind);
+        let here = self.subtree(path, kind);
+        if let Some((id, _)) = there.first().map(|(_, held)| *held) {
+            self.refresh(id, stat);
+        }
+        // Each body is named at its new place before it loses the old one.
+        for (moved, from, to) in [(&there, with, path), (&here, path, with)] {
+            for (old, held) in moved.iter() {
+                let Some(new) = old.rebased(from, to) else {
+                    continue;
+                };
+                self.ensure_name(&new, *held);
+                self.edit_body(held.0, |row| {
+                    if let Some(disk) = &mut row.disk {
+                        super::tree::insert_path(&mut disk.names, &new);
+                    }
+                });
+            }
+        }
+        let taken = |moved: &[(RelPath, (BodyId, Kind))], from: &RelPath, to: &RelPath| {
+            let places = moved
+                .iter()
+                .filter_map(|(old, held)| Some((old.rebased(from, to)?, *held)));
+            places.collect::<Vec<_>>()
+        };
+        let (to_path, to_with) = (taken(&there, with, path), taken(&here, path, with));
+        let vacated = there.iter().chain(&here).map(|(old, _)| old.clone());
+        let vacated: Vec<RelPath> = vacated
+            .filter(|old| !to_path.iter().chain(&to_with).any(|(new, _)| new == old))
+            .collect();
+        for (new, held) in to_path.iter().chain(&to_with) {
+            self.set_on_disk(new, Some(*held), seen);
+        }
+        vacated
+            .iter()
+            .rev()
+            .for_each(|old| self.set_on_disk(old, None, seen));
+        // The other side's ctime changed as well.
+        self.settle
+            .look(now.monotonic, Spot::Path(with.clone()), Dirt::entry());
+    }
+
+    /// What lies at a path and, for a directory, below it.
+    fn subtree(&mut self, at: &RelPath, kind: Kind) -> Vec<(RelPath, (BodyId, Kind))> {
+        if kind != Kind::Directory {
+            let held = self.store.name(at).and_then(|row| row.on_disk());
+            return held.map(|held| (at.clone(), held)).into_iter().collect();
+        }
+        let mut found = Vec::new();
+        self.for_each_within(at, |_, path, row| {
+            found.extend(row.on_disk().map(|held| (path, held)));
+        });
+        found
+    }
+
+    fn replant(
+        &mut self,
+        moved: &[(RelPath, (BodyId, Kind))],
+        from: &RelPath,
+        to: &RelPath,
+        seen: &VersionVector,
+    ) {
+        for (old, held) in moved {
+            if let Some(new) = old.rebased(from, to) {
+                self.ensure_name(&new, *held);
+                self.set_on_disk(&new, Some(*held), seen);
+            }
+        }
+        for (old, _) in moved.iter().rev() {
+            self.set_on_disk(old, None, seen);
+        }
+    }
+
+    /// A moved directory brought an entry to a place no record speaks of yet:
+    /// the record is on its way, or a change here has to be told.
+    fn ensure_name(&mut self, path: &RelPath, (body, kind): (BodyId, Kind)) {
+        if self.store.name(path).is_none() {
+            let when = self
+                .store
+                .body(body)
+                .map_or(0, |row| row.content.winner().when);
+            self.bind(path, body, kind, when);
+        }
+    }
+
+    fn directory_restored(&mut self, stat: &Stat) {
+        let Some(id) = self.store.body_of_inode(stat.fingerprint.inode) else {
+            return;
+        };
+        self.refresh(id, stat);
+    }
+}

@@ -1,0 +1,618 @@
+//! The core's state, its clock-free heart beat, and what it lets others read.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use super::announce::Peer;
+use super::applied::Running;
+use super::effect::{Effect, Listed, Look, Now};
+use super::message::{Message, Records};
+use super::patches::Patches;
+use super::plan::Retry;
+use super::record::Key;
+use super::settle::{Dirt, Locks, Settle, Spot};
+use super::store::Store;
+use super::version::Dot;
+use crate::entry::{Fingerprint, Kind};
+use crate::hash::{Digest, Leaves};
+use crate::id::{Actor, BodyId, NodeId};
+use crate::limits::LOOKS_MAX;
+use crate::path::RelPath;
+use crate::range::RangeSet;
+
+/// How the core is to behave.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long an entry must be quiet before it is read.
+    pub delay: Duration,
+    /// After which it is read though it is not.
+    pub max_delay: Duration,
+    /// May files change in place, or only be replaced as a whole?
+    pub in_place: bool,
+}
+
+/// One folder of one node. Feed it through `handle_*` and the `*_changed`
+/// methods, then call [`Core::poll_effect`] until it has no more to ask for
+/// and wake it at [`Core::next_timeout`].
+pub struct Core<S> {
+    pub(super) options: Options,
+    pub(super) store: S,
+    pub(super) actor: Actor,
+    next_counter: u64,
+
+    pub(super) settle: Settle,
+    pub(super) locks: Locks,
+    /// Looks under way, with when they were asked for.
+    pub(super) looks: HashMap<RelPath, Looking>,
+    /// Inodes that changed while nobody knew them: perhaps while a look was
+    /// reading them.
+    pub(super) strangers: HashMap<u64, Duration>,
+    /// Since when a new file has not been read in one piece.
+    pub(super) unsettled: HashMap<RelPath, Duration>,
+    scans: Vec<Scanning>,
+
+    /// Names whose winner is not what lies on the disk.
+    pub(super) pending_names: BTreeSet<RelPath>,
+    /// Bodies on the disk whose winners are not what lies there.
+    pub(super) pending_bodies: BTreeSet<BodyId>,
+    /// Names bound to bodies whose records have not come yet.
+    pub(super) orphans: HashMap<BodyId, Vec<RelPath>>,
+    /// Names and bodies whose place in the tree is to be checked once the
+    /// peer's records are complete.
+    pub(super) unchecked: HashSet<Key>,
+    pub(super) retries: HashMap<Spot, Retry>,
+    /// A directory waits to be moved: nothing new begins before that.
+    pub(super) draining: bool,
+    /// Peers in the middle of a series of records.
+    pub(super) mid_series: BTreeSet<NodeId>,
+    pub(super) jobs: BTreeMap<u64, Running>,
+    pub(super) next_job: u64,
+
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) patches: Patches,
+    pub(super) have_changed: Option<Duration>,
+    probes: BTreeMap<u64, Probing>,
+    next_probe: u64,
+
+    pub(super) effects: VecDeque<Effect>,
+    pub(super) progress: Progress,
+}
+
+/// A look under way.
+#[derive(Debug)]
+pub(super) struct Looking {
+    pub at: Duration,
+    pub bodies: Vec<BodyId>,
+    pub dirt: Dirt,
+}
+
+#[derive(Debug)]
+struct Scanning {
+    beneath: RelPath,
+    seen: HashSet<RelPath>,
+}
+
+/// A version of a file on this disk.
+#[derive(Clone, Debug)]
+pub struct Located {
+    pub path: RelPath,
+    pub fingerprint: Fingerprint,
+    pub leaves: Option<Leaves>,
+}
+
+/// One `wait` that asks all peers.
+#[derive(Debug)]
+struct Probing {
+    answers: BTreeMap<NodeId, Result<(), String>>,
+    asked: BTreeSet<NodeId>,
+}
+
+/// What the core has done and has yet to do, for the status.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    pub files: u64,
+    pub directories: u64,
+    /// Symbolic links and fifos.
+    pub others: u64,
+    pub names_pending: u64,
+    pub bodies_pending: u64,
+    /// Changes that have not been looked at yet.
+    pub unsettled: u64,
+    pub looking: u64,
+    pub applying: u64,
+    pub scanning: bool,
+    /// Local changes written to the log.
+    pub changes_made: u64,
+    /// Remote changes applied.
+    pub changes_applied: u64,
+    pub bytes_fetched: u64,
+    pub conflicts: u64,
+    /// What could not be read or applied, newest last.
+    pub errors: VecDeque<(RelPath, String)>,
+    /// What was done lately, newest last.
+    pub recent: VecDeque<(i64, String, RelPath)>,
+}
+
+impl<S: Store> Core<S> {
+    /// A core over what the store holds; `next_counter` is the first change
+    /// this actor has not made yet.
+    pub fn new(options: Options, actor: Actor, next_counter: u64, store: S) -> Self {
+        let mut core = Self {
+            options,
+            store,
+            actor,
+            next_counter: next_counter.max(1),
+            settle: Settle::new(options.delay, options.max_delay),
+            locks: Locks::default(),
+            looks: HashMap::new(),
+            strangers: HashMap::new(),
+            unsettled: HashMap::new(),
+            scans: Vec::new(),
+            pending_names: BTreeSet::new(),
+            pending_bodies: BTreeSet::new(),
+            orphans: HashMap::new(),
+            unchecked: HashSet::new(),
+            retries: HashMap::new(),
+            draining: false,
+            mid_series: BTreeSet::new(),
+            jobs: BTreeMap::new(),
+            next_job: 1,
+            peers: BTreeMap::new(),
+            patches: Patches::default(),
+            have_changed: None,
+            probes: BTreeMap::new(),
+            next_probe: 1,
+            effects: VecDeque::new(),
+            progress: Progress::default(),
+        };
+        core.recount();
+        core
+    }
+
+    /// Finds again what memory held before a restart.
+    fn recount(&mut self) {
+        let mut progress = Progress::default();
+        self.for_each_within(&RelPath::root(), |core, path, row| {
+            if let Some((_, kind)) = row.on_disk() {
+                progress.count(kind);
+            }
+            if row.is_pending() {
+                core.pending_names.insert(path.clone());
+            }
+            for body in [row.wanted(), row.on_disk()].into_iter().flatten() {
+                match core.store.body(body.0) {
+                    Some(found) if found.is_pending() => {
+                        core.pending_bodies.insert(body.0);
+                    }
+                    Some(_) => {}
+                    None => core.orphans.entry(body.0).or_default().push(path.clone()),
+                }
+            }
+        });
+        self.progress = progress;
+    }
+
+    // What happened on the disk.
+
+    /// An entry appeared, vanished, moved or changed its metadata. `list`: if
+    /// it is a directory it may hold entries nobody reported.
+    pub fn path_changed(&mut self, now: Now, path: RelPath, list: bool) {
+        if path.is_private() {
+            return;
+        }
+        if let Some(parent) = path.parent() {
+            self.settle
+                .touch(now.monotonic, Spot::Path(parent), Dirt::entry());
+        }
+        let dirt = Dirt {
+            list,
+            ..Dirt::entry()
+        };
+        self.settle.touch(now.monotonic, Spot::Path(path), dirt);
+    }
+
+    /// Bytes of an inode changed: these, or `None` for any.
+    pub fn bytes_changed(&mut self, now: Now, inode: u64, ranges: Option<RangeSet>, mapped: bool) {
+        let Some(body) = self.store.body_of_inode(inode) else {
+            if !self.looks.is_empty() || self.settle.len() > 0 {
+                self.strangers.insert(inode, now.monotonic);
+            }
+            return;
+        };
+        let whole = ranges.is_none();
+        let dirt = Dirt {
+            whole,
+            mapped,
+            ranges: ranges.unwrap_or_default(),
+            ..Dirt::default()
+        };
+        self.settle.touch(now.monotonic, Spot::Body(body), dirt);
+    }
+
+    /// Bytes of the file at this path changed, nobody knows which.
+    pub fn bytes_changed_at(&mut self, now: Now, path: RelPath) {
+        if !path.is_private() {
+            self.settle
+                .touch(now.monotonic, Spot::Path(path), Dirt::whole());
+        }
+    }
+
+    /// Everything at and beneath this path is to be compared with the index.
+    pub fn scan(&mut self, beneath: RelPath) {
+        if self.scans.iter().any(|scan| beneath == scan.beneath) {
+            return;
+        }
+        self.scans.push(Scanning {
+            beneath: beneath.clone(),
+            seen: HashSet::new(),
+        });
+        self.effects.push_back(Effect::Scan(beneath));
+    }
+
+    /// What a scan met.
+    pub fn handle_listed(&mut self, now: Now, beneath: &RelPath, listed: Vec<Listed>) {
+        for entry in listed {
+            if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
+                scan.seen.insert(entry.path.clone());
+            }
+            let known = self.lying_at(&entry.path);
+            let same = known.is_some_and(|(_, row, disk)| {
+                row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
+            });
+            if !same {
+                self.settle
+                    .look(now.monotonic, Spot::Path(entry.path), Dirt::entry());
+            }
+        }
+        self.turn(now);
+    }
+
+    /// A scan is over: what the index holds and it did not meet has gone, or
+    /// is about to be looked at anyway.
+    pub fn handle_scanned(&mut self, now: Now, beneath: &RelPath) {
+        let Some(at) = self.scans.iter().position(|scan| scan.beneath == *beneath) else {
+            return;
+        };
+        let scan = self.scans.swap_remove(at);
+        self.for_each_within(beneath, |core, path, row| {
+            if row.on_disk().is_some() && !scan.seen.contains(&path) {
+                core.settle
+                    .look(now.monotonic, Spot::Path(path), Dirt::entry());
+            }
+        });
+        self.turn(now);
+    }
+
+    // Time and effects.
+
+    /// Time has passed, or `*_changed` was called.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.turn(now);
+    }
+
+    /// When [`Core::handle_timeout`] wants to be called next.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        let looks = match self.looks.len() < LOOKS_MAX {
+            true => self.settle.next_due(),
+            false => None,
+        };
+        let retries = self.retries.values().map(|retry| retry.not_before).min();
+        let forwards = self.peers.values().filter_map(Peer::next_forward).min();
+        [looks, retries, forwards, self.have_due()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Does what the last event made possible.
+    pub(super) fn turn(&mut self, now: Now) {
+        self.check_tree(now);
+        self.issue_looks(now);
+        self.plan(now);
+        self.announce(now);
+    }
+
+    // Who is there.
+
+    /// An authenticated peer is connected.
+    pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
+        self.peers.insert(peer, Peer::new());
+        let have = self.store.have();
+        self.send(
+            peer,
+            Message::Greeting {
+                actor: self.actor,
+                have,
+            },
+        );
+        self.have_changed.get_or_insert(now.monotonic);
+        self.turn(now);
+    }
+
+    pub fn handle_disconnected(&mut self, now: Now, peer: NodeId) {
+        self.peers.remove(&peer);
+        self.mid_series.remove(&peer);
+        for probe in self.probes.values_mut() {
+            probe.answers.insert(peer, Ok(()));
+        }
+        self.turn(now);
+    }
+
+    /// A peer said something. The message has been checked by
+    /// [`Message::decode`].
+    pub fn handle_message(&mut self, now: Now, from: NodeId, message: Message) {
+        match message {
+            Message::Greeting { actor, have } => self.greeted(now, from, actor, have),
+            Message::Records(records) => self.handle_records(now, from, records),
+            Message::Have { have, links } => self.heard_have(now, from, have, links),
+            Message::Probe { token } => {
+                let (have, unfinished) = (self.store.have(), self.unfinished());
+                self.send(
+                    from,
+                    Message::ProbeReply {
+                        token,
+                        have,
+                        unfinished,
+                    },
+                );
+            }
+            Message::ProbeReply {
+                token,
+                have,
+                unfinished,
+            } => {
+                self.probe_answered(from, token, &have, unfinished);
+            }
+        }
+        self.turn(now);
+    }
+
+    fn handle_records(&mut self, now: Now, from: NodeId, records: Records) {
+        let have = records.have.clone();
+        self.merge(records);
+        match have {
+            Some(have) => {
+                self.mid_series.remove(&from);
+                self.logs_complete(now, from, have);
+            }
+            None => {
+                self.mid_series.insert(from);
+            }
+        }
+    }
+
+    // Waiting for the cluster.
+
+    /// How much of what is known here is not done: 0 when this node has
+    /// looked at every change it was told of and applied every record.
+    pub fn unfinished(&self) -> u64 {
+        let parts = [
+            self.settle.len(),
+            self.looks.len(),
+            self.pending_names.len(),
+            self.pending_bodies.len(),
+            self.jobs.len(),
+            self.scans.len(),
+        ];
+        parts.iter().map(|part| *part as u64).sum()
+    }
+
+    /// Starts a round of asking every peer whether it is done; the token
+    /// fetches the answer from [`Core::probe_result`].
+    pub fn probe(&mut self) -> u64 {
+        let token = self.next_probe;
+        self.next_probe += 1;
+        let asked: BTreeSet<NodeId> = self.peers.keys().copied().collect();
+        asked
+            .iter()
+            .for_each(|peer| self.send(*peer, Message::Probe { token }));
+        self.probes.insert(
+            token,
+            Probing {
+                answers: BTreeMap::new(),
+                asked,
+            },
+        );
+        token
+    }
+
+    /// `None` while answers are missing; then what is not in step, in words.
+    /// An empty list: this node and every connected peer hold the same.
+    pub fn probe_result(&mut self, token: u64) -> Option<Vec<(Option<NodeId>, String)>> {
+        let probe = self.probes.get(&token)?;
+        if !probe
+            .asked
+            .iter()
+            .all(|peer| probe.answers.contains_key(peer))
+        {
+            return None;
+        }
+        let probe = self.probes.remove(&token)?;
+        let mut reasons: Vec<_> = probe
+            .answers
+            .into_iter()
+            .filter_map(|(peer, answer)| answer.err().map(|reason| (Some(peer), reason)))
+            .collect();
+        if self.unfinished() > 0 {
+            reasons.push((
+                None,
+                format!("{} entries are not applied yet", self.unfinished()),
+            ));
+        }
+        Some(reasons)
+    }
+
+    /// Nobody waits for this answer any more.
+    pub fn forget_probe(&mut self, token: u64) {
+        self.probes.remove(&token);
+    }
+
+    fn probe_answered(
+        &mut self,
+        from: NodeId,
+        token: u64,
+        have: &super::version::VersionVector,
+        unfinished: u64,
+    ) {
+        let mine = self.store.have();
+        let answer = if unfinished > 0 {
+            Err(format!("it has {unfinished} entries to look at or apply"))
+        } else if *have != mine {
+            Err("it has not heard of the same changes yet".to_owned())
+        } else {
+            Ok(())
+        };
+        if let Some(probe) = self.probes.get_mut(&token) {
+            probe.answers.insert(from, answer);
+        }
+    }
+
+    // What others may read.
+
+    /// Where a version of a body lies on this disk, with its hash list if it
+    /// has several leaves: to answer a peer's request.
+    pub fn locate(&self, body: BodyId, digest: Digest) -> Option<Located> {
+        let row = self.store.body(body)?;
+        let disk = row.disk.as_ref()?;
+        let held = super::local::digest_of(row.content_on_disk())?;
+        (held == digest).then_some(())?;
+        Some(Located {
+            path: disk.names.first()?.clone(),
+            fingerprint: disk.fingerprint,
+            leaves: self.store.leaves(body),
+        })
+    }
+
+    /// Reads every file again, as if any byte of it might have changed.
+    pub fn verify(&mut self, now: Now) -> u64 {
+        let mut files = 0;
+        self.for_each_within(&RelPath::root(), |core, path, row| {
+            let Some((_, kind)) = row.on_disk() else { return };
+            let dirt = if kind == Kind::File { Dirt::whole() } else { Dirt::entry() };
+            files += u64::from(kind == Kind::File);
+            core.settle.look(now.monotonic, Spot::Path(path), dirt);
+        });
+        self.scan(RelPath::root());
+        files
+    }
+
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    pub fn next_counter(&self) -> u64 {
+        self.next_counter
+    }
+
+    pub fn progress(&self) -> Progress {
+        Progress {
+            names_pending: self.pending_names.len() as u64,
+            bodies_pending: self.pending_bodies.len() as u64,
+            unsettled: self.settle.len() as u64,
+            looking: self.looks.len() as u64,
+            applying: self.jobs.values().map(|job| job.len() as u64).sum(),
+            scanning: !self.scans.is_empty(),
+            ..self.progress.clone()
+        }
+    }
+
+    /// How many changes a peer is not known to hold.
+    pub fn behind(&self, peer: NodeId) -> u64 {
+        let Some(peer) = self.peers.get(&peer) else {
+            return 0;
+        };
+        let have = self.store.have();
+        have.iter()
+            .map(|dot| dot.counter.saturating_sub(peer.told(dot.actor)))
+            .sum()
+    }
+
+    // Shared by the parts of the core.
+
+    /// The next change of this node.
+    pub(super) fn next_dot(&mut self) -> Dot {
+        let dot = Dot {
+            actor: self.actor,
+            counter: self.next_counter,
+        };
+        self.next_counter += 1;
+        self.progress.changes_made += 1;
+        let mut have = self.store.have();
+        have.advance(dot);
+        self.store.put_have(have);
+        dot
+    }
+
+    pub(super) fn next_body(&mut self) -> BodyId {
+        // A change's number names no other change, so it can name a body too.
+        BodyId {
+            origin: self.actor,
+            counter: self.next_counter,
+        }
+    }
+
+    pub(super) fn send(&mut self, peer: NodeId, message: Message) {
+        self.effects.push_back(Effect::Send { peer, message });
+    }
+
+    pub(super) fn ask_to_look(&mut self, looks: Vec<Look>) {
+        if !looks.is_empty() {
+            self.effects.push_back(Effect::Look(looks));
+        }
+    }
+}
+
+impl Progress {
+    /// Lines kept of each list.
+    const LINES_MAX: usize = 64;
+
+    pub(super) fn count(&mut self, kind: Kind) {
+        *self.counter(kind) += 1;
+    }
+
+    pub(super) fn forget(&mut self, kind: Kind) {
+        let counter = self.counter(kind);
+        *counter = counter.saturating_sub(1);
+    }
+
+    pub(super) fn error(&mut self, path: &RelPath, reason: String) {
+        self.errors.retain(|(earlier, _)| earlier != path);
+        self.errors.push_back((path.clone(), reason));
+        if self.errors.len() > Self::LINES_MAX {
+            self.errors.pop_front();
+        }
+    }
+
+    pub(super) fn no_error(&mut self, path: &RelPath) {
+        if !self.errors.is_empty() {
+            self.errors.retain(|(earlier, _)| earlier != path);
+        }
+    }
+
+    pub(super) fn note(&mut self, wall: i64, what: &str, path: &RelPath) {
+        self.recent.push_back((wall, what.to_owned(), path.clone()));
+        if self.recent.len() > Self::LINES_MAX {
+            self.recent.pop_front();
+        }
+    }
+
+    fn counter(&mut self, kind: Kind) -> &mut u64 {
+        match kind {
+            Kind::File => &mut self.files,
+            Kind::Directory => &mut self.directories,
+            Kind::Symlink | Kind::Fifo => &mut self.others,
+        }
+    }
+}

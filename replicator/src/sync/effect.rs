@@ -1,0 +1,232 @@
+//! What the core asks of the world: looks at the disk, and changes to it.
+//!
+//! Plain values. The node carries them out with the rooms that can, and hands
+//! the results back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::message::Message;
+use crate::entry::{Fingerprint, Kind, Metadata, Stat};
+use crate::hash::{Digest, Leaves};
+use crate::id::{Actor, BodyId, NodeId};
+use crate::path::RelPath;
+use crate::range::RangeSet;
+
+/// The time as the caller sees it. The core has no clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since some fixed moment; never goes back.
+    pub monotonic: Duration,
+    /// Nanoseconds since 1970 by the wall clock; may jump.
+    pub wall: i64,
+}
+
+#[derive(Debug)]
+pub enum Effect {
+    /// Look at these entries and answer with `Core::handle_sights`.
+    Look(Vec<Look>),
+    /// List everything beneath and answer with `handle_listed`, then
+    /// `handle_scanned`.
+    Scan(RelPath),
+    /// Answer with `handle_sent` when the transport has taken it.
+    Send { peer: NodeId, message: Message },
+    /// Make it so and answer with `handle_applied`.
+    Apply(Job),
+}
+
+/// A look at one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    pub path: RelPath,
+    pub depth: Depth,
+    /// Write dirty pages back before reading: a mapping may store unseen
+    /// until they are protected again.
+    pub sync: bool,
+    /// What the index holds there.
+    pub known: Option<Known>,
+}
+
+/// How much of a regular file to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// All of it where kind, inode, size or mtime differ from what is known;
+    /// of an unknown file only if it is small.
+    Changed,
+    /// The leaves these bytes lie in.
+    Ranges(RangeSet),
+    Whole,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub kind: Kind,
+    pub fingerprint: Fingerprint,
+    /// `None` where the file has one leaf or none.
+    pub leaves: Option<Leaves>,
+}
+
+/// What a look found.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    pub path: RelPath,
+    pub found: Found,
+}
+
+#[derive(Clone, Debug)]
+pub enum Found {
+    Nothing,
+    Entry(Stat, Sighted),
+    /// There is something that cannot be replicated or read; the reason is
+    /// for the status.
+    Unreadable(String),
+}
+
+#[derive(Clone, Debug)]
+pub enum Sighted {
+    /// Presumed to be what is known.
+    NotRead,
+    Directory,
+    Fifo,
+    Symlink(Vec<u8>),
+    File {
+        leaves: Leaves,
+        /// The bytes asked for, where they are few.
+        inline: Option<Vec<(u64, Bytes)>>,
+        /// Nothing changed the file while it was read.
+        stable: bool,
+    },
+}
+
+/// An entry met by a scan.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub path: RelPath,
+    pub kind: Kind,
+    pub fingerprint: Fingerprint,
+}
+
+/// Changes to the disk that belong together: carried out in order, each on
+/// its own (one that fails does not stop the next).
+#[derive(Debug)]
+pub struct Job {
+    pub id: u64,
+    pub actions: Vec<Action>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Action {
+    /// The place that changes; for an exchange the first of two.
+    pub path: RelPath,
+    /// What is to lie there.
+    pub body: BodyId,
+    pub kind: Kind,
+    pub what: What,
+}
+
+#[derive(Clone, Debug)]
+pub enum What {
+    MakeDirectory {
+        metadata: Metadata,
+    },
+    MakeSymlink {
+        target: Vec<u8>,
+        metadata: Metadata,
+        over: Option<Over>,
+    },
+    MakeFifo {
+        metadata: Metadata,
+        over: Option<Over>,
+    },
+    /// A file is written beside its place, then moved or exchanged into it.
+    Write {
+        size: u64,
+        digest: Digest,
+        metadata: Metadata,
+        over: Option<Over>,
+        source: Source,
+    },
+    /// A file that lies here changes to another version, keeping its inode
+    /// where `in_place`.
+    Update(Update),
+    /// The body comes from another path.
+    Rename {
+        from: RelPath,
+        expect: Fingerprint,
+    },
+    /// The body comes from another path, to which what lies here goes.
+    Exchange {
+        with: RelPath,
+        expect: Fingerprint,
+        expect_there: Fingerprint,
+    },
+    /// One more name for a body that lies here.
+    Link {
+        from: RelPath,
+        expect: Fingerprint,
+        over: Option<Over>,
+    },
+    Remove {
+        expect: Fingerprint,
+        keep: Keep,
+    },
+    SetMetadata {
+        expect: Fingerprint,
+        metadata: Metadata,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Update {
+    pub expect: Fingerprint,
+    pub from: Digest,
+    /// The hash list of the present version, where it has several leaves.
+    pub held: Option<Leaves>,
+    pub to: Digest,
+    pub size: u64,
+    pub metadata: Metadata,
+    pub source: Source,
+    /// Other paths lead to the inode: it must stay.
+    pub linked: bool,
+    /// What becomes of the present version.
+    pub keep: Keep,
+}
+
+/// Where bytes come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Inline(Vec<(u64, Bytes)>),
+    Peer(NodeId),
+}
+
+/// What lies in the way and is to be displaced.
+#[derive(Clone, Debug)]
+pub struct Over {
+    pub kind: Kind,
+    pub expect: Fingerprint,
+    pub keep: Keep,
+}
+
+/// What becomes of displaced bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Replaced knowingly: rests in the trash for a while.
+    Trash,
+    /// Lost against a concurrent change, made by this actor: listed and kept.
+    Conflict(Actor),
+    /// The same bytes lie elsewhere in the tree.
+    Discard,
+}
+
+/// How one action went.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The entry as it is now; `None` where it was removed.
+    Done(Option<Stat>, Option<Leaves>),
+    /// Something else was found; nothing was changed.
+    Raced,
+    /// The peer does not hold that version, or is gone.
+    NotHeld,
+    Failed(String),
+}

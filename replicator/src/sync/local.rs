@@ -1,0 +1,534 @@
+//! What changed here: looks go out, sights come back, changes are written to
+//! the log.
+//!
+//! Events are hints. What counts is what a look finds, compared with what the
+//! index says lies there; only a difference becomes a change.
+
+use std::time::Duration;
+
+use super::core::{Core, Looking};
+use super::effect::{Depth, Found, Known, Look, Now, Sight, Sighted};
+use super::message::Patch;
+use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow, Replaced};
+use super::register::Register;
+use super::settle::{Dirt, Spot};
+use super::store::Store;
+use super::tree::held;
+use super::version::VersionVector;
+use crate::entry::{Kind, Stat};
+use crate::hash::{Digest, Leaves};
+use crate::id::BodyId;
+use crate::limits::LOOKS_MAX;
+use crate::path::RelPath;
+
+/// How long to leave an entry alone that is being looked at or changed.
+const LOCKED_WAIT: Duration = Duration::from_millis(2);
+
+/// Content as a sight brought it.
+struct Read {
+    content: Content,
+    leaves: Option<Leaves>,
+    inline: Option<Vec<(u64, bytes::Bytes)>>,
+}
+
+impl<S: Store> Core<S> {
+    /// Sends out looks at what has fallen quiet.
+    pub(super) fn issue_looks(&mut self, now: Now) {
+        let mut looks = Vec::new();
+        while self.looks.len() < LOOKS_MAX && !self.draining {
+            let Some((spot, dirt)) = self.settle.pop(now.monotonic) else {
+                break;
+            };
+            let Some(path) = self.place_of(&spot) else {
+                continue;
+            };
+            let lying = self.lying_at(&path);
+            let bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
+            if !self.locks.is_free(&path, &bodies) {
+                self.settle
+                    .look_after(now.monotonic, LOCKED_WAIT, spot, dirt);
+                continue;
+            }
+            self.locks.lock(&path, &bodies);
+            let known = lying.map(|(id, row, disk)| Known {
+                kind: row.kind(),
+                fingerprint: disk.fingerprint,
+                leaves: self.store.leaves(id),
+            });
+            let depth = depth(&dirt, known.is_some());
+            looks.push(Look {
+                path: path.clone(),
+                depth,
+                sync: dirt.mapped,
+                known,
+            });
+            self.looks.insert(
+                path,
+                Looking {
+                    at: now.monotonic,
+                    bodies,
+                    dirt,
+                },
+            );
+        }
+        self.ask_to_look(looks);
+        if self.looks.is_empty() && self.settle.len() == 0 {
+            self.strangers.clear();
+            self.unsettled.clear();
+        }
+    }
+
+    fn place_of(&self, spot: &Spot) -> Option<RelPath> {
+        match spot {
+            Spot::Path(path) => Some(path.clone()),
+            Spot::Body(body) => self.store.body(*body)?.disk?.names.into_iter().next(),
+        }
+    }
+
+    /// What looks found. What is there comes before what is gone, so that a
+    /// renamed body has its new name before it loses the old one; what is
+    /// gone goes deepest first.
+    pub fn handle_sights(&mut self, now: Now, mut sights: Vec<Sight>) {
+        sights.sort_by(|a, b| {
+            let gone = |sight: &Sight| matches!(sight.found, Found::Nothing);
+            match (gone(a), gone(b)) {
+                (false, false) => a.path.cmp(&b.path),
+                (true, true) => b.path.cmp(&a.path),
+                (one, other) => one.cmp(&other),
+            }
+        });
+        for sight in sights {
+            let Some(look) = self.looks.remove(&sight.path) else {
+                continue;
+            };
+            self.locks.unlock(&sight.path, &look.bodies);
+            match sight.found {
+                Found::Nothing => self.saw_nothing(now, &sight.path),
+                Found::Entry(stat, sighted) => {
+                    self.progress.no_error(&sight.path);
+                    self.saw_entry(now, &sight.path, stat, sighted, look);
+                }
+                Found::Unreadable(reason) => self.progress.error(&sight.path, reason),
+            }
+        }
+        self.turn(now);
+    }
+
+    fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
+        let inode = stat.fingerprint.inode;
+        let known = self.store.body_of_inode(inode).and_then(|id| {
+            let row = self.store.body(id)?;
+            let lies = row
+                .disk
+                .as_ref()
+                .is_some_and(|disk| disk.fingerprint.inode == inode);
+            (lies && row.kind() == stat.kind).then_some((id, row))
+        });
+        let kind = stat.kind;
+        let list = look.dirt.list;
+        let read = match self.digest_sight(now, path, &stat, sighted, &look) {
+            Ok(read) => read,
+            Err(retry) => {
+                self.settle
+                    .look_after(now.monotonic, retry, Spot::Path(path.clone()), look.dirt);
+                return;
+            }
+        };
+        match (known, read) {
+            (Some((id, row)), read) => self.saw_known(now, path, id, row, stat, read),
+            (None, Some(read)) => self.saw_new(now, path, stat, read),
+            (None, None) => {
+                self.settle
+                    .look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
+                return;
+            }
+        }
+        if list && kind == Kind::Directory {
+            self.scan(path.clone());
+        }
+    }
+
+    /// What was read, if it was read in one piece. An error is how long to
+    /// wait before reading again.
+    fn digest_sight(
+        &mut self,
+        now: Now,
+        path: &RelPath,
+        stat: &Stat,
+        sighted: Sighted,
+        look: &Looking,
+    ) -> Result<Option<Read>, Duration> {
+        let plain = |content| {
+            Some(Read {
+                content,
+                leaves: None,
+                inline: None,
+            })
+        };
+        Ok(match sighted {
+            Sighted::NotRead => None,
+            Sighted::Directory => plain(Content::Directory),
+            Sighted::Fifo => plain(Content::Fifo),
+            Sighted::Symlink(target) => plain(Content::Symlink(target)),
+            Sighted::File {
+                leaves,
+                inline,
+                stable,
+            } => {
+                let touched = self.strangers.get(&stat.fingerprint.inode);
+                if !stable || touched.is_some_and(|touched| *touched >= look.at) {
+                    let first = *self.unsettled.entry(path.clone()).or_insert(look.at);
+                    if now.monotonic.saturating_sub(first) < self.options.max_delay {
+                        // As long as the look took, so that a growing file is
+                        // not read over and over.
+                        let took = now.monotonic.saturating_sub(look.at);
+                        return Err(took.max(self.options.delay));
+                    }
+                    // It never falls quiet: what was read stands, and is
+                    // read again later.
+                    let again = self.options.max_delay;
+                    let spot = Spot::Path(path.clone());
+                    self.settle
+                        .look_after(now.monotonic, again, spot, Dirt::whole());
+                }
+                self.unsettled.remove(path);
+                let content = Content::File {
+                    size: leaves.size(),
+                    digest: leaves.digest(),
+                };
+                Some(Read {
+                    content,
+                    leaves: (leaves.count() > 1).then_some(leaves),
+                    inline,
+                })
+            }
+        })
+    }
+
+    fn saw_known(
+        &mut self,
+        now: Now,
+        path: &RelPath,
+        id: BodyId,
+        row: BodyRow,
+        stat: Stat,
+        read: Option<Read>,
+    ) {
+        let Some(disk) = row.disk.clone() else { return };
+        let moved_from = match stat.kind {
+            Kind::Directory => disk.names.iter().find(|name| *name != path).cloned(),
+            _ => None,
+        };
+        let same_bytes = disk.fingerprint.same_bytes(&stat.fingerprint);
+        if stat.kind == Kind::File && read.is_none() && !same_bytes {
+            if !self.settle.holds(&Spot::Body(id)) {
+                self.settle
+                    .look(now.monotonic, Spot::Body(id), Dirt::whole());
+            }
+        } else {
+            self.update_body(now, path, id, row, &stat, read);
+        }
+        if let Some(from) = moved_from {
+            self.move_subtree(now, &from, path);
+            self.scan(path.clone());
+        } else if self
+            .store
+            .name(path)
+            .and_then(|row| row.on_disk())
+            .map(|held| held.0)
+            != Some(id)
+        {
+            self.bind(path, id, stat.kind, now.wall);
+            self.progress.note(now.wall, "linked here", path);
+        }
+    }
+
+    /// Compares a body with what was seen of it and logs what differs.
+    fn update_body(
+        &mut self,
+        now: Now,
+        path: &RelPath,
+        id: BodyId,
+        mut row: BodyRow,
+        stat: &Stat,
+        read: Option<Read>,
+    ) {
+        let before = row.clone();
+        let when = stat.metadata.mtime.as_nanos();
+        let mut dot = None;
+        if let Some(read) = read {
+            let from = digest_of(row.content_on_disk());
+            if row.content_on_disk() != Some(&read.content) {
+                let mut seen = row.content_seen().clone();
+                if row.content.winner().value != read.content {
+                    let written = self.next_dot();
+                    dot = Some(written);
+                    row.content
+                        .write(&seen, written, when, read.content.clone());
+                    seen.advance(written);
+                    self.remember_patch(id, from, &read);
+                    self.progress.note(now.wall, "changed here", path);
+                }
+                let content = held(&row.content, read.content, seen);
+                if let Some(disk) = &mut row.disk {
+                    disk.content = content;
+                }
+                self.store.put_leaves(id, read.leaves);
+            }
+        }
+        if row.metadata_on_disk() != Some(&stat.metadata) {
+            let mut seen = row.metadata_seen().clone();
+            if row.metadata.winner().value != stat.metadata {
+                let written = dot.unwrap_or_else(|| self.next_dot());
+                dot = Some(written);
+                row.metadata
+                    .write(&seen, written, now.wall, stat.metadata.clone());
+                seen.advance(written);
+            }
+            let metadata = held(&row.metadata, stat.metadata.clone(), seen);
+            if let Some(disk) = &mut row.disk {
+                disk.metadata = metadata;
+            }
+        }
+        if let Some(disk) = &mut row.disk {
+            disk.fingerprint = stat.fingerprint;
+        }
+        row.stamp = dot.unwrap_or(row.stamp);
+        if row != before {
+            let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
+            self.put_body(id, row);
+            if deleted_elsewhere && dot.is_some() {
+                self.unchecked.insert(super::record::Key::Body(id));
+            }
+        }
+    }
+
+    fn saw_new(&mut self, now: Now, path: &RelPath, stat: Stat, read: Read) {
+        if self.adopt(path, &stat, &read) {
+            return;
+        }
+        let when = stat.metadata.mtime.as_nanos();
+        let id = self.next_body();
+        let dot = self.next_dot();
+        self.remember_patch(id, None, &read);
+        let row = BodyRow {
+            stamp: dot,
+            content: Register::new(dot, when, read.content),
+            metadata: Register::new(dot, when, stat.metadata),
+            bound: Vec::new(),
+            grave: None,
+            disk: Some(Disk {
+                fingerprint: stat.fingerprint,
+                names: Vec::new(),
+                content: Held::Winner,
+                metadata: Held::Winner,
+            }),
+        };
+        self.store.put_leaves(id, read.leaves);
+        self.put_body(id, row);
+        self.bind(path, id, stat.kind, when);
+        self.progress.note(now.wall, "created here", path);
+    }
+
+    /// What was found is what the tree is to show here anyway: the node was
+    /// seeded, or died between applying and remembering it. Its metadata is
+    /// taken from the record.
+    fn adopt(&mut self, path: &RelPath, stat: &Stat, read: &Read) -> bool {
+        let Some(name) = self.store.name(path) else {
+            return false;
+        };
+        let Some((id, _)) = name.wanted() else {
+            return false;
+        };
+        let Some(mut row) = self.store.body(id) else {
+            return false;
+        };
+        if row.disk.is_some() || row.content.winner().value != read.content {
+            return false;
+        }
+        let metadata = held(&row.metadata, stat.metadata.clone(), VersionVector::new());
+        row.disk = Some(Disk {
+            fingerprint: stat.fingerprint,
+            names: Vec::new(),
+            content: Held::Winner,
+            metadata,
+        });
+        self.store.put_leaves(id, read.leaves.clone());
+        self.put_body(id, row);
+        self.set_on_disk(path, Some((id, stat.kind)), &VersionVector::new());
+        true
+    }
+
+    /// Logs that a path leads to a body now.
+    pub(super) fn bind(&mut self, path: &RelPath, id: BodyId, kind: Kind, when: i64) {
+        let former = self.store.name(path);
+        let over = former
+            .as_ref()
+            .and_then(|row| row.on_disk())
+            .map(|(body, _)| {
+                let seen = self.store.body(body).map(|row| row.content_seen().clone());
+                Replaced {
+                    body,
+                    seen: seen.unwrap_or_default(),
+                }
+            });
+        let dot = self.next_dot();
+        let binding = Binding::Bound {
+            body: id,
+            kind,
+            over,
+        };
+        let row = write_name(former.as_ref(), dot, when, binding, Some((id, kind)));
+        self.put_name(path, former.as_ref(), row);
+    }
+
+    fn saw_nothing(&mut self, now: Now, path: &RelPath) {
+        self.progress.no_error(path);
+        let Some(row) = self.store.name(path) else {
+            return;
+        };
+        let Some((_, kind)) = row.on_disk() else {
+            return;
+        };
+        if path.is_root() {
+            return;
+        }
+        if kind == Kind::Directory {
+            let mut inside = Vec::new();
+            self.for_each_within(path, |_, below, row| {
+                if row.on_disk().is_some() && below != *path {
+                    inside.push(below);
+                }
+            });
+            inside
+                .iter()
+                .rev()
+                .for_each(|below| self.vanish(now, below));
+        }
+        self.vanish(now, path);
+    }
+
+    /// Logs that what lay at a path is there no more.
+    fn vanish(&mut self, now: Now, path: &RelPath) {
+        let Some(former) = self.store.name(path) else {
+            return;
+        };
+        let Some((body, kind)) = former.on_disk() else {
+            return;
+        };
+        if former.wanted().is_none() {
+            self.set_on_disk(path, None, former.seen());
+            return;
+        }
+        let row = self.store.body(body);
+        let names = row
+            .as_ref()
+            .and_then(|row| row.disk.as_ref())
+            .map_or(0, |d| d.names.len());
+        let seen = row
+            .map(|row| row.content_seen().clone())
+            .unwrap_or_default();
+        let was = Replaced { body, seen };
+        let dot = self.next_dot();
+        let binding = Binding::Gone {
+            was,
+            kind,
+            moved: names > 1,
+        };
+        let row = write_name(Some(&former), dot, now.wall, binding, None);
+        self.put_name(path, Some(&former), row);
+        self.unchecked
+            .insert(super::record::Key::Name(path.clone()));
+        self.progress.note(
+            now.wall,
+            if names > 1 {
+                "moved here"
+            } else {
+                "deleted here"
+            },
+            path,
+        );
+    }
+
+    /// A directory lies elsewhere now, and everything in it with it.
+    fn move_subtree(&mut self, now: Now, from: &RelPath, to: &RelPath) {
+        let mut inside = Vec::new();
+        self.for_each_within(from, |_, path, row| {
+            if let Some((body, kind)) = row.on_disk() {
+                inside.push((path, body, kind));
+            }
+        });
+        for (path, body, kind) in &inside {
+            if let Some(new) = path.rebased(from, to) {
+                self.bind(&new, *body, *kind, now.wall);
+            }
+        }
+        inside
+            .iter()
+            .rev()
+            .for_each(|(path, _, _)| self.vanish(now, path));
+        self.progress.note(now.wall, "moved here", to);
+    }
+
+    fn remember_patch(&mut self, body: BodyId, from: Option<Digest>, read: &Read) {
+        let (Content::File { digest, .. }, Some(inline)) = (&read.content, &read.inline) else {
+            return;
+        };
+        self.patches.insert(Patch {
+            body,
+            from,
+            to: *digest,
+            writes: inline.clone(),
+        });
+    }
+}
+
+pub(super) fn digest_of(content: Option<&Content>) -> Option<Digest> {
+    match content {
+        Some(Content::File { digest, .. }) => Some(*digest),
+        _ => None,
+    }
+}
+
+/// A name's row after this node wrote it.
+pub(super) fn write_name(
+    former: Option<&NameRow>,
+    dot: super::version::Dot,
+    when: i64,
+    binding: Binding,
+    on_disk: Option<(BodyId, Kind)>,
+) -> NameRow {
+    let mut seen = former.map(|row| row.seen().clone()).unwrap_or_default();
+    let register = match former {
+        Some(row) => {
+            let mut register = row.binding.clone();
+            register.write(&seen, dot, when, binding);
+            register
+        }
+        None => Register::new(dot, when, binding),
+    };
+    seen.advance(dot);
+    let held = match register.winner().value.body() == on_disk {
+        true => Held::Winner,
+        false => Held::Behind {
+            value: on_disk,
+            seen,
+        },
+    };
+    NameRow {
+        stamp: dot,
+        binding: register,
+        held,
+    }
+}
+
+/// How deep to look for what may have changed.
+fn depth(dirt: &Dirt, known: bool) -> Depth {
+    if dirt.whole {
+        Depth::Whole
+    } else if known && !dirt.ranges.is_empty() {
+        Depth::Ranges(dirt.ranges.clone())
+    } else {
+        Depth::Changed
+    }
+}

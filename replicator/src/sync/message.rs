@@ -1,0 +1,228 @@
+//! What nodes say to each other, and its form on the wire.
+//!
+//! Messages are postcard, one a frame; the transport below knows only bytes.
+//! Variants are only ever appended, and a golden test holds the bytes of the
+//! present ones, so that a rolling upgrade stays possible. Everything that
+//! comes from a peer is checked here before anyone believes it.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::record::{BodyRecord, NameRecord};
+use super::version::VersionVector;
+use crate::hash::Digest;
+use crate::id::{Actor, BodyId};
+use crate::limits::{FETCH_ITEMS_MAX, FRAME_BYTES_MAX};
+use crate::range::RangeSet;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// The first message on a connection.
+    Greeting {
+        actor: Actor,
+        have: VersionVector,
+    },
+    Records(Records),
+    /// What this node holds now and whom it talks to: spares others passing
+    /// on what it has or hears anyway.
+    Have {
+        have: VersionVector,
+        links: Vec<Actor>,
+    },
+    /// Are you done? Asked by `replicator wait`.
+    Probe {
+        token: u64,
+    },
+    ProbeReply {
+        token: u64,
+        have: VersionVector,
+        unfinished: u64,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Records {
+    /// Before the names that are bound to them.
+    pub bodies: Vec<BodyRecord>,
+    pub names: Vec<NameRecord>,
+    /// Bytes of some of the bodies, where they are few.
+    pub patches: Vec<Patch>,
+    /// Closes a series: with these records and all before them on this
+    /// connection, the receiver holds every log up to here.
+    pub have: Option<VersionVector>,
+}
+
+/// The bytes that lead from one version of a file to another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Patch {
+    pub body: BodyId,
+    /// `None`: from nothing, the writes are the whole file.
+    pub from: Option<Digest>,
+    pub to: Digest,
+    pub writes: Vec<(u64, Bytes)>,
+}
+
+impl Patch {
+    pub fn bytes(&self) -> usize {
+        self.writes.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+}
+
+/// A request on a stream of its own: file contents or hash lists.
+///
+/// Each item is answered in turn by one byte, [`HELD`] or [`NOT_HELD`], and
+/// after the former by the bytes asked for, whose number follows from the
+/// item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FetchRequest {
+    pub items: Vec<FetchItem>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FetchItem {
+    pub body: BodyId,
+    pub digest: Digest,
+    pub size: u64,
+    pub part: Part,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Part {
+    Whole,
+    /// The hash list, 32 bytes a leaf.
+    Leaves,
+    Ranges(RangeSet),
+}
+
+/// The bytes follow.
+pub const HELD: u8 = 1;
+/// This node does not hold that version, or no longer; nothing follows.
+pub const NOT_HELD: u8 = 0;
+
+/// What a peer sent is not what an honest node of this version sends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    #[error("the peer sent a message that cannot be read: {0}")]
+    Unreadable(#[from] postcard::Error),
+    #[error("the peer sent a {0} that no honest node makes")]
+    Impossible(&'static str),
+}
+
+impl Message {
+    pub fn encode(&self) -> Bytes {
+        encode(self)
+    }
+
+    pub fn decode(frame: &[u8]) -> Result<Self, Malformed> {
+        let message: Message = postcard::from_bytes(frame)?;
+        message.check()?;
+        Ok(message)
+    }
+
+    fn check(&self) -> Result<(), Malformed> {
+        let vector = |have: &VersionVector| match have.is_well_formed() {
+            true => Ok(()),
+            false => Err(Malformed::Impossible("version vector")),
+        };
+        match self {
+            Message::Greeting { have, .. }
+            | Message::Have { have, .. }
+            | Message::ProbeReply { have, .. } => vector(have),
+            Message::Records(records) => {
+                if !records.bodies.iter().all(BodyRecord::is_well_formed) {
+                    return Err(Malformed::Impossible("body"));
+                }
+                if !records.names.iter().all(NameRecord::is_well_formed) {
+                    return Err(Malformed::Impossible("name"));
+                }
+                let ends = |(at, bytes): &(u64, Bytes)| at.checked_add(bytes.len() as u64);
+                let mut writes = records.patches.iter().flat_map(|patch| &patch.writes);
+                if !writes.all(|write| ends(write).is_some_and(|end| i64::try_from(end).is_ok())) {
+                    return Err(Malformed::Impossible("patch"));
+                }
+                records.have.as_ref().map_or(Ok(()), vector)
+            }
+            Message::Probe { .. } => Ok(()),
+        }
+    }
+}
+
+impl FetchRequest {
+    pub fn encode(&self) -> Bytes {
+        encode(self)
+    }
+
+    pub fn decode(frame: &[u8]) -> Result<Self, Malformed> {
+        let request: FetchRequest = postcard::from_bytes(frame)?;
+        if request.items.len() > FETCH_ITEMS_MAX {
+            return Err(Malformed::Impossible("fetch request"));
+        }
+        Ok(request)
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    let bytes = postcard::to_stdvec(value)
+        .expect("these types serialize: no maps of unknown length, no failing impl");
+    debug_assert!(bytes.len() <= FRAME_BYTES_MAX);
+    Bytes::from(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Actor;
+    use crate::sync::version::Dot;
+
+    #[test]
+    fn the_bytes_on_the_wire_do_not_change_by_accident() {
+        let mut have = VersionVector::new();
+        have.advance(Dot {
+            actor: Actor(7),
+            counter: 300,
+        });
+        let greeting = Message::Greeting {
+            actor: Actor(7),
+            have: have.clone(),
+        };
+        assert_eq!(greeting.encode()[..], [0, 7, 1, 7, 172, 2]);
+        assert_eq!(Message::Probe { token: 5 }.encode()[..], [3, 5]);
+        let message = Message::Have {
+            have,
+            links: vec![Actor(1)],
+        };
+        assert_eq!(message.encode()[..], [2, 1, 7, 172, 2, 1, 1]);
+        let request = FetchRequest {
+            items: vec![FetchItem {
+                body: BodyId {
+                    origin: Actor(1),
+                    counter: 2,
+                },
+                digest: Digest::from_bytes([9; 32]),
+                size: 4,
+                part: Part::Whole,
+            }],
+        };
+        assert_eq!(request.encode()[..4], [1, 1, 2, 9]);
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_never_a_panic() {
+        for length in 0..64 {
+            for byte in 0..=255u8 {
+                let _ = Message::decode(&vec![byte; length]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_vector_out_of_order_is_refused() {
+        let mut bytes = vec![0, 7, 2];
+        bytes.extend([9, 1, 3, 1]);
+        assert!(matches!(
+            Message::decode(&bytes),
+            Err(Malformed::Impossible(_))
+        ));
+    }
+}

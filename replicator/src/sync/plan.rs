@@ -1,0 +1,646 @@
+//! From what the tree is to show and what the disk shows to the next steps
+//! between them.
+//!
+//! Each pending name or body is looked at by itself and gives at most one
+//! action, in a state from which any order of the others still leads to the
+//! end: what cannot be done yet is blocked and met again. Steps that move
+//! whole directories run alone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::applied::{Running, Step};
+use super::core::Core;
+use super::effect::{Action, Effect, Job, Keep, Now, Over, Source, Update, What};
+use super::local::digest_of;
+use super::record::{BodyRow, Content, Disk, Held, NameRow};
+use super::settle::Spot;
+use super::store::Store;
+use super::tree::held;
+use super::version::{Dot, VersionVector};
+use crate::entry::Kind;
+use crate::id::{BodyId, NodeId};
+use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX};
+use crate::path::RelPath;
+
+/// Pending entries looked at in one turn: blocked ones must not make every
+/// turn as long as their list.
+const LOOKED_AT_MAX: usize = 8192;
+
+/// When to try something again that failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    pub attempts: u32,
+    pub not_before: Duration,
+}
+
+/// What can be done about one pending name or body.
+enum Next {
+    /// Nothing: it was settled without touching the disk, or is not pending.
+    Settled,
+    /// Something else has to happen first.
+    Blocked,
+    Act(Box<Step>),
+    /// Like `Act`, but moves a directory: nothing else may run beside it.
+    ActAlone(Box<Step>),
+}
+
+impl<S: Store> Core<S> {
+    /// Starts jobs as long as there is something to do and room.
+    pub(super) fn plan(&mut self, now: Now) {
+        self.draining = false;
+        if self.pending_names.is_empty() && self.pending_bodies.is_empty() {
+            return;
+        }
+        while self.jobs.len() < JOBS_MAX && !self.draining {
+            let (structure, contents) = self.gather(now);
+            if structure.is_empty() && contents.is_empty() {
+                return;
+            }
+            self.start_job(structure);
+            self.start_job(contents);
+        }
+    }
+
+    /// The next steps, those that need no bytes apart from the others.
+    fn gather(&mut self, now: Now) -> (Vec<Step>, Vec<Step>) {
+        let names = self
+            .pending_names
+            .iter()
+            .take(LOOKED_AT_MAX)
+            .cloned()
+            .map(Spot::Path);
+        let bodies = self
+            .pending_bodies
+            .iter()
+            .take(LOOKED_AT_MAX)
+            .copied()
+            .map(Spot::Body);
+        let spots: Vec<Spot> = names.chain(bodies).collect();
+        let (mut structure, mut contents) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for spot in spots {
+            if structure.len() >= JOB_ACTIONS_MAX || contents.len() >= JOB_ACTIONS_MAX {
+                break;
+            }
+            if self
+                .retries
+                .get(&spot)
+                .is_some_and(|retry| retry.not_before > now.monotonic)
+            {
+                continue;
+            }
+            let next = match &spot {
+                Spot::Path(path) => self.plan_name(path),
+                Spot::Body(id) => self.plan_body(*id),
+            };
+            match next {
+                Next::Settled | Next::Blocked => {}
+                Next::Act(step) => {
+                    let size = step.bytes();
+                    if size > 0 && bytes > 0 && bytes + size > JOB_BYTES_MAX {
+                        break;
+                    }
+                    bytes += size;
+                    self.locks.lock(&step.action.path, &step.bodies);
+                    step.other_path()
+                        .iter()
+                        .for_each(|path| self.locks.lock(path, &[]));
+                    if step.needs_bytes() {
+                        &mut contents
+                    } else {
+                        &mut structure
+                    }
+                    .push(*step);
+                }
+                Next::ActAlone(step) => {
+                    if self.locks.is_idle() && self.jobs.is_empty() {
+                        self.locks.lock_all();
+                        return (vec![*step], contents);
+                    }
+                    // Let everything else run out first.
+                    self.draining = true;
+                    break;
+                }
+            }
+        }
+        (structure, contents)
+    }
+
+    fn start_job(&mut self, steps: Vec<Step>) {
+        if steps.is_empty() {
+            return;
+        }
+        let id = self.next_job;
+        self.next_job += 1;
+        let mut actions: Vec<Action> = steps.iter().map(|step| step.action.clone()).collect();
+        actions.extend(self.restore_parents(&steps));
+        self.jobs.insert(id, Running { steps });
+        self.effects.push_back(Effect::Apply(Job { id, actions }));
+    }
+
+    /// What changes in a directory changes its mtime; afterwards it is set
+    /// back to what the directory's own record says.
+    fn restore_parents(&self, steps: &[Step]) -> Vec<Action> {
+        let mut parents = BTreeSet::new();
+        for step in steps.iter().filter(|step| step.changes_names()) {
+            parents.extend(step.action.path.parent());
+            parents.extend(step.other_path().and_then(|path| path.parent()));
+        }
+        let restore = |path: RelPath| {
+            let (body, row, disk) = self.lying_at(&path)?;
+            let metadata = row.metadata.winner().value.clone();
+            let what = What::SetMetadata {
+                expect: disk.fingerprint,
+                metadata,
+            };
+            (row.kind() == Kind::Directory).then_some(Action {
+                path,
+                body,
+                kind: Kind::Directory,
+                what,
+            })
+        };
+        parents.into_iter().rev().filter_map(restore).collect()
+    }
+
+    fn plan_name(&mut self, path: &RelPath) -> Next {
+        let Some(name) = self.store.name(path) else {
+            return Next::Settled;
+        };
+        if !name.is_pending() {
+            self.pending_names.remove(path);
+            return Next::Settled;
+        }
+        let lying = self.lying_at(path);
+        let mut bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
+        let Some((id, kind)) = name.wanted() else {
+            return match lying {
+                Some(lying) if self.locks.is_free(path, &bodies) => {
+                    self.plan_removal(path, &name, lying)
+                }
+                _ => Next::Blocked,
+            };
+        };
+        bodies.push(id);
+        let Some(body) = self.store.body(id) else {
+            return Next::Blocked;
+        };
+        if !self.locks.is_free(path, &bodies) || !self.parent_lies(path) {
+            return Next::Blocked;
+        }
+        match kind {
+            Kind::Directory => self.plan_directory(path, &name, id, body, lying),
+            _ => self.plan_entry(path, &name, id, body, lying),
+        }
+    }
+
+    fn parent_lies(&self, path: &RelPath) -> bool {
+        let Some(parent) = path.parent().filter(|parent| !parent.is_root()) else {
+            return true;
+        };
+        let on_disk = self.store.name(&parent).and_then(|row| row.on_disk());
+        on_disk.is_some_and(|(_, kind)| kind == Kind::Directory)
+    }
+
+    fn plan_removal(
+        &mut self,
+        path: &RelPath,
+        name: &NameRow,
+        (id, body, disk): (BodyId, BodyRow, Disk),
+    ) -> Next {
+        if path.is_root() {
+            return Next::Blocked;
+        }
+        let kind = body.kind();
+        if kind == Kind::Directory {
+            let wanted_elsewhere = body.bound.iter().any(|bound| !disk.names.contains(bound));
+            if wanted_elsewhere || self.any_below(path, |below| below.on_disk().is_some()) {
+                return Next::Blocked;
+            }
+        } else if self.is_awaited(&body, &disk) {
+            // The name it is to have fetches it from here.
+            return Next::Blocked;
+        }
+        let keep = keep(name, id, &body, &disk, None);
+        let what = What::Remove {
+            expect: disk.fingerprint,
+            keep,
+        };
+        self.act(path, name, id, kind, what, vec![id])
+    }
+
+    /// Is the body to have a name that it does not have on this disk yet, and
+    /// that can be made?
+    fn is_awaited(&self, body: &BodyRow, disk: &Disk) -> bool {
+        let mut missing = body
+            .bound
+            .iter()
+            .filter(|bound| !disk.names.contains(bound));
+        missing.any(|bound| self.parent_lies(bound) || self.pending_names.contains(bound))
+    }
+
+    fn plan_directory(
+        &mut self,
+        path: &RelPath,
+        name: &NameRow,
+        id: BodyId,
+        body: BodyRow,
+        lying: Option<(BodyId, BodyRow, Disk)>,
+    ) -> Next {
+        // Where the directory lies now, if its place there is to be given up.
+        let from = body.disk.as_ref().and_then(|disk| {
+            let leaving = |at: &&RelPath| {
+                let wanted = self.store.name(at).and_then(|row| row.wanted());
+                wanted.map(|(body, _)| body) != Some(id) && !path.is_within(at)
+            };
+            Some((disk.names.iter().find(leaving)?.clone(), disk.fingerprint))
+        });
+        match (lying, from) {
+            (None, Some((from, expect))) => {
+                let what = What::Rename { from, expect };
+                self.act_alone(path, name, id, Kind::Directory, what, vec![id])
+            }
+            (None, None) => {
+                let metadata = body.metadata.winner().value.clone();
+                let what = What::MakeDirectory { metadata };
+                self.act(path, name, id, Kind::Directory, what, vec![id])
+            }
+            (Some((there, other, disk)), from) if other.kind() == Kind::Directory => {
+                if let Some((from, expect)) = from {
+                    let wanted = self.store.name(&from).and_then(|row| row.wanted());
+                    if wanted.is_some_and(|(wanted, _)| wanted == there) {
+                        let expect_there = disk.fingerprint;
+                        let what = What::Exchange {
+                            with: from,
+                            expect,
+                            expect_there,
+                        };
+                        return self.act_alone(
+                            path,
+                            name,
+                            id,
+                            Kind::Directory,
+                            what,
+                            vec![id, there],
+                        );
+                    }
+                }
+                if other.bound.iter().any(|bound| !disk.names.contains(bound)) {
+                    return Next::Blocked;
+                }
+                self.take_over(path, id, body, &other, disk)
+            }
+            (Some((there, other, disk)), _) => {
+                if self.is_awaited(&other, &disk) {
+                    return Next::Blocked;
+                }
+                let keep = keep(name, there, &other, &disk, None);
+                let what = What::Remove {
+                    expect: disk.fingerprint,
+                    keep,
+                };
+                self.act(path, name, there, other.kind(), what, vec![id, there])
+            }
+        }
+    }
+
+    /// Plans for anything but a directory.
+    fn plan_entry(
+        &mut self,
+        path: &RelPath,
+        name: &NameRow,
+        id: BodyId,
+        body: BodyRow,
+        lying: Option<(BodyId, BodyRow, Disk)>,
+    ) -> Next {
+        let kind = body.kind();
+        let mut bodies = vec![id];
+        let mut over = None;
+        let mut awaited = false;
+        if let Some((there, other, disk)) = &lying {
+            bodies.push(*there);
+            awaited = self.is_awaited(other, disk);
+            if other.kind() == Kind::Directory {
+                if awaited || self.any_below(path, |below| below.on_disk().is_some()) {
+                    return Next::Blocked;
+                }
+                let what = What::Remove {
+                    expect: disk.fingerprint,
+                    keep: Keep::Discard,
+                };
+                return self.act(path, name, *there, Kind::Directory, what, bodies);
+            }
+            let keep = keep(name, *there, other, disk, Some(&body));
+            over = Some(Over {
+                expect: disk.fingerprint,
+                keep,
+            });
+        }
+        if let Some(disk) = &body.disk {
+            return self.plan_known(path, name, (id, kind), disk, lying, over, awaited, bodies);
+        }
+        if let Some((_, other, disk)) = &lying {
+            let same = other.content_on_disk() == Some(&body.content.winner().value);
+            let leaving = |at: &RelPath| {
+                let wanted = self.store.name(at).and_then(|row| row.wanted());
+                wanted.map(|(wanted, _)| wanted) == Some(id)
+            };
+            if same && other.bound.is_empty() && disk.names.iter().all(leaving) {
+                let disk = disk.clone();
+                let other = other.clone();
+                return self.take_over(path, id, body, &other, disk);
+            }
+        }
+        if awaited {
+            return Next::Blocked;
+        }
+        let metadata = body.metadata.winner().value.clone();
+        let what = match body.content.winner().value.clone() {
+            Content::Directory => return Next::Blocked,
+            Content::Symlink(target) => What::MakeSymlink {
+                target,
+                metadata,
+                over,
+            },
+            Content::Fifo => What::MakeFifo { metadata, over },
+            Content::File { size, digest } => {
+                let Some(source) = self.source(Spot::Path(path.clone()), id, &body, None) else {
+                    return Next::Blocked;
+                };
+                What::Write {
+                    size,
+                    digest,
+                    metadata,
+                    over,
+                    source,
+                }
+            }
+        };
+        self.act(path, name, id, kind, what, bodies)
+    }
+
+    /// The body lies on this disk already, under other names.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one decision, taken once"
+    )]
+    fn plan_known(
+        &mut self,
+        path: &RelPath,
+        name: &NameRow,
+        (id, kind): (BodyId, Kind),
+        disk: &Disk,
+        lying: Option<(BodyId, BodyRow, Disk)>,
+        over: Option<Over>,
+        awaited: bool,
+        bodies: Vec<BodyId>,
+    ) -> Next {
+        let wanted = |at: &RelPath| {
+            self.store
+                .name(at)
+                .and_then(|row| row.wanted())
+                .map(|(body, _)| body)
+        };
+        let leaving = disk.names.iter().find(|at| wanted(at) != Some(id)).cloned();
+        let expect = disk.fingerprint;
+        let what = match (leaving, lying) {
+            (Some(from), None) if wanted(&from).is_none() => What::Rename { from, expect },
+            (Some(from), Some((there, _, lying))) if awaited || wanted(&from) == Some(there) => {
+                What::Exchange {
+                    with: from,
+                    expect,
+                    expect_there: lying.fingerprint,
+                }
+            }
+            (Some(from), _) => What::Link { from, expect, over },
+            (None, _) if awaited => return Next::Blocked,
+            (None, _) => match disk.names.first() {
+                Some(from) => What::Link {
+                    from: from.clone(),
+                    expect,
+                    over,
+                },
+                None => return Next::Blocked,
+            },
+        };
+        self.act(path, name, id, kind, what, bodies)
+    }
+
+    /// What lies at this path is what the tree is to show, known under
+    /// another body so far: nothing is done to the disk.
+    fn take_over(
+        &mut self,
+        path: &RelPath,
+        id: BodyId,
+        mut body: BodyRow,
+        other: &BodyRow,
+        disk: Disk,
+    ) -> Next {
+        let kind = body.kind();
+        let there = self.store.body_of_inode(disk.fingerprint.inode);
+        let names = disk.names.clone();
+        if body.disk.is_none() {
+            let metadata = other.metadata_on_disk().cloned();
+            let metadata = metadata.map_or(Held::Winner, |metadata| {
+                held(&body.metadata, metadata, VersionVector::new())
+            });
+            body.disk = Some(Disk {
+                fingerprint: disk.fingerprint,
+                names: Vec::new(),
+                content: Held::Winner,
+                metadata,
+            });
+            let leaves = there.and_then(|there| self.store.leaves(there));
+            self.put_body(id, body);
+            self.store.put_leaves(id, leaves);
+        }
+        let names = if kind == Kind::Directory {
+            vec![path.clone()]
+        } else {
+            names
+        };
+        for name in names {
+            self.set_on_disk(&name, Some((id, kind)), &VersionVector::new());
+        }
+        Next::Settled
+    }
+
+    fn plan_body(&mut self, id: BodyId) -> Next {
+        let Some(body) = self.store.body(id).filter(BodyRow::is_pending) else {
+            self.pending_bodies.remove(&id);
+            return Next::Settled;
+        };
+        let Some(disk) = &body.disk else {
+            return Next::Settled;
+        };
+        let place = |at: &&RelPath| {
+            let row = self.store.name(at);
+            row.is_some_and(|row| row.wanted() == row.on_disk())
+        };
+        let Some(path) = disk.names.iter().find(place).cloned() else {
+            return Next::Blocked;
+        };
+        let Some(name) = self.store.name(&path) else {
+            return Next::Blocked;
+        };
+        if !self.locks.is_free(&path, &[id]) {
+            return Next::Blocked;
+        }
+        let metadata = body.metadata.winner().value.clone();
+        let expect = disk.fingerprint;
+        let what = if body.content_is_pending() {
+            let (Some(from), Content::File { size, digest }) = (
+                digest_of(body.content_on_disk()),
+                body.content.winner().value.clone(),
+            ) else {
+                return Next::Blocked;
+            };
+            let Some(source) = self.source(Spot::Body(id), id, &body, Some(from)) else {
+                return Next::Blocked;
+            };
+            let loser = body
+                .content
+                .losers()
+                .find(|loser| Some(&loser.value) == body.content_on_disk());
+            What::Update(Update {
+                expect,
+                from,
+                held: self.store.leaves(id),
+                to: digest,
+                size,
+                metadata,
+                source,
+                linked: disk.names.len() > 1,
+                keep: loser.map_or(Keep::Trash, |loser| Keep::Conflict(loser.dot.actor)),
+            })
+        } else {
+            What::SetMetadata { expect, metadata }
+        };
+        self.act(&path, &name, id, body.kind(), what, vec![id])
+    }
+
+    /// Where to get the content of a body's winner from.
+    fn source(
+        &self,
+        spot: Spot,
+        id: BodyId,
+        body: &BodyRow,
+        from: Option<crate::hash::Digest>,
+    ) -> Option<Source> {
+        let winner = body.content.winner();
+        if winner.value.size() == 0 {
+            return Some(Source::Inline(Vec::new()));
+        }
+        let patch = digest_of(Some(&winner.value)).and_then(|to| self.patches.get(id, to));
+        if let Some(patch) = patch.filter(|patch| patch.from.is_none() || patch.from == from) {
+            return Some(Source::Inline(patch.writes.clone()));
+        }
+        let attempts = self.retries.get(&spot).map_or(0, |retry| retry.attempts) as usize;
+        self.fetch_from(winner.dot, attempts).map(Source::Peer)
+    }
+
+    /// The author first, then those that say they hold the change, then any.
+    fn fetch_from(&self, dot: Dot, attempts: usize) -> Option<NodeId> {
+        let mut candidates: Vec<(u8, NodeId)> = self
+            .peers
+            .iter()
+            .map(|(id, peer)| {
+                let distance = match peer.actor {
+                    Some(actor) if actor == dot.actor => 0,
+                    _ if peer.holds(dot) => 1,
+                    _ => 2,
+                };
+                (distance, *id)
+            })
+            .collect();
+        candidates.sort();
+        (!candidates.is_empty()).then(|| candidates[attempts % candidates.len()].1)
+    }
+
+    fn act(
+        &mut self,
+        path: &RelPath,
+        name: &NameRow,
+        id: BodyId,
+        kind: Kind,
+        what: What,
+        bodies: Vec<BodyId>,
+    ) -> Next {
+        let body = self.store.body(id);
+        let step = Step {
+            action: Action {
+                path: path.clone(),
+                body: id,
+                kind,
+                what,
+            },
+            bodies,
+            name_seen: name.binding.context().clone(),
+            content: body.as_ref().map(|row| {
+                (
+                    row.content.winner().value.clone(),
+                    row.content.context().clone(),
+                )
+            }),
+            metadata: body.as_ref().map(|row| {
+                (
+                    row.metadata.winner().value.clone(),
+                    row.metadata.context().clone(),
+                )
+            }),
+        };
+        if let Some(other) = step.other_path()
+            && !self.locks.is_free(other, &[])
+        {
+            return Next::Blocked;
+        }
+        Next::Act(Box::new(step))
+    }
+
+    fn act_alone(
+        &mut self,
+        path: &RelPath,
+        name: &NameRow,
+        id: BodyId,
+        kind: Kind,
+        what: What,
+        bodies: Vec<BodyId>,
+    ) -> Next {
+        match self.act(path, name, id, kind, what, bodies) {
+            Next::Act(step) => Next::ActAlone(step),
+            other => other,
+        }
+    }
+}
+
+/// What becomes of a body that loses its place at a name.
+fn keep(
+    name: &NameRow,
+    id: BodyId,
+    body: &BodyRow,
+    disk: &Disk,
+    instead: Option<&BodyRow>,
+) -> Keep {
+    let same = |instead: &BodyRow| body.content_on_disk() == Some(&instead.content.winner().value);
+    if body.kind() == Kind::Directory || disk.names.len() > 1 || instead.is_some_and(same) {
+        return Keep::Discard;
+    }
+    let mut losers = name.binding.losers();
+    if let Some(loser) = losers.find(|loser| loser.value.body().is_some_and(|(lost, _)| lost == id))
+    {
+        return Keep::Conflict(loser.dot.actor);
+    }
+    let replaced = name
+        .binding
+        .winner()
+        .value
+        .replaced()
+        .filter(|replaced| replaced.body == id);
+    match replaced {
+        Some(replaced) if !replaced.seen.covers(body.content_seen()) => {
+            Keep::Conflict(body.content.winner().dot.actor)
+        }
+        _ => Keep::Trash,
+    }
+}

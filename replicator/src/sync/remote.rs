@@ -1,0 +1,307 @@
+//! What changed elsewhere: records are merged, and the tree they describe is
+//! kept whole.
+//!
+//! A merge only ever adds knowledge. What follows from it for the disk is
+//! planned afterwards; what it means for names that hang in the air is
+//! decided when a peer says that its records are complete.
+
+use super::core::Core;
+use super::effect::Now;
+use super::message::Records;
+use super::record::{Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow};
+use super::register::Register;
+use super::store::Store;
+use super::tree::held;
+use super::version::VersionVector;
+use crate::entry::Kind;
+use crate::id::{BodyId, NodeId};
+use crate::path::RelPath;
+
+impl<S: Store> Core<S> {
+    pub(super) fn merge(&mut self, records: Records) {
+        for patch in records.patches {
+            self.patches.insert(patch);
+        }
+        records
+            .bodies
+            .into_iter()
+            .for_each(|record| self.merge_body(record));
+        records
+            .names
+            .into_iter()
+            .for_each(|record| self.merge_name(record));
+    }
+
+    /// The peer has sent all it has; its logs are held here up to this.
+    pub(super) fn logs_complete(&mut self, now: Now, from: NodeId, claim: VersionVector) {
+        let mut have = self.store.have();
+        if !have.covers(&claim) {
+            have.join(&claim);
+            self.store.put_have(have);
+            self.have_changed.get_or_insert(now.monotonic);
+        }
+        self.heard_claim(from, &claim);
+    }
+
+    fn merge_body(&mut self, record: BodyRecord) {
+        let id = record.id;
+        let Some(mut row) = self.store.body(id) else {
+            let bound = self.orphans.remove(&id).unwrap_or_default();
+            let mut row = BodyRow {
+                stamp: record.stamp,
+                content: record.content,
+                metadata: record.metadata,
+                bound: Vec::new(),
+                grave: None,
+                disk: None,
+            };
+            for path in bound {
+                let wants = self.store.name(&path).and_then(|name| name.wanted());
+                if wants.is_some_and(|(body, _)| body == id) {
+                    super::tree::insert_path(&mut row.bound, &path);
+                    self.pending_names.insert(path);
+                }
+            }
+            self.put_body(id, row);
+            return;
+        };
+        let before = row.clone();
+        // What lies on the disk stays what it is when the winner changes.
+        let content_seen = row.content_seen().clone();
+        let metadata_seen = row.metadata_seen().clone();
+        let on_disk = row
+            .content_on_disk()
+            .cloned()
+            .zip(row.metadata_on_disk().cloned());
+        row.content.merge(&record.content);
+        row.metadata.merge(&record.metadata);
+        if row.content == before.content && row.metadata == before.metadata {
+            return;
+        }
+        if let (Some(disk), Some((content, metadata))) = (&mut row.disk, on_disk) {
+            disk.content = held(&row.content, content, content_seen);
+            disk.metadata = held(&row.metadata, metadata, metadata_seen);
+        }
+        let theirs = row.content == record.content && row.metadata == record.metadata;
+        row.stamp = if theirs {
+            record.stamp
+        } else {
+            self.next_dot()
+        };
+        let lost = row.bound.is_empty() && row.grave.is_some();
+        self.put_body(id, row);
+        if lost {
+            self.unchecked.insert(Key::Body(id));
+        }
+        self.retries.remove(&super::settle::Spot::Body(id));
+    }
+
+    fn merge_name(&mut self, record: NameRecord) {
+        let path = record.path.clone();
+        let former = self.store.name(&path);
+        let row = match &former {
+            None => {
+                let held = match record.binding.winner().value.body() {
+                    None => Held::Winner,
+                    Some(_) => Held::Behind {
+                        value: None,
+                        seen: VersionVector::new(),
+                    },
+                };
+                NameRow {
+                    stamp: record.stamp,
+                    binding: record.binding,
+                    held,
+                }
+            }
+            Some(former) => {
+                let mut binding = former.binding.clone();
+                binding.merge(&record.binding);
+                if binding == former.binding {
+                    return;
+                }
+                let stamp = if binding == record.binding {
+                    record.stamp
+                } else {
+                    self.next_dot()
+                };
+                let (on_disk, seen) = (former.on_disk(), former.seen().clone());
+                let held = match binding.winner().value.body() == on_disk {
+                    true => Held::Winner,
+                    false => Held::Behind {
+                        value: on_disk,
+                        seen,
+                    },
+                };
+                NameRow {
+                    stamp,
+                    binding,
+                    held,
+                }
+            }
+        };
+        self.put_name(&path, former.as_ref(), row);
+        self.retries
+            .remove(&super::settle::Spot::Path(path.clone()));
+        self.unchecked.insert(Key::Name(path));
+    }
+
+    /// Mends what concurrent changes left hanging: a child without its
+    /// directory, an edit of something deleted.
+    pub(super) fn check_tree(&mut self, now: Now) {
+        // In the middle of a series a parent may seem to be missing.
+        if self.unchecked.is_empty() || !self.mid_series.is_empty() {
+            return;
+        }
+        let mut keys: Vec<Key> = std::mem::take(&mut self.unchecked).into_iter().collect();
+        keys.sort_by(|a, b| match (a, b) {
+            (Key::Name(a), Key::Name(b)) => b.cmp(a),
+            (Key::Name(_), Key::Body(_)) => std::cmp::Ordering::Greater,
+            (Key::Body(_), Key::Name(_)) => std::cmp::Ordering::Less,
+            (Key::Body(a), Key::Body(b)) => a.cmp(b),
+        });
+        for key in keys {
+            match key {
+                Key::Body(id) => self.revive(now, id),
+                Key::Name(path) => self.check_name(now, &path),
+            }
+        }
+    }
+
+    fn check_name(&mut self, now: Now, path: &RelPath) {
+        let Some(row) = self.store.name(path) else {
+            return;
+        };
+        match &row.binding.winner().value {
+            Binding::Bound { .. } => self.keep_parents(now, path),
+            Binding::Gone {
+                kind: Kind::Directory,
+                ..
+            } => {
+                if self.any_below(path, |below| below.wanted().is_some()) {
+                    self.keep_directory(now, path);
+                    self.keep_parents(now, path);
+                }
+            }
+            Binding::Gone {
+                was, moved: false, ..
+            } => self.revive(now, was.body),
+            Binding::Gone { .. } => {}
+        }
+    }
+
+    /// A change beats a concurrent deletion: a body whose content was changed
+    /// in a way its deletion had not seen comes back.
+    fn revive(&mut self, now: Now, id: BodyId) {
+        let Some(body) = self.store.body(id) else {
+            return;
+        };
+        let Some(grave) = body.grave.clone().filter(|_| body.bound.is_empty()) else {
+            return;
+        };
+        let Some(name) = self.store.name(&grave) else {
+            return;
+        };
+        let Binding::Gone {
+            was, moved: false, ..
+        } = &name.binding.winner().value
+        else {
+            return;
+        };
+        if was.body != id || body.kind() == Kind::Directory {
+            return;
+        }
+        if !was.seen.contains(body.content.winner().dot) {
+            self.rebind(now, &grave, id, body.kind());
+        }
+    }
+
+    /// A child needs its directory: every directory above comes back if it
+    /// has gone, and takes the place of a file if one took its place.
+    fn keep_parents(&mut self, now: Now, path: &RelPath) {
+        let mut above = path.parent();
+        while let Some(parent) = above.filter(|parent| !parent.is_root()) {
+            let wanted = self.store.name(&parent).and_then(|row| row.wanted());
+            match wanted {
+                Some((_, Kind::Directory)) => return,
+                // Not heard of yet: its record is on its way.
+                None if self.store.name(&parent).is_none() => return,
+                _ => self.keep_directory(now, &parent),
+            }
+            above = parent.parent();
+        }
+    }
+
+    fn keep_directory(&mut self, now: Now, path: &RelPath) {
+        let Some(name) = self.store.name(path) else {
+            return;
+        };
+        let former = name
+            .binding
+            .winner()
+            .value
+            .replaced()
+            .map(|replaced| replaced.body);
+        let former = former.and_then(|id| Some((id, self.store.body(id)?)));
+        let Some((id, body)) = former.filter(|(_, body)| body.kind() == Kind::Directory) else {
+            return;
+        };
+        if body.bound.is_empty() {
+            self.rebind(now, path, id, Kind::Directory);
+            return;
+        }
+        // It was moved elsewhere: what stays behind is another directory.
+        let fresh = self.next_body();
+        let dot = self.next_dot();
+        let when = body.content.winner().when;
+        let row = BodyRow {
+            stamp: dot,
+            content: Register::new(dot, when, Content::Directory),
+            metadata: Register::new(dot, when, body.metadata.winner().value.clone()),
+            bound: Vec::new(),
+            grave: None,
+            disk: None,
+        };
+        self.put_body(fresh, row);
+        self.rebind(now, path, fresh, Kind::Directory);
+    }
+
+    /// Binds a name in full knowledge of its register, whatever the disk
+    /// shows.
+    fn rebind(&mut self, now: Now, path: &RelPath, id: BodyId, kind: Kind) {
+        let Some(former) = self.store.name(path) else {
+            return;
+        };
+        let dot = self.next_dot();
+        let mut binding = former.binding.clone();
+        let seen = binding.context().clone();
+        binding.write(
+            &seen,
+            dot,
+            now.wall,
+            Binding::Bound {
+                body: id,
+                kind,
+                over: None,
+            },
+        );
+        let on_disk = former.on_disk();
+        let held = match on_disk == Some((id, kind)) {
+            true => Held::Winner,
+            false => Held::Behind {
+                value: on_disk,
+                seen: former.seen().clone(),
+            },
+        };
+        self.put_name(
+            path,
+            Some(&former),
+            NameRow {
+                stamp: dot,
+                binding,
+                held,
+            },
+        );
+        self.progress.note(now.wall, "kept, since it changed", path);
+    }
+}

@@ -1,0 +1,238 @@
+//! Changes that wait to fall quiet, and looks that are under way.
+//!
+//! A change is looked at once its entry has been quiet for `delay`, and at
+//! the latest `max_delay` after it was first touched. While something is
+//! being looked at or changed it is locked: the two must never overlap, or a
+//! look would report the daemon's own work as somebody's edit.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use crate::id::BodyId;
+use crate::path::RelPath;
+use crate::range::RangeSet;
+
+/// What of an entry may have changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dirt {
+    /// Name, kind or metadata.
+    pub entry: bool,
+    /// These bytes.
+    pub ranges: RangeSet,
+    /// Any byte.
+    pub whole: bool,
+    /// Bytes may change through a mapping.
+    pub mapped: bool,
+    /// A directory found here is listed too: it may have been filled before
+    /// anyone looked.
+    pub list: bool,
+}
+
+/// What is dirty: a place in the tree, or an inode wherever it lies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Spot {
+    Path(RelPath),
+    Body(BodyId),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    first: Duration,
+    due: Duration,
+    dirt: Dirt,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(super) struct Settle {
+    delay: Duration,
+    max_delay: Duration,
+    waiting: HashMap<Spot, Waiting>,
+    /// By time due. An entry whose time has moved is stale and passed over.
+    queue: BTreeMap<(Duration, u64), Spot>,
+    ticket: u64,
+}
+
+impl Settle {
+    pub fn new(delay: Duration, max_delay: Duration) -> Self {
+        Self {
+            delay,
+            max_delay: max_delay.max(delay),
+            waiting: HashMap::new(),
+            queue: BTreeMap::new(),
+            ticket: 0,
+        }
+    }
+
+    /// Something happened there just now.
+    pub fn touch(&mut self, now: Duration, spot: Spot, dirt: Dirt) {
+        self.insert(now, spot, dirt, self.delay);
+    }
+
+    /// Look soon: nothing is being written there as far as anyone knows.
+    pub fn look(&mut self, now: Duration, spot: Spot, dirt: Dirt) {
+        self.insert(now, spot, dirt, Duration::ZERO);
+    }
+
+    /// Look after a while.
+    pub fn look_after(&mut self, now: Duration, wait: Duration, spot: Spot, dirt: Dirt) {
+        self.insert(now, spot, dirt, wait);
+    }
+
+    fn insert(&mut self, now: Duration, spot: Spot, dirt: Dirt, delay: Duration) {
+        let waiting = self.waiting.entry(spot.clone()).or_insert_with(|| Waiting {
+            first: now,
+            due: Duration::MAX,
+            dirt: Dirt::default(),
+        });
+        waiting.dirt.merge(&dirt);
+        let due = (now + delay).min(waiting.first + self.max_delay);
+        if waiting.due == due {
+            return;
+        }
+        waiting.due = due;
+        self.ticket += 1;
+        self.queue.insert((due, self.ticket), spot);
+    }
+
+    /// The next thing that has fallen quiet, with when it was first touched.
+    pub fn pop(&mut self, now: Duration) -> Option<(Spot, Dirt)> {
+        while let Some(entry) = self.queue.first_entry() {
+            let due = entry.key().0;
+            if due > now {
+                return None;
+            }
+            let spot = entry.remove();
+            if self
+                .waiting
+                .get(&spot)
+                .is_some_and(|waiting| waiting.due == due)
+            {
+                let dirt = self.waiting.remove(&spot)?.dirt;
+                return Some((spot, dirt));
+            }
+        }
+        None
+    }
+
+    /// Is a change of this spot waiting?
+    pub fn holds(&self, spot: &Spot) -> bool {
+        self.waiting.contains_key(spot)
+    }
+
+    pub fn next_due(&self) -> Option<Duration> {
+        self.queue.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+impl Dirt {
+    pub fn entry() -> Self {
+        Self {
+            entry: true,
+            ..Self::default()
+        }
+    }
+
+    pub fn whole() -> Self {
+        Self {
+            entry: true,
+            whole: true,
+            ..Self::default()
+        }
+    }
+
+    pub fn merge(&mut self, other: &Dirt) {
+        self.entry |= other.entry;
+        self.whole |= other.whole;
+        self.mapped |= other.mapped;
+        self.list |= other.list;
+        self.ranges.extend(&other.ranges);
+    }
+}
+
+/// What is being looked at or changed at this moment.
+#[derive(Debug, Default)]
+pub(super) struct Locks {
+    paths: HashSet<RelPath>,
+    bodies: HashSet<BodyId>,
+    /// A change that moves whole subtrees runs alone.
+    alone: bool,
+}
+
+impl Locks {
+    pub fn is_free(&self, path: &RelPath, bodies: &[BodyId]) -> bool {
+        !self.alone
+            && !self.paths.contains(path)
+            && !bodies.iter().any(|body| self.bodies.contains(body))
+    }
+
+    /// Is nothing at all locked?
+    pub fn is_idle(&self) -> bool {
+        !self.alone && self.paths.is_empty() && self.bodies.is_empty()
+    }
+
+    pub fn lock(&mut self, path: &RelPath, bodies: &[BodyId]) {
+        self.paths.insert(path.clone());
+        self.bodies.extend(bodies);
+    }
+
+    pub fn lock_all(&mut self) {
+        debug_assert!(self.is_idle());
+        self.alone = true;
+    }
+
+    pub fn unlock(&mut self, path: &RelPath, bodies: &[BodyId]) {
+        self.paths.remove(path);
+        bodies.iter().for_each(|body| {
+            self.bodies.remove(body);
+        });
+    }
+
+    pub fn unlock_all(&mut self) {
+        self.alone = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spot(name: &str) -> Spot {
+        Spot::Path(RelPath::parse(name.as_bytes()).unwrap())
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_busy_file_waits_but_not_for_ever() {
+        let mut settle = Settle::new(ms(10), ms(25));
+        for at in [0, 5, 10, 15, 20] {
+            settle.touch(ms(at), spot("f"), Dirt::entry());
+            assert_eq!(settle.pop(ms(at)), None);
+        }
+        assert_eq!(settle.pop(ms(24)), None);
+        assert!(settle.pop(ms(25)).is_some());
+        assert_eq!(settle.pop(ms(60)), None);
+        assert_eq!(settle.next_due(), None);
+    }
+
+    #[test]
+    fn dirt_gathers_until_it_is_taken() {
+        let mut settle = Settle::new(ms(1), ms(100));
+        let ranges = |start, end| Dirt {
+            ranges: [crate::range::Range { start, end }].into_iter().collect(),
+            ..Dirt::default()
+        };
+        settle.touch(ms(0), spot("f"), ranges(0, 10));
+        settle.touch(ms(0), spot("f"), ranges(10, 20));
+        let (_, dirt) = settle.pop(ms(5)).unwrap();
+        assert_eq!(dirt.ranges.bytes(), 20);
+        assert_eq!(dirt.ranges.count(), 1);
+    }
+}

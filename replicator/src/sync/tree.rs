@@ -1,0 +1,198 @@
+//! Keeping rows consistent with each other: the one place that writes them.
+//!
+//! A name's winner and the body's list of names, a name on disk and the
+//! body's disk names, what is behind and the list of it: each pair changes
+//! together here, whoever asks.
+
+use super::core::Core;
+use super::record::{Binding, BodyRow, Disk, Held, NameRow};
+use super::register::{Rank, Register};
+use super::store::Store;
+use super::version::VersionVector;
+use crate::entry::Kind;
+use crate::id::BodyId;
+use crate::path::RelPath;
+
+/// How the disk stands to a register when it shows `value`, written in
+/// knowledge of `seen`.
+pub(super) fn held<V: Rank + Clone + Eq>(
+    register: &Register<V>,
+    value: V,
+    seen: VersionVector,
+) -> Held<V> {
+    if register.winner().value == value {
+        Held::Winner
+    } else {
+        Held::Behind { value, seen }
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// Writes a name's row. `former` is the row it replaces.
+    pub(super) fn put_name(&mut self, path: &RelPath, former: Option<&NameRow>, row: NameRow) {
+        let wanted_before = former.and_then(|former| former.wanted());
+        let wanted = row.wanted();
+        let disk_before = former.and_then(|former| former.on_disk());
+        let disk = row.on_disk();
+        if row.is_pending() {
+            self.pending_names.insert(path.clone());
+        } else {
+            self.pending_names.remove(path);
+        }
+        let grave = match &row.binding.winner().value {
+            Binding::Gone {
+                was, moved: false, ..
+            } => Some(was.body),
+            _ => None,
+        };
+        self.store.put_name(path, row);
+        if wanted_before != wanted {
+            if let Some((body, _)) = wanted_before {
+                self.edit_body(body, |row| remove_path(&mut row.bound, path));
+            }
+            if let Some((body, _)) = wanted {
+                if self.store.body(body).is_some() {
+                    self.edit_body(body, |row| insert_path(&mut row.bound, path));
+                } else {
+                    self.orphans.entry(body).or_default().push(path.clone());
+                }
+            }
+            if let Some(body) = grave {
+                self.edit_body(body, |row| row.grave = Some(path.clone()));
+            }
+        }
+        if disk_before != disk {
+            if let Some((body, kind)) = disk_before {
+                self.edit_body(body, |row| leave_disk(row, path));
+                self.progress.forget(kind);
+            }
+            if let Some((body, kind)) = disk {
+                self.edit_body(body, |row| {
+                    if let Some(disk) = &mut row.disk {
+                        insert_path(&mut disk.names, path);
+                    }
+                });
+                self.progress.count(kind);
+            }
+        }
+    }
+
+    /// Writes a body's row.
+    pub(super) fn put_body(&mut self, id: BodyId, row: BodyRow) {
+        if row.is_pending() {
+            self.pending_bodies.insert(id);
+        } else {
+            self.pending_bodies.remove(&id);
+        }
+        self.store.put_body(id, row);
+    }
+
+    /// Changes a body's row where there is one.
+    pub(super) fn edit_body(&mut self, id: BodyId, edit: impl FnOnce(&mut BodyRow)) {
+        let Some(mut row) = self.store.body(id) else {
+            return;
+        };
+        let before = row.clone();
+        edit(&mut row);
+        if row != before {
+            if row.disk.is_none() && before.disk.is_some() {
+                self.store.put_leaves(id, None);
+            }
+            self.put_body(id, row);
+        }
+    }
+
+    /// The path's entry on this disk is now this body (or nothing). To be
+    /// called after the body's own row says where it lies.
+    pub(super) fn set_on_disk(
+        &mut self,
+        path: &RelPath,
+        body: Option<(BodyId, Kind)>,
+        seen: &VersionVector,
+    ) {
+        let Some(former) = self.store.name(path) else {
+            return;
+        };
+        let mut row = former.clone();
+        row.held = if row.wanted() == body {
+            Held::Winner
+        } else {
+            Held::Behind {
+                value: body,
+                seen: seen.clone(),
+            }
+        };
+        self.put_name(path, Some(&former), row);
+    }
+
+    /// All names at and below a path, in chunks so that memory stays bounded.
+    pub(super) fn for_each_within(
+        &mut self,
+        within: &RelPath,
+        mut visit: impl FnMut(&mut Self, RelPath, NameRow),
+    ) {
+        const CHUNK: usize = 512;
+        let mut after: Option<RelPath> = None;
+        loop {
+            let chunk = self.store.names_within(within, after.as_ref(), CHUNK);
+            let Some((last, _)) = chunk.last() else {
+                return;
+            };
+            after = Some(last.clone());
+            let whole = chunk.len() == CHUNK;
+            chunk
+                .into_iter()
+                .for_each(|(path, row)| visit(self, path, row));
+            if !whole {
+                return;
+            }
+        }
+    }
+
+    /// Is there an entry below this directory for which `is_one` holds?
+    pub(super) fn any_below(&self, path: &RelPath, is_one: impl Fn(&NameRow) -> bool) -> bool {
+        const CHUNK: usize = 64;
+        let mut after = Some(path.clone());
+        loop {
+            let chunk = self.store.names_within(path, after.as_ref(), CHUNK);
+            if chunk.iter().any(|(_, row)| is_one(row)) {
+                return true;
+            }
+            if chunk.len() < CHUNK {
+                return false;
+            }
+            after = chunk.last().map(|(path, _)| path.clone());
+        }
+    }
+
+    /// What lies at this path on this disk, with its row.
+    pub(super) fn lying_at(&self, path: &RelPath) -> Option<(BodyId, BodyRow, Disk)> {
+        let (id, _) = self.store.name(path)?.on_disk()?;
+        let row = self.store.body(id)?;
+        let disk = row.disk.clone()?;
+        Some((id, row, disk))
+    }
+}
+
+pub(super) fn insert_path(paths: &mut Vec<RelPath>, path: &RelPath) {
+    if let Err(at) = paths.binary_search(path) {
+        paths.insert(at, path.clone());
+    }
+}
+
+fn remove_path(paths: &mut Vec<RelPath>, path: &RelPath) {
+    if let Ok(at) = paths.binary_search(path) {
+        paths.remove(at);
+    }
+}
+
+/// The body no longer lies at this path; without any path left it does not
+/// lie on this disk.
+fn leave_disk(row: &mut BodyRow, path: &RelPath) {
+    if let Some(disk) = &mut row.disk {
+        remove_path(&mut disk.names, path);
+        if disk.names.is_empty() {
+            row.disk = None;
+        }
+    }
+}

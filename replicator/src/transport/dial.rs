@@ -1,0 +1,203 @@
+//! Keeps a connection to whoever answers at one address.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::auth::Role;
+use super::handshake::{self, Failure};
+use super::settings::{
+    ANSWER_TIME_FIRST, DIAL_STAGGER, HANDSHAKE_TIME_MAX, RETRY_FIRST, RETRY_LAST, RETRY_OURSELVES,
+    RETRY_REFUSED,
+};
+use super::{Address, Shared, tls};
+use crate::id::NodeId;
+
+/// Dials, waits until that peer is gone, and dials again; ends only when the
+/// address can never be anybody but us.
+pub(super) async fn run(shared: Arc<Shared>, address: Address) {
+    let mut pace = Pace::new();
+    loop {
+        let pause = match attempt(&shared, &address, pace.answer_time()).await {
+            Ok(peer) | Err(Failure::Duplicate(peer)) if shared.registry.is_connected(peer) => {
+                shared.registry.departed(peer).await;
+                pace = Pace::new();
+                pace.next()
+            }
+            // Connected with us in its view, not in ours: one of the two views
+            // is about to change.
+            Ok(_) | Err(Failure::Duplicate(_)) => pace.next(),
+            Err(Failure::Ourselves) if address.is_literal() => {
+                tracing::info!(%address, "this address is our own, it is not dialed any more");
+                return;
+            }
+            Err(Failure::Ourselves) => RETRY_OURSELVES,
+            // Only a person can mend these.
+            Err(Failure::Refused(_)) => RETRY_REFUSED,
+            Err(Failure::Lost(reason)) => {
+                pace.tell(&address, &reason);
+                pace.next()
+            }
+        };
+        tokio::time::sleep(jittered(pause)).await;
+    }
+}
+
+/// One try at every address of the name, each with a head start over the
+/// next. The first that becomes (or is) a peer ends it.
+async fn attempt(
+    shared: &Arc<Shared>,
+    address: &Address,
+    answer_time: Duration,
+) -> Result<NodeId, Failure> {
+    let mut candidates = address
+        .resolve()
+        .await
+        .map_err(|error| Failure::Lost(format!("the name cannot be resolved: {error}")))?;
+    rotate(&mut candidates);
+    let mut tries = JoinSet::new();
+    let mut worst = None;
+    let mut candidates = candidates.into_iter();
+    loop {
+        let next = candidates.next();
+        if next.is_none() && tries.is_empty() {
+            return Err(worst.unwrap_or_else(|| Failure::Lost("the name has no address".into())));
+        }
+        let more = next.is_some();
+        if let Some(candidate) = next {
+            tries.spawn(dial(Arc::clone(shared), candidate, answer_time));
+        }
+        let outcome = if more {
+            tokio::time::timeout(DIAL_STAGGER, tries.join_next())
+                .await
+                .unwrap_or(None)
+        } else {
+            tries.join_next().await
+        };
+        match outcome {
+            Some(Ok(Ok(peer))) => return Ok(peer),
+            Some(Ok(Err(Failure::Duplicate(peer)))) => return Err(Failure::Duplicate(peer)),
+            Some(Ok(Err(failure))) => worst = Some(graver(worst, failure)),
+            // A try that panicked counts as none; a pause that ran out, too.
+            Some(Err(_)) | None => {}
+        }
+    }
+}
+
+async fn dial(
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    answer_time: Duration,
+) -> Result<NodeId, Failure> {
+    let connecting = shared
+        .endpoint
+        .connect_with(shared.client.clone(), address, tls::SERVER_NAME)
+        .map_err(|error| Failure::Lost(error.to_string()))?;
+    let connection = match tokio::time::timeout(answer_time, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            let failure = handshake::failure_of(error, None);
+            if let Failure::Refused(reason) = &failure {
+                handshake::report(&shared, address, *reason);
+            }
+            return Err(failure);
+        }
+        Err(_) => return Err(Failure::Lost("no answer".into())),
+    };
+    // A task of its own: when another address wins, a handshake that the peer
+    // may already count as done is not torn down half way.
+    let handshake =
+        tokio::spawn(async move { handshake::run(&shared, &connection, Role::Dialer).await });
+    handshake
+        .await
+        .unwrap_or_else(|error| Err(Failure::Lost(error.to_string())))
+}
+
+/// Of several addresses' failures, the one that says most.
+fn graver(before: Option<Failure>, new: Failure) -> Failure {
+    let weight = |failure: &Failure| match failure {
+        Failure::Ourselves => 0,
+        Failure::Lost(_) => 1,
+        Failure::Refused(_) | Failure::Duplicate(_) => 2,
+    };
+    match before {
+        Some(before) if weight(&before) >= weight(&new) => before,
+        _ => new,
+    }
+}
+
+/// Starts at a random place, so that many nodes spread over one name.
+fn rotate(candidates: &mut [SocketAddr]) {
+    if !candidates.is_empty() {
+        candidates.rotate_left(random() as usize % candidates.len());
+    }
+}
+
+/// The pauses between tries and the patience of each: both double.
+struct Pace {
+    pause: Duration,
+    answer_time: Duration,
+    told: bool,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            pause: RETRY_FIRST,
+            answer_time: ANSWER_TIME_FIRST,
+            told: false,
+        }
+    }
+
+    fn answer_time(&self) -> Duration {
+        self.answer_time
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(RETRY_LAST);
+        self.answer_time = (self.answer_time * 2).min(HANDSHAKE_TIME_MAX);
+        pause
+    }
+
+    /// Says once per silence that nobody answers, when it is no passing thing.
+    fn tell(&mut self, address: &Address, reason: &str) {
+        if !self.told && self.pause >= RETRY_LAST / 2 {
+            self.told = true;
+            tracing::warn!(%address, %reason, "no connection yet, still trying");
+        }
+    }
+}
+
+/// Up to a quarter more: nodes that fell together do not return in step.
+fn jittered(pause: Duration) -> Duration {
+    pause + pause * (random() % 256) / 1024
+}
+
+/// Spreads load, nothing more: a system without random numbers still dials.
+fn random() -> u32 {
+    getrandom::u32().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_the_last() {
+        let mut pace = Pace::new();
+        let pauses: Vec<_> = (0..8).map(|_| pace.next().as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(pace.answer_time(), HANDSHAKE_TIME_MAX);
+    }
+
+    #[test]
+    fn jitter_stays_within_a_quarter() {
+        for _ in 0..1000 {
+            let pause = jittered(RETRY_REFUSED);
+            assert!(pause >= RETRY_REFUSED && pause < RETRY_REFUSED * 5 / 4);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Several nodes with folders, ports and a password of their own, as one story
+//! needs them.
+//!
+//! Its methods panic with what went wrong: they are for tests. Programs that
+//! must go on use [`Node`] directly.
+
+use std::fs;
+use std::ops::{Index, IndexMut};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::node::{Node, Settings, free_port};
+use crate::{machine, poll, tree};
+
+/// A story's trees are small: what takes longer than this hangs.
+pub const SETTLE_LIMIT: Duration = Duration::from_secs(25);
+
+/// Nodes `a`, `b`, ... in a temporary directory, none of them started.
+#[derive(Debug)]
+pub struct Cluster {
+    // Before the directory: daemons end before their folders go.
+    nodes: Vec<Node>,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// `count` nodes, each told the addresses of all others.
+    pub fn new(count: usize) -> Self {
+        let mut cluster = Self::strangers(count);
+        let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.settings.port).collect();
+        for node in &mut cluster.nodes {
+            let own = node.settings.port;
+            node.settings.peers = ports.iter().copied().filter(|&port| port != own).collect();
+        }
+        cluster
+    }
+
+    /// `count` nodes of which each knows only the one before it.
+    pub fn chain(count: usize) -> Self {
+        let mut cluster = Self::strangers(count);
+        for later in 1..count {
+            let port = cluster.nodes[later - 1].settings.port;
+            cluster.nodes[later].settings.peers = vec![port];
+        }
+        cluster
+    }
+
+    /// `count` running nodes, each told of all others.
+    pub fn running(count: usize) -> Self {
+        let mut cluster = Self::new(count);
+        cluster.start();
+        cluster
+    }
+
+    /// Adds the same arguments to every node's command line.
+    pub fn with_options(mut self, options: &[&str]) -> Self {
+        for node in &mut self.nodes {
+            node.settings.options.extend(options.iter().map(Into::into));
+        }
+        self
+    }
+
+    #[track_caller]
+    pub fn start(&mut self) {
+        for node in &mut self.nodes {
+            node.start().unwrap_or_else(|error| panic!("{error:#}"));
+        }
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub fn nodes_mut(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+
+    /// For what a story needs beside the nodes' own folders.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `replicator wait` says yes on every node, and an independent comparison
+    /// of their trees finds nothing.
+    #[track_caller]
+    pub fn assert_same(&self) {
+        self.assert_same_within(SETTLE_LIMIT);
+    }
+
+    #[track_caller]
+    pub fn assert_same_within(&self, limit: Duration) {
+        let mut why = String::new();
+        let settled = poll::until(limit, || {
+            why = self.why_not_same(limit);
+            why.is_empty()
+        });
+        assert!(settled, "not the same tree within {limit:?}:\n{why}");
+    }
+
+    /// `rsync -aHAXnic --delete` between all trees prints nothing.
+    #[track_caller]
+    pub fn assert_rsync_agrees(&self) {
+        let Some((first, others)) = self.nodes.split_first() else { return };
+        for other in others {
+            match tree::rsync_differences(first.root(), other.root()) {
+                Ok(Some(lines)) => assert_eq!(lines, "", "rsync would change {}", other.name()),
+                Ok(None) => machine::skip("the second opinion of rsync, which is not installed"),
+                Err(error) => panic!("{error:#}"),
+            }
+        }
+    }
+
+    fn why_not_same(&self, limit: Duration) -> String {
+        for node in self.nodes.iter().filter(|node| node.pid().is_some()) {
+            match node.wait(limit) {
+                Ok(finished) if finished.code == 0 => {}
+                Ok(finished) => {
+                    return format!("wait on {} said {finished:?}", node.name());
+                }
+                Err(error) => return format!("{error:#}"),
+            }
+        }
+        self.differences()
+    }
+
+    /// What distinguishes the nodes' trees, by comparison only.
+    pub fn differences(&self) -> String {
+        let Some((first, others)) = self.nodes.split_first() else { return String::new() };
+        others
+            .iter()
+            .flat_map(|other| {
+                tree::differences(first.root(), other.root())
+                    .unwrap_or_else(|error| vec![format!("cannot compare: {error}")])
+                    .into_iter()
+                    .map(|line| format!("{} and {}: {line}\n", first.name(), other.name()))
+            })
+            .collect()
+    }
+
+    fn strangers(count: usize) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("replicator-story-")
+            .tempdir()
+            .expect("a temporary directory can be made");
+        // A story may run its nodes as another user.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+        let password = write_password(dir.path(), "password", "correct horse battery staple\n");
+        let nodes = (0..count)
+            .map(|number| {
+                let name = char::from(b'a' + number as u8).to_string();
+                let (root, state) =
+                    (dir.path().join(&name), dir.path().join(format!("{name}.state")));
+                fs::create_dir(&root).expect("own directory");
+                fs::create_dir(&state).expect("own directory");
+                Node::new(Settings {
+                    name,
+                    root,
+                    state,
+                    password: password.clone(),
+                    port: free_port().expect("loopback has a free port"),
+                    peers: Vec::new(),
+                    options: Vec::new(),
+                    prefix: Vec::new(),
+                    program: None,
+                })
+            })
+            .collect();
+        Self { nodes, dir }
+    }
+}
+
+impl Index<usize> for Cluster {
+    type Output = Node;
+
+    fn index(&self, number: usize) -> &Node {
+        &self.nodes[number]
+    }
+}
+
+impl IndexMut<usize> for Cluster {
+    fn index_mut(&mut self, number: usize) -> &mut Node {
+        &mut self.nodes[number]
+    }
+}
+
+/// A password file that only its owner can read.
+pub fn write_password(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, text).expect("own directory");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("own file");
+    path
+}

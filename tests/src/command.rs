@@ -1,0 +1,113 @@
+//! The `replicator` command: where it is, and running it to its end.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::poll;
+
+/// A command that answers at all has answered by then.
+const LONGEST_RUN: Duration = Duration::from_secs(120);
+
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// The program under test: the one [`use_binary`] or `REPLICATOR_BIN` names,
+/// or else what cargo builds now, so that a plain `cargo test` never runs a
+/// stale one.
+pub fn binary() -> &'static Path {
+    BINARY.get_or_init(|| match std::env::var_os("REPLICATOR_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => build().unwrap_or_else(|error| panic!("cannot build the program: {error:#}")),
+    })
+}
+
+/// Names the program under test, once, before anything ran it.
+pub fn use_binary(path: PathBuf) -> Result<()> {
+    BINARY.set(path).ok().context("a program was chosen before")
+}
+
+/// How a command ended and what it said.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// As a shell reports it: 128 and the signal's number when one killed it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs `replicator` with these arguments to its end.
+pub fn replicator<I, S>(arguments: I) -> Result<Finished>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut command = Command::new(binary());
+    command.args(arguments);
+    finish(&mut command)
+}
+
+/// Runs any command to its end, killing it when it does not come.
+pub fn finish(command: &mut Command) -> Result<Finished> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let ended = poll::until(LONGEST_RUN, || !matches!(child.try_wait(), Ok(None)));
+    if !ended {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    let text = |reader: thread::JoinHandle<Vec<u8>>| {
+        String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
+    };
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    if !ended {
+        bail!("{command:?} did not end within {LONGEST_RUN:?}\n{stdout}{stderr}");
+    }
+    let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
+    Ok(Finished { code, stdout, stderr })
+}
+
+/// Sends a signal to a process this harness started and has not yet reaped.
+pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal)
+        .with_context(|| format!("cannot signal process {}", child.id()))
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is what there is to show.
+        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+        bytes
+    })
+}
+
+fn build() -> Result<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args(["build", "--locked", "--package", "replicator", "--message-format=json"])
+        .current_dir(workspace)
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        bail!("cargo build failed");
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+        .context("cargo named no executable")
+}

@@ -1,0 +1,141 @@
+//! What this machine can do, asked of the machine itself, and skipping a story
+//! by name where it cannot.
+
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+
+/// Says on the real standard error, which the test runner does not swallow,
+/// that the running test is skipped and why; `cargo xtask test` repeats these
+/// lines at its end from the file `REPLICATOR_SKIPPED` names.
+pub fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let line = format!("skipped: {}: {reason}\n", thread.name().unwrap_or("unnamed"));
+    // A closed standard error must not fail a test that does not apply.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(path) = std::env::var_os("REPLICATOR_SKIPPED")
+        && let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path)
+    {
+        let _ = file.write_all(line.as_bytes());
+    }
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The program of this name on `PATH`.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    // Debian keeps mkfs and its like off the path of ordinary users.
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+/// Processor time a process has used so far, all threads together, in seconds.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field is the name in parentheses and may hold spaces.
+    let (_, fields) = stat.rsplit_once(')').context("a stat line without a name")?;
+    let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
+    let (Some(Ok(user)), Some(Ok(system))) = (times.next(), times.next()) else {
+        bail!("a stat line without times: {stat}");
+    };
+    Ok((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// A file system in a file, mounted for one story and unmounted with it.
+#[derive(Debug)]
+pub struct LoopMount {
+    image: PathBuf,
+    target: PathBuf,
+    mounted: bool,
+}
+
+impl LoopMount {
+    /// An ext4 of `size` bytes at `target`. An error says what this machine
+    /// lacks.
+    pub fn ext4(image: &Path, target: &Path, size: u64) -> Result<Self> {
+        let mkfs = program("mkfs.ext4").context("mkfs.ext4 is not installed")?;
+        fs::File::create(image)?.set_len(size)?;
+        run(Command::new(mkfs).args(["-q", "-F", "-m", "0"]).arg(image))?;
+        fs::create_dir_all(target)?;
+        let mut mount = Self { image: image.into(), target: target.into(), mounted: false };
+        mount.mount()?;
+        Ok(mount)
+    }
+
+    pub fn mount(&mut self) -> Result<()> {
+        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.target))?;
+        self.mounted = true;
+        Ok(())
+    }
+
+    /// Takes the file system away from under whoever has it open.
+    pub fn detach(&mut self) -> Result<()> {
+        run(Command::new("umount").arg("-l").arg(&self.target))?;
+        self.mounted = false;
+        Ok(())
+    }
+}
+
+impl Drop for LoopMount {
+    fn drop(&mut self) {
+        if self.mounted {
+            // The story is over; its result must not change here.
+            let _ = self.detach();
+        }
+    }
+}
+
+/// Runs a helper program and demands success.
+pub fn run(command: &mut Command) -> Result<String> {
+    let finished = command::finish(command)?;
+    if finished.code != 0 {
+        bail!("{command:?} ended with {}: {}", finished.code, finished.stderr.trim());
+    }
+    Ok(finished.stdout)
+}
+
+/// The same program run by the user nobody, who may do nothing special;
+/// `None` where this process cannot change users.
+pub fn as_nobody() -> Option<Vec<std::ffi::OsString>> {
+    if !is_root() {
+        return None;
+    }
+    let words = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
+    let setpriv = program("setpriv")?;
+    Some(
+        std::iter::once(setpriv.into_os_string())
+            .chain(words.map(|word| OsStr::new(word).to_owned()))
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let before = cpu_seconds(std::process::id()).unwrap();
+        let mut sum = 0u64;
+        while cpu_seconds(std::process::id()).unwrap() < before + 0.02 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+    }
+
+    #[test]
+    fn programs_are_found_on_the_path() {
+        assert!(program("sh").is_some());
+        assert!(program("no-such-program-anywhere").is_none());
+    }
+}

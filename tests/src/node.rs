@@ -1,0 +1,294 @@
+//! One daemon of a story: started, asked, stopped, killed, and always ended.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::command::{self, Finished, binary};
+use crate::status::Status;
+use crate::{machine, poll, tree};
+
+/// Until a daemon says that it is ready. The first look at a tree is not part
+/// of it; Argon2id and loading kernel programs are.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Until a daemon that was asked to end has ended.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// What a node is told on its command line.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub name: String,
+    pub root: PathBuf,
+    pub state: PathBuf,
+    pub password: PathBuf,
+    pub port: u16,
+    /// Ports of the nodes it is told of, on the same loopback address.
+    pub peers: Vec<u16>,
+    /// Further arguments of `replicator run`.
+    pub options: Vec<OsString>,
+    /// Words before the program: how to become another user, for instance.
+    pub prefix: Vec<OsString>,
+    /// A copy of the program under test to run instead of it, for a user who
+    /// cannot reach the build's folder.
+    pub program: Option<PathBuf>,
+}
+
+/// A daemon and its folders. Dropping it kills the daemon.
+#[derive(Debug)]
+pub struct Node {
+    pub settings: Settings,
+    child: Option<Child>,
+    log: Log,
+}
+
+impl Node {
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, child: None, log: Log::default() }
+    }
+
+    /// Starts the daemon and waits until it says that it is ready.
+    pub fn start(&mut self) -> Result<()> {
+        let seen = self.log.len();
+        self.spawn()?;
+        let mut ended = None;
+        let ready = poll::until(START_LIMIT, || {
+            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended.is_some() || self.log.mentions_since(seen, "ready")
+        });
+        match (ready, ended) {
+            (true, None) => Ok(()),
+            (true, Some(status)) => {
+                self.child = None;
+                bail!("{} ended at its start: {status}\n{}", self.name(), self.log())
+            }
+            (false, _) => bail!("{} is not ready after {START_LIMIT:?}", self.name()),
+        }
+    }
+
+    /// Starts the daemon without waiting for anything.
+    pub fn spawn(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            bail!("{} runs already", self.name());
+        }
+        let program = self.settings.program.as_deref().unwrap_or_else(|| binary());
+        let mut words = self.settings.prefix.iter();
+        let mut command = match words.next() {
+            Some(first) => {
+                let mut command = Command::new(first);
+                command.args(words).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.args(self.arguments()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A terminal's Ctrl-C is for the harness, which then stops its nodes.
+        command.process_group(0);
+        let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        self.log.follow(child.stdout.take());
+        self.log.follow(child.stderr.take());
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// SIGTERM, as systemd would, and the status it ends with.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let Some(mut child) = self.child.take() else { bail!("{} does not run", self.name()) };
+        command::signal(&child, Signal::TERM)?;
+        let mut ended = None;
+        poll::until(STOP_LIMIT, || {
+            ended = child.try_wait().ok().flatten();
+            ended.is_some()
+        });
+        match ended {
+            Some(status) => Ok(status),
+            None => {
+                child.kill()?;
+                child.wait()?;
+                bail!("{} did not end within {STOP_LIMIT:?} of SIGTERM", self.name())
+            }
+        }
+    }
+
+    /// SIGKILL: what a power cut or the kernel's memory killer does.
+    pub fn kill9(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { bail!("{} does not run", self.name()) };
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until the daemon ends by itself; `None` when it does not.
+    pub fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let mut ended = None;
+        poll::until(limit, || {
+            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended.is_some()
+        });
+        if ended.is_some() {
+            self.child = None;
+        }
+        ended
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    pub fn status(&self) -> Result<Status> {
+        let finished = self.ask("status", &["--json"])?;
+        if finished.code != 0 {
+            bail!("status of {} ended with {}: {}", self.name(), finished.code, finished.stderr);
+        }
+        Status::parse(&finished.stdout).with_context(|| format!("status said {}", finished.stdout))
+    }
+
+    /// `replicator wait`: 0 when this node and its peers hold the same tree.
+    pub fn wait(&self, limit: Duration) -> Result<Finished> {
+        self.ask("wait", &["--timeout", &format!("{}s", limit.as_secs())])
+    }
+
+    pub fn verify(&self) -> Result<Finished> {
+        self.ask("verify", &[])
+    }
+
+    /// What `replicator conflicts list --json` prints.
+    pub fn conflicts(&self) -> Result<serde_json::Value> {
+        let finished = command::replicator([
+            "conflicts".into(),
+            "list".into(),
+            "--json".into(),
+            OsString::from("--state-dir"),
+            self.settings.state.clone().into_os_string(),
+        ])?;
+        serde_json::from_str(&finished.stdout)
+            .with_context(|| format!("conflicts said {}{}", finished.stdout, finished.stderr))
+    }
+
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        machine::cpu_seconds(self.pid().context("the node does not run")?)
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.settings.root
+    }
+
+    /// An entry of the served tree.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.settings.root.join(name)
+    }
+
+    /// A folder of the daemon's own beneath the root, such as `tmp`.
+    pub fn private(&self, name: &str) -> PathBuf {
+        self.settings.root.join(tree::PRIVATE_DIR).join(name)
+    }
+
+    pub fn state(&self) -> &Path {
+        &self.settings.state
+    }
+
+    /// All it wrote to its standard output and error, over all its starts, and
+    /// its log file where that says more.
+    pub fn log(&self) -> String {
+        let file = fs::read(self.settings.state.join("replicator.log")).unwrap_or_default();
+        format!("{}{}", self.log.text(), String::from_utf8_lossy(&file))
+    }
+
+    fn ask(&self, verb: &str, options: &[&str]) -> Result<Finished> {
+        let mut words: Vec<OsString> = vec![verb.into(), "--state-dir".into()];
+        words.push(self.settings.state.clone().into_os_string());
+        words.extend(options.iter().map(OsString::from));
+        command::replicator(words)
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let settings = &self.settings;
+        let mut words: Vec<OsString> = vec!["run".into()];
+        let mut option = |name: &str, value: OsString| words.extend([name.into(), value]);
+        option("--root", settings.root.clone().into());
+        option("--state-dir", settings.state.clone().into());
+        option("--listen", format!("127.0.0.1:{}", settings.port).into());
+        for port in &settings.peers {
+            option("--peer", format!("127.0.0.1:{port}").into());
+        }
+        option("--password-file", settings.password.clone().into());
+        option("--name", settings.name.clone().into());
+        words.extend(settings.options.iter().cloned());
+        words
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended a moment ago; either way it is over.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("---- log of node {} ----\n{}", self.name(), self.log());
+        }
+    }
+}
+
+/// A UDP port of 127.0.0.1 that is free now. The kernel hands out ephemeral
+/// ports at random, so another process taking it before the node does is rare.
+pub fn free_port() -> Result<u16> {
+    Ok(UdpSocket::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Lines of a daemon's output, gathered as they come so that it never blocks
+/// on a full pipe.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn follow(&self, pipe: Option<impl Read + Send + 'static>) {
+        let lines = self.clone();
+        let Some(pipe) = pipe else { return };
+        thread::spawn(move || {
+            let mut reader = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while matches!(reader.read_until(b'\n', &mut line), Ok(length) if length > 0) {
+                lines.with(|lines| lines.push(String::from_utf8_lossy(&line).into_owned()));
+                line.clear();
+            }
+        });
+    }
+
+    fn len(&self) -> usize {
+        self.with(|lines| lines.len())
+    }
+
+    fn mentions_since(&self, line: usize, word: &str) -> bool {
+        self.with(|lines| lines.iter().skip(line).any(|line| line.contains(word)))
+    }
+
+    fn text(&self) -> String {
+        self.with(|lines| lines.concat())
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Vec<String>) -> T) -> T {
+        // A panic elsewhere leaves the lines as they are: still worth showing.
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

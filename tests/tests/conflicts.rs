@@ -1,0 +1,127 @@
+//! Two nodes change the same thing at once: one winner everywhere, nothing
+//! lost, everything listed.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use replicator_tests::{Cluster, Node};
+
+/// Two nodes with `file` in common, of which the second is stopped.
+fn parted() -> Cluster {
+    let mut cluster = Cluster::running(2);
+    fs::write(cluster[0].path("file"), "common").unwrap();
+    cluster.assert_same();
+    cluster[1].stop().unwrap();
+    cluster
+}
+
+/// Writes with a time of its own, so that who is later does not depend on the
+/// test's pace.
+fn write_at(path: &Path, content: &str, seconds: u64) {
+    fs::write(path, content).unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000 + seconds);
+    File::options().write(true).open(path).unwrap();
+    File::open(path).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
+}
+
+/// Every file in the daemon's own folder below a root.
+fn kept_files(node: &Node) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![node.private("")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                _ => files.push(entry.path()),
+            }
+        }
+    }
+    files
+}
+
+fn keeps(node: &Node, content: &str) -> bool {
+    kept_files(node).iter().any(|path| fs::read(path).is_ok_and(|it| it == content.as_bytes()))
+}
+
+fn listed(node: &Node) -> usize {
+    node.conflicts().unwrap().as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn the_later_edit_wins_and_the_other_is_kept_and_listed() {
+    let mut cluster = parted();
+    write_at(&cluster[0].path("file"), "the earlier edit", 1);
+    write_at(&cluster[1].path("file"), "the later edit", 2);
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+
+    for node in cluster.nodes() {
+        let content = fs::read_to_string(node.path("file")).unwrap();
+        assert_eq!(content, "the later edit", "on {}", node.name());
+    }
+    assert!(
+        cluster.nodes().iter().any(|node| listed(node) > 0 && keeps(node, "the earlier edit")),
+        "the loser is not both kept and listed"
+    );
+}
+
+#[test]
+fn the_same_edit_on_both_is_no_conflict() {
+    let mut cluster = parted();
+    fs::write(cluster[0].path("file"), "the same idea").unwrap();
+    fs::write(cluster[1].path("file"), "the same idea").unwrap();
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    for node in cluster.nodes() {
+        assert_eq!(listed(node), 0, "on {}", node.name());
+    }
+}
+
+#[test]
+fn an_edit_beats_a_deletion() {
+    let mut cluster = parted();
+    fs::remove_file(cluster[0].path("file")).unwrap();
+    fs::write(cluster[1].path("file"), "still needed").unwrap();
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(fs::read_to_string(cluster[0].path("file")).unwrap(), "still needed");
+}
+
+#[test]
+fn an_edit_follows_a_rename() {
+    let mut cluster = parted();
+    fs::rename(cluster[0].path("file"), cluster[0].path("renamed")).unwrap();
+    fs::write(cluster[1].path("file"), "edited under the old name").unwrap();
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    let name = if cluster[0].path("renamed").exists() { "renamed" } else { "file" };
+    let content = fs::read_to_string(cluster[0].path(name)).unwrap();
+    assert_eq!(content, "edited under the old name");
+}
+
+#[test]
+fn a_file_made_in_a_folder_deleted_elsewhere_survives() {
+    let mut cluster = Cluster::running(2);
+    fs::create_dir(cluster[0].path("folder")).unwrap();
+    fs::write(cluster[0].path("folder/old"), "old").unwrap();
+    cluster.assert_same();
+    cluster[1].stop().unwrap();
+    fs::remove_dir_all(cluster[0].path("folder")).unwrap();
+    fs::write(cluster[1].path("folder/new"), "new").unwrap();
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(fs::read_to_string(cluster[0].path("folder/new")).unwrap(), "new");
+    assert!(!cluster[1].path("folder/old").exists());
+}
+
+#[test]
+fn different_files_of_one_name_at_the_first_meeting() {
+    let mut cluster = Cluster::new(2);
+    write_at(&cluster[0].path("file"), "from a, later", 2);
+    write_at(&cluster[1].path("file"), "from b, earlier", 1);
+    cluster.start();
+    cluster.assert_same();
+    assert_eq!(fs::read_to_string(cluster[1].path("file")).unwrap(), "from a, later");
+    assert!(cluster.nodes().iter().any(|node| keeps(node, "from b, earlier")));
+}

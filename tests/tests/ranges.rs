@@ -1,0 +1,110 @@
+//! Small changes of large files cost what changed, not what exists.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::ptr;
+use std::time::Duration;
+
+use replicator_tests::random::Random;
+use replicator_tests::{Cluster, machine, poll, sample};
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// Large enough that sending or rewriting the whole of it cannot hide.
+const FILE_BYTES: u64 = 256 << 20;
+
+const EDIT_BYTES: usize = 4096;
+
+/// What an edit may cost on the wire, both ways.
+const WIRE_LIMIT: u64 = 64 << 10;
+
+/// Two running nodes that hold the same large file.
+fn with_large_file() -> Cluster {
+    let mut cluster = Cluster::new(2);
+    sample::random_file(&cluster[0].path("footage"), FILE_BYTES, 1).unwrap();
+    sample::copy(cluster[0].root(), cluster[1].root()).unwrap();
+    cluster.start();
+    cluster.assert_same();
+    cluster
+}
+
+fn holds(path: &std::path::Path, offset: u64, wanted: &[u8]) -> bool {
+    let mut bytes = vec![0; wanted.len()];
+    File::open(path).and_then(|file| file.read_exact_at(&mut bytes, offset)).is_ok()
+        && bytes == wanted
+}
+
+#[test]
+fn four_kib_in_a_large_file_arrive_in_place_and_alone() {
+    let cluster = with_large_file();
+    let there = cluster[1].path("footage");
+    let inode = fs::metadata(&there).unwrap().ino();
+    let before = cluster[0].status().unwrap().traffic();
+
+    let edit = Random::new(2).bytes(EDIT_BYTES);
+    let offset = FILE_BYTES / 2 + 12_345;
+    let file = OpenOptions::new().write(true).open(cluster[0].path("footage")).unwrap();
+    file.write_all_at(&edit, offset).unwrap();
+    poll::eventually(Duration::from_secs(10), "the edit arrives", || holds(&there, offset, &edit));
+    cluster.assert_same();
+
+    assert_eq!(fs::metadata(&there).unwrap().ino(), inode, "the file was replaced");
+    let wire = cluster[0].status().unwrap().traffic().since(before);
+    assert!(wire < WIRE_LIMIT, "{wire} bytes on the wire for {EDIT_BYTES}");
+}
+
+#[test]
+fn an_append_sends_what_was_appended() {
+    let cluster = with_large_file();
+    let before = cluster[1].status().unwrap().traffic();
+    let file = OpenOptions::new().append(true).open(cluster[1].path("footage")).unwrap();
+    std::io::Write::write_all(&mut &file, &Random::new(3).bytes(EDIT_BYTES)).unwrap();
+    drop(file);
+    cluster.assert_same();
+    // A last leaf that grows may have to be sent as a whole.
+    let wire = cluster[1].status().unwrap().traffic().since(before);
+    assert!(wire < 2 << 20, "{wire} bytes on the wire for an append of {EDIT_BYTES}");
+}
+
+#[test]
+fn stores_through_a_mapping_follow() {
+    let cluster = Cluster::running(2);
+    if cluster[0].status().unwrap().capture() != "ebpf" {
+        return machine::skip("this capture level sees mapped stores only at a verification");
+    }
+    fs::write(cluster[0].path("mapped"), vec![b'.'; 1 << 20]).unwrap();
+    cluster.assert_same();
+
+    let file = OpenOptions::new().read(true).write(true).open(cluster[0].path("mapped")).unwrap();
+    let flags = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a fresh mapping at an address of the kernel's choice; nothing
+    // else in this process refers to it, and the file is not made shorter.
+    let map =
+        unsafe { rustix::mm::mmap(ptr::null_mut(), 1 << 20, flags, MapFlags::SHARED, &file, 0) };
+    let map = map.unwrap().cast::<u8>();
+    let there = cluster[1].path("mapped");
+    for (round, offset) in [(1, 5_000), (2, 500_000), (3, 5_000)] {
+        let mark = format!("store {round}");
+        // SAFETY: `offset` and the mark's length lie within the mapping.
+        unsafe { ptr::copy_nonoverlapping(mark.as_ptr(), map.add(offset), mark.len()) };
+        poll::eventually(Duration::from_secs(10), "a store without msync arrives", || {
+            holds(&there, offset as u64, mark.as_bytes())
+        });
+    }
+    // SAFETY: unmaps what was mapped above; `map` is not used again.
+    unsafe { rustix::mm::munmap(map.cast(), 1 << 20) }.unwrap();
+    cluster.assert_same();
+}
+
+#[test]
+fn a_rewrite_with_size_and_time_restored_is_seen() {
+    let cluster = Cluster::running(2);
+    fs::write(cluster[0].path("file"), "before").unwrap();
+    cluster.assert_same();
+    let file = OpenOptions::new().write(true).open(cluster[0].path("file")).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(b"behind", 0).unwrap();
+    file.set_times(fs::FileTimes::new().set_modified(time)).unwrap();
+    drop(file);
+    cluster.assert_same();
+    assert_eq!(fs::read(cluster[1].path("file")).unwrap(), b"behind");
+}

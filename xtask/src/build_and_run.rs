@@ -1,0 +1,114 @@
+//! `cargo xtask build-and-run`: a cluster on this machine to play with, from a
+//! fresh clone, with one command.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use replicator_tests::{Node, Settings, free_port};
+
+use crate::{cargo, interrupt, tour, view};
+
+/// Nodes when none are asked for: the smallest cluster that shows passing on.
+const NODES: usize = 3;
+
+/// How often the view asks the nodes and draws.
+const REFRESH: Duration = Duration::from_millis(500);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// How many nodes to run [default: 3, or one for each --root]
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// A folder of yours for the next node, instead of one under target/play
+    #[arg(long = "root", value_name = "DIR")]
+    roots: Vec<PathBuf>,
+    /// Run the scripted tour, check the result and end
+    #[arg(long)]
+    once: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    interrupt::catch()?;
+    let count = args.nodes.unwrap_or(if args.roots.is_empty() { NODES } else { args.roots.len() });
+    if count < args.roots.len().max(1) {
+        bail!("--nodes {count} is fewer than the folders given with --root");
+    }
+    let program = cargo::build(&["--release", "--package", "replicator"], "replicator")?;
+    replicator_tests::use_binary(program)?;
+    if args.once {
+        return tour::run(count.max(3), args.roots);
+    }
+    let mut nodes = cluster(&cargo::target().join("play"), count, &args.roots)?;
+    for node in &mut nodes {
+        node.start()?;
+    }
+    explain(&nodes);
+    let mut view = view::View::new();
+    while !interrupt::happened() {
+        view.show(&mut nodes)?;
+        std::thread::sleep(REFRESH);
+    }
+    println!("\nStopping the nodes.");
+    let results: Vec<_> = nodes.iter_mut().map(Node::stop).collect();
+    results.into_iter().try_for_each(|result| result.map(drop))?;
+    println!("Stopped. The folders stay; the same command goes on with them.");
+    Ok(())
+}
+
+/// Nodes with folders below `base` (or the given ones), each told of one other:
+/// membership spreads the rest.
+pub fn cluster(base: &Path, count: usize, roots: &[PathBuf]) -> Result<Vec<Node>> {
+    let password = base.join("password");
+    fs::create_dir_all(base).with_context(|| format!("cannot make {}", base.display()))?;
+    make_password(&password)?;
+    let mut nodes: Vec<Node> = Vec::new();
+    for number in 0..count {
+        let name = format!("node{}", number + 1);
+        let root = roots.get(number).cloned().unwrap_or_else(|| base.join(&name));
+        fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+        let root = root.canonicalize()?;
+        // A state directory knows one root for ever, so it is named after it.
+        let mark = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
+        let state = base.join("state").join(&mark[..16]);
+        fs::create_dir_all(&state)?;
+        let peers = nodes.last().map(|node| node.settings.port).into_iter().collect();
+        let port = free_port()?;
+        nodes.push(Node::new(Settings {
+            name,
+            root,
+            state,
+            password: password.clone(),
+            port,
+            peers,
+            options: Vec::new(),
+            prefix: Vec::new(),
+            program: None,
+        }));
+    }
+    Ok(nodes)
+}
+
+fn explain(nodes: &[Node]) {
+    println!("These folders are now one. Change anything in any of them and look at the others:\n");
+    for node in nodes {
+        println!("  {}  {}", node.name(), node.root().display());
+    }
+    println!("\nCtrl-C stops the nodes and leaves the folders.\n");
+}
+
+/// Random, and readable by its owner alone; one from an earlier run stays.
+fn make_password(path: &Path) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = match file {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other.with_context(|| format!("cannot write {}", path.display()))?,
+    };
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(writeln!(file, "{text}")?)
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask test`: everything that can be tested on this machine, with one
+//! command from a fresh clone.
+
+use std::ffi::OsString;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use replicator_tests::{machine, sample};
+
+use crate::cargo;
+
+/// What the stories use beside the daemon, and Debian's packages of it.
+const TOOLS: [(&str, &str); 5] = [
+    ("rsync", "rsync"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("setpriv", "util-linux"),
+];
+
+/// Each story runs two daemons or more: on the two cores of a small machine
+/// more of them at once would measure the scheduler.
+const STORIES_AT_ONCE: &str = "2";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Passed on to `cargo test`: a filter, or `-- --nocapture`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    passed_on: Vec<OsString>,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    install_tools();
+    let program = cargo::build(&["--workspace", "--bins", "--tests"], "replicator")?;
+    let skipped = cargo::target().join("skipped-tests");
+    match fs::remove_file(&skipped) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let mut tests = cargo::cargo(&["test", "--locked", "--workspace"]);
+    tests.args(args.passed_on).env("REPLICATOR_BIN", program).env("REPLICATOR_SKIPPED", &skipped);
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        tests.env("RUST_TEST_THREADS", STORIES_AT_ONCE);
+    }
+    match sample::fetch_wordpress(&cargo::target()) {
+        Ok(site) => drop(tests.env(sample::WORDPRESS_VARIABLE, site)),
+        Err(error) => println!("note: a generated site stands in for wordpress: {error:#}"),
+    }
+    let result = cargo::run(&mut tests);
+    let lines = fs::read_to_string(&skipped).unwrap_or_default();
+    print!("{lines}");
+    println!("{} tests were skipped on this machine.", lines.lines().count());
+    result.context("some tests failed")
+}
+
+/// Tests of what is missing are skipped by name, so this is an offer, not a
+/// condition.
+fn install_tools() {
+    let missing: Vec<&str> = TOOLS
+        .iter()
+        .filter(|(tool, _)| machine::program(tool).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    if !machine::is_root() || machine::program("apt-get").is_none() {
+        println!("note: install {} to run every test", missing.join(", "));
+        return;
+    }
+    let install = || {
+        let mut command = Command::new("apt-get");
+        command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        machine::run(&mut command)
+    };
+    let result = install().or_else(|_| {
+        // A fresh image has no package lists yet.
+        machine::run(Command::new("apt-get").args(["update", "-qq"]))?;
+        install()
+    });
+    if let Err(error) = result {
+        println!("note: could not install {}: {error:#}", missing.join(", "));
+    }
+}

@@ -1,0 +1,233 @@
+//! `cargo xtask build-and-run --once`: the scripted tour. It does what a user
+//! would try first, on real files, and checks the result with a comparison
+//! that shares no code with the daemon.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use replicator_tests::random::Random;
+use replicator_tests::{Node, poll, sample, tree};
+
+use crate::{build_and_run, cargo, view};
+
+/// The file in which 4 KiB change.
+const LARGE_BYTES: u64 = 1 << 30;
+
+const EDIT_BYTES: usize = 4096;
+
+/// A first merge of a gigabyte on a slow disk takes this long at most.
+const MERGE_LIMIT: Duration = Duration::from_secs(300);
+
+const CHANGE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs the tour on `count` nodes; an error when a step or the comparison
+/// fails. Folders it made are removed, given ones stay.
+pub fn run(count: usize, roots: Vec<PathBuf>) -> Result<()> {
+    let base = tempfile::Builder::new().prefix("tour-").tempdir_in(cargo::target())?;
+    let mut tour = Tour { nodes: build_and_run::cluster(base.path(), count, &roots)? };
+    let result = tour.steps();
+    if result.is_err() {
+        for node in &tour.nodes {
+            eprintln!("---- log of {} ----\n{}", node.name(), node.log());
+        }
+    }
+    let stopped: Result<Vec<_>> =
+        tour.nodes.iter_mut().filter(|node| node.pid().is_some()).map(Node::stop).collect();
+    result.and(stopped.map(drop))
+}
+
+struct Tour {
+    nodes: Vec<Node>,
+}
+
+/// What a step cost all nodes together.
+struct Bill {
+    time: Duration,
+    wire: u64,
+    cpu: f64,
+}
+
+impl Tour {
+    fn steps(&mut self) -> Result<()> {
+        self.prepare()?;
+        println!("{:<44} {:>12} {:>12} {:>8}", "step", "everywhere", "wire", "cpu");
+        self.merge()?;
+        self.upload()?;
+        self.edit()?;
+        self.rename()?;
+        self.delete()?;
+        self.check()
+    }
+
+    /// A real site on node 1, other files on node 2, nothing on the others.
+    fn prepare(&mut self) -> Result<()> {
+        let first = self.nodes[0].root().to_path_buf();
+        let site = match sample::fetch_wordpress(&cargo::target()) {
+            Ok(site) => {
+                println!("The tree is that of Debian's wordpress package.");
+                site
+            }
+            Err(error) => {
+                println!("The tree is a generated look-alike of a site: {error:#}");
+                let site = first.parent().context("a root has a parent")?.join("look-alike");
+                fs::create_dir(&site)?;
+                sample::look_alike(&site)?;
+                site
+            }
+        };
+        sample::copy(&site, &first.join("site"))?;
+        sample::random_file(&first.join("footage.bin"), LARGE_BYTES, 1)?;
+        let second = self.nodes[1].path("notes");
+        fs::create_dir(&second)?;
+        (0..100).try_for_each(|number| {
+            fs::write(second.join(format!("{number}.txt")), format!("note {number}\n"))
+        })?;
+        Ok(())
+    }
+
+    fn merge(&mut self) -> Result<()> {
+        let start = Instant::now();
+        for node in &mut self.nodes {
+            node.start()?;
+        }
+        let (files, bytes) = tree::count(self.nodes[0].root())?;
+        let nodes = &self.nodes;
+        let merged = poll::until(MERGE_LIMIT, || {
+            let names = |node: &Node| tree::names(node.root()).unwrap_or_default();
+            let first = names(&nodes[0]);
+            first.len() as u64 > files + 100 && nodes[1..].iter().all(|node| names(node) == first)
+        });
+        if !merged {
+            bail!("the trees were not merged within {MERGE_LIMIT:?}");
+        }
+        self.settle(MERGE_LIMIT)?;
+        let bill = Bill { time: start.elapsed(), wire: self.traffic()?, cpu: self.cpu()? };
+        print(&format!("merge {} files, {}", files + 100, view::bytes(bytes)), &bill);
+        Ok(())
+    }
+
+    fn upload(&mut self) -> Result<()> {
+        let content = Random::new(7).bytes(200 << 10);
+        let name = "site/wp-content/uploads/picture.jpg";
+        self.step(
+            "upload a 200 KiB picture on node 1",
+            |nodes| {
+                fs::create_dir_all(nodes[0].path("site/wp-content/uploads"))?;
+                Ok(fs::write(nodes[0].path(name), &content)?)
+            },
+            |root| fs::read(root.join(name)).is_ok_and(|bytes| bytes == content),
+        )
+    }
+
+    fn edit(&mut self) -> Result<()> {
+        let content = Random::new(8).bytes(EDIT_BYTES);
+        let offset = LARGE_BYTES / 2 + 4096;
+        self.step(
+            "edit 4 KiB inside a 1 GiB file on node 2",
+            |nodes| {
+                let file = OpenOptions::new().write(true).open(nodes[1].path("footage.bin"))?;
+                Ok(file.write_all_at(&content, offset)?)
+            },
+            |root| {
+                let mut bytes = vec![0; EDIT_BYTES];
+                fs::File::open(root.join("footage.bin"))
+                    .and_then(|file| file.read_exact_at(&mut bytes, offset))
+                    .is_ok_and(|()| bytes == content)
+            },
+        )
+    }
+
+    fn rename(&mut self) -> Result<()> {
+        self.step(
+            "rename the site's folder on node 1",
+            |nodes| Ok(fs::rename(nodes[0].path("site"), nodes[0].path("www"))?),
+            |root| root.join("www/index.php").exists() && !root.join("site").exists(),
+        )
+    }
+
+    fn delete(&mut self) -> Result<()> {
+        self.step(
+            "delete 50 files on node 3",
+            |nodes| {
+                (0..50).try_for_each(|number| {
+                    Ok(fs::remove_file(nodes[2].path(format!("notes/{number}.txt")))?)
+                })
+            },
+            |root| fs::read_dir(root.join("notes")).is_ok_and(|entries| entries.count() == 50),
+        )
+    }
+
+    /// Makes one change, waits until every folder shows it, and prints the
+    /// cost up to when the cluster is quiet again.
+    fn step(
+        &mut self,
+        what: &str,
+        change: impl FnOnce(&[Node]) -> Result<()>,
+        visible: impl Fn(&Path) -> bool,
+    ) -> Result<()> {
+        let (wire, cpu) = (self.traffic()?, self.cpu()?);
+        let start = Instant::now();
+        change(&self.nodes).with_context(|| format!("cannot {what}"))?;
+        let everywhere = || self.nodes.iter().all(|node| visible(node.root()));
+        if !poll::until(CHANGE_LIMIT, everywhere) {
+            bail!("{what}: not visible everywhere within {CHANGE_LIMIT:?}");
+        }
+        let time = start.elapsed();
+        self.settle(CHANGE_LIMIT)?;
+        let bill = Bill { time, wire: self.traffic()? - wire, cpu: self.cpu()? - cpu };
+        print(what, &bill);
+        Ok(())
+    }
+
+    fn settle(&self, limit: Duration) -> Result<()> {
+        for node in &self.nodes {
+            let finished = node.wait(limit)?;
+            if finished.code != 0 {
+                bail!("wait on {} ended with {}: {}", node.name(), finished.code, finished.stderr);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let (first, others) = self.nodes.split_first().context("a tour has nodes")?;
+        for other in others {
+            let lines = tree::differences(first.root(), other.root())?;
+            if !lines.is_empty() {
+                bail!("{} and {} differ:\n{}", first.name(), other.name(), lines.join("\n"));
+            }
+            let rsync = tree::rsync_differences(first.root(), other.root())?;
+            if let Some(lines) = rsync.filter(|lines| !lines.is_empty()) {
+                bail!("rsync sees {} and {} differ:\n{lines}", first.name(), other.name());
+            }
+        }
+        let (files, bytes) = tree::count(first.root())?;
+        println!(
+            "All {} folders are the same: {files} files, {}, compared byte by byte.",
+            self.nodes.len(),
+            view::bytes(bytes)
+        );
+        Ok(())
+    }
+
+    /// What all nodes sent so far: each byte once, not again where it arrived.
+    fn traffic(&self) -> Result<u64> {
+        self.nodes.iter().map(|node| Ok(node.status()?.traffic().sent)).sum()
+    }
+
+    fn cpu(&self) -> Result<f64> {
+        self.nodes.iter().map(Node::cpu_seconds).sum()
+    }
+}
+
+fn print(what: &str, bill: &Bill) {
+    println!(
+        "{what:<44} {:>9.1} ms {:>12} {:>6.2} s",
+        bill.time.as_secs_f64() * 1000.0,
+        view::bytes(bill.wire),
+        bill.cpu
+    );
+}

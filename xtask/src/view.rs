@@ -1,0 +1,210 @@
+//! The live view of a local cluster: one line a node, drawn again in place on
+//! a terminal, printed on change elsewhere.
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::time::Instant;
+
+use anyhow::Result;
+use replicator_tests::{Node, PeerTraffic, Status};
+
+/// Lines of recent activity that stay in sight.
+const ACTIVITY_LINES: usize = 8;
+
+/// Columns a line may take; what is longer would wrap and spoil the drawing.
+const LINE_CHARS: usize = 79;
+
+pub struct View {
+    terminal: bool,
+    start: Instant,
+    /// Lines to go back before drawing again.
+    drawn: usize,
+    before: Vec<Glance>,
+    activity: VecDeque<String>,
+}
+
+/// What the view knows of a node at one look.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Glance {
+    state: String,
+    capture: String,
+    files: u64,
+    pending_in: u64,
+    pending_out: u64,
+    peers: usize,
+    traffic: PeerTraffic,
+    taken_ms: u128,
+    recent: Vec<(u64, String)>,
+}
+
+impl View {
+    pub fn new() -> Self {
+        Self {
+            terminal: io::stdout().is_terminal(),
+            start: Instant::now(),
+            drawn: 0,
+            before: Vec::new(),
+            activity: VecDeque::new(),
+        }
+    }
+
+    /// Asks every node and draws what changed.
+    pub fn show(&mut self, nodes: &mut [Node]) -> Result<()> {
+        let now: Vec<Glance> = nodes.iter_mut().map(|node| self.look(node)).collect();
+        let before = std::mem::take(&mut self.before);
+        let mut lines = vec![header()];
+        for (number, (node, glance)) in nodes.iter().zip(&now).enumerate() {
+            let before = before.get(number);
+            for change in changes(before, glance) {
+                let seconds = self.start.elapsed().as_secs_f64();
+                self.activity.push_back(format!("{seconds:7.1} s  {}: {change}", node.name()));
+            }
+            lines.push(line(node.name(), before, glance));
+        }
+        self.before = now;
+        if self.terminal {
+            let extra = self.activity.len().saturating_sub(ACTIVITY_LINES);
+            self.activity.drain(..extra);
+            lines.push(String::new());
+            lines.extend(self.activity.iter().cloned());
+            return self.draw(&lines);
+        }
+        self.activity.drain(..).for_each(|line| println!("{line}"));
+        Ok(())
+    }
+
+    fn look(&self, node: &mut Node) -> Glance {
+        let taken_ms = self.start.elapsed().as_millis();
+        if !node.is_running() {
+            return Glance { state: "ended".into(), taken_ms, ..Glance::default() };
+        }
+        match node.status() {
+            Ok(status) => Glance::of(&status, taken_ms),
+            Err(_) => Glance { state: "no answer".into(), taken_ms, ..Glance::default() },
+        }
+    }
+
+    /// Goes back over what was drawn last and draws over it.
+    fn draw(&mut self, lines: &[String]) -> Result<()> {
+        let mut out = io::stdout().lock();
+        if self.drawn > 0 {
+            write!(out, "\x1b[{}A", self.drawn)?;
+        }
+        for line in lines {
+            let fitting: String = line.chars().take(LINE_CHARS).collect();
+            writeln!(out, "\r\x1b[2K{fitting}")?;
+        }
+        self.drawn = lines.len();
+        Ok(out.flush()?)
+    }
+}
+
+impl Glance {
+    fn of(status: &Status, taken_ms: u128) -> Self {
+        Self {
+            state: status.state().to_string(),
+            capture: status.capture().to_string(),
+            files: status.files(),
+            pending_in: status.pending_in(),
+            pending_out: status.pending_out(),
+            peers: status.peers_connected(),
+            traffic: status.traffic(),
+            taken_ms,
+            recent: status.recent(),
+        }
+    }
+
+    /// Bytes a second since `before`.
+    fn rate(&self, before: &Glance) -> u64 {
+        let elapsed_ms = self.taken_ms.saturating_sub(before.taken_ms).max(1) as u64;
+        self.traffic.since(before.traffic) * 1000 / elapsed_ms
+    }
+}
+
+/// What a person would want to be told between two looks.
+fn changes(before: Option<&Glance>, now: &Glance) -> Vec<String> {
+    let nothing = Glance::default();
+    let before = before.unwrap_or(&nothing);
+    let mut lines = Vec::new();
+    if before.peers != now.peers {
+        lines.push(format!("{} peers connected", now.peers));
+    }
+    if (&before.state, &before.capture) != (&now.state, &now.capture) {
+        lines.push(format!("{}, {} files, {} capture", now.state, now.files, now.capture));
+    }
+    let seen = before.recent.last();
+    let news = match seen.and_then(|last| now.recent.iter().rposition(|line| line == last)) {
+        Some(position) => &now.recent[position + 1..],
+        None => &now.recent[..],
+    };
+    lines.extend(news.iter().map(|(_, text)| text.clone()));
+    lines
+}
+
+fn header() -> String {
+    format!(
+        "{:<8} {:<18} {:>8} {:>12} {:>8} {:>5}  {}",
+        "node", "state", "files", "rate", "behind", "peers", "capture"
+    )
+}
+
+fn line(name: &str, before: Option<&Glance>, now: &Glance) -> String {
+    let rate = before.map_or(0, |before| now.rate(before));
+    let mut state = now.state.clone();
+    if now.pending_in > 0 {
+        let share = now.files as f64 / (now.files + now.pending_in) as f64;
+        state.push_str(&format!(" {:.0} %", share * 100.0));
+    }
+    format!(
+        "{name:<8} {state:<18} {:>8} {:>12} {:>8} {:>5}  {}",
+        now.files,
+        format!("{}/s", bytes(rate)),
+        now.pending_in + now.pending_out,
+        now.peers,
+        now.capture
+    )
+}
+
+/// A size as people read it.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut unit = "B";
+    let mut size = count as f64;
+    for larger in UNITS {
+        if size < 1024.0 {
+            break;
+        }
+        size /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{count} B") } else { format!("{size:.1} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(4096), "4.0 KiB");
+        assert_eq!(bytes(3 << 30), "3.0 GiB");
+    }
+
+    #[test]
+    fn rates_come_from_what_both_looks_saw() {
+        let before = Glance { taken_ms: 1000, ..Glance::default() };
+        let traffic = PeerTraffic { sent: 400, received: 100 };
+        let now = Glance { taken_ms: 1500, traffic, ..Glance::default() };
+        assert_eq!(now.rate(&before), 1000);
+    }
+
+    #[test]
+    fn activity_is_told_once() {
+        let line = |number: u64| (number, format!("applied file-{number}"));
+        let before = Glance { recent: vec![line(1), line(2)], ..Glance::default() };
+        let now = Glance { recent: vec![line(2), line(3)], ..Glance::default() };
+        assert_eq!(changes(Some(&before), &now), ["applied file-3"]);
+        assert_eq!(changes(Some(&now), &now), Vec::<String>::new());
+    }
+}
