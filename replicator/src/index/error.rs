@@ -1,0 +1,76 @@
+//! What can be wrong with an index, and what to do about it.
+
+use std::io;
+
+use super::tables::SCHEMA;
+
+/// Why the index cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error(
+        "another process uses index.redb of this state directory: stop it, or give each node a \
+         state directory of its own"
+    )]
+    Locked,
+    #[error(
+        "index.redb of this state directory is damaged ({0}): move it away and start again, the \
+         folder is then read anew and nothing of it is lost"
+    )]
+    Corrupt(String),
+    #[error("no space left for index.redb: make room where the state directory lies, then start")]
+    NoSpace,
+    #[error(
+        "index.redb was written by another version of this program (schema {found}, this one has \
+         {SCHEMA}): run that version, or move the file away and let the folder be read anew"
+    )]
+    Schema { found: u32 },
+    #[error("index.redb of this state directory: {0}")]
+    Io(#[source] io::Error),
+    /// What the writer met first; said again to everyone who asks later.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace,
+            // redb's word for a file that is none of its own.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Error::Corrupt(error.to_string())
+            }
+            _ => Error::Io(error),
+        }
+    }
+}
+
+impl From<redb::Error> for Error {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Error::Locked,
+            redb::Error::Io(error) => error.into(),
+            redb::Error::UpgradeRequired(version) => Error::Schema { found: version.into() },
+            redb::Error::Corrupted(reason) => Error::Corrupt(reason),
+            other => Error::Corrupt(other.to_string()),
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                redb::Error::from(error).into()
+            }
+        })*
+    };
+}
+
+from_redb!(
+    redb::CommitError,
+    redb::DatabaseError,
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError
+);
