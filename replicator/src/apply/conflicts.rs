@@ -58,7 +58,9 @@ pub fn list(root: &Root) -> Result<Vec<Conflict>, Error> {
         }
         match read(root, name) {
             Ok(conflict) => found.push(conflict),
-            Err(error) => tracing::warn!(name = %name.escape_ascii(), %error, "unreadable conflict"),
+            Err(error) => {
+                tracing::warn!(name = %name.escape_ascii(), %error, "unreadable conflict")
+            }
         }
     }
     Ok(found)
@@ -156,7 +158,8 @@ fn describe(root: &Root, path: &RelPath, stat: &Stat, label: &str) -> Result<Str
         .map_err(|error| Error::private_io("describe a conflict", error.into()))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let name = format!("{}{JSON_SUFFIX}", conflict.id);
-    let file = fs::openat(root.conflicts(), name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+    let file =
+        fs::openat(root.conflicts(), name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     write_at(file.as_fd(), &json, 0).map_err(failed)?;
     fs::fsync(&file).map_err(failed)?;
     Ok(conflict.id)

@@ -33,10 +33,14 @@ pub enum Error {
     BadPatch { path: RelPath, reason: &'static str },
 
     /// The folder waits until there is room.
-    #[error("no room left to {doing}: the file system is full or the quota is used up; free some space")]
+    #[error(
+        "no room left to {doing}: the file system is full or the quota is used up; free some space"
+    )]
     Full { doing: &'static str },
 
-    #[error("only {free} bytes are free, which is less than min_free ({min_free}) would leave; free some space")]
+    #[error(
+        "only {free} bytes are free, which is less than min_free ({min_free}) would leave; free some space"
+    )]
     BelowMinFree { free: u64, min_free: u64 },
 
     #[error("cannot {doing} {path}: {source}")]

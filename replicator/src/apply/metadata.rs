@@ -4,7 +4,9 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{self, AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, UTIME_OMIT, XattrFlags};
+use rustix::fs::{
+    self, AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::entry::{Kind, Metadata, Stat, Timestamp, Xattr};
@@ -58,7 +60,12 @@ struct Entry<'fd> {
 
 impl Entry<'_> {
     /// `false` where this process may not give the entry that owner.
-    fn set_owner(&self, now: &Metadata, wanted: &Metadata, skipped: &Skipped) -> Result<bool, Errno> {
+    fn set_owner(
+        &self,
+        now: &Metadata,
+        wanted: &Metadata,
+        skipped: &Skipped,
+    ) -> Result<bool, Errno> {
         if (now.uid, now.gid) == (wanted.uid, wanted.gid) {
             return Ok(true);
         }

@@ -31,7 +31,8 @@ impl Staged {
     /// An empty file of this size: one hole, until it is written.
     pub fn create(root: &Root, size: u64) -> Result<Self, Error> {
         let beside = Beside::reserve(root);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(beside.dir(), beside.name(), flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| Error::private("make a temporary file", errno))?;
         if size > 0 {
@@ -93,11 +94,7 @@ pub fn check_room(root: &Root, needed: u64, min_free: u64) -> Result<(), Error> 
 }
 
 /// Copies `size` bytes into an empty file, leaving holes holes.
-pub(super) fn copy_bytes(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    size: u64,
-) -> Result<(), Errno> {
+pub(super) fn copy_bytes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), Errno> {
     if fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
@@ -150,7 +147,8 @@ fn copy_by_hand(
     let mut buffer = vec![0; COPY_BUFFER_BYTES];
     while at < end {
         let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
-        let read = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer[..wanted], at))?;
+        let read =
+            rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer[..wanted], at))?;
         if read == 0 {
             return Ok(());
         }

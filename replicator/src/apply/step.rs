@@ -56,20 +56,56 @@ pub struct Over {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Step {
-    MakeDirectory { path: RelPath, metadata: Metadata, over: Option<Over> },
-    MakeSymlink { path: RelPath, target: Vec<u8>, metadata: Metadata, over: Option<Over> },
-    MakeFifo { path: RelPath, metadata: Metadata, over: Option<Over> },
+    MakeDirectory {
+        path: RelPath,
+        metadata: Metadata,
+        over: Option<Over>,
+    },
+    MakeSymlink {
+        path: RelPath,
+        target: Vec<u8>,
+        metadata: Metadata,
+        over: Option<Over>,
+    },
+    MakeFifo {
+        path: RelPath,
+        metadata: Metadata,
+        over: Option<Over>,
+    },
     /// A whole file, written before. Its bytes are the caller's to flush.
-    Place { path: RelPath, staged: Staged, metadata: Metadata, over: Option<Over> },
+    Place {
+        path: RelPath,
+        staged: Staged,
+        metadata: Metadata,
+        over: Option<Over>,
+    },
     /// Files and directories; never onto an existing entry.
-    Rename { from: RelPath, to: RelPath, expect: Expect },
+    Rename {
+        from: RelPath,
+        to: RelPath,
+        expect: Expect,
+    },
     /// Two entries change places. The outcome tells of `a`.
-    Exchange { a: RelPath, b: RelPath, expect_a: Expect, expect_b: Expect },
+    Exchange {
+        a: RelPath,
+        b: RelPath,
+        expect_a: Expect,
+        expect_b: Expect,
+    },
     /// One more name, `to`, for the file at `from`.
-    Link { from: RelPath, to: RelPath, expect: Expect, over: Option<Over> },
+    Link {
+        from: RelPath,
+        to: RelPath,
+        expect: Expect,
+        over: Option<Over>,
+    },
     /// A directory must be empty. Where other names of the file remain, the
     /// outcome tells of the inode that they share, and nothing is kept.
-    Remove { path: RelPath, expect: Expect, keep: Keep },
+    Remove {
+        path: RelPath,
+        expect: Expect,
+        keep: Keep,
+    },
     /// Writes in place. The writes and holes do not overlap and lie below
     /// `size`, which the file has afterwards.
     Patch {
@@ -80,7 +116,11 @@ pub enum Step {
         size: u64,
         metadata: Metadata,
     },
-    SetMetadata { path: RelPath, expect: Expect, metadata: Metadata },
+    SetMetadata {
+        path: RelPath,
+        expect: Expect,
+        metadata: Metadata,
+    },
 }
 
 /// What became of a step.

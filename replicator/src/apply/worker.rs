@@ -10,9 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{
-    self, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, StatxFlags,
-};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::beside::Beside;
@@ -178,13 +176,8 @@ impl Worker {
         fs::renameat_with(tmp, new, trash, resting.name.as_slice(), RenameFlags::NOREPLACE)
             .map_err(|errno| Error::private("use the trash", errno))?;
         made.beside.placed();
-        let swapped = fs::renameat_with(
-            trash,
-            resting.name.as_slice(),
-            at.0,
-            at.1,
-            RenameFlags::EXCHANGE,
-        );
+        let swapped =
+            fs::renameat_with(trash, resting.name.as_slice(), at.0, at.1, RenameFlags::EXCHANGE);
         if let Err(errno) = swapped {
             resting.discard(&self.root);
             return match errno {

@@ -159,7 +159,8 @@ fn xattrs(fd: BorrowedFd<'_>, handle: Handle) -> Result<Xattrs, Errno> {
 /// mount's bookkeeping: copying these breaks the copy.
 pub(crate) fn is_replicated(name: &[u8]) -> bool {
     let wanted = [&b"user."[..], b"security.", b"trusted.", b"system.posix_acl_"];
-    let local = [&b"security.evm"[..], b"security.selinux", b"security.SMACK64", b"trusted.overlay."];
+    let local =
+        [&b"security.evm"[..], b"security.selinux", b"security.SMACK64", b"trusted.overlay."];
     wanted.iter().any(|namespace| name.starts_with(namespace))
         && !local.iter().any(|namespace| name.starts_with(namespace))
 }
