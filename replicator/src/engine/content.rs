@@ -208,8 +208,10 @@ impl Gathered {
         }
         self.changed.extend(&digested.changed);
         let room = HOLES_MAX.saturating_sub(self.holes.count());
+        let is_told = digested.holes.len() <= room;
         digested.holes.into_iter().take(room).for_each(|hole| self.holes.insert(hole));
-        let Some(more) = digested.inline else {
+        // Bytes that are neither inline nor told to be holes would be lost.
+        let Some(more) = digested.inline.filter(|_| is_told) else {
             self.inline = None;
             return;
         };

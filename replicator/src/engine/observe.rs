@@ -96,7 +96,8 @@ pub struct FileContent {
     pub inline: Option<Vec<(u64, Bytes)>>,
     /// The holes among the changed bytes.
     pub holes: RangeSet,
-    /// Nothing wrote to the file while it was read.
+    /// The fingerprint was the same before and after. One long write may still
+    /// have been under way, whose end capture will tell.
     pub stable: bool,
 }
 
@@ -189,7 +190,7 @@ async fn look_at_all(root: &Arc<Root>, requests: Vec<Request>) -> Looks {
             });
         }
         match running.join_next().await {
-            Some(joined) => looks.extend(or_panic(joined)),
+            Some(joined) => looks.extend(unless_cancelled(joined).await),
             None => return looks,
         }
     }
@@ -297,7 +298,9 @@ async fn observe_large(
         let plan = Arc::new(large.plan);
         let read = read_large(engine, &large.file, &plan, large.request.sync).await;
         let (root_there, file) = (Arc::clone(root), Arc::clone(&large.file));
-        let after = or_panic(spawn_blocking(move || root_there.stat_fd(file.as_fd())).await)?;
+        let after =
+            unless_cancelled(spawn_blocking(move || root_there.stat_fd(file.as_fd())).await)
+                .await?;
         let is_stable = after.fingerprint == large.stat.fingerprint;
         match read {
             Ok(gathered) if is_stable || !may_repeat => {
@@ -311,7 +314,7 @@ async fn observe_large(
         }
         let (root, request, tries) = (Arc::clone(root), large.request, large.tries + 1);
         let look = spawn_blocking(move || look_repeatedly(&root, request, tries)).await;
-        large = match or_panic(look)? {
+        large = match unless_cancelled(look).await? {
             Look::Seen(entry) => return Ok(entry),
             Look::Large(large) => *large,
         };
@@ -334,7 +337,7 @@ async fn read_large(
             running.spawn(async move { read_chunk(engine, file, plan, chunk, sync).await });
         }
         match running.join_next().await {
-            Some(joined) => gathered.add(or_panic(joined)?),
+            Some(joined) => gathered.add(unless_cancelled(joined).await?),
             None => return Ok(gathered),
         }
     }
@@ -357,7 +360,7 @@ async fn read_chunk(
     if (bytes.len() as u64) < chunk.range.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    or_panic(spawn_blocking(move || Ok(plan.digest(&file, chunk, &bytes))).await)
+    Ok(unless_cancelled(spawn_blocking(move || plan.digest(&file, chunk, &bytes)).await).await)
 }
 
 /// Do bytes that were written lie wholly behind the end?
@@ -370,14 +373,15 @@ fn is_still(root: &Root, path: &RelPath, stat: &Stat) -> Result<bool, Error> {
     Ok(root.stat(path)?.is_some_and(|now| now.fingerprint == stat.fingerprint))
 }
 
-/// These tasks are never aborted while somebody waits for them, so what did
-/// not end well panicked: so does whoever waits.
-fn or_panic<T>(joined: Result<T, JoinError>) -> T {
+/// What a task gave. It is cancelled only where the whole runtime ends, and
+/// then nobody is to take half a result for a whole one: this waits until it
+/// is dropped with the runtime.
+pub(super) async fn unless_cancelled<T>(joined: Result<T, JoinError>) -> T {
     match joined {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => panic!("a task was cancelled: {error}"),
+            Err(_) => std::future::pending().await,
         },
     }
 }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::Error;
+use super::observe::unless_cancelled;
 use crate::entry::{Kind, Stat};
 use crate::path::RelPath;
 use crate::root::{self, Root};
@@ -30,11 +31,14 @@ pub struct Found {
 }
 
 /// Hands over everything beneath a directory, which is itself not among it,
-/// directories before what they hold. Returns early where the receiver is
-/// gone. Memory grows only with the directories still to be walked.
+/// directories before what they hold. The channel is closed only once all of
+/// it was handed over, or where the receiver is gone. Memory grows only with
+/// the directories still to be walked.
 pub async fn scan(root: Arc<Root>, beneath: RelPath, sink: mpsc::Sender<Vec<Found>>) {
+    let hand_over = sink.clone();
     let walk = move || {
-        let mut walk = Walk { root: &root, pending: vec![beneath], batch: Vec::new(), sink };
+        let batch = Vec::new();
+        let mut walk = Walk { root: &root, pending: vec![beneath], batch, sink: hand_over };
         while let Some(directory) = walk.pending.pop() {
             if walk.directory(&directory).is_err() {
                 return;
@@ -43,11 +47,8 @@ pub async fn scan(root: Arc<Root>, beneath: RelPath, sink: mpsc::Sender<Vec<Foun
         // Nobody to hand them to is no fault of the walk.
         let _ = walk.flush();
     };
-    if let Err(error) = tokio::task::spawn_blocking(walk).await
-        && let Ok(panic) = error.try_into_panic()
-    {
-        std::panic::resume_unwind(panic);
-    }
+    unless_cancelled(tokio::task::spawn_blocking(walk).await).await;
+    drop(sink);
 }
 
 /// What one `getdents64` may return: some 1,000 names of usual length.
