@@ -96,7 +96,8 @@ pub struct FileContent {
     pub inline: Option<Vec<(u64, Bytes)>>,
     /// The holes among the changed bytes.
     pub holes: RangeSet,
-    /// Nothing wrote to the file while it was read.
+    /// The fingerprint was the same before and after. One long write may still
+    /// have been under way, whose end capture will tell.
     pub stable: bool,
 }
 
