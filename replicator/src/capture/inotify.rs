@@ -87,7 +87,9 @@ impl Inotify {
     pub fn drain(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
         let mut left = rustix::io::ioctl_fionread(&self.queue).unwrap_or(0) as usize;
         while left > 0 {
-            let Some((events, bytes)) = self.read(outbox)? else { break };
+            let Some((events, bytes)) = self.read(outbox)? else {
+                break;
+            };
             left = left.saturating_sub(bytes);
             self.tally.events.add(events.len() as u64);
             for event in events {
@@ -139,7 +141,9 @@ impl Inotify {
             self.watched.remove(&event.watch);
             return Ok(());
         }
-        let Some(directory) = self.watched.get(&event.watch).cloned() else { return Ok(()) };
+        let Some(directory) = self.watched.get(&event.watch).cloned() else {
+            return Ok(());
+        };
         let path = match &*event.name {
             b"" => directory,
             name => directory.join(name).unwrap_or(directory),
@@ -150,11 +154,18 @@ impl Inotify {
         if event.what.contains(ReadFlags::ISDIR) {
             self.follow_directory(event.what, &path, outbox)?;
         }
-        if event.what.intersects(ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE) {
+        if event
+            .what
+            .intersects(ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE)
+        {
             outbox.content(path.clone())?;
         }
         let content = ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE | ReadFlags::ISDIR;
-        if !event.what.difference(content).is_empty() { outbox.name(path) } else { Ok(()) }
+        if !event.what.difference(content).is_empty() {
+            outbox.name(path)
+        } else {
+            Ok(())
+        }
     }
 
     fn follow_directory(
@@ -171,7 +182,8 @@ impl Inotify {
                 // A watch that the kernel dropped by itself is as good.
                 let _ = inotify::remove_watch(&self.queue, watch);
             }
-            self.unwatched.retain(|directory| !directory.is_within(path));
+            self.unwatched
+                .retain(|directory| !directory.is_within(path));
         }
         if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
             let before = self.unwatched.len();
@@ -184,7 +196,10 @@ impl Inotify {
     }
 
     fn watched_within(&self, path: &RelPath) -> Vec<i32> {
-        let within = self.watched.iter().filter(|(_, directory)| directory.is_within(path));
+        let within = self
+            .watched
+            .iter()
+            .filter(|(_, directory)| directory.is_within(path));
         within.map(|(&watch, _)| watch).collect()
     }
 
@@ -220,8 +235,12 @@ impl AsFd for Inotify {
 }
 
 fn directories_in(path: &Path, directory: &RelPath) -> Vec<RelPath> {
-    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
-    let found = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let found = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let paths = found.filter_map(|entry| {
         let name: &OsStr = &entry.file_name();
         directory.join(name.as_bytes()).ok()

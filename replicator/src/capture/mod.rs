@@ -29,14 +29,14 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
 pub use self::change::{Change, Extent, LossCause};
+use self::counters::Tally;
 pub use self::counters::{Counters, Lost};
 pub use self::describe::{Description, Finding, MissingHook};
 pub use self::error::Error;
 pub use self::level::{Choice, Level, NotAChoice};
 pub use self::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN};
-pub use self::select::probe;
-use self::counters::Tally;
 use self::outbox::Outbox;
+pub use self::select::probe;
 use self::worker::{Control, Worker};
 
 /// What to watch, and how.
@@ -67,12 +67,21 @@ impl Capture {
         let control = Arc::new(Control::new().map_err(Error::Thread)?);
         let unblock = Arc::clone(&control.unblock);
         let outbox = Outbox::new(changes, unblock, Arc::clone(&tally)).map_err(Error::Thread)?;
-        let worker = Worker { control: Arc::clone(&control), sources, outbox };
+        let worker = Worker {
+            control: Arc::clone(&control),
+            sources,
+            outbox,
+        };
         let thread = std::thread::Builder::new()
             .name("capture".to_owned())
             .spawn(move || worker.run())
             .map_err(Error::Thread)?;
-        Ok(Self { control, tally, description, thread: Some(thread) })
+        Ok(Self {
+            control,
+            tally,
+            description,
+            thread: Some(thread),
+        })
     }
 
     pub fn level(&self) -> Level {
