@@ -107,12 +107,12 @@ fn open(node: &Node) -> Result<Root, Failure> {
 }
 
 fn describe(kept: &Conflict) -> String {
-    let age = Duration::from_millis(clock::now_ms().saturating_sub(kept.kept_ms));
+    let age = Duration::from_secs((clock::now_ms() / 1000).saturating_sub(kept.seconds));
     format!(
         "{}  {} ago  {:>10}  {}\n",
         kept.id,
         human_duration(age),
-        human_bytes(kept.bytes),
+        human_bytes(kept.size),
         kept.path
     )
 }
