@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, VarInt};
+use quinn::{Connection, ConnectionError};
 
 use super::auth::{self, AuthError, Ends, Role};
+use super::congestion::close;
 use super::error::Refusal;
 use super::frame::FrameReader;
 use super::greeting::{self, GREETING_BYTES_MAX, Greeting, GreetingError};
@@ -219,8 +220,4 @@ fn judge_greeting(connection: &Connection, peer: NodeId, error: GreetingError) -
         }
         GreetingError::Lost(error) => failure_of(error, Some(peer)),
     }
-}
-
-fn close(connection: &Connection, code: u32, reason: &str) {
-    connection.close(VarInt::from_u32(code), reason.as_bytes());
 }

@@ -11,14 +11,15 @@ use quinn::{Connection, ConnectionError, RecvStream, SendDatagramError, SendStre
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::congestion;
 use super::error::SendError;
 use super::event::{Event, Life};
 use super::fetch::{self, Reply};
 use super::frame::{FrameBatch, FrameError, FrameReader};
 use super::settings::{
     CLOSE_BROKEN, CLOSE_DUPLICATE, CLOSE_GOODBYE, CLOSE_REPLACED, CLOSE_UNWANTED,
-    CONNECTION_WINDOW_BYTES, FETCH_REQUEST_BYTES_MAX, FETCHES_PER_PEER_MAX, IDLE_TIME_MAX,
-    LANE_QUEUE_BYTES, LANE_QUEUE_MESSAGES, LANES, SEND_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, FETCHES_PER_PEER_MAX, IDLE_TIME_MAX, LANE_QUEUE_BYTES,
+    LANE_QUEUE_MESSAGES, LANES, SEND_WINDOW_BYTES,
 };
 use super::{Lane, PeerInfo, Shared};
 use crate::id::NodeId;
@@ -109,8 +110,7 @@ impl Link {
     /// Closes the connection and keeps the reason for our own side.
     pub(super) fn close(&self, code: u32, reason: &str) {
         let _ = self.closed_because.set(reason.to_owned());
-        self.connection
-            .close(VarInt::from_u32(code), reason.as_bytes());
+        congestion::close(&self.connection, code, reason);
     }
 
     pub(super) async fn send(&self, lane: Lane, payload: Bytes) -> Result<(), SendError> {
@@ -385,7 +385,6 @@ async fn read_fetch(shared: Arc<Shared>, link: Arc<Link>, send: SendStream, recv
                 .await
         }
         Err(error @ FrameError::TooLong(..)) => {
-            debug_assert!(FETCH_REQUEST_BYTES_MAX < FRAME_BYTES_MAX);
             link.close(CLOSE_BROKEN, &error.to_string());
         }
         // The peer changed its mind before the request was whole.

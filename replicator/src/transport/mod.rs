@@ -20,6 +20,7 @@
 mod accept;
 mod address;
 mod auth;
+mod congestion;
 mod dial;
 mod error;
 mod event;
@@ -267,6 +268,8 @@ impl Transport {
     }
 }
 
+const GOODBYE: &str = "the node is going down";
+
 /// A peer that is gone must not hold up our own end.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -304,10 +307,11 @@ impl Handle {
         for (_, dialer) in self.dialers().drain() {
             dialer.abort();
         }
-        self.shared.endpoint.close(
-            VarInt::from_u32(settings::CLOSE_GOODBYE),
-            b"the node is going down",
-        );
+        for link in self.shared.registry.all() {
+            congestion::close(link.connection(), settings::CLOSE_GOODBYE, GOODBYE);
+        }
+        let code = VarInt::from_u32(settings::CLOSE_GOODBYE);
+        self.shared.endpoint.close(code, GOODBYE.as_bytes());
     }
 }
 

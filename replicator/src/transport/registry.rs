@@ -111,6 +111,10 @@ impl Registry {
             .collect()
     }
 
+    pub(super) fn all(&self) -> Vec<Arc<Link>> {
+        self.links().values().cloned().collect()
+    }
+
     fn links(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Link>>> {
         // Each change is one insertion or removal, so the map is always whole.
         self.links.lock().unwrap_or_else(PoisonError::into_inner)

@@ -111,6 +111,7 @@ fn stranger(bidi_streams: u32) -> quinn::TransportConfig {
         .keep_alive_interval(Some(settings::KEEP_ALIVE))
         .initial_rtt(settings::INITIAL_RTT)
         .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(super::congestion::factory())
         .datagram_receive_buffer_size(Some(settings::DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(settings::DATAGRAM_BUFFER_BYTES);
     config

@@ -110,7 +110,9 @@ async fn a_large_answer_arrives_whole_and_never_runs_ahead() {
         ahead_most = ahead_most.max(ahead);
     }
     let mut wanted = blake3::Hasher::new();
-    (0..PIECES).for_each(|_| drop(wanted.update(&film)));
+    for _ in 0..PIECES {
+        wanted.update(&film);
+    }
     assert_eq!(
         (received, hasher.finalize()),
         (PIECES * PIECE as u64, wanted.finalize())
@@ -193,6 +195,29 @@ async fn large_packets_are_found_and_carry() {
     // loses most packets; a slow machine does neither.
     assert!(info.mtu_bytes > 8000, "{info:?}");
     assert!(info.lost_packets * 20 < info.sent_packets, "{info:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_overtakes_a_full_lane() {
+    let (a, mut b) = pair().await;
+    let (sender, peer) = (a.transport.clone(), b.id());
+    let flood = tokio::spawn(async move {
+        let payload = pattern(1 << 20);
+        while sender.send(peer, Lane::Bulk, payload.clone()).await.is_ok() {}
+    });
+    for _ in 0..20 {
+        b.message().await;
+    }
+    a.transport.close().await;
+    let reason = loop {
+        match b.event().await {
+            Event::Message { .. } => {}
+            Event::Down { reason, .. } => break reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(reason, "the peer is going down");
+    soon(flood).await.unwrap();
 }
 
 async fn request(node: &mut Node, wanted: &[u8]) -> Reply {

@@ -8,7 +8,7 @@ use super::*;
 use crate::transport::auth::{self, Ends, Role};
 use crate::transport::greeting::{self, Greeting};
 use crate::transport::settings::{
-    ALPN, CLOSE_TOO_MANY_GUESSES, GUESSES_PER_SOURCE, STRANGERS_PER_SOURCE_MAX,
+    ALPN, CLOSE_BROKEN, CLOSE_TOO_MANY_GUESSES, GUESSES_PER_SOURCE, STRANGERS_PER_SOURCE_MAX,
 };
 use crate::transport::{socket, tls};
 
@@ -76,10 +76,11 @@ impl Stranger {
     }
 }
 
-fn close_code(error: quinn::ConnectionError) -> Option<u64> {
-    match error {
-        quinn::ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
-        _ => None,
+/// Why the node closed the connection, in its own words.
+async fn close_code(connection: &Connection) -> u64 {
+    match soon(connection.closed()).await {
+        quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+        other => panic!("not closed by the node: {other:?}"),
     }
 }
 
@@ -158,12 +159,14 @@ async fn garbage_is_refused_and_guesses_run_out() {
         // The node may close while we still write.
         let _ = send.write_all(&noise).await;
         let _ = send.finish();
-        assert!(close_code(soon(connection.closed()).await).is_some());
+        close_code(&connection).await;
         node.refusal().await;
     }
     let connection = stranger.connect(node.transport.local_addr()).await.unwrap();
-    let code = close_code(soon(connection.closed()).await);
-    assert_eq!(code, Some(u64::from(CLOSE_TOO_MANY_GUESSES)));
+    assert_eq!(
+        close_code(&connection).await,
+        u64::from(CLOSE_TOO_MANY_GUESSES)
+    );
     assert_eq!(node.refusal().await, Refusal::TooManyGuesses);
 }
 
@@ -226,7 +229,7 @@ async fn silent_strangers_take_their_places_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_breaks_framing_is_cut_off_with_a_reason() {
-    let oversized = Vec::from([&[0u8][..], &u32::MAX.to_le_bytes()].concat());
+    let oversized = [&[0u8][..], &u32::MAX.to_le_bytes()].concat();
     let cases: [(Vec<u8>, &str); 4] = [
         (oversized, "4294967295 bytes"),
         (vec![7], "unknown kind"),
@@ -248,10 +251,7 @@ async fn a_member_that_breaks_framing_is_cut_off_with_a_reason() {
             }
         };
         assert!(reason.contains(wanted), "{reason}");
-        assert!(
-            close_code(soon(connection.closed()).await).is_some(),
-            "the peer is told"
-        );
+        assert_eq!(close_code(&connection).await, u64::from(CLOSE_BROKEN));
     }
 }
 
