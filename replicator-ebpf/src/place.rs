@@ -70,8 +70,7 @@ pub fn subject(inode: u64) -> Option<Subject> {
     let inode_generation: u32 = read(inode, get::INODE_GENERATION())?;
     // Before the walk: a move during it makes a newer one.
     let generation = word(word::GENERATION) as u32;
-    let mut fresh =
-        Entry { generation, inode_generation, links, state: UNSYNCED, size: u64::MAX };
+    let mut fresh = Entry { generation, inode_generation, links, state: UNSYNCED, size: u64::MAX };
     if let Some(entry) = INODES.get_ptr_mut(&number) {
         // SAFETY: the pointer is to an element of the map.
         let known = unsafe { &mut *entry };

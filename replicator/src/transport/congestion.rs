@@ -20,11 +20,7 @@ use super::settings::INITIAL_WINDOW_BYTES;
 /// Closes a connection so that the peer hears of it at once. All closing in
 /// this room goes through here.
 pub(super) fn close(connection: &Connection, code: u32, reason: &str) {
-    if let Ok(controller) = connection
-        .congestion_state()
-        .into_any()
-        .downcast::<WayOut>()
-    {
+    if let Ok(controller) = connection.congestion_state().into_any().downcast::<WayOut>() {
         controller.closing.store(true, Ordering::Relaxed);
     }
     connection.close(VarInt::from_u32(code), reason.as_bytes());
@@ -42,10 +38,7 @@ struct Factory(Arc<CubicConfig>);
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = Arc::clone(&self.0).build(now, current_mtu);
-        Box::new(WayOut {
-            inner,
-            closing: Arc::default(),
-        })
+        Box::new(WayOut { inner, closing: Arc::default() })
     }
 }
 
@@ -79,8 +72,7 @@ impl Controller for WayOut {
         app_limited: bool,
         largest_packet_num_acked: Option<u64>,
     ) {
-        self.inner
-            .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+        self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 
     fn on_congestion_event(
@@ -90,8 +82,7 @@ impl Controller for WayOut {
         is_persistent_congestion: bool,
         lost_bytes: u64,
     ) {
-        self.inner
-            .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+        self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
@@ -111,10 +102,7 @@ impl Controller for WayOut {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self {
-            inner: self.inner.clone_box(),
-            closing: Arc::clone(&self.closing),
-        })
+        Box::new(Self { inner: self.inner.clone_box(), closing: Arc::clone(&self.closing) })
     }
 
     fn initial_window(&self) -> u64 {

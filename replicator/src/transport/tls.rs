@@ -69,9 +69,7 @@ impl Configs {
         };
         configs.server.transport_config(Arc::new(stranger(1)));
         configs.server.max_incoming(settings::STRANGERS_MAX);
-        configs
-            .server
-            .incoming_buffer_size(u64::from(settings::STRANGER_WINDOW_BYTES));
+        configs.server.incoming_buffer_size(u64::from(settings::STRANGER_WINDOW_BYTES));
         configs.server.incoming_buffer_size_total(
             settings::STRANGERS_MAX as u64 * u64::from(settings::STRANGER_WINDOW_BYTES),
         );
