@@ -35,7 +35,7 @@ fn body(counter: u64) -> BodyId {
 fn name_row(stamp: Dot, id: u64, is_gone: bool) -> NameRow {
     let binding = if is_gone {
         let was = Replaced { body: body(id), seen: VersionVector::new() };
-        Binding::Gone { was, kind: Kind::File, moved: id % 2 == 0 }
+        Binding::Gone { was, kind: Kind::File, moved: id.is_multiple_of(2) }
     } else {
         Binding::Bound { body: body(id), kind: Kind::File, over: None }
     };
@@ -414,7 +414,7 @@ fn speed() {
         let stamp = |odd| Dot { actor: Actor(9), counter: 2 * file + odd };
         index.put_body(id, body_row(stamp(1), std::slice::from_ref(&name), Some(file + 100)));
         index.put_name(&name, name_row(stamp(2), file, false));
-        if file % 16 == 0 {
+        if file.is_multiple_of(16) {
             index.end_turn(Instant::now());
         }
     }
