@@ -78,3 +78,6 @@ pub const WHOLE_BYTES_MAX: u64 = 1 << 20;
 /// Most bytes written in place by one redo record. A larger change is made
 /// in a copy that takes the file's place.
 pub const PATCH_IN_PLACE_BYTES_MAX: u64 = 32 << 20;
+
+/// Shallow looks carried out by one task.
+pub const LOOKS_TOGETHER_MAX: usize = 128;

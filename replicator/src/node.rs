@@ -34,7 +34,6 @@ use crate::root::{self, Root};
 use crate::status::{PlaceError, StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
 use crate::sync::message::{FetchRequest, Message};
-use crate::sync::store::Store;
 use crate::sync::{Core, Options};
 use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
 use crate::{apply, path::RelPath};
@@ -394,7 +393,6 @@ impl Node {
         let now = self.now();
         match event {
             Event::Up { peer, name, address, .. } => {
-                tracing::info!(%peer, name, %address, "connected");
                 self.facts.peer_up(peer, name, address);
                 let (outbox, messages) = mpsc::unbounded_channel();
                 self.outboxes.insert(peer, outbox);
@@ -407,7 +405,6 @@ impl Node {
                 self.core.handle_connected(now, peer);
             }
             Event::Down { peer, reason } => {
-                tracing::info!(%peer, reason, "disconnected");
                 self.facts.peer_down(peer, reason);
                 self.outboxes.remove(&peer);
                 self.core.handle_disconnected(now, peer);
@@ -462,10 +459,6 @@ impl Node {
                 let before = self.core.progress().changes_made;
                 let files = self.core.verify(now);
                 self.flush_for(|waiters| waiters.verify(files, before, answer));
-            }
-            _ => {
-                let reason = "this replicator does not know the question".to_owned();
-                let _ = answer.send(control::Response::Refused { reason });
             }
         }
     }

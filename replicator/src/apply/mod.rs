@@ -1,1 +1,33 @@
+//! Making remote changes real here.
 //!
+//! The room takes [`Step`]s, carries them out strictly in order on one thread
+//! of its own and answers each with an [`Outcome`]. It never decides who wins:
+//! it only refuses to replace or remove anything that is not what the caller
+//! expected, so a local change that arrives in the same moment survives.
+//!
+//! Whatever is killed, and when: a name of the tree holds a complete old or a
+//! complete new entry. New entries are made in `.replicator/tmp`, displaced
+//! ones rest in the trash or the conflict store, and a file written in place
+//! has a redo record until its bytes are durable.
+
+mod applier;
+mod beside;
+pub mod conflicts;
+mod error;
+mod metadata;
+mod moment;
+mod patch;
+mod redo;
+mod staged;
+mod step;
+pub mod trash;
+mod worker;
+
+pub use applier::{Applier, Counts};
+pub use error::Error;
+pub use redo::Recovered;
+pub use staged::{Staged, check_room, flush, flush_all};
+pub use step::{Expect, Keep, Outcome, Over, Step};
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::failure::{Exit, Failure};
-use super::unmerged::apply::conflicts::{self, Conflict};
+use crate::apply::conflicts::{self, Conflict};
 use super::{Node, print, print_json};
 use crate::root::{self, Root};
 use crate::status::{clock, human_bytes, human_duration};
@@ -107,12 +107,12 @@ fn open(node: &Node) -> Result<Root, Failure> {
 }
 
 fn describe(kept: &Conflict) -> String {
-    let age = Duration::from_millis(clock::now_ms().saturating_sub(kept.kept_ms));
+    let age = Duration::from_secs((clock::now_ms() / 1000).saturating_sub(kept.seconds));
     format!(
         "{}  {} ago  {:>10}  {}\n",
         kept.id,
         human_duration(age),
-        human_bytes(kept.bytes),
+        human_bytes(kept.size),
         kept.path
     )
 }

@@ -13,7 +13,6 @@ mod notify;
 mod run;
 mod signals;
 mod status;
-mod unmerged;
 mod verify;
 mod wait;
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::failure::{Exit, Failure};
 use super::signals::Signals;
-use super::unmerged::node::{self, Ready};
+use crate::node::{self, Ready};
 use super::{logging, notify, print};
 use crate::config::{self, Config, Key, Settings};
 use crate::status::{NodeNote, StateDir, printable};

@@ -8,11 +8,13 @@
 //!
 //! A job owns its buffer and its file until the kernel is done with them;
 //! dropping the future that waits for it only drops the result. Nothing here
-//! decides what to read, and nothing resolves a path: that is
-//! [`crate::root`]'s work.
+//! decides what is looked at, and paths are resolved by [`crate::root`].
 
+mod content;
 mod job;
+pub mod observe;
 mod pool;
+pub mod scan;
 mod threads;
 mod uring;
 
@@ -27,7 +29,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::job::{Job, Operation};
 use self::pool::Pool;
+use crate::hash::FILE_BYTES_MAX;
+use crate::path::RelPath;
 use crate::range::Range;
+use crate::root;
 
 /// Most bytes of one [`Engine::read`], which holds them all in memory: four
 /// of the largest leaves. Larger reads are several, and can overlap.
@@ -158,6 +163,18 @@ pub enum Error {
     /// The machine is out of threads or memory.
     #[error("cannot start a thread that reads files: {0}")]
     Thread(#[source] io::Error),
+    /// The entry, or its file system, does not let us look.
+    #[error(transparent)]
+    Root(#[from] root::Error),
+    /// The disk failed, or access is denied.
+    #[error("cannot read {path}: {source}")]
+    Read { path: RelPath, source: io::Error },
+    /// More than a hash list is made for.
+    #[error("{path} is larger than {} TiB and is not replicated", FILE_BYTES_MAX >> 40)]
+    TooLarge { path: RelPath },
+    /// Somebody replaces or shortens it all the time; look again later.
+    #[error("{path} did not stay the same for long enough to be read")]
+    Unsettled { path: RelPath },
 }
 
 /// Jobs that wait in one queue. They hold no buffer for what they will read.

@@ -41,6 +41,22 @@ pub(super) fn serve(jobs: &Mutex<mpsc::Receiver<Job>>, shared: &Shared) {
     }
 }
 
+/// Writes dirty pages out, see [`super::Engine::sync_range`]. Blocks.
+pub(super) fn sync_range(file: &impl AsRawFd, range: Range) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let start = libc::off64_t::try_from(range.start).unwrap_or(libc::off64_t::MAX);
+    // The kernel reads a length of 0 as up to the end.
+    let bytes = libc::off64_t::try_from(range.len()).unwrap_or(0);
+    // SAFETY: takes numbers and a file descriptor that is open while `file`
+    // is borrowed; touches no memory of ours.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), start, bytes, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Threads mostly wait for a disk, so there are more than cores, and enough
 /// that one slow disk read does not stop everything.
 const THREADS_MIN: usize = 4;
@@ -72,20 +88,5 @@ fn call(job: &mut Job) -> io::Result<usize> {
         Operation::Write { offset, bytes } => Ok(rustix::io::pwrite(file, bytes, *offset)?),
         Operation::SyncData => Ok(rustix::fs::fdatasync(file).map(|()| 0)?),
         Operation::SyncRange(range) => sync_range(file, *range).map(|()| 0),
-    }
-}
-
-fn sync_range(file: &impl AsRawFd, range: Range) -> io::Result<()> {
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-        | libc::SYNC_FILE_RANGE_WRITE
-        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    let start = libc::off64_t::try_from(range.start).unwrap_or(libc::off64_t::MAX);
-    // The kernel reads a length of 0 as up to the end.
-    let bytes = libc::off64_t::try_from(range.len()).unwrap_or(0);
-    // SAFETY: takes numbers and a file descriptor that is open while `file`
-    // is borrowed; touches no memory of ours.
-    match unsafe { libc::sync_file_range(file.as_raw_fd(), start, bytes, flags) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }

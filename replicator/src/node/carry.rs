@@ -101,8 +101,11 @@ impl Carrier {
     ) -> BTreeMap<usize, Result<Written, Outcome>> {
         let root = Arc::clone(&self.root);
         let staged = tokio::task::spawn_blocking(move || {
-            let stage = |(at, writes, size, digest)| (at, stage_bytes(&root, &writes, size, digest));
-            files.into_iter().map(stage).collect()
+            let mut staged = BTreeMap::new();
+            for (at, writes, size, digest) in files {
+                staged.insert(at, stage_bytes(&root, &writes, size, digest));
+            }
+            staged
         });
         staged.await.unwrap_or_default()
     }

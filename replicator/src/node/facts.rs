@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::carry::Carrier;
 use crate::capture::Capture;
@@ -11,7 +11,7 @@ use crate::id::NodeId;
 use crate::index::Index;
 use crate::status::{
     ActivityLine, CaptureFacts, EngineFacts, FolderFacts, IndexFacts, NodeFacts, PathError,
-    PeerFacts, ProcessFacts, Rates, Snapshot, StateDir, file, state,
+    PeerFacts, ProcessFacts, Rates, Snapshot, StateDir, clock, file, state,
 };
 use crate::sync::{Core, Progress};
 
@@ -50,7 +50,7 @@ impl Facts {
         Self {
             config,
             place,
-            started_ms: now_ms(),
+            started_ms: clock::now_ms(),
             peers: BTreeMap::new(),
             refused: None,
             next_write: Instant::now(),
@@ -66,7 +66,7 @@ impl Facts {
         if self.peers.len() >= PEERS_SHOWN_MAX {
             self.peers.retain(|_, known| known.connected);
         }
-        let since_ms = now_ms();
+        let since_ms = clock::now_ms();
         let known = Known { name, address, connected: true, since_ms, last_error: None };
         self.peers.insert(peer, known);
     }
@@ -74,7 +74,7 @@ impl Facts {
     pub fn peer_down(&mut self, peer: NodeId, reason: String) {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.connected = false;
-            known.since_ms = now_ms();
+            known.since_ms = clock::now_ms();
             known.last_error = Some(reason);
         }
     }
@@ -115,9 +115,9 @@ impl Facts {
         }
         self.next_write = now + self.config.status_interval;
         let snapshot = self.snapshot(core, carrier, capture);
-        let path = self.place.status_file();
+        let place = self.place.clone();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = file::write(&path, &snapshot) {
+            if let Err(error) = file::write(&place, &snapshot) {
                 tracing::warn!("the status file cannot be written: {error}");
             }
         });
@@ -132,13 +132,13 @@ impl Facts {
         let progress = core.progress();
         let description = capture.describe();
         let mut snapshot = Snapshot {
-            taken_ms: now_ms(),
+            taken_ms: clock::now_ms(),
             node: self.node(carrier),
             folder: self.folder(core, carrier, &progress),
             capture: CaptureFacts {
                 level: description.level.to_string(),
-                hooks: description.hook_set.clone(),
-                late: description.late.clone(),
+                hooks: description.hook_set.to_owned(),
+                late: description.seen_late.iter().map(|late| (*late).to_owned()).collect(),
                 counters: counters(&capture.counters()),
             },
             engine: EngineFacts {
@@ -149,7 +149,7 @@ impl Facts {
             peers: self.peer_facts(core, carrier),
             losses: counters(&capture.counters().lost),
             rates: self.rates(&progress),
-            process: process(),
+            process: ProcessFacts::measure(),
             ..Snapshot::default()
         };
         for (wall, what, path) in &progress.recent {
@@ -264,22 +264,4 @@ fn counters(value: &impl serde::Serialize) -> BTreeMap<String, u64> {
         return BTreeMap::new();
     };
     fields.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect()
-}
-
-fn process() -> ProcessFacts {
-    let usage = rustix_usage();
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-    ProcessFacts { cpu_ms: usage, rss_bytes: pages * rustix::param::page_size() as u64 }
-}
-
-/// CPU time of all threads, in milliseconds.
-fn rustix_usage() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
-}
-
-fn now_ms() -> u64 {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }

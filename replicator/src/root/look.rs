@@ -61,7 +61,7 @@ pub(super) fn stat_fd(root: &Root, fd: BorrowedFd<'_>) -> Result<Stat, Error> {
 
 /// The name under which the kernel shows this process the file behind a
 /// handle. Following it ends at that very file, whatever its path is now.
-pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
+fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
@@ -152,13 +152,17 @@ fn xattrs(fd: BorrowedFd<'_>, handle: Handle) -> Result<Xattrs, Errno> {
     Ok(found)
 }
 
-/// `security.evm` is signed with a key of this machine, and `trusted.overlay.`
-/// belongs to an overlay mount's bookkeeping: copying either breaks the copy.
-fn is_replicated(name: &[u8]) -> bool {
+/// Does an extended attribute mean the same on every machine?
+///
+/// `security.evm` is signed with a key of this machine, labels of SELinux and
+/// Smack follow its policy, and `trusted.overlay.` belongs to an overlay
+/// mount's bookkeeping: copying these breaks the copy.
+pub(crate) fn is_replicated(name: &[u8]) -> bool {
     let wanted = [&b"user."[..], b"security.", b"trusted.", b"system.posix_acl_"];
+    let local =
+        [&b"security.evm"[..], b"security.selinux", b"security.SMACK64", b"trusted.overlay."];
     wanted.iter().any(|namespace| name.starts_with(namespace))
-        && name != b"security.evm"
-        && !name.starts_with(b"trusted.overlay.")
+        && !local.iter().any(|namespace| name.starts_with(namespace))
 }
 
 struct Reader<'fd> {

@@ -14,6 +14,7 @@ mod resolve;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, StatVfsMountFlags, StatxFlags};
 
@@ -22,6 +23,7 @@ use crate::path::RelPath;
 use private::Private;
 
 pub use error::Error;
+pub(crate) use look::is_replicated;
 
 /// One opened folder. Shared by all rooms that look at its tree.
 #[derive(Debug)]
@@ -188,8 +190,18 @@ impl Root {
         })
     }
 
-    /// Where files are written before they are placed.
-    pub(crate) fn tmp(&self) -> BorrowedFd<'_> {
+    /// An entry and a handle (`O_PATH`) that keeps naming it wherever it goes.
+    pub(crate) fn look(&self, path: &RelPath) -> Result<Option<(OwnedFd, Stat)>, Error> {
+        let Some(handle) = self.resolve(path, OFlags::PATH | OFlags::NOFOLLOW)? else {
+            return Ok(None);
+        };
+        let stat = look::stat(self, handle.as_fd(), look::Handle::Path, path)?;
+        Ok(stat.map(|stat| (handle, stat)))
+    }
+
+    /// Where files are written before they are placed. Shared, because a
+    /// file outlives the borrow of the root that made it.
+    pub(crate) fn tmp(&self) -> &Arc<OwnedFd> {
         self.private.tmp()
     }
 

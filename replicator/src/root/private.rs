@@ -8,6 +8,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{
     self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps,
@@ -30,7 +31,7 @@ const MARKER_BYTES: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Private {
-    tmp: OwnedFd,
+    tmp: Arc<OwnedFd>,
     trash: OwnedFd,
     conflicts: OwnedFd,
     redo: OwnedFd,
@@ -68,7 +69,7 @@ impl Private {
         let lock = fs::openat(&dir, LOCK, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| Error::opening(path, errno.into()))?;
         Ok(Self {
-            tmp: open(TMP)?,
+            tmp: Arc::new(open(TMP)?),
             trash: open(TRASH)?,
             conflicts: open(CONFLICTS)?,
             redo: open(REDO)?,
@@ -133,8 +134,8 @@ impl Private {
         self.is_new
     }
 
-    pub(super) fn tmp(&self) -> BorrowedFd<'_> {
-        self.tmp.as_fd()
+    pub(super) fn tmp(&self) -> &Arc<OwnedFd> {
+        &self.tmp
     }
 
     pub(super) fn trash(&self) -> BorrowedFd<'_> {

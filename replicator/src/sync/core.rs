@@ -274,6 +274,7 @@ impl<S: Store> Core<S> {
             return;
         };
         let scan = self.scans.swap_remove(at);
+        self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::entry());
         self.for_each_within(beneath, |core, path, row| {
             if row.on_disk().is_some() && !scan.seen.contains(&path) {
                 core.settle

@@ -159,7 +159,8 @@ pub enum What {
     Exchange {
         with: RelPath,
         expect: Fingerprint,
-        expect_there: Fingerprint,
+        kind_here: Kind,
+        expect_here: Fingerprint,
     },
     /// One more name for a body that lies here.
     Link {

@@ -270,11 +270,11 @@ impl<S: Store> Core<S> {
                 if let Some((from, expect)) = from {
                     let wanted = self.store.name(&from).and_then(|row| row.wanted());
                     if wanted.is_some_and(|(wanted, _)| wanted == there) {
-                        let expect_there = disk.fingerprint;
                         let what = What::Exchange {
                             with: from,
                             expect,
-                            expect_there,
+                            kind_here: Kind::Directory,
+                            expect_here: disk.fingerprint,
                         };
                         return self.act_alone(
                             path,
@@ -333,6 +333,7 @@ impl<S: Store> Core<S> {
             }
             let keep = keep(name, *there, other, disk, Some(&body));
             over = Some(Over {
+                kind: other.kind(),
                 expect: disk.fingerprint,
                 keep,
             });
@@ -406,11 +407,12 @@ impl<S: Store> Core<S> {
         let expect = disk.fingerprint;
         let what = match (leaving, lying) {
             (Some(from), None) if wanted(&from).is_none() => What::Rename { from, expect },
-            (Some(from), Some((there, _, lying))) if awaited || wanted(&from) == Some(there) => {
+            (Some(from), Some((there, other, lying))) if awaited || wanted(&from) == Some(there) => {
                 What::Exchange {
                     with: from,
                     expect,
-                    expect_there: lying.fingerprint,
+                    kind_here: other.kind(),
+                    expect_here: lying.fingerprint,
                 }
             }
             (Some(from), _) => What::Link { from, expect, over },

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use super::failure::{Exit, Failure};
 use super::print;
-use super::unmerged::capture;
+use crate::capture;
 use crate::status::printable;
 
 /// Explain what this kernel, user and folder allow, and what is missing.

@@ -1,0 +1,124 @@
+//! Entries under construction, beside their place.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{self, AtFlags};
+
+use super::Error;
+use crate::root::Root;
+
+/// Tells the entries of one process apart; the process id tells those of a
+/// daemon and of a command beside it apart.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A name in `.replicator/tmp`, removed when it is dropped unplaced.
+#[derive(Debug)]
+pub(super) struct Beside {
+    dir: Arc<OwnedFd>,
+    name: String,
+    placed: bool,
+}
+
+impl Beside {
+    /// A fresh name; the entry is the caller's to make.
+    pub(super) fn reserve(root: &Root) -> Self {
+        let count = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{:x}-{count:x}", std::process::id());
+        Self { dir: root.tmp().clone(), name, placed: false }
+    }
+
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The entry has left this name.
+    pub(super) fn placed(mut self) {
+        self.placed = true;
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.placed {
+            // A name that was reserved and never made is gone already.
+            let _ = remove_tree(self.dir(), self.name.as_bytes());
+        }
+    }
+}
+
+/// Removes what a killed daemon left in `.replicator/tmp`.
+pub(super) fn empty(root: &Root) -> Result<u64, Error> {
+    let mut removed = 0;
+    for name in names(root.tmp().as_fd())? {
+        remove_tree(root.tmp().as_fd(), &name)
+            .map_err(|errno| Error::private("empty .replicator/tmp", errno))?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// The names in one of the private directories.
+pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Error> {
+    list(dir).map_err(|errno| Error::private("list a directory of .replicator", errno))
+}
+
+/// Removes an entry of a private directory, whatever it is, and what it
+/// holds. Links are not followed.
+pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), rustix::io::Errno> {
+    use rustix::io::Errno;
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR) => {}
+        Err(errno) => return Err(errno),
+    }
+    // Depth first without recursion: a tree as deep as a peer or a user made
+    // it must not decide how much stack is used.
+    let mut open = vec![open_directory(dir, name)?];
+    let mut path = vec![name.to_vec()];
+    while let Some(current) = open.last() {
+        let mut deeper = None;
+        for child in list(current.as_fd())? {
+            match fs::unlinkat(current, child.as_slice(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR) => {
+                    deeper = Some(child);
+                    break;
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        if let Some(child) = deeper {
+            open.push(open_directory(current.as_fd(), &child)?);
+            path.push(child);
+            continue;
+        }
+        open.pop();
+        let Some(emptied) = path.pop() else { break };
+        let parent = open.last().map_or(dir, AsFd::as_fd);
+        fs::unlinkat(parent, emptied.as_slice(), AtFlags::REMOVEDIR)?;
+    }
+    Ok(())
+}
+
+fn open_directory(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, rustix::io::Errno> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::empty())
+}
+
+fn list(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, rustix::io::Errno> {
+    let mut names = Vec::new();
+    for entry in fs::Dir::read_from(dir)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if !matches!(name.as_slice(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,139 @@
+//! Owner, mode, attributes and time of an entry, in the order in which none
+//! of them undoes another.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{
+    self, AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+
+use crate::entry::{Kind, Metadata, Stat, Timestamp, Xattr};
+use crate::root::is_replicated;
+
+/// What the lack of privileges left unset, since the start.
+#[derive(Debug, Default)]
+pub(super) struct Skipped {
+    pub(super) owners: AtomicU64,
+    pub(super) xattrs: AtomicU64,
+}
+
+/// Makes an entry's metadata what it should be; `now` is what it is.
+///
+/// A change of owner clears set-user-id bits and capabilities, a change of
+/// mode rewrites the mask of an ACL, and most of them touch the times: hence
+/// owner, mode, attributes, mtime.
+pub(super) fn set(
+    fd: BorrowedFd<'_>,
+    now: &Stat,
+    wanted: &Metadata,
+    skipped: &Skipped,
+) -> Result<(), Errno> {
+    let entry = Entry { path: proc_path(fd), fd };
+    let owned = entry.set_owner(&now.metadata, wanted, skipped)?;
+    if now.kind != Kind::Symlink {
+        // Set-user-id for an owner who could not be given would let this
+        // user's rights be taken instead.
+        let mode = if owned { wanted.mode } else { wanted.mode & !0o6000 };
+        let chowned = (now.metadata.uid, now.metadata.gid) != (wanted.uid, wanted.gid);
+        if chowned || now.metadata.mode != mode {
+            fs::chmodat(CWD, entry.path.as_str(), Mode::from_raw_mode(mode), AtFlags::empty())?;
+        }
+    }
+    entry.set_xattrs(&now.metadata.xattrs, &wanted.xattrs, skipped)?;
+    entry.set_mtime(wanted.mtime)
+}
+
+/// The name under which the kernel shows this process the entry behind a
+/// handle. Following it ends at that very entry, wherever it is by now, and
+/// works for handles (`O_PATH`) that the calls on descriptors refuse.
+pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// An open or `O_PATH` handle and the name that ends at it.
+struct Entry<'fd> {
+    fd: BorrowedFd<'fd>,
+    path: String,
+}
+
+impl Entry<'_> {
+    /// `false` where this process may not give the entry that owner.
+    fn set_owner(
+        &self,
+        now: &Metadata,
+        wanted: &Metadata,
+        skipped: &Skipped,
+    ) -> Result<bool, Errno> {
+        if (now.uid, now.gid) == (wanted.uid, wanted.gid) {
+            return Ok(true);
+        }
+        // The largest number means "leave it" to the system call.
+        if wanted.uid == u32::MAX || wanted.gid == u32::MAX {
+            return Err(Errno::INVAL);
+        }
+        let chown = |uid: Option<Uid>| {
+            let group = Some(Gid::from_raw(wanted.gid));
+            fs::chownat(self.fd, c"", uid, group, AtFlags::EMPTY_PATH)
+        };
+        match chown(Some(Uid::from_raw(wanted.uid))) {
+            Ok(()) => Ok(true),
+            // EINVAL: the id has no place in this user namespace.
+            Err(Errno::PERM | Errno::INVAL) => {
+                skipped.owners.fetch_add(1, Ordering::Relaxed);
+                // An owner may still give a file to a group of theirs.
+                match chown(None) {
+                    Ok(()) | Err(Errno::PERM | Errno::INVAL) => Ok(false),
+                    Err(errno) => Err(errno),
+                }
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn set_xattrs(&self, now: &[Xattr], wanted: &[Xattr], skipped: &Skipped) -> Result<(), Errno> {
+        for xattr in now {
+            if wanted.iter().all(|other| other.name != xattr.name) {
+                let removed = fs::removexattr(self.path.as_str(), xattr.name.as_slice());
+                tolerate(removed, skipped)?;
+            }
+        }
+        for xattr in wanted.iter().filter(|xattr| is_replicated(&xattr.name)) {
+            // Giving the file an owner may have taken its capabilities, so
+            // those are set again even where they were right before.
+            if xattr.name != b"security.capability" && now.contains(xattr) {
+                continue;
+            }
+            let (name, value) = (xattr.name.as_slice(), xattr.value.as_slice());
+            let set = fs::setxattr(self.path.as_str(), name, value, XattrFlags::empty());
+            tolerate(set, skipped)?;
+        }
+        Ok(())
+    }
+
+    fn set_mtime(&self, mtime: Timestamp) -> Result<(), Errno> {
+        // Larger numbers mean "now" or "leave it" to the system call.
+        if mtime.nanos >= 1_000_000_000 {
+            return Err(Errno::INVAL);
+        }
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanos) },
+        };
+        fs::utimensat(CWD, self.path.as_str(), &times, AtFlags::empty())
+    }
+}
+
+/// An attribute this user may not set or this file system cannot hold is
+/// counted: the entry itself is worth more.
+fn tolerate(outcome: Result<(), Errno>, skipped: &Skipped) -> Result<(), Errno> {
+    match outcome {
+        Err(Errno::NODATA) => Ok(()),
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::INVAL) => {
+            skipped.xattrs.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        other => other,
+    }
+}

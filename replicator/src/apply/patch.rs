@@ -1,0 +1,153 @@
+//! Writes in place: a small part of a large file, or a file with several
+//! links.
+//!
+//! The order is the promise: room is reserved, the record is made durable,
+//! the bytes are written and made durable, the time is set, the record goes.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use bytes::Bytes;
+use rustix::fs::{self, FallocateFlags};
+use rustix::io::Errno;
+
+use super::metadata::{self, Skipped};
+use super::redo::Record;
+use super::staged::write_at;
+use super::{Error, worker};
+use crate::entry::{Metadata, Stat};
+use crate::path::RelPath;
+use crate::range::Range;
+use crate::root::{Access, Root};
+
+/// Bytes one patch may carry. They are written twice and held in memory once;
+/// a larger change is a whole file.
+pub(super) const PATCH_BYTES_MAX: u64 = 256 << 20;
+
+/// Zeros written at once where a hole cannot be punched.
+const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+#[derive(Debug)]
+pub(super) struct Patch {
+    pub(super) writes: Vec<(u64, Bytes)>,
+    pub(super) holes: Vec<Range>,
+    pub(super) size: u64,
+    pub(super) metadata: Metadata,
+}
+
+/// An error, and whether bytes of the file may have been written before it.
+type Cut = (Error, bool);
+
+impl Patch {
+    /// `None` where the file is no longer the one that was found; nothing
+    /// was changed then.
+    pub(super) fn carry_out(
+        &self,
+        root: &Root,
+        path: &RelPath,
+        found: &Stat,
+        skipped: &Skipped,
+    ) -> Result<Option<Stat>, Cut> {
+        let unbegun = |error| (error, false);
+        self.check(path).map_err(unbegun)?;
+        let opened = root.open_file(path, Access::ReadWrite);
+        let Some(file) = opened.map_err(|error| unbegun(error.into()))? else {
+            return Ok(None);
+        };
+        let file = file.as_fd();
+        let unchanged = || root.stat_fd(file).map(|now| now == *found);
+        let still = |error: crate::root::Error| unbegun(error.into());
+        if !unchanged().map_err(still)? {
+            return Ok(None);
+        }
+        let record = Record::write(root, path, file, found, self).map_err(unbegun)?;
+        // The flush of the record took long enough for a local writer.
+        if !unchanged().map_err(still)? {
+            record.remove(root).map_err(unbegun)?;
+            return Ok(None);
+        }
+        if let Err(errno) = self.reserve(file) {
+            // Reserving moves the ctime but no byte.
+            record.remove(root).map_err(unbegun)?;
+            return Err(unbegun(Error::entry(path, "reserve room in", errno)));
+        }
+        let begun = |error| (error, true);
+        let after = self.write(root, path, file, skipped).map_err(begun)?;
+        record.remove(root).map_err(begun)?;
+        Ok(Some(after))
+    }
+
+    /// Everything after the record; a replay comes here again.
+    pub(super) fn write(
+        &self,
+        root: &Root,
+        path: &RelPath,
+        file: BorrowedFd<'_>,
+        skipped: &Skipped,
+    ) -> Result<Stat, Error> {
+        self.write_bytes(file).map_err(|errno| Error::entry(path, "write to", errno))?;
+        let now = root.stat_fd(file)?;
+        metadata::set(file, &now, &self.metadata, skipped)
+            .map_err(|errno| Error::entry(path, "set the metadata of", errno))?;
+        let mut after = root.stat_fd(file)?;
+        worker::own_bytes(&mut after, self.size, self.metadata.mtime);
+        Ok(after)
+    }
+
+    fn write_bytes(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        for (offset, bytes) in &self.writes {
+            write_at(file, bytes, *offset)?;
+        }
+        fs::ftruncate(file, self.size)?;
+        for hole in &self.holes {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match fs::fallocate(file, flags, hole.start, hole.len()) {
+                Err(Errno::NOTSUP | Errno::NOSYS) => write_zeros(file, hole)?,
+                other => other?,
+            }
+        }
+        fs::fdatasync(file)
+    }
+
+    /// Running out of room half-way is the one failure that can be met
+    /// before it happens.
+    fn reserve(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        for (offset, bytes) in &self.writes {
+            match fs::fallocate(file, FallocateFlags::KEEP_SIZE, *offset, bytes.len() as u64) {
+                Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(()),
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check(&self, path: &RelPath) -> Result<(), Error> {
+        let wrong = |reason| Err(Error::BadPatch { path: path.clone(), reason });
+        if self.writes.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() > PATCH_BYTES_MAX {
+            return wrong("it is larger than a patch may be");
+        }
+        let writes = self.writes.iter().map(|(offset, bytes)| (*offset, bytes.len() as u64));
+        let holes = self.holes.iter().map(|hole| (hole.start, hole.end.saturating_sub(hole.start)));
+        for (offset, length) in writes.chain(holes) {
+            if length == 0 {
+                return wrong("it has an empty range");
+            }
+            if offset.checked_add(length).is_none_or(|end| end > self.size) {
+                return wrong("it writes beyond the end it gives the file");
+            }
+        }
+        if self.size > i64::MAX as u64 {
+            return wrong("no file is that large");
+        }
+        Ok(())
+    }
+}
+
+fn write_zeros(file: BorrowedFd<'_>, range: &Range) -> Result<(), Errno> {
+    let mut at = range.start;
+    while at < range.end {
+        let length = (range.end - at).min(ZEROS.len() as u64);
+        write_at(file, &ZEROS[..length as usize], at)?;
+        at += length;
+    }
+    Ok(())
+}

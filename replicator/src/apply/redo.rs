@@ -1,0 +1,232 @@
+//! Redo records: what a write in place is going to do, durable before it
+//! does it.
+//!
+//! ```text
+//! magic (8) | length of the header (4, little endian) | header (postcard)
+//! | bytes of the writes, one after the other | BLAKE3 of all before (32)
+//! ```
+//! A record without a right hash was cut short itself, so its patch had not
+//! begun. A record with one is carried out again after a crash: writing the
+//! same bytes twice does no harm.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rustix::fs::{self, AtFlags, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::metadata::Skipped;
+use super::patch::{PATCH_BYTES_MAX, Patch};
+use super::staged::write_at;
+use super::{Error, beside, conflicts, moment};
+use crate::entry::{Metadata, Stat, Timestamp};
+use crate::path::RelPath;
+use crate::range::Range;
+use crate::root::{Access, Root};
+
+const MAGIC: &[u8; 8] = b"rplredo1";
+const HASH_BYTES: usize = 32;
+
+/// A record's bytes beside those of the patch: paths, ranges, attributes.
+const HEADER_BYTES_MAX: u64 = 64 << 20;
+
+/// A file whose mtime is this much later than its record was written by
+/// somebody else after the crash: patches take milliseconds. A copy of it is
+/// kept before the patch is carried out again.
+const PATCH_NANOS_MAX: i64 = 1_000_000_000;
+
+/// What a start found to repair.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Patches that were carried out again.
+    pub replayed: Vec<RelPath>,
+    /// Patches that were complete, that had not begun, or whose file has been
+    /// removed or replaced since: only their record was removed.
+    pub dropped: u64,
+    /// Temporary entries that were removed.
+    pub temporary: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    path: RelPath,
+    inode: u64,
+    /// Birth time: tells a file from a later one with its inode number.
+    born: Timestamp,
+    before: Timestamp,
+    before_size: u64,
+    written: Timestamp,
+    size: u64,
+    metadata: Metadata,
+    holes: Vec<Range>,
+    writes: Vec<(u64, u64)>,
+}
+
+/// A durable record.
+pub(super) struct Record {
+    name: String,
+}
+
+impl Record {
+    pub(super) fn write(
+        root: &Root,
+        path: &RelPath,
+        file: BorrowedFd<'_>,
+        found: &Stat,
+        patch: &Patch,
+    ) -> Result<Self, Error> {
+        let failed = |errno| Error::private("write a redo record", errno);
+        let now = SystemTime::now();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let header = Header {
+            path: path.clone(),
+            inode: found.fingerprint.inode,
+            born: born(file).map_err(failed)?,
+            before: found.fingerprint.mtime,
+            before_size: found.fingerprint.size,
+            written: Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() },
+            size: patch.size,
+            metadata: patch.metadata.clone(),
+            holes: patch.holes.clone(),
+            writes: patch.writes.iter().map(|(at, bytes)| (*at, bytes.len() as u64)).collect(),
+        };
+        let header = postcard::to_stdvec(&header).map_err(|error| {
+            Error::private_io("write a redo record", std::io::Error::other(error))
+        })?;
+        if header.len() as u64 > HEADER_BYTES_MAX {
+            return Err(Error::BadPatch { path: path.clone(), reason: "it has too many ranges" });
+        }
+        let record = Self { name: moment::name(now) };
+        let written = record.write_parts(root, &header, patch);
+        if let Err(errno) = written {
+            // The patch has not begun; what stays is dropped at the start.
+            let _ = fs::unlinkat(root.redo(), record.name.as_str(), AtFlags::empty());
+            return Err(failed(errno));
+        }
+        Ok(record)
+    }
+
+    fn write_parts(&self, root: &Root, header: &[u8], patch: &Patch) -> Result<(), Errno> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let record = fs::openat(root.redo(), self.name.as_str(), flags, mode)?;
+        let length = (header.len() as u32).to_le_bytes();
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        let fixed = [&MAGIC[..], &length, header];
+        for part in fixed.into_iter().chain(patch.writes.iter().map(|(_, bytes)| bytes.as_ref())) {
+            hasher.update(part);
+            write_at(record.as_fd(), part, at)?;
+            at += part.len() as u64;
+        }
+        write_at(record.as_fd(), hasher.finalize().as_bytes(), at)?;
+        fs::fsync(&record)?;
+        fs::fsync(root.redo())
+    }
+
+    pub(super) fn remove(&self, root: &Root) -> Result<(), Error> {
+        fs::unlinkat(root.redo(), self.name.as_str(), AtFlags::empty())
+            .map_err(|errno| Error::private("remove a redo record", errno))
+    }
+}
+
+/// Carries out again what a crash cut short. The first failure ends it, for
+/// instance a full disk; the records left are for the next call.
+pub(super) fn recover(root: &Root, skipped: &Skipped) -> Result<Recovered, Error> {
+    let mut names = beside::names(root.redo())?;
+    names.sort_unstable();
+    let mut recovered = Recovered::default();
+    for name in names {
+        match read(root, &name)? {
+            Some((header, patch)) if replay(root, &header, &patch, skipped)? => {
+                recovered.replayed.push(header.path);
+            }
+            _ => recovered.dropped += 1,
+        }
+        fs::unlinkat(root.redo(), name.as_slice(), AtFlags::empty())
+            .map_err(|errno| Error::private("remove a redo record", errno))?;
+    }
+    Ok(recovered)
+}
+
+/// `false` where there is nothing to do again.
+fn replay(root: &Root, header: &Header, patch: &Patch, skipped: &Skipped) -> Result<bool, Error> {
+    let path = &header.path;
+    let Some(file) = root.open_file(path, Access::ReadWrite)? else {
+        return Ok(false);
+    };
+    let file = file.as_fd();
+    let now = root.stat_fd(file)?;
+    let born = born(file).map_err(|errno| Error::entry(path, "look at", errno))?;
+    if (now.fingerprint.inode, born) != (header.inode, header.born) {
+        return Ok(false);
+    }
+    // The mtime is set after the bytes are durable. It proves nothing where
+    // the patch leaves it as it was.
+    let moves = (header.before, header.before_size) != (header.metadata.mtime, header.size);
+    let seen = (now.fingerprint.mtime, now.fingerprint.size);
+    if moves && seen == (header.metadata.mtime, header.size) {
+        return Ok(false);
+    }
+    let latest = header.written.as_nanos().saturating_add(PATCH_NANOS_MAX);
+    let by_others = now.fingerprint.mtime != header.before;
+    if by_others && now.fingerprint.mtime.as_nanos() > latest {
+        let label = "changed here after a crash, before an interrupted change was completed";
+        conflicts::keep_copy(root, file, path, &now, label)?;
+    }
+    patch.write(root, path, file, skipped)?;
+    Ok(true)
+}
+
+/// `None` where the record is not whole.
+fn read(root: &Root, name: &[u8]) -> Result<Option<(Header, Patch)>, Error> {
+    let failed = |error| Error::private_io("read a redo record", error);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = fs::openat(root.redo(), name, flags, Mode::empty())
+        .map_err(|errno| failed(errno.into()))?;
+    let mut bytes = Vec::new();
+    let limit = HEADER_BYTES_MAX + PATCH_BYTES_MAX + 4096;
+    File::from(file).take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(parse(Bytes::from(bytes)))
+}
+
+fn parse(record: Bytes) -> Option<(Header, Patch)> {
+    let hashed = record.len().checked_sub(HASH_BYTES)?;
+    if blake3::hash(&record[..hashed]).as_bytes()[..] != record[hashed..] {
+        return None;
+    }
+    let rest = record.slice(..hashed);
+    if !rest.starts_with(MAGIC) {
+        return None;
+    }
+    let length = rest.get(8..12)?.try_into().ok().map(u32::from_le_bytes)? as usize;
+    let mut at = 12_usize.checked_add(length)?;
+    let header: Header = postcard::from_bytes(rest.get(12..at)?).ok()?;
+    let mut writes = Vec::new();
+    for &(offset, length) in &header.writes {
+        let end = at.checked_add(usize::try_from(length).ok()?)?;
+        if end > rest.len() {
+            return None;
+        }
+        writes.push((offset, rest.slice(at..end)));
+        at = end;
+    }
+    let patch = Patch {
+        writes,
+        holes: header.holes.clone(),
+        size: header.size,
+        metadata: header.metadata.clone(),
+    };
+    Some((header, patch))
+}
+
+/// Zero where the file system keeps no birth times.
+fn born(file: BorrowedFd<'_>) -> Result<Timestamp, Errno> {
+    let stat = fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
+    Ok(Timestamp { seconds: stat.stx_btime.tv_sec, nanos: stat.stx_btime.tv_nsec })
+}

@@ -1,0 +1,136 @@
+//! Looks and scans on behalf of the core.
+//!
+//! Before absence is believed, the root is checked: a folder that was
+//! unmounted or exchanged has not been emptied by anyone.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Report;
+use crate::engine::observe::{self, Content, Observation, Request};
+use crate::engine::{self, Engine};
+use crate::limits::LOOKS_TOGETHER_MAX;
+use crate::path::RelPath;
+use crate::root::Root;
+use crate::sync::effect::{Depth, Found, Listed, Look, Sight, Sighted};
+
+/// Batches of a scan that may wait for the core.
+const SCAN_QUEUE: usize = 4;
+
+/// Carries out looks, each report as soon as it is known: a small file does
+/// not wait for a large one.
+pub(super) async fn look(
+    root: Arc<Root>,
+    engine: Engine,
+    looks: Vec<Look>,
+    reports: mpsc::Sender<Report>,
+) {
+    let (deep, shallow): (Vec<Look>, Vec<Look>) =
+        looks.into_iter().partition(|look| look.depth != Depth::Changed);
+    let mut parts: Vec<Vec<Look>> = deep.into_iter().map(|look| vec![look]).collect();
+    let mut shallow = shallow.into_iter().peekable();
+    while shallow.peek().is_some() {
+        parts.push(shallow.by_ref().take(LOOKS_TOGETHER_MAX).collect());
+    }
+    let mut running = JoinSet::new();
+    for part in parts {
+        running.spawn(look_together(
+            Arc::clone(&root),
+            engine.clone(),
+            part,
+            reports.clone(),
+        ));
+    }
+    running.join_all().await;
+}
+
+async fn look_together(
+    root: Arc<Root>,
+    engine: Engine,
+    looks: Vec<Look>,
+    reports: mpsc::Sender<Report>,
+) {
+    let requests = looks.into_iter().map(request).collect();
+    let observations = observe::observe_many(&root, &engine, requests).await;
+    let sights: Vec<Sight> = observations.into_iter().map(sight).collect();
+    let missing = sights.iter().any(|sight| matches!(sight.found, Found::Nothing));
+    let report = match missing.then(|| root.check()) {
+        Some(Err(error)) => Report::RootGone(error),
+        Some(Ok(())) | None => Report::Seen(sights),
+    };
+    // Nobody listens any more: the node is ending.
+    let _ = reports.send(report).await;
+}
+
+/// Lists everything beneath a path.
+pub(super) async fn scan(root: Arc<Root>, beneath: RelPath, reports: mpsc::Sender<Report>) {
+    let (sink, mut batches) = mpsc::channel(SCAN_QUEUE);
+    let walk = tokio::spawn(engine::scan::scan(Arc::clone(&root), beneath.clone(), sink));
+    while let Some(batch) = batches.recv().await {
+        let listed = batch.into_iter().filter_map(|found| match found.result {
+            Ok(stat) => {
+                let (kind, fingerprint) = (stat.kind, stat.fingerprint);
+                Some(Listed { path: found.path, kind, fingerprint })
+            }
+            Err(error) => {
+                tracing::warn!("not replicated: {error}");
+                None
+            }
+        });
+        let report = Report::Listed(beneath.clone(), listed.collect());
+        if reports.send(report).await.is_err() {
+            return;
+        }
+    }
+    let report = match (walk.await, root.check()) {
+        (_, Err(error)) => Report::RootGone(error),
+        (Err(error), _) => {
+            tracing::error!(%beneath, "a scan ended badly: {error}");
+            Report::Scanned(beneath)
+        }
+        (Ok(_), Ok(())) => Report::Scanned(beneath),
+    };
+    // Nobody listens any more: the node is ending.
+    let _ = reports.send(report).await;
+}
+
+fn request(look: Look) -> Request {
+    Request {
+        path: look.path,
+        depth: match look.depth {
+            Depth::Changed => observe::Depth::Changed,
+            Depth::Ranges(ranges) => observe::Depth::Ranges(ranges),
+            Depth::Whole => observe::Depth::Whole,
+        },
+        sync: look.sync,
+        known: look.known.map(|known| observe::Known {
+            kind: known.kind,
+            fingerprint: known.fingerprint,
+            leaves: known.leaves,
+        }),
+    }
+}
+
+fn sight(observation: Observation) -> Sight {
+    let found = match observation.result {
+        Ok(None) => Found::Nothing,
+        Ok(Some(entry)) => {
+            let sighted = match entry.content {
+                Content::NotRead => Sighted::NotRead,
+                Content::Directory => Sighted::Directory,
+                Content::Fifo => Sighted::Fifo,
+                Content::Symlink(target) => Sighted::Symlink(target),
+                Content::File(file) => Sighted::File {
+                    leaves: file.leaves,
+                    inline: file.inline,
+                    stable: file.stable,
+                },
+            };
+            Found::Entry(entry.stat, sighted)
+        }
+        Err(error) => Found::Unreadable(error.to_string()),
+    };
+    Sight { path: observation.path, found }
+}
