@@ -165,7 +165,9 @@ impl Index {
     /// what was written so far belongs together. Hands it to the writer when
     /// it is old or much. Waits where the writer is a whole batch behind.
     pub fn end_turn(&mut self, now: Instant) {
-        if let Some(commit) = self.committing.as_ref().and_then(|_| self.writer.poll()) {
+        if self.committing.is_some()
+            && let Some(commit) = self.writer.poll()
+        {
             self.finish(commit);
         }
         self.hand_over_if_due(now);
@@ -278,7 +280,9 @@ impl Index {
     }
 
     fn wait_for_writer(&mut self) {
-        if let Some(commit) = self.committing.as_ref().and_then(|_| self.writer.wait()) {
+        if self.committing.is_some()
+            && let Some(commit) = self.writer.wait()
+        {
             self.finish(commit);
         }
     }

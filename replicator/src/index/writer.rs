@@ -6,7 +6,7 @@
 //! durable where an earlier one is not.
 
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use redb::{Database, ReadableTable, Table, WriteTransaction};
@@ -25,7 +25,9 @@ pub(super) type Failure = Arc<OnceLock<String>>;
 pub(super) struct Writer {
     /// `None` only while dropping.
     batches: Option<SyncSender<Arc<Batch>>>,
-    commits: Receiver<Commit>,
+    /// Only ever reached by the one owner: the lock lets the index be shared
+    /// between threads for reading.
+    commits: Mutex<Receiver<Commit>>,
     thread: Option<JoinHandle<()>>,
     failure: Failure,
 }
@@ -49,7 +51,12 @@ impl Writer {
         let shared = failure.clone();
         let work = move || run(&db, &before_commit, &todo, &done, &shared);
         let thread = thread::Builder::new().name("index-writer".into()).spawn(work)?;
-        Ok(Self { batches: Some(batches), commits, thread: Some(thread), failure })
+        Ok(Self {
+            batches: Some(batches),
+            commits: Mutex::new(commits),
+            thread: Some(thread),
+            failure,
+        })
     }
 
     /// Only to be called when no batch is under way.
@@ -61,8 +68,8 @@ impl Writer {
     }
 
     /// The commit of the batch under way, if that is finished.
-    pub(super) fn poll(&self) -> Option<Commit> {
-        match self.commits.try_recv() {
+    pub(super) fn poll(&mut self) -> Option<Commit> {
+        match self.commits().try_recv() {
             Ok(commit) => Some(commit),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
@@ -73,12 +80,16 @@ impl Writer {
     }
 
     /// Waits for the batch under way; `None` where it failed.
-    pub(super) fn wait(&self) -> Option<Commit> {
-        let commit = self.commits.recv().ok();
+    pub(super) fn wait(&mut self) -> Option<Commit> {
+        let commit = self.commits().recv().ok();
         if commit.is_none() {
             self.note_that_it_is_gone();
         }
         commit
+    }
+
+    fn commits(&mut self) -> &mut Receiver<Commit> {
+        self.commits.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The thread says itself why it ends, unless it panicked.
