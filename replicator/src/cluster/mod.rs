@@ -70,6 +70,9 @@ pub struct Cluster {
     alarms: u64,
     /// When waiting news is passed on; none waits without an instant here.
     gossip_at: Option<Instant>,
+    /// When connected peers that are no members yet are greeted again: a
+    /// greeting may have been lost.
+    greet_at: Option<Instant>,
     /// The address was given, and is not to be guessed from what peers see.
     address_is_given: bool,
     seeds: Vec<Address>,
@@ -97,6 +100,7 @@ impl Cluster {
             timers: BinaryHeap::new(),
             alarms: 0,
             gossip_at: None,
+            greet_at: None,
             address_is_given,
             seeds,
             connected: BTreeSet::new(),
@@ -118,17 +122,14 @@ impl Cluster {
     ) {
         self.connected.insert(peer);
         self.learn_address(seen_from);
-        // Its identity is not known yet; SWIM answers an introduction to any
-        // identity of the node.
-        let unknown = Member {
+        self.greet(Member {
             id: peer,
             address,
             life: 0,
-        };
-        let result = self.foca.announce(unknown, &mut self.runtime);
-        log(result);
+        });
         self.settle(now);
         self.rewire();
+        self.greet_at.get_or_insert(now + GREET_INTERVAL);
     }
 
     /// The connection with a peer ended.
@@ -175,6 +176,11 @@ impl Cluster {
             log(result);
             self.settle(now);
         }
+        if self.greet_at.is_some_and(|at| at <= now) {
+            self.greet_at = None;
+            self.greet_strangers(now);
+            self.settle(now);
+        }
     }
 
     /// Tells the others that this node leaves for good or for a while. The
@@ -193,10 +199,10 @@ impl Cluster {
     /// When to call [`Cluster::handle_timeout`], if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse(alarm)| alarm.at);
-        match (timer, self.gossip_at) {
-            (Some(timer), Some(gossip)) => Some(timer.min(gossip)),
-            (timer, gossip) => timer.or(gossip),
-        }
+        [timer, self.gossip_at, self.greet_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// This node as the others see it.
@@ -217,6 +223,30 @@ impl Cluster {
 
     fn id(&self) -> NodeId {
         self.foca.identity().id
+    }
+
+    /// Introduces us to a peer. Its identity need not be known: SWIM answers
+    /// an introduction to any life of the node.
+    fn greet(&mut self, peer: Member) {
+        let result = self.foca.announce(peer, &mut self.runtime);
+        log(result);
+    }
+
+    /// Greets the connected peers that are no members yet.
+    fn greet_strangers(&mut self, now: Instant) {
+        let members = &self.ring;
+        let strangers = self.connected.iter().copied();
+        let strangers: Vec<_> = strangers.filter(|peer| !members.contains(*peer)).collect();
+        // Only the id counts in an introduction.
+        let address = self.me().address;
+        for id in strangers {
+            self.greet_at = Some(now + GREET_INTERVAL);
+            self.greet(Member {
+                id,
+                address,
+                life: 0,
+            });
+        }
     }
 
     /// Takes the address under which a peer sees us, unless we have a better
@@ -354,6 +384,9 @@ const CONNECTIONS_MIN: usize = 4;
 
 /// News goes out in steps of this, and not at all without news.
 const GOSSIP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Pause between greetings: a lost one delays a join by no more.
+const GREET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a member that is down is remembered and dialed. After it, only
 /// the member itself can come back.

@@ -1,6 +1,8 @@
 //! Clusters in virtual time: links that take a while to come up, datagrams
 //! that travel, nodes that die and return. Every run follows its seed.
 
+mod wired;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -23,6 +25,9 @@ struct World {
     /// Groups between which nothing passes.
     cut: Option<BTreeSet<NodeId>>,
     datagrams: u64,
+    /// Of 100 datagrams so many are lost.
+    loss_percent: u64,
+    random: u64,
 }
 
 enum Happening {
@@ -63,6 +68,8 @@ impl World {
             happenings: 0,
             cut: None,
             datagrams: 0,
+            loss_percent: 0,
+            random: 1,
         }
     }
 
@@ -142,6 +149,9 @@ impl World {
                         || self.nodes[&node].connected.contains(&to);
                     assert!(stands, "sent without a connection");
                     self.datagrams += 1;
+                    if self.is_lost() {
+                        continue;
+                    }
                     let arrived = Happening::Arrived {
                         from: node,
                         to,
@@ -166,6 +176,12 @@ impl World {
                 }
             }
         }
+    }
+
+    fn is_lost(&mut self) -> bool {
+        let random = self.random.wrapping_mul(6_364_136_223_846_793_005);
+        self.random = random.wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % 100 < self.loss_percent
     }
 
     fn lose(&mut self, a: NodeId, b: NodeId) {
@@ -445,4 +461,15 @@ fn a_given_address_is_kept_and_foreign_loopbacks_are_not_dialed() {
     assert_eq!(cluster.me(), &me);
     assert!(!cluster.can_dial("127.0.0.1".parse().unwrap()));
     assert!(cluster.can_dial("10.0.0.9".parse().unwrap()));
+}
+
+#[test]
+fn a_bad_network_delays_and_kills_nobody() {
+    let mut world = World::new();
+    world.loss_percent = 20;
+    (1..=8).for_each(|n| world.start_node(n, if n == 1 { &[] } else { &[1] }));
+    world.until_all_see(1..=8);
+    world.kill(8);
+    let took = world.until_all_see(1..=7);
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }
