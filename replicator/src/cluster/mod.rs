@@ -9,8 +9,8 @@
 //! [`Cluster::poll_timeout`].
 //!
 //! Up to [`MESH_NODES_MAX`] members everybody connects to everybody. In larger
-//! clusters each node keeps some two times log2(n) connections (`topology`), and a
-//! datagram for a member without a direct connection is handed on by others.
+//! clusters each node keeps about two times log2(n) connections (`topology`),
+//! and a datagram for a member without a direct connection is handed on.
 //! It is not dropped and left to SWIM's indirect probes: these ask three
 //! random members, which mostly have no direct connection either, and the
 //! living would be suspected all the time.
@@ -290,10 +290,8 @@ impl Cluster {
                 }
                 // A living member that is renamed has a new address; one that
                 // was down is reported by the MemberUp that follows.
-                OwnedNotification::Rename(_, member) => {
-                    if self.foca.iter_members().any(|known| *known.id() == member) {
-                        self.outputs.push_back(Output::MemberUp(member));
-                    }
+                OwnedNotification::Rename(_, member) if self.is_alive(&member) => {
+                    self.outputs.push_back(Output::MemberUp(member));
                 }
                 _ => {}
             }
@@ -307,6 +305,10 @@ impl Cluster {
         if self.foca.updates_backlog() > 0 && self.foca.num_members() > 0 {
             self.gossip_at.get_or_insert(now + GOSSIP_INTERVAL);
         }
+    }
+
+    fn is_alive(&self, member: &Member) -> bool {
+        self.foca.iter_members().any(|known| known.id() == member)
     }
 
     /// Sends a datagram towards its member, if there is a way.
