@@ -21,10 +21,7 @@ impl foca::Identity for Member {
 
     /// Taken for dead while alive, a node comes back as a later life.
     fn renew(&self) -> Option<Self> {
-        Some(Self {
-            life: self.life.checked_add(1)?,
-            ..self.clone()
-        })
+        Some(Self { life: self.life.checked_add(1)?, ..self.clone() })
     }
 
     fn addr(&self) -> NodeId {

@@ -90,12 +90,7 @@ impl Cluster {
         let address_is_given = !me.address.ip().is_unspecified();
         let mut cluster = Self {
             ring: Ring::new(me.id, []),
-            foca: Foca::new(
-                me,
-                config(),
-                SmallRng::seed_from_u64(rng_seed),
-                PostcardCodec,
-            ),
+            foca: Foca::new(me, config(), SmallRng::seed_from_u64(rng_seed), PostcardCodec),
             runtime: AccumulatingRuntime::new(),
             timers: BinaryHeap::new(),
             alarms: 0,
@@ -122,11 +117,7 @@ impl Cluster {
     ) {
         self.connected.insert(peer);
         self.learn_address(seen_from);
-        self.greet(Member {
-            id: peer,
-            address,
-            life: 0,
-        });
+        self.greet(Member { id: peer, address, life: 0 });
         self.settle(now);
         self.rewire();
         self.greet_at.get_or_insert(now + GREET_INTERVAL);
@@ -199,10 +190,7 @@ impl Cluster {
     /// When to call [`Cluster::handle_timeout`], if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse(alarm)| alarm.at);
-        [timer, self.gossip_at, self.greet_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [timer, self.gossip_at, self.greet_at].into_iter().flatten().min()
     }
 
     /// This node as the others see it.
@@ -212,11 +200,8 @@ impl Cluster {
 
     /// The other members that are alive, by id.
     pub fn members(&self) -> Vec<Member> {
-        let mut members: Vec<_> = self
-            .foca
-            .iter_members()
-            .map(|member| member.id().clone())
-            .collect();
+        let mut members: Vec<_> =
+            self.foca.iter_members().map(|member| member.id().clone()).collect();
         members.sort_by_key(|member| member.id);
         members
     }
@@ -241,11 +226,7 @@ impl Cluster {
         let address = self.me().address;
         for id in strangers {
             self.greet_at = Some(now + GREET_INTERVAL);
-            self.greet(Member {
-                id,
-                address,
-                life: 0,
-            });
+            self.greet(Member { id, address, life: 0 });
         }
     }
 
@@ -259,11 +240,7 @@ impl Cluster {
             return;
         }
         let address = SocketAddr::new(seen_from, me.address.port());
-        let renewed = Member {
-            address,
-            life: me.life + 1,
-            ..me.clone()
-        };
+        let renewed = Member { address, life: me.life + 1, ..me.clone() };
         let result = self.foca.change_identity(renewed, &mut self.runtime);
         log(result);
     }
@@ -272,11 +249,7 @@ impl Cluster {
     fn settle(&mut self, now: Instant) {
         while let Some((delay, timer)) = self.runtime.to_schedule() {
             self.alarms += 1;
-            self.timers.push(Reverse(Alarm {
-                at: now + delay,
-                number: self.alarms,
-                timer,
-            }));
+            self.timers.push(Reverse(Alarm { at: now + delay, number: self.alarms, timer }));
         }
         let mut changed = false;
         while let Some(notification) = self.runtime.to_notify() {
@@ -314,20 +287,13 @@ impl Cluster {
     /// Sends a datagram towards its member, if there is a way.
     fn forward(&mut self, relayed: Relayed<'_>, came_from: Option<NodeId>) {
         if let Some(next) = self.ring.next_hop(relayed.to, &self.connected, came_from) {
-            self.outputs.push_back(Output::SendDatagram {
-                to: next,
-                bytes: relayed.encode(),
-            });
+            self.outputs.push_back(Output::SendDatagram { to: next, bytes: relayed.encode() });
         }
     }
 
     /// Compares the connections there should be with those there are.
     fn rewire(&mut self) {
-        let alive: Vec<_> = self
-            .foca
-            .iter_members()
-            .map(|member| member.id().id)
-            .collect();
+        let alive: Vec<_> = self.foca.iter_members().map(|member| member.id().id).collect();
         self.ring = Ring::new(self.id(), alive);
         // Members that are away are dialed as well, or a cluster that was cut
         // in two would never know that the cut has healed.
@@ -370,8 +336,7 @@ impl Cluster {
                 *peer > me && !wanted.contains(peer) && self.ring.contains(*peer)
             })
             .collect();
-        self.outputs
-            .extend(surplus.into_iter().map(Output::Disconnect));
+        self.outputs.extend(surplus.into_iter().map(Output::Disconnect));
     }
 
     /// Another machine's loopback is not where that machine is.

@@ -26,22 +26,14 @@ pub(super) struct Relayed<'a> {
 
 impl<'a> Relayed<'a> {
     pub(super) fn new(to: NodeId, payload: &'a [u8]) -> Self {
-        Self {
-            hops_left: HOPS_MAX,
-            to,
-            payload,
-        }
+        Self { hops_left: HOPS_MAX, to, payload }
     }
 
     pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (header, payload) = bytes.split_at_checked(HEADER_BYTES)?;
         let id: [u8; 16] = header[2..].try_into().ok()?;
         let known = header[0] == VERSION && payload.len() <= PAYLOAD_BYTES_MAX;
-        known.then(|| Self {
-            hops_left: header[1],
-            to: NodeId::from_bytes(id),
-            payload,
-        })
+        known.then(|| Self { hops_left: header[1], to: NodeId::from_bytes(id), payload })
     }
 
     /// Counts a hop; false when the datagram has travelled enough.
@@ -74,9 +66,7 @@ mod tests {
 
     #[test]
     fn other_things_are_not_read() {
-        let mut encoded = Relayed::new(NodeId::from_bytes([3; 16]), b"")
-            .encode()
-            .to_vec();
+        let mut encoded = Relayed::new(NodeId::from_bytes([3; 16]), b"").encode().to_vec();
         assert!(Relayed::decode(&encoded[..17]).is_none());
         encoded[0] = 2;
         assert!(Relayed::decode(&encoded).is_none());

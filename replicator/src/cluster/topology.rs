@@ -39,12 +39,7 @@ impl Ring {
     /// The members this node should be connected with.
     pub(super) fn neighbours(&self) -> BTreeSet<NodeId> {
         if self.is_mesh() {
-            return self
-                .members
-                .iter()
-                .copied()
-                .filter(|id| *id != self.me)
-                .collect();
+            return self.members.iter().copied().filter(|id| *id != self.me).collect();
         }
         let (count, here) = (self.members.len(), self.place(self.me));
         std::iter::successors(Some(1), |step| Some(step * 2))
@@ -104,11 +99,7 @@ mod tests {
             for ring in &rings {
                 let neighbours = ring.neighbours();
                 assert!(!neighbours.contains(&ring.me));
-                assert!(
-                    neighbours.len() <= 15,
-                    "{count} nodes: {}",
-                    neighbours.len()
-                );
+                assert!(neighbours.len() <= 15, "{count} nodes: {}", neighbours.len());
                 for neighbour in neighbours {
                     let back = rings.iter().find(|other| other.me == neighbour).unwrap();
                     assert!(back.neighbours().contains(&ring.me));

@@ -107,11 +107,7 @@ async fn introduce(
         close(connection, CLOSE_TOO_MANY_GUESSES, "too many wrong passwords");
         return Err(Failure::Refused(Refusal::TooManyGuesses));
     }
-    let ends = Ends {
-        role,
-        us: shared.id,
-        peer,
-    };
+    let ends = Ends { role, us: shared.id, peer };
     let (send, recv) = auth::prove(connection, &ends, &shared.secret)
         .await
         .map_err(|error| judge_proof(shared, connection, role, peer, error))?;
@@ -120,11 +116,7 @@ async fn introduce(
     match greet(shared, connection, &ends, send, reader).await {
         Ok(true) => Ok(peer),
         Ok(false) => {
-            close(
-                connection,
-                CLOSE_DUPLICATE,
-                "these nodes are connected already",
-            );
+            close(connection, CLOSE_DUPLICATE, "these nodes are connected already");
             Err(Failure::Duplicate(peer))
         }
         Err(error) => Err(judge_greeting(connection, peer, error)),

@@ -31,19 +31,9 @@ struct World {
 }
 
 enum Happening {
-    Dialed {
-        by: NodeId,
-        address: Address,
-    },
-    Arrived {
-        from: NodeId,
-        to: NodeId,
-        bytes: Bytes,
-    },
-    LinkLost {
-        a: NodeId,
-        b: NodeId,
-    },
+    Dialed { by: NodeId, address: Address },
+    Arrived { from: NodeId, to: NodeId, bytes: Bytes },
+    LinkLost { a: NodeId, b: NodeId },
 }
 
 fn id(n: u8) -> NodeId {
@@ -84,14 +74,9 @@ impl World {
         // A wildcard listener: the IP is to be learned.
         let listen = SocketAddr::from(([0, 0, 0, 0], address(n).port()));
         let life = self.now.duration_since(self.start).as_secs();
-        let me = Member {
-            id: id(n),
-            address: listen,
-            life,
-        };
+        let me = Member { id: id(n), address: listen, life };
         let seeds = seeds.iter().map(|seed| address(*seed).into()).collect();
-        self.nodes
-            .insert(id(n), Cluster::new(me, seeds, self.now, u64::from(n)));
+        self.nodes.insert(id(n), Cluster::new(me, seeds, self.now, u64::from(n)));
         self.members.insert(id(n), BTreeSet::new());
         self.drain(id(n));
     }
@@ -106,20 +91,13 @@ impl World {
     }
 
     fn links_of(&self, node: NodeId) -> Vec<(NodeId, NodeId)> {
-        self.links
-            .iter()
-            .copied()
-            .filter(|(a, b)| *a == node || *b == node)
-            .collect()
+        self.links.iter().copied().filter(|(a, b)| *a == node || *b == node).collect()
     }
 
     /// Splits off a group: its links to the others fall.
     fn split_off(&mut self, group: impl Iterator<Item = u8>) {
         let group: BTreeSet<_> = group.map(id).collect();
-        let torn = self
-            .links
-            .iter()
-            .filter(|(a, b)| group.contains(a) != group.contains(b));
+        let torn = self.links.iter().filter(|(a, b)| group.contains(a) != group.contains(b));
         for (a, b) in torn.copied().collect::<Vec<_>>() {
             self.links.remove(&(a, b));
             self.later(IDLE_TIME, Happening::LinkLost { a, b });
@@ -128,15 +106,12 @@ impl World {
     }
 
     fn apart(&self, a: NodeId, b: NodeId) -> bool {
-        self.cut
-            .as_ref()
-            .is_some_and(|group| group.contains(&a) != group.contains(&b))
+        self.cut.as_ref().is_some_and(|group| group.contains(&a) != group.contains(&b))
     }
 
     fn later(&mut self, delay: Duration, happening: Happening) {
         self.happenings += 1;
-        self.queue
-            .insert((self.now + delay, self.happenings), happening);
+        self.queue.insert((self.now + delay, self.happenings), happening);
     }
 
     fn drain(&mut self, node: NodeId) {
@@ -152,11 +127,7 @@ impl World {
                     if self.is_lost() {
                         continue;
                     }
-                    let arrived = Happening::Arrived {
-                        from: node,
-                        to,
-                        bytes,
-                    };
+                    let arrived = Happening::Arrived { from: node, to, bytes };
                     self.later(DATAGRAM_TIME, arrived);
                 }
                 Output::Dial(address) => {
@@ -194,21 +165,13 @@ impl World {
     }
 
     fn connect(&mut self, by: NodeId, wanted: Address) {
-        let still_wanted = self
-            .nodes
-            .get(&by)
-            .is_some_and(|cluster| cluster.dialing.contains(&wanted));
+        let still_wanted =
+            self.nodes.get(&by).is_some_and(|cluster| cluster.dialing.contains(&wanted));
         if !still_wanted {
             return;
         }
         // Dials go on for as long as they are wanted, as the transport's do.
-        self.later(
-            REDIAL_TIME,
-            Happening::Dialed {
-                by,
-                address: wanted.clone(),
-            },
-        );
+        self.later(REDIAL_TIME, Happening::Dialed { by, address: wanted.clone() });
         let Some(n) = (1..=100).find(|n| Address::from(address(*n)) == wanted) else {
             return;
         };
@@ -231,16 +194,11 @@ impl World {
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            let timeouts = self
-                .nodes
-                .iter()
-                .filter_map(|(id, node)| Some((node.poll_timeout()?, *id)));
+            let timeouts =
+                self.nodes.iter().filter_map(|(id, node)| Some((node.poll_timeout()?, *id)));
             let timeout = timeouts.min();
             let happening = self.queue.first_key_value().map(|((at, _), _)| *at);
-            let next = [timeout.map(|(at, _)| at), happening]
-                .into_iter()
-                .flatten()
-                .min();
+            let next = [timeout.map(|(at, _)| at), happening].into_iter().flatten().min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 break;
             };
@@ -283,11 +241,7 @@ impl World {
             let others = all.iter().filter(|other| *other != node).copied().collect();
             self.members[node] == others
         }) {
-            assert!(
-                self.now - begin < Duration::from_secs(120),
-                "{:?}",
-                self.views(&all)
-            );
+            assert!(self.now - begin < Duration::from_secs(120), "{:?}", self.views(&all));
             self.run(Duration::from_millis(100));
         }
         self.now - begin
@@ -315,11 +269,7 @@ fn one_seed_is_enough_for_everybody_to_meet() {
         world.run(Duration::from_secs(5));
         for n in 1..=count {
             assert_eq!(world.degree(n), usize::from(count) - 1, "a full mesh");
-            assert_eq!(
-                world.nodes[&id(n)].me().address,
-                address(n),
-                "learned from peers"
-            );
+            assert_eq!(world.nodes[&id(n)].me().address, address(n), "learned from peers");
         }
     }
 }
@@ -332,10 +282,7 @@ fn a_large_cluster_meets_and_keeps_few_connections() {
     world.run(Duration::from_secs(60));
     for n in 1..=50 {
         let degree = world.degree(n);
-        assert!(
-            (4..=24).contains(&degree),
-            "node {n} has {degree} connections"
-        );
+        assert!((4..=24).contains(&degree), "node {n} has {degree} connections");
     }
     // Nobody is taken for dead for want of a direct connection.
     let all: BTreeSet<_> = (1..=50).map(id).collect();
@@ -354,17 +301,11 @@ fn death_is_noticed_within_seconds_and_a_return_at_once() {
         world.run(Duration::from_secs(20));
         world.kill(count);
         let took = world.until_all_see(1..count);
-        assert!(
-            took < Duration::from_secs(15),
-            "{count} nodes took {took:?}"
-        );
+        assert!(took < Duration::from_secs(15), "{count} nodes took {took:?}");
         // It knows nobody: the others still dial it.
         world.start_node(count, &[]);
         let took = world.until_all_see(1..=count);
-        assert!(
-            took < Duration::from_secs(15),
-            "{count} nodes took {took:?} to see it back"
-        );
+        assert!(took < Duration::from_secs(15), "{count} nodes took {took:?} to see it back");
     }
 }
 
@@ -389,10 +330,7 @@ fn a_cut_heals_by_itself() {
         world.until_all_see(count / 2 + 1..=count);
         world.cut = None;
         let took = world.until_all_see(1..=count);
-        assert!(
-            took < Duration::from_secs(60),
-            "{count} nodes took {took:?}"
-        );
+        assert!(took < Duration::from_secs(60), "{count} nodes took {took:?}");
     }
 }
 
@@ -425,11 +363,7 @@ fn nonsense_changes_nothing() {
             bytes[..2].copy_from_slice(&[1, 3]);
             bytes[2..18].copy_from_slice(id(1).as_bytes());
         }
-        world
-            .nodes
-            .get_mut(&id(1))
-            .unwrap()
-            .handle_datagram(world.now, id(2), &bytes);
+        world.nodes.get_mut(&id(1)).unwrap().handle_datagram(world.now, id(2), &bytes);
         world.drain(id(1));
     }
     world.run(Duration::from_secs(30));
@@ -451,11 +385,7 @@ fn an_idle_cluster_is_nearly_silent() {
 #[test]
 fn a_given_address_is_kept_and_foreign_loopbacks_are_not_dialed() {
     let now = Instant::now();
-    let me = Member {
-        id: id(1),
-        address: address(1),
-        life: 1,
-    };
+    let me = Member { id: id(1), address: address(1), life: 1 };
     let mut cluster = Cluster::new(me.clone(), vec![], now, 1);
     cluster.handle_up(now, id(2), address(2), "198.51.100.7".parse().unwrap());
     assert_eq!(cluster.me(), &me);

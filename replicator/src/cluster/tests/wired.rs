@@ -27,11 +27,7 @@ impl Wired {
             hello: Bytes::new(),
         };
         let (transport, mut events) = Transport::start(options).unwrap();
-        let me = Member {
-            id: transport.id(),
-            address: transport.local_addr(),
-            life: 1,
-        };
+        let me = Member { id: transport.id(), address: transport.local_addr(), life: 1 };
         let handle = transport.clone();
         let driver = tokio::spawn(async move {
             let mut cluster = Cluster::new(me, seeds, Instant::now(), 1);
@@ -62,12 +58,7 @@ impl Wired {
                 };
                 let now = Instant::now();
                 match event {
-                    Some(Event::Up {
-                        peer,
-                        address,
-                        seen_from,
-                        ..
-                    }) => {
+                    Some(Event::Up { peer, address, seen_from, .. }) => {
                         cluster.handle_up(now, peer, address, seen_from);
                     }
                     Some(Event::Down { peer, .. }) => cluster.handle_down(now, peer),
@@ -79,11 +70,7 @@ impl Wired {
                 }
             }
         });
-        Self {
-            transport,
-            driver,
-            _state: state,
-        }
+        Self { transport, driver, _state: state }
     }
 }
 
@@ -98,9 +85,7 @@ async fn five_nodes_that_know_one_become_a_mesh() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), mesh)
-        .await
-        .expect("no mesh");
+    tokio::time::timeout(Duration::from_secs(30), mesh).await.expect("no mesh");
     for node in nodes {
         node.transport.close().await;
         node.driver.abort();

@@ -128,11 +128,7 @@ fn a_peer_that_was_restarted_is_noticed_though_it_dials_nobody() {
         a
     });
     let address = b.transport.local_addr();
-    let Node {
-        transport,
-        events,
-        dir,
-    } = b;
+    let Node { transport, events, dir } = b;
     // The process dies: its tasks stop first, so no goodbye leaves it.
     there.shutdown_timeout(PATIENCE);
     drop((transport, events));
