@@ -31,9 +31,7 @@ pub struct Timestamp {
 impl Timestamp {
     /// Nanoseconds since 1970, for ordering; saturates some 292 years away.
     pub fn as_nanos(&self) -> i64 {
-        self.seconds
-            .saturating_mul(1_000_000_000)
-            .saturating_add(i64::from(self.nanos))
+        self.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(self.nanos))
     }
 }
 
@@ -82,13 +80,21 @@ pub struct Fingerprint {
     pub size: u64,
     pub mtime: Timestamp,
     pub ctime: Timestamp,
+    /// When the inode was made: tells a file from another that was given its
+    /// number. Zero where the file system does not say.
+    pub birth: Timestamp,
 }
 
 impl Fingerprint {
-    /// Same inode, size and mtime: the bytes are presumed the same, though
+    /// The very same inode, not another with its number.
+    pub fn is_inode(&self, other: &Fingerprint) -> bool {
+        self.inode == other.inode && self.birth == other.birth
+    }
+
+    /// Same inode of the same birth, size and mtime: the bytes are presumed the same, though
     /// metadata or the number of links may differ.
     pub fn same_bytes(&self, other: &Fingerprint) -> bool {
-        self.inode == other.inode && self.size == other.size && self.mtime == other.mtime
+        self.is_inode(other) && self.size == other.size && self.mtime == other.mtime
     }
 }
 

@@ -38,9 +38,7 @@ impl fmt::Display for NodeId {
     /// log; `{:#}` writes all 32.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = if f.alternate() { 16 } else { 4 };
-        self.0[..digits]
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0[..digits].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

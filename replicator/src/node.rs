@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -130,7 +131,8 @@ pub async fn run(
     let (asked, questions) = mpsc::channel(QUESTIONS_QUEUE);
     let _server = control::serve(&place.control_socket(), asked)?;
     let root = Arc::new(Root::open(&config.root)?);
-    let index = open_index(&config, &root)?;
+    let settled = Arc::new(AtomicBool::new(true));
+    let index = open_index(&config, &root, &settled)?;
     let engine = Engine::start(engine_choice(config.engine))?;
     let applier = Arc::new(Applier::start(Arc::clone(&root))?);
     let cluster = config.cluster.clone();
@@ -173,14 +175,29 @@ pub async fn run(
         transport,
         in_place: config.in_place != config::InPlace::Never,
     };
-    let mut node = Node::new(config, place, carrier, capture, index);
+    let mut node = Node::new(config, place, carrier, capture, index, settled);
     let ended = node.serve(&mut stop, Inputs { changes, events, questions }).await;
     node.end(ended).await
 }
 
-fn open_index(config: &Config, root: &Root) -> Result<index::Opened, Error> {
+fn open_index(
+    config: &Config,
+    root: &Arc<Root>,
+    settled: &Arc<AtomicBool>,
+) -> Result<index::Opened, Error> {
     let fresh = Actor(getrandom::u64().map_err(|error| Error::Random(error.to_string()))?);
-    let mut opened = Index::open(&config.state_dir, fresh, INDEX_CACHE_BYTES)?;
+    // After a power loss the index must not speak of files the disk lost.
+    let (disk, settled) = (Arc::clone(root), Arc::clone(settled));
+    let before_commit = move || match settled.swap(true, Ordering::AcqRel) {
+        true => Ok(()),
+        false => apply::flush_all(&disk).map_err(|error| error.to_string()),
+    };
+    let options = index::Options {
+        fresh_actor: fresh,
+        cache_bytes: INDEX_CACHE_BYTES,
+        before_commit: Box::new(before_commit),
+    };
+    let mut opened = Index::open(&config.state_dir, options)?;
     let marker = root.marker().as_bytes();
     match opened.index.note(MARKER_NOTE) {
         Some(noted) if noted != marker => {
@@ -228,6 +245,8 @@ struct Node {
     outboxes: HashMap<NodeId, mpsc::UnboundedSender<(Message, bool)>>,
     waiters: Waiters,
     facts: Facts,
+    /// Nothing was applied since the disk was flushed.
+    settled: Arc<AtomicBool>,
     started: Instant,
     swept: Instant,
 }
@@ -239,11 +258,13 @@ impl Node {
         carrier: Carrier,
         capture: Arc<Capture>,
         opened: index::Opened,
+        settled: Arc<AtomicBool>,
     ) -> Self {
         let options = Options {
             delay: config.delay.max(SETTLE_MIN),
             max_delay: config.max_delay,
             in_place: carrier.in_place,
+            ranges_told: capture.level() == capture::Level::Ebpf,
         };
         let core = Core::new(options, opened.actor, opened.next_counter, opened.index);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
@@ -256,6 +277,7 @@ impl Node {
             reports,
             incoming: Some(incoming),
             outboxes: HashMap::new(),
+            settled,
             started: Instant::now(),
             swept: Instant::now(),
         }
@@ -347,7 +369,10 @@ impl Node {
             Report::Seen(sights) => self.core.handle_sights(now, sights),
             Report::Listed(beneath, listed) => self.core.handle_listed(now, &beneath, listed),
             Report::Scanned(beneath) => self.core.handle_scanned(now, &beneath),
-            Report::Applied(job, outcomes) => self.core.handle_applied(now, job, outcomes),
+            Report::Applied(job, outcomes) => {
+                self.settled.store(false, Ordering::Release);
+                self.core.handle_applied(now, job, outcomes);
+            }
             Report::Sent(peer) => self.core.handle_sent(now, peer),
             Report::Flushed(waiter) => {
                 self.drain_changes(changes);

@@ -97,9 +97,7 @@ impl RelPath {
         if !self.is_within(from) {
             return None;
         }
-        let rest = self.0[from.0.len()..]
-            .strip_prefix(b"/")
-            .unwrap_or(&self.0[from.0.len()..]);
+        let rest = self.0[from.0.len()..].strip_prefix(b"/").unwrap_or(&self.0[from.0.len()..]);
         let mut bytes = to.0.to_vec();
         if !rest.is_empty() && !bytes.is_empty() {
             bytes.push(b'/');
@@ -119,11 +117,7 @@ impl RelPath {
 
     /// For system calls relative to the root's handle: `.` for the root.
     pub fn as_path(&self) -> &Path {
-        if self.is_root() {
-            Path::new(".")
-        } else {
-            Path::new(OsStr::from_bytes(&self.0))
-        }
+        if self.is_root() { Path::new(".") } else { Path::new(OsStr::from_bytes(&self.0)) }
     }
 }
 
@@ -141,10 +135,7 @@ impl fmt::Display for RelPath {
                     write!(f, "{character}")?;
                 }
             }
-            chunk
-                .invalid()
-                .iter()
-                .try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
         }
         Ok(())
     }
@@ -229,10 +220,7 @@ mod tests {
 
     #[test]
     fn rebasing_moves_a_subtree() {
-        assert_eq!(
-            path("a/b/c").rebased(&path("a"), &path("x/y")),
-            Some(path("x/y/b/c"))
-        );
+        assert_eq!(path("a/b/c").rebased(&path("a"), &path("x/y")), Some(path("x/y/b/c")));
         assert_eq!(path("a").rebased(&path("a"), &path("x")), Some(path("x")));
         assert_eq!(path("ab").rebased(&path("a"), &path("x")), None);
     }
@@ -246,10 +234,7 @@ mod tests {
     #[test]
     fn the_wire_cannot_smuggle_a_path_out() {
         let bytes = postcard::to_stdvec(&path("a/b")).unwrap();
-        assert_eq!(
-            postcard::from_bytes::<RelPath>(&bytes).unwrap(),
-            path("a/b")
-        );
+        assert_eq!(postcard::from_bytes::<RelPath>(&bytes).unwrap(), path("a/b"));
         let evil = postcard::to_stdvec(&serde_bytes_of(b"../x")).unwrap();
         assert!(postcard::from_bytes::<RelPath>(&evil).is_err());
     }

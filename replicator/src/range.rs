@@ -74,8 +74,7 @@ impl RangeSet {
     /// The same bytes grown outwards to multiples of `unit`.
     pub fn aligned(&self, unit: u64) -> RangeSet {
         let mut grown = RangeSet::new();
-        self.iter()
-            .for_each(|range| grown.insert(range.aligned(unit)));
+        self.iter().for_each(|range| grown.insert(range.aligned(unit)));
         grown
     }
 
@@ -135,9 +134,8 @@ mod tests {
 
     #[test]
     fn truncating_drops_what_lies_behind() {
-        let mut set: RangeSet = [Range { start: 0, end: 10 }, Range { start: 20, end: 30 }]
-            .into_iter()
-            .collect();
+        let mut set: RangeSet =
+            [Range { start: 0, end: 10 }, Range { start: 20, end: 30 }].into_iter().collect();
         set.truncate(5);
         assert_eq!(set.iter().collect::<Vec<_>>(), [Range { start: 0, end: 5 }]);
     }

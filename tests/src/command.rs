@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::poll;
 
 /// A command that answers at all has answered by then.
-const LONGEST_RUN: Duration = Duration::from_secs(120);
+pub(crate) const LONGEST_RUN: Duration = Duration::from_secs(30);
 
 static BINARY: OnceLock<PathBuf> = OnceLock::new();
 
@@ -51,11 +51,11 @@ where
 {
     let mut command = Command::new(binary());
     command.args(arguments);
-    finish(&mut command)
+    finish(&mut command, LONGEST_RUN)
 }
 
-/// Runs any command to its end, killing it when it does not come.
-pub fn finish(command: &mut Command) -> Result<Finished> {
+/// Runs any command to its end, killing it when that does not come in time.
+pub fn finish(command: &mut Command, limit: Duration) -> Result<Finished> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -64,7 +64,7 @@ pub fn finish(command: &mut Command) -> Result<Finished> {
         .with_context(|| format!("cannot run {command:?}"))?;
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
-    let ended = poll::until(LONGEST_RUN, || !matches!(child.try_wait(), Ok(None)));
+    let ended = poll::until(limit, || !matches!(child.try_wait(), Ok(None)));
     if !ended {
         child.kill()?;
     }
@@ -74,7 +74,7 @@ pub fn finish(command: &mut Command) -> Result<Finished> {
     };
     let (stdout, stderr) = (text(stdout), text(stderr));
     if !ended {
-        bail!("{command:?} did not end within {LONGEST_RUN:?}\n{stdout}{stderr}");
+        bail!("{command:?} did not end within {limit:?}\n{stdout}{stderr}");
     }
     let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
     Ok(Finished { code, stdout, stderr })

@@ -6,10 +6,14 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::command;
+
+/// Copying gigabytes and installing packages take their time.
+const HELPER_LIMIT: Duration = Duration::from_secs(300);
 
 /// Says on the real standard error, which the test runner does not swallow,
 /// that the running test is skipped and why; `cargo xtask test` repeats these
@@ -40,16 +44,16 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Processor time a process has used so far, all threads together, in seconds.
+/// Processor time a process has used so far, all its threads and the children
+/// it has seen end, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the name in parentheses and may hold spaces.
+    // The second field is the name in parentheses and may hold spaces. Fields
+    // 14 to 17 are utime, stime, cutime and cstime.
     let (_, fields) = stat.rsplit_once(')').context("a stat line without a name")?;
-    let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
-    let (Some(Ok(user)), Some(Ok(system))) = (times.next(), times.next()) else {
-        bail!("a stat line without times: {stat}");
-    };
-    Ok((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
+    let times = fields.split_whitespace().skip(11).take(4).map(str::parse::<u64>);
+    let ticks: u64 = times.sum::<Result<u64, _>>().context("a stat line without times")?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// A file system in a file, mounted for one story and unmounted with it.
@@ -98,7 +102,7 @@ impl Drop for LoopMount {
 
 /// Runs a helper program and demands success.
 pub fn run(command: &mut Command) -> Result<String> {
-    let finished = command::finish(command)?;
+    let finished = command::finish(command, HELPER_LIMIT)?;
     if finished.code != 0 {
         bail!("{command:?} ended with {}: {}", finished.code, finished.stderr.trim());
     }

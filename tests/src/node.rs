@@ -25,6 +25,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// Until a daemon that was asked to end has ended.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
+/// Until a daemon that serves has answered a question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
 /// What a node is told on its command line.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -147,7 +150,7 @@ impl Node {
     }
 
     pub fn status(&self) -> Result<Status> {
-        let finished = self.ask("status", &["--json"])?;
+        let finished = self.ask("status", &["--json"], ANSWER_LIMIT)?;
         if finished.code != 0 {
             bail!("status of {} ended with {}: {}", self.name(), finished.code, finished.stderr);
         }
@@ -156,11 +159,12 @@ impl Node {
 
     /// `replicator wait`: 0 when this node and its peers hold the same tree.
     pub fn wait(&self, limit: Duration) -> Result<Finished> {
-        self.ask("wait", &["--timeout", &format!("{}s", limit.as_secs())])
+        let timeout = format!("{}ms", limit.as_millis());
+        self.ask("wait", &["--timeout", &timeout], limit + ANSWER_LIMIT)
     }
 
     pub fn verify(&self) -> Result<Finished> {
-        self.ask("verify", &[])
+        self.ask("verify", &[], 4 * ANSWER_LIMIT)
     }
 
     /// What `replicator conflicts list --json` prints.
@@ -213,11 +217,10 @@ impl Node {
         format!("{}{}", self.log.text(), String::from_utf8_lossy(&file))
     }
 
-    fn ask(&self, verb: &str, options: &[&str]) -> Result<Finished> {
-        let mut words: Vec<OsString> = vec![verb.into(), "--state-dir".into()];
-        words.push(self.settings.state.clone().into_os_string());
-        words.extend(options.iter().map(OsString::from));
-        command::replicator(words)
+    fn ask(&self, verb: &str, options: &[&str], limit: Duration) -> Result<Finished> {
+        let mut command = Command::new(binary());
+        command.arg(verb).arg("--state-dir").arg(&self.settings.state).args(options);
+        command::finish(&mut command, limit)
     }
 
     fn arguments(&self) -> Vec<OsString> {

@@ -89,24 +89,27 @@ fn an_unreadable_password_file() {
         return machine::skip("needs root and setpriv to become a user who may not read a file");
     };
     let dir = folder();
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(dir.path().join("root"), Permissions::from_mode(0o777)).unwrap();
+    // Open, so that the password file is the only thing out of reach.
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
     let program = dir.path().join("replicator");
     fs::copy(binary(), &program).unwrap();
     let output = Command::new(&prefix[0])
         .args(&prefix[1..])
         .arg(program)
         .args(["run", "--listen", "127.0.0.1:0", "--state-dir"])
-        .arg(std::env::temp_dir().join("replicator-never-made"))
+        .arg(dir.path().join("state"))
         .arg("--root")
         .arg(dir.path().join("root"))
         .arg("--password-file")
         .arg(dir.path().join("password"))
         .output()
         .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(PERMISSION), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let finished = Finished {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    };
+    assert_refused(&finished, &[PERMISSION], "password");
 }
 
 #[test]

@@ -142,7 +142,8 @@ fn a_planted_link_never_leads_out() {
     symlink(outside.path(), folder.at("a")).unwrap();
     let refused = folder.place("a/passwd", b"ours", None);
     assert!(matches!(refused, Outcome::Failed(Error::NoParent { .. })), "{refused:?}");
-    let made = folder.run(Step::MakeDirectory { path: rel("a/d"), metadata: metadata(), over: None });
+    let made =
+        folder.run(Step::MakeDirectory { path: rel("a/d"), metadata: metadata(), over: None });
     assert!(matches!(made, Outcome::Failed(Error::NoParent { .. })), "{made:?}");
     let inside = folder.write("f", b"x");
     let moved = folder.run(Step::Rename { from: rel("f"), to: rel("a/f"), expect: inside });
@@ -348,14 +349,20 @@ fn kinds_replace_each_other() {
     assert_eq!((dir.kind, dir.metadata.mode), (Kind::Directory, 0o640));
     assert_eq!(folder.stat("x"), dir);
     let target = b"/no/where".to_vec();
-    let link = |over| Step::MakeSymlink { path: rel("x"), target: target.clone(), metadata: metadata(), over };
+    let link = |over| Step::MakeSymlink {
+        path: rel("x"),
+        target: target.clone(),
+        metadata: metadata(),
+        over,
+    };
     folder.write("x/inside", b"");
     assert!(raced(folder.run(link(trash(Expect::from(&dir))))).is_some(), "it is not empty");
     std::fs::remove_file(folder.at("x/inside")).unwrap();
     let made = done(folder.run(link(trash(Expect::from(&dir)))));
     assert_eq!(made.metadata.mtime, metadata().mtime);
     assert_eq!(std::fs::read_link(folder.at("x")).unwrap(), PathBuf::from("/no/where"));
-    let fifo = Step::MakeFifo { path: rel("x"), metadata: metadata(), over: trash(Expect::from(&made)) };
+    let fifo =
+        Step::MakeFifo { path: rel("x"), metadata: metadata(), over: trash(Expect::from(&made)) };
     assert_eq!(done(folder.run(fifo)), folder.stat("x"));
     assert_eq!(folder.stat("x").kind, Kind::Fifo);
     let names = folder.private("trash");
@@ -383,9 +390,13 @@ fn metadata_is_made_equal_with_attributes_removed() {
     rustix::fs::setxattr(folder.at("f"), "user.old", b"1", rustix::fs::XattrFlags::CREATE).unwrap();
     // An ACL: owner rw-, user 1 r--, group r--, mask r--, other ---.
     let mut acl = vec![2, 0, 0, 0];
-    for (tag, permissions, id) in
-        [(1_u16, 6_u16, u32::MAX), (2, 4, 1), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)]
-    {
+    for (tag, permissions, id) in [
+        (1_u16, 6_u16, u32::MAX),
+        (2, 4, 1),
+        (4, 4, u32::MAX),
+        (16, 4, u32::MAX),
+        (32, 0, u32::MAX),
+    ] {
         acl.extend_from_slice(&tag.to_le_bytes());
         acl.extend_from_slice(&permissions.to_le_bytes());
         acl.extend_from_slice(&id.to_le_bytes());
@@ -397,7 +408,11 @@ fn metadata_is_made_equal_with_attributes_removed() {
         ],
         ..metadata()
     };
-    let set = |expect, metadata: &Metadata| Step::SetMetadata { path: rel("f"), expect, metadata: metadata.clone() };
+    let set = |expect, metadata: &Metadata| Step::SetMetadata {
+        path: rel("f"),
+        expect,
+        metadata: metadata.clone(),
+    };
     let expect = folder.expect("f");
     let stat = done(folder.run(set(expect, &wanted)));
     assert_eq!(stat.metadata, wanted);
@@ -414,7 +429,8 @@ fn foreign_attributes_of_a_peer_are_not_set() {
     let mut folder = Folder::new();
     let xattrs = vec![Xattr { name: b"trusted.overlay.opaque".to_vec(), value: b"y".to_vec() }];
     let path = rel("d");
-    let step = Step::MakeDirectory { path, metadata: Metadata { xattrs, ..metadata() }, over: None };
+    let step =
+        Step::MakeDirectory { path, metadata: Metadata { xattrs, ..metadata() }, over: None };
     done(folder.run(step));
     let mut names = [0; 256];
     let length = rustix::fs::listxattr(folder.at("d"), &mut names).unwrap();

@@ -87,7 +87,9 @@ impl Inotify {
     pub fn drain(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
         let mut left = rustix::io::ioctl_fionread(&self.queue).unwrap_or(0) as usize;
         while left > 0 {
-            let Some((events, bytes)) = self.read(outbox)? else { break };
+            let Some((events, bytes)) = self.read(outbox)? else {
+                break;
+            };
             left = left.saturating_sub(bytes);
             self.tally.events.add(events.len() as u64);
             for event in events {
@@ -139,7 +141,9 @@ impl Inotify {
             self.watched.remove(&event.watch);
             return Ok(());
         }
-        let Some(directory) = self.watched.get(&event.watch).cloned() else { return Ok(()) };
+        let Some(directory) = self.watched.get(&event.watch).cloned() else {
+            return Ok(());
+        };
         let path = match &*event.name {
             b"" => directory,
             name => directory.join(name).unwrap_or(directory),
@@ -220,7 +224,9 @@ impl AsFd for Inotify {
 }
 
 fn directories_in(path: &Path, directory: &RelPath) -> Vec<RelPath> {
-    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return Vec::new();
+    };
     let found = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let paths = found.filter_map(|entry| {
         let name: &OsStr = &entry.file_name();

@@ -39,3 +39,11 @@ pub const BTF_BYTES_MAX: u64 = 256 << 20;
 
 /// Anonymous members within anonymous members in a kernel structure.
 pub const BTF_DEPTH_MAX: usize = 16;
+
+/// Inodes gathered in one drain before they are handed over: with the ranges
+/// of a whole slot each, some tens of MiB at the very worst.
+pub const PENDING_INODES_MAX: usize = 1024;
+
+/// How long after an activity the kernel is asked whether it skipped a
+/// program.
+pub const MISS_CHECK_DELAY: Duration = Duration::from_secs(1);

@@ -29,14 +29,14 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
 pub use self::change::{Change, Extent, LossCause};
+use self::counters::Tally;
 pub use self::counters::{Counters, Lost};
 pub use self::describe::{Description, Finding, MissingHook};
 pub use self::error::Error;
 pub use self::level::{Choice, Level, NotAChoice};
 pub use self::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN};
-pub use self::select::probe;
-use self::counters::Tally;
 use self::outbox::Outbox;
+pub use self::select::probe;
 use self::worker::{Control, Worker};
 
 /// What to watch, and how.

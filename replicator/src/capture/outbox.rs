@@ -7,8 +7,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tokio::sync::mpsc::{Sender, error::TrySendError};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::change::{Change, LossCause};
 use super::counters::Tally;

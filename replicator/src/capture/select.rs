@@ -9,45 +9,89 @@ use std::sync::Arc;
 
 use super::counters::Tally;
 use super::describe::{Description, Finding, seen_late};
+use super::ebpf::{self, FileSystem};
 use super::fanotify::{Fanotify, Interest};
 use super::inotify::Inotify;
 use super::level::{Choice, Level};
 use super::worker::Sources;
-use super::{Error, Options};
+use super::{Error, MEMORY_BYTES_MIN, Options};
 
 /// Starts the sources of the best level that was asked for and can be had.
 pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Description), Error> {
     let root = File::open(&options.root)
         .map_err(|source| Error::Root { root: options.root.clone(), source })?;
-    let fanotify = match options.choice {
-        Choice::Inotify => Err("inotify was asked for".to_owned()),
-        _ => watch(&root, Interest::NamesAndContent, tally),
-    };
-    match fanotify {
-        Ok(fanotify) => {
-            let sources = Sources { fanotify: Some(fanotify), ..Sources::default() };
-            Ok((sources, description(Level::Fanotify, None)))
-        }
-        Err(reason) if options.choice == Choice::Fanotify => Err(Error::Fanotify { reason }),
-        Err(reason) => {
-            let inotify =
-                Inotify::watch(&options.root, Arc::clone(tally)).map_err(Error::Inotify)?;
-            let sources = Sources { inotify: Some(inotify), ..Sources::default() };
-            Ok((sources, description(Level::Inotify, Some(reason))))
+    let mut why_not_higher = None;
+    if matches!(options.choice, Choice::Auto | Choice::Ebpf) {
+        match ebpf(&root, options.memory_bytes, tally) {
+            Ok(found) => return Ok(found),
+            Err(reason) if options.choice == Choice::Ebpf => return Err(Error::Ebpf { reason }),
+            Err(reason) => why_not_higher = Some(format!("ebpf: {reason}")),
         }
     }
+    if matches!(options.choice, Choice::Auto | Choice::Fanotify) {
+        match watch(&root, Interest::NamesAndContent, tally) {
+            Ok(fanotify) => {
+                let sources = Sources { fanotify: Some(fanotify), ..Sources::default() };
+                return Ok((sources, description(Level::Fanotify, why_not_higher)));
+            }
+            Err(reason) if options.choice == Choice::Fanotify => {
+                return Err(Error::Fanotify { reason });
+            }
+            Err(reason) => why_not_higher = Some(format!("fanotify: {reason}")),
+        }
+    }
+    let inotify = Inotify::watch(&options.root, Arc::clone(tally)).map_err(Error::Inotify)?;
+    let sources = Sources { inotify: Some(inotify), ..Sources::default() };
+    Ok((sources, description(Level::Inotify, why_not_higher)))
+}
+
+fn ebpf(
+    root: &File,
+    memory_bytes: usize,
+    tally: &Arc<Tally>,
+) -> Result<(Sources, Description), String> {
+    let file_system = rustix::fs::fstatfs(root).map_err(|error| error.to_string())?;
+    let file_system = FileSystem::from_magic(file_system.f_type as i64)?;
+    let fanotify = watch(root, Interest::Names, tally)?;
+    let attached = ebpf::load(root.as_fd(), file_system, memory_bytes, Arc::clone(tally))?;
+    let description = Description {
+        hook_set: "raw tracepoints",
+        attached: attached.hooks,
+        missing: attached.missing,
+        ..description(Level::Ebpf, None)
+    };
+    let sources =
+        Sources { kernel: Some(attached.kernel), fanotify: Some(fanotify), inotify: None };
+    Ok((sources, description))
 }
 
 /// What `doctor` prints about this kernel and folder. Nothing stays behind.
 pub fn probe(root: &Path) -> Vec<Finding> {
-    let fanotify = File::open(root)
-        .map_err(|error| error.to_string())
-        .and_then(|root| watch(&root, Interest::NamesAndContent, &Arc::default()));
-    vec![Finding {
-        what: "fanotify".to_owned(),
-        available: fanotify.is_ok(),
-        detail: fanotify.err().unwrap_or_default(),
-    }]
+    let folder = match File::open(root) {
+        Ok(folder) => folder,
+        Err(error) => return vec![finding("folder", Err(error.to_string()))],
+    };
+    let tally = Arc::default();
+    let ebpf = ebpf(&folder, MEMORY_BYTES_MIN, &tally);
+    let mut findings = Vec::new();
+    let attached = ebpf.as_ref().map(|(_, found)| format!("{} hooks attach", found.attached.len()));
+    findings.push(finding("ebpf", attached.map_err(Clone::clone)));
+    for missing in ebpf.into_iter().flat_map(|(_, found)| found.missing) {
+        findings.push(finding(&format!("ebpf hook {}", missing.name), Err(missing.costs)));
+    }
+    let fanotify = watch(&folder, Interest::NamesAndContent, &tally);
+    let marks = fanotify.map(|_| "the folder's file system can be marked".to_owned());
+    findings.push(finding("fanotify", marks));
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
+    let watches = limit.map(|limit| format!("{} directories at most", limit.trim()));
+    findings.push(finding("inotify", watches.map_err(|error| error.to_string())));
+    findings
+}
+
+fn finding(what: &str, result: Result<String, String>) -> Finding {
+    let available = result.is_ok();
+    let detail = result.unwrap_or_else(|reason| reason);
+    Finding { what: what.to_owned(), available, detail }
 }
 
 fn watch(root: &File, interest: Interest, tally: &Arc<Tally>) -> Result<Fanotify, String> {
@@ -57,16 +101,14 @@ fn watch(root: &File, interest: Interest, tally: &Arc<Tally>) -> Result<Fanotify
 /// Why fanotify says no, in the user's words.
 fn refusal(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::EPERM) => {
-            "fanotify needs the capability CAP_SYS_ADMIN (run as root)".to_owned()
-        }
+        Some(libc::EPERM) => "it needs the capability CAP_SYS_ADMIN (run as root)".to_owned(),
         Some(libc::ENOSYS | libc::EINVAL) => {
-            "fanotify of this kernel cannot report names (Linux 5.17 can)".to_owned()
+            "this kernel's fanotify cannot report names (Linux 5.17 can)".to_owned()
         }
         Some(libc::EOPNOTSUPP | libc::ENODEV | libc::EXDEV) => {
             format!("the folder's file system has no file handles for fanotify ({error})")
         }
-        _ => format!("fanotify: {error}"),
+        _ => error.to_string(),
     }
 }
 

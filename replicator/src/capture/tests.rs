@@ -14,6 +14,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::*;
 use crate::path::RelPath;
+use crate::range::RangeSet;
 
 /// A folder with a capture that watches it.
 pub(super) struct Watched {
@@ -40,6 +41,8 @@ impl Watched {
                 Some(Self { capture, folder, changes, runtime })
             }
             Err(error @ (Error::Ebpf { .. } | Error::Fanotify { .. })) => {
+                // A verifier that says no is this project's fault.
+                assert!(!error.to_string().contains("refused the program"), "{error}");
                 eprintln!("skipped: {error}");
                 None
             }
@@ -107,7 +110,9 @@ const ALL: [Choice; 3] = [Choice::Ebpf, Choice::Fanotify, Choice::Inotify];
 #[test]
 fn every_level_names_what_appears_moves_and_goes() {
     for choice in ALL {
-        let Some(mut watched) = Watched::start(choice) else { continue };
+        let Some(mut watched) = Watched::start(choice) else {
+            continue;
+        };
         watched.sh("echo a > a; mkdir d; ln -s a s; ln a h; mkfifo p");
         assert!(names(&watched.changes()).is_superset(&set(["a", "d", "s", "h", "p"])), "{choice}");
         watched.sh("mv a b; mv d e; chmod 700 b");
@@ -129,7 +134,9 @@ fn nothing_outside_and_nothing_private_is_named() {
     for choice in ALL {
         let parent = tempfile::tempdir().unwrap();
         let folder = tempfile::tempdir_in(parent.path()).unwrap();
-        let Some(mut watched) = Watched::start_in(folder, choice) else { continue };
+        let Some(mut watched) = Watched::start_in(folder, choice) else {
+            continue;
+        };
         sh(parent.path(), "echo a > outside; mkdir elsewhere; mv outside elsewhere/o");
         watched.sh("mkdir .replicator; echo b > .replicator/temporary; echo c > inside");
         let told = names(&watched.changes());
@@ -142,7 +149,9 @@ fn an_entry_that_enters_or_leaves_the_folder_is_named() {
     for choice in ALL {
         let parent = tempfile::tempdir().unwrap();
         let folder = tempfile::tempdir_in(parent.path()).unwrap();
-        let Some(mut watched) = Watched::start_in(folder, choice) else { continue };
+        let Some(mut watched) = Watched::start_in(folder, choice) else {
+            continue;
+        };
         sh(parent.path(), "mkdir out; echo a > out/f");
         let inside = watched.folder.path().display().to_string();
         sh(parent.path(), &format!("mv out '{inside}/in'"));
@@ -155,7 +164,9 @@ fn an_entry_that_enters_or_leaves_the_folder_is_named() {
 #[test]
 fn the_levels_without_ranges_name_the_file_that_was_written() {
     for choice in [Choice::Fanotify, Choice::Inotify] {
-        let Some(mut watched) = Watched::start(choice) else { continue };
+        let Some(mut watched) = Watched::start(choice) else {
+            continue;
+        };
         watched.sh("mkdir d; echo a > d/f");
         watched.changes();
         watched.sh("echo b >> d/f");
@@ -170,7 +181,9 @@ fn the_levels_without_ranges_name_the_file_that_was_written() {
 fn fanotify_sees_a_write_through_a_name_outside() {
     let parent = tempfile::tempdir().unwrap();
     let folder = tempfile::tempdir_in(parent.path()).unwrap();
-    let Some(mut watched) = Watched::start_in(folder, Choice::Fanotify) else { return };
+    let Some(mut watched) = Watched::start_in(folder, Choice::Fanotify) else {
+        return;
+    };
     watched.sh("echo a > f; ln f ../link");
     let inode = watched.inode("f");
     watched.changes();
@@ -182,7 +195,9 @@ fn fanotify_sees_a_write_through_a_name_outside() {
 #[test]
 fn own_changes_are_dropped() {
     for choice in [Choice::Ebpf, Choice::Fanotify] {
-        let Some(mut watched) = Watched::start(choice) else { continue };
+        let Some(mut watched) = Watched::start(choice) else {
+            continue;
+        };
         std::fs::write(watched.folder.path().join("own"), "by this process").unwrap();
         watched.sh("echo b > foreign");
         assert_eq!(names(&watched.changes()), set(["foreign"]), "{choice}");
@@ -193,7 +208,9 @@ fn own_changes_are_dropped() {
 #[test]
 fn a_name_of_any_bytes_is_told() {
     for choice in ALL {
-        let Some(mut watched) = Watched::start(choice) else { continue };
+        let Some(mut watched) = Watched::start(choice) else {
+            continue;
+        };
         watched.sh(r#"d=$(printf 'x (deleted)'); mkdir "$d"; f=$(printf 'a\001\377\nb'); echo 1 > "$d/$f""#);
         let told = watched.changes();
         let directory = RelPath::parse(b"x (deleted)").unwrap();
@@ -209,8 +226,9 @@ fn a_bind_mount_of_a_part_of_a_file_system_is_resolved_beneath_itself() {
     let outer = tempfile::tempdir().unwrap();
     sh(outer.path(), "mkdir -p source/sub mounted");
     let mounted = outer.path().join("mounted");
-    let mount = Command::new("mount").arg("--bind").arg(outer.path().join("source")).arg(&mounted);
-    if !{ mount }.status().is_ok_and(|status| status.success()) {
+    let mut mount = Command::new("mount");
+    mount.arg("--bind").arg(outer.path().join("source")).arg(&mounted);
+    if !mount.status().is_ok_and(|status| status.success()) {
         eprintln!("skipped: bind mounts need CAP_SYS_ADMIN");
         return;
     }
@@ -227,7 +245,9 @@ fn a_bind_mount_of_a_part_of_a_file_system_is_resolved_beneath_itself() {
 
 #[test]
 fn a_slow_receiver_loses_nothing_and_a_drop_does_not_wait_for_it() {
-    let Some(watched) = Watched::start(Choice::Auto) else { return };
+    let Some(watched) = Watched::start(Choice::Auto) else {
+        return;
+    };
     let Watched { capture, folder, mut changes, .. } = watched;
     sh(folder.path(), "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); : > f$i; done");
     let mut told = BTreeSet::new();
@@ -242,9 +262,96 @@ fn a_slow_receiver_loses_nothing_and_a_drop_does_not_wait_for_it() {
 #[test]
 fn flushing_an_idle_capture_returns() {
     for choice in ALL {
-        let Some(mut watched) = Watched::start(choice) else { continue };
+        let Some(mut watched) = Watched::start(choice) else {
+            continue;
+        };
         assert_eq!(watched.changes(), []);
         let described = watched.capture.describe();
         assert_eq!(described.level.to_string(), choice.to_string());
     }
+}
+
+/// Runs the script and gives what was told of `f`'s bytes by inode.
+fn written(watched: &mut Watched, script: &str) -> (RangeSet, bool, bool) {
+    let inode = watched.inode("f");
+    watched.changes();
+    watched.sh(script);
+    let (mut ranges, mut whole, mut synced) = (RangeSet::new(), false, false);
+    for change in watched.changes() {
+        if let Change::Data { inode: told, extent, mapped } = change
+            && told == inode
+        {
+            synced |= mapped;
+            match extent {
+                Extent::Ranges(more) => ranges.extend(&more),
+                Extent::Whole => whole = true,
+            }
+        }
+    }
+    (ranges, whole, synced)
+}
+
+fn covers(told: &(RangeSet, bool, bool), start: u64, end: u64) -> bool {
+    told.1 || told.0.iter().any(|range| range.start <= start && end <= range.end)
+}
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn every_way_to_write_tells_the_range() {
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else {
+        return;
+    };
+    watched.sh("dd if=/dev/zero of=f bs=1M count=8 status=none; sync f");
+    let cases = [
+        ("dd if=/dev/zero of=f bs=1 seek=5000 count=9 conv=notrunc status=none", 5000, 5009),
+        ("printf more >> f", 8 * MIB, 8 * MIB + 4),
+        (
+            "dd if=/dev/zero of=f bs=8192 seek=3 count=1 oflag=direct conv=notrunc status=none",
+            24576,
+            32768,
+        ),
+        ("truncate -s 3000000 f", 3_000_000, 8 * MIB),
+        ("fallocate -l 4M f", 3_000_000, 4 * MIB),
+        ("fallocate -p -o 100000 -l 50000 f", 100_000, 150_000),
+        ("fallocate -z -o 200000 -l 9000 f", 200_000, 209_000),
+        ("fallocate -c -o 4096 -l 4096 f", 4096, 4 * MIB),
+        ("fallocate -i -o 4096 -l 4096 f", 4096, 4 * MIB),
+        ("cat /dev/null > f", 0, 4 * MIB),
+    ];
+    for (script, start, end) in cases {
+        let told = written(&mut watched, script);
+        assert!(covers(&told, start, end), "{script}: {told:?}");
+    }
+    let counters = watched.capture.counters();
+    assert_eq!(counters.lost, Lost::default());
+}
+
+#[test]
+fn a_small_write_into_a_large_file_tells_little() {
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else {
+        return;
+    };
+    watched.sh("truncate -s 8G f");
+    let told = written(
+        &mut watched,
+        "dd if=/dev/zero of=f bs=4096 seek=1500000 count=1 conv=notrunc status=none",
+    );
+    assert!(covers(&told, 1_500_000 * 4096, 1_500_001 * 4096), "{told:?}");
+    assert!(!told.1 && told.0.bytes() <= 64 << 10, "{told:?}");
+    assert!(!told.2, "no mapping, so nothing must be synced: {told:?}");
+}
+
+#[test]
+fn growing_by_truncation_asks_for_a_look() {
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else {
+        return;
+    };
+    watched.sh("echo a > f");
+    let inode = watched.inode("f");
+    watched.changes();
+    watched.sh("truncate -s 1G f");
+    let looked =
+        |change: &Change| matches!(change, Change::Data { inode: told, .. } if *told == inode);
+    assert!(watched.changes().iter().any(looked));
 }

@@ -95,8 +95,9 @@ impl Worker {
         let mut retry_at = Instant::now() + UNWATCHED_RETRY;
         while !self.control.stop.load(Ordering::SeqCst) {
             let unwatched = self.sources.inotify.as_ref().is_some_and(Inotify::has_unwatched);
-            let timeout = unwatched.then(|| retry_at.saturating_duration_since(Instant::now()));
-            self.sleep(timeout)?;
+            let check_at = self.sources.kernel.as_ref().and_then(Kernel::check_at);
+            let due = unwatched.then_some(retry_at).into_iter().chain(check_at).min();
+            self.sleep(due.map(|due| due.saturating_duration_since(Instant::now())))?;
             sys::settle(&self.control.wake);
             let started = Instant::now();
             // Taken before the drain: it covers what happened before them.
@@ -146,8 +147,11 @@ impl Worker {
             fanotify.as_ref().map(AsFd::as_fd),
             inotify.as_ref().map(AsFd::as_fd),
         ];
-        let mut fds: Vec<_> =
-            sources.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let mut fds: Vec<_> = sources
+            .into_iter()
+            .flatten()
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
         poll(&mut fds, timeout)
     }
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::failure::{Exit, Failure};
-use crate::apply::conflicts::{self, Conflict};
 use super::{Node, print, print_json};
+use crate::apply::conflicts::{self, Conflict};
 use crate::root::{self, Root};
 use crate::status::{clock, human_bytes, human_duration};
 

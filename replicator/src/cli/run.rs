@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use super::failure::{Exit, Failure};
 use super::signals::Signals;
-use crate::node::{self, Ready};
 use super::{logging, notify, print};
 use crate::config::{self, Config, Key, Settings};
+use crate::node::{self, Ready};
 use crate::status::{NodeNote, StateDir, printable};
 
 /// How long threads that are stuck in the kernel may hold up the end.

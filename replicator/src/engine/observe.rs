@@ -45,8 +45,10 @@ pub struct Known {
     pub leaves: Option<Leaves>,
 }
 
-/// How closely to look. An entry that is not known, or another inode than
-/// the known one, is read whole at any depth.
+/// How closely to look. A file that is not known, or is another inode than
+/// the known one, is read whole at any depth, save that a large one is not
+/// read at `Changed` and `Metadata`: it may be one that was renamed, which
+/// the caller can tell by its inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// The content is read if the fingerprint is not the known one.
@@ -251,6 +253,12 @@ fn look_at_file(
         std::thread::sleep(SIZE_LAG * (tries + 1));
         return Ok(None);
     }
+    let is_known = known_inode(request, &stat);
+    let is_cheap = matches!(request.depth, Depth::Changed | Depth::Metadata);
+    if !is_known && is_cheap && stat.fingerprint.size > SMALL_BYTES_MAX {
+        let content = Content::NotRead;
+        return Ok(Some(Planned::Seen(Some(Entry { stat, content }))));
+    }
     let Some(plan) = Plan::new(&request.depth, request.known.as_ref(), &stat) else {
         let content = Content::NotRead;
         return Ok(Some(Planned::Seen(Some(Entry { stat, content }))));
@@ -272,6 +280,11 @@ fn look_at_file(
     }
     let content = Content::File(gathered.finish(is_stable));
     Ok(Some(Planned::Seen(Some(Entry { stat, content }))))
+}
+
+fn known_inode(request: &Request, stat: &Stat) -> bool {
+    let known = request.known.as_ref();
+    known.is_some_and(|known| known.fingerprint.is_inode(&stat.fingerprint))
 }
 
 fn read_small(file: &OwnedFd, plan: &Plan, sync: bool) -> io::Result<Gathered> {

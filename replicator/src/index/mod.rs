@@ -83,6 +83,20 @@ pub struct Index {
     db: Arc<Database>,
 }
 
+/// What an index is opened with.
+pub struct Options {
+    /// The actor of a life that begins anew.
+    pub fresh_actor: Actor,
+    /// Memory for pages of the database.
+    pub cache_bytes: usize,
+    /// Called by the writer before each commit: makes durable what the rows
+    /// speak of. Its error is a failure of the index.
+    pub before_commit: BeforeCommit,
+}
+
+/// See [`Options::before_commit`].
+pub type BeforeCommit = Box<dyn Fn() -> Result<(), String> + Send>;
+
 /// What [`Index::open`] found.
 pub struct Opened {
     pub index: Index,
@@ -116,12 +130,13 @@ impl Index {
     /// a new index, `fresh_actor` becomes the actor and its counters start at
     /// 1; after a clean one the former actor goes on. That choice is durable
     /// when this returns.
-    pub fn open(state_dir: &Path, fresh_actor: Actor, cache_bytes: usize) -> Result<Opened, Error> {
+    pub fn open(state_dir: &Path, options: Options) -> Result<Opened, Error> {
+        let Options { fresh_actor, cache_bytes, before_commit } = options;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
         let path = state_dir.join("index.redb");
         // It holds the names of all files: for the owner's eyes only.
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let mut file = OpenOptions::new();
+        file.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         let db = Database::builder().set_cache_size(cache_bytes).create(&path)?;
         let life = begin_life(&db, fresh_actor)?;
         let db = Arc::new(db);
@@ -138,7 +153,7 @@ impl Index {
             deadline: None,
             due: None,
             stats: IndexStats { names, bodies, ..IndexStats::default() },
-            writer: Writer::start(db.clone(), failure.clone())?,
+            writer: Writer::start(db.clone(), before_commit, failure.clone())?,
             failure,
             db,
         };

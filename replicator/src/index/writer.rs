@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 
+use super::BeforeCommit;
 use super::batch::Batch;
 use super::error::Error;
 use super::tables::{self, BODIES, INODES, LEAVES, LOG, META, META_HAVE, NAMES};
@@ -39,12 +40,16 @@ pub(super) struct Commit {
 }
 
 impl Writer {
-    pub(super) fn start(db: Arc<Database>, failure: Failure) -> Result<Self, Error> {
+    pub(super) fn start(
+        db: Arc<Database>,
+        before_commit: BeforeCommit,
+        failure: Failure,
+    ) -> Result<Self, Error> {
         // Room for the one batch that is under way: handing over never waits.
         let (batches, todo) = mpsc::sync_channel(1);
         let (done, commits) = mpsc::sync_channel(1);
         let shared = failure.clone();
-        let work = move || run(&db, &todo, &done, &shared);
+        let work = move || run(&db, &before_commit, &todo, &done, &shared);
         let thread = thread::Builder::new().name("index-writer".into()).spawn(work)?;
         Ok(Self {
             batches: Some(batches),
@@ -106,12 +111,14 @@ impl Drop for Writer {
 
 fn run(
     db: &Database,
+    before_commit: &BeforeCommit,
     todo: &Receiver<Arc<Batch>>,
     done: &SyncSender<Commit>,
     failure: &OnceLock<String>,
 ) {
     while let Ok(batch) = todo.recv() {
-        match commit(db, &batch) {
+        let ready = before_commit().map_err(Error::Stopped);
+        match ready.and_then(|()| commit(db, &batch)) {
             Ok(commit) => {
                 if done.send(commit).is_err() {
                     return;

@@ -70,11 +70,13 @@ impl Carrier {
         for (at, action) in actions.iter().enumerate() {
             let (source, size, digest) = match &action.what {
                 What::Write { source, size, digest, .. } => (source, *size, *digest),
-                What::Update(update) if is_small(update) => (&update.source, update.size, update.to),
+                What::Update(update) if is_small(update) => {
+                    (&update.source, update.size, update.to)
+                }
                 _ => continue,
             };
             match (source, &action.what) {
-                (Source::Inline(writes), What::Write { .. }) => {
+                (Source::Inline { writes, .. }, What::Write { .. }) => {
                     inline.push((at, writes.clone(), size, digest));
                 }
                 (Source::Peer(peer), _) => {
@@ -110,11 +112,7 @@ impl Carrier {
         staged.await.unwrap_or_default()
     }
 
-    async fn prepare(
-        &self,
-        action: Action,
-        written: Option<Result<Written, Outcome>>,
-    ) -> Prepared {
+    async fn prepare(&self, action: Action, written: Option<Result<Written, Outcome>>) -> Prepared {
         let Action { path, body, kind, what } = action;
         let written = match written.transpose() {
             Ok(written) => written,
@@ -158,11 +156,9 @@ impl Carrier {
                 expect: Expect { kind, fingerprint: expect },
                 keep: kept(keep),
             },
-            What::SetMetadata { expect, metadata } => Step::SetMetadata {
-                path,
-                expect: Expect { kind, fingerprint: expect },
-                metadata,
-            },
+            What::SetMetadata { expect, metadata } => {
+                Step::SetMetadata { path, expect: Expect { kind, fingerprint: expect }, metadata }
+            }
         };
         Prepared::Steps(vec![step], None)
     }
@@ -178,9 +174,8 @@ impl Carrier {
         let result = match (&update.source, written) {
             (_, Some(written)) if !update.linked => Ok(replace(&path, &update, written)),
             (_, Some(written)) => self.copy_into(&path, &update, written).await,
-            (Source::Inline(writes), None) => {
-                let writes = writes.clone();
-                self.patch(&path, &update, writes).await
+            (Source::Inline { writes, holes }, None) => {
+                self.patch(&path, &update, writes.clone(), holes.clone()).await
             }
             (Source::Peer(peer), None) => self.patch_from(*peer, &path, body, &update).await,
         };
@@ -216,7 +211,7 @@ impl Carrier {
         }
         let part = Part::Ranges(differing.clone());
         let writes = download.ranges(&self.transport, peer, &wanted, part, &differing).await?;
-        self.patch(path, update, writes).await
+        self.patch(path, update, writes, RangeSet::new()).await
     }
 
     /// Writes into the file, or into a copy of it that takes its place.
@@ -225,8 +220,9 @@ impl Carrier {
         path: &RelPath,
         update: &Update,
         writes: Vec<(u64, Bytes)>,
+        holes: RangeSet,
     ) -> Result<Prepared, Outcome> {
-        let leaves = self.leaves_after(path, update, &writes).await?;
+        let leaves = self.leaves_after(path, update, &writes, &holes).await?;
         if leaves.digest() != update.to {
             return Err(Outcome::NotHeld);
         }
@@ -238,7 +234,7 @@ impl Carrier {
                 path: path.clone(),
                 expect: file(update.expect),
                 writes,
-                holes: Vec::new(),
+                holes: holes.iter().collect(),
                 size: update.size,
                 metadata: update.metadata.clone(),
             };
@@ -247,6 +243,9 @@ impl Carrier {
         let (root, from, size) = (Arc::clone(&self.root), path.clone(), update.size);
         let copied = tokio::task::spawn_blocking(move || {
             let staged = Staged::copy_of(&root, &from).map_err(failed)?;
+            for hole in holes.iter() {
+                punch(&staged, hole).map_err(failed)?;
+            }
             write_all(&staged, &writes).map_err(failed)?;
             rustix::fs::ftruncate(staged.file().as_fd(), size).map_err(failed)?;
             Ok(staged)
@@ -284,6 +283,7 @@ impl Carrier {
         path: &RelPath,
         update: &Update,
         writes: &[(u64, Bytes)],
+        holes: &RangeSet,
     ) -> Result<Leaves, Outcome> {
         let opened = self.root.open_file(path, Access::Read).map_err(failed)?;
         let old = Arc::new(opened.ok_or(Outcome::Raced)?);
@@ -292,6 +292,7 @@ impl Carrier {
             .iter()
             .filter_map(|(at, bytes)| Range::new(*at, at + bytes.len() as u64))
             .collect();
+        touched.extend(holes);
         let mut leaves = match known {
             Some(leaves) => {
                 touched.extend(&leaves.stale());
@@ -311,6 +312,10 @@ impl Carrier {
             if before < range.end && before > range.start {
                 bytes[(before - range.start) as usize..].fill(0);
             }
+            for hole in holes.iter().filter_map(|hole| hole.intersection(&range)) {
+                let place = (hole.start - range.start) as usize..(hole.end - range.start) as usize;
+                bytes[place].fill(0);
+            }
             overlay(&mut bytes, range, writes);
             leaves.set(index, &bytes);
         }
@@ -320,8 +325,7 @@ impl Carrier {
     async fn read_leaves(&self, path: &RelPath, expect: Fingerprint) -> Result<Leaves, Outcome> {
         let opened = self.root.open_file(path, Access::Read).map_err(failed)?;
         let old = Arc::new(opened.ok_or(Outcome::Raced)?);
-        let mut leaves =
-            Leaves::new(expect.size).ok_or_else(|| failed("the file is too large"))?;
+        let mut leaves = Leaves::new(expect.size).ok_or_else(|| failed("the file is too large"))?;
         for index in 0..leaves.count() {
             let range = leaves.range_of(index);
             if range.start >= range.end {
@@ -428,6 +432,12 @@ fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io:
         }
     }
     Ok(())
+}
+
+fn punch(staged: &Staged, hole: Range) -> Result<(), rustix::io::Errno> {
+    use rustix::fs::FallocateFlags;
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(staged.file().as_fd(), flags, hole.start, hole.len())
 }
 
 /// Puts what lies of `writes` within `range` into that range's bytes.

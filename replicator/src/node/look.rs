@@ -28,7 +28,7 @@ pub(super) async fn look(
     reports: mpsc::Sender<Report>,
 ) {
     let (deep, shallow): (Vec<Look>, Vec<Look>) =
-        looks.into_iter().partition(|look| look.depth != Depth::Changed);
+        looks.into_iter().partition(|look| matches!(look.depth, Depth::Whole | Depth::Ranges(_)));
     let mut parts: Vec<Vec<Look>> = deep.into_iter().map(|look| vec![look]).collect();
     let mut shallow = shallow.into_iter().peekable();
     while shallow.peek().is_some() {
@@ -36,12 +36,7 @@ pub(super) async fn look(
     }
     let mut running = JoinSet::new();
     for part in parts {
-        running.spawn(look_together(
-            Arc::clone(&root),
-            engine.clone(),
-            part,
-            reports.clone(),
-        ));
+        running.spawn(look_together(Arc::clone(&root), engine.clone(), part, reports.clone()));
     }
     running.join_all().await;
 }
@@ -101,6 +96,7 @@ fn request(look: Look) -> Request {
         path: look.path,
         depth: match look.depth {
             Depth::Changed => observe::Depth::Changed,
+            Depth::Metadata => observe::Depth::Metadata,
             Depth::Ranges(ranges) => observe::Depth::Ranges(ranges),
             Depth::Whole => observe::Depth::Whole,
         },
@@ -125,6 +121,7 @@ fn sight(observation: Observation) -> Sight {
                 Content::File(file) => Sighted::File {
                     leaves: file.leaves,
                     inline: file.inline,
+                    holes: file.holes,
                     stable: file.stable,
                 },
             };

@@ -67,7 +67,8 @@ fn gather(root: &Root, items: &[Found]) -> Bytes {
     for (item, located) in items {
         let start = answer.len();
         answer.put_u8(HELD);
-        let held = located.as_ref().and_then(|located| read_small(root, item, located, &mut answer));
+        let held =
+            located.as_ref().and_then(|located| read_small(root, item, located, &mut answer));
         if held.is_none() {
             answer.truncate(start);
             answer.put_u8(NOT_HELD);
@@ -89,9 +90,8 @@ fn read_small(
     let mut done = 0;
     while done < size {
         let place = &mut answer[start + done..];
-        let read = rustix::io::retry_on_intr(|| {
-            rustix::io::pread(file.as_fd(), &mut *place, done as u64)
-        });
+        let read =
+            rustix::io::retry_on_intr(|| rustix::io::pread(file.as_fd(), &mut *place, done as u64));
         match read {
             Ok(0) | Err(_) => return None,
             Ok(read) => done += read,

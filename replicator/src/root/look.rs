@@ -66,7 +66,7 @@ fn proc_path(fd: BorrowedFd<'_>) -> String {
 }
 
 fn statx(fd: BorrowedFd<'_>) -> Result<Statx, Errno> {
-    fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+    fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
 }
 
 fn kind_of(root: &Root, raw: &Statx) -> Result<Kind, &'static str> {
@@ -99,6 +99,10 @@ fn assemble(kind: Kind, raw: &Statx, xattrs: Vec<Xattr>) -> Stat {
             size: raw.stx_size,
             mtime: timestamp(&raw.stx_mtime),
             ctime: timestamp(&raw.stx_ctime),
+            birth: match StatxFlags::from_bits_retain(raw.stx_mask).contains(StatxFlags::BTIME) {
+                true => timestamp(&raw.stx_btime),
+                false => Timestamp::default(),
+            },
         },
         links: raw.stx_nlink,
         metadata: Metadata {

@@ -169,9 +169,7 @@ impl<S: Store> Core<S> {
                 let mut claim = have.clone();
                 if !peer.forward.is_empty() {
                     claim = VersionVector::new();
-                    let known = have
-                        .iter()
-                        .filter(|dot| !peer.forward.contains_key(&dot.actor));
+                    let known = have.iter().filter(|dot| !peer.forward.contains_key(&dot.actor));
                     known.for_each(|dot| claim.advance(dot));
                 }
                 records.have = Some(claim);
@@ -225,10 +223,7 @@ impl<S: Store> Core<S> {
                 let last = entries.len() < room;
                 for (counter, key) in entries {
                     patch_bytes += self.add(peer, sent, &key, records, &mut included);
-                    sent.advance(Dot {
-                        actor: end.actor,
-                        counter,
-                    });
+                    sent.advance(Dot { actor: end.actor, counter });
                     if patch_bytes >= PATCH_BYTES_MAX / 2 {
                         return false;
                     }
@@ -260,9 +255,7 @@ impl<S: Store> Core<S> {
                 let Some(row) = self.store.name(path) else {
                     return 0;
                 };
-                let bytes = match row
-                    .wanted()
-                    .and_then(|(id, _)| Some((id, self.store.body(id)?)))
+                let bytes = match row.wanted().and_then(|(id, _)| Some((id, self.store.body(id)?)))
                 {
                     Some((id, body)) if !sent.contains(body.stamp) => {
                         self.add_body(peer, id, body, records, included)

@@ -97,9 +97,7 @@ impl<S: Store> Core<S> {
         let mut outcomes = outcomes.into_iter();
         for step in running.steps {
             self.locks.unlock(&step.action.path, &step.bodies);
-            step.other_path()
-                .iter()
-                .for_each(|path| self.locks.unlock(path, &[]));
+            step.other_path().iter().for_each(|path| self.locks.unlock(path, &[]));
             let outcome = outcomes.next();
             self.step_ended(now, step, outcome.unwrap_or(Outcome::Raced));
         }
@@ -122,19 +120,16 @@ impl<S: Store> Core<S> {
                 self.progress.changes_applied += 1;
                 if matches!(step.keep(), Some(Keep::Conflict(_))) {
                     self.progress.conflicts += 1;
-                    self.progress
-                        .note(now.wall, "conflict, the other side kept apart", &path);
+                    self.progress.note(now.wall, "conflict, the other side kept apart", &path);
                 }
                 self.step_done(now, step, stat, leaves);
             }
             Outcome::Raced => {
                 for path in [Some(&path), step.other_path()].into_iter().flatten() {
-                    self.settle
-                        .look(now.monotonic, Spot::Path(path.clone()), Dirt::entry());
+                    self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::compare());
                 }
                 if let What::Link { from, .. } = &step.action.what {
-                    self.settle
-                        .look(now.monotonic, Spot::Path(from.clone()), Dirt::entry());
+                    self.settle.look(now.monotonic, Spot::Path(from.clone()), Dirt::compare());
                 }
                 self.retry(now, spot, Duration::from_millis(5));
             }
@@ -154,31 +149,16 @@ impl<S: Store> Core<S> {
     }
 
     fn retry(&mut self, now: Now, spot: Spot, unit: Duration) {
-        let retry = self.retries.entry(spot).or_insert(Retry {
-            attempts: 0,
-            not_before: Duration::ZERO,
-        });
-        let wait = unit
-            .saturating_mul(1 << retry.attempts.min(12))
-            .min(RETRY_MAX);
+        let retry =
+            self.retries.entry(spot).or_insert(Retry { attempts: 0, not_before: Duration::ZERO });
+        let wait = unit.saturating_mul(1 << retry.attempts.min(12)).min(RETRY_MAX);
         retry.attempts += 1;
         retry.not_before = now.monotonic + wait;
     }
 
     fn step_done(&mut self, now: Now, step: Step, stat: Option<Stat>, leaves: Option<Leaves>) {
-        let Step {
-            action,
-            name_seen,
-            content,
-            metadata,
-            ..
-        } = step;
-        let Action {
-            path,
-            body,
-            kind,
-            what,
-        } = action;
+        let Step { action, name_seen, content, metadata, .. } = step;
+        let Action { path, body, kind, what } = action;
         let verb = match &what {
             What::Remove { .. } => "deleted",
             What::Rename { .. } | What::Exchange { .. } => "moved",
@@ -209,8 +189,7 @@ impl<S: Store> Core<S> {
                 self.set_on_disk(&path, Some((body, kind)), &name_seen);
             }
             (_, None) => {
-                self.settle
-                    .look(now.monotonic, Spot::Path(path), Dirt::entry());
+                self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
             }
         }
     }
@@ -238,8 +217,7 @@ impl<S: Store> Core<S> {
         if let Some((value, seen)) = content {
             disk.content = held(&row.content, value, seen);
             if leaves.is_some() || fresh {
-                self.store
-                    .put_leaves(id, leaves.filter(|leaves| leaves.count() > 1));
+                self.store.put_leaves(id, leaves.filter(|leaves| leaves.count() > 1));
             }
         }
         if let Some((_, seen)) = metadata {
@@ -259,11 +237,7 @@ impl<S: Store> Core<S> {
     /// passed over, so that the record stays what it is for other nodes.
     fn shown(&self, wanted: &Metadata, stat: &Stat) -> Metadata {
         let close = wanted.mtime == stat.metadata.mtime || stat.kind == Kind::Directory;
-        if close {
-            wanted.clone()
-        } else {
-            stat.metadata.clone()
-        }
+        if close { wanted.clone() } else { stat.metadata.clone() }
     }
 
     /// Only the fingerprint changed, by our own doing.
@@ -319,9 +293,8 @@ impl<S: Store> Core<S> {
             }
         }
         let taken = |moved: &[(RelPath, (BodyId, Kind))], from: &RelPath, to: &RelPath| {
-            let places = moved
-                .iter()
-                .filter_map(|(old, held)| Some((old.rebased(from, to)?, *held)));
+            let places =
+                moved.iter().filter_map(|(old, held)| Some((old.rebased(from, to)?, *held)));
             places.collect::<Vec<_>>()
         };
         let (to_path, to_with) = (taken(&there, with, path), taken(&here, path, with));
@@ -332,13 +305,9 @@ impl<S: Store> Core<S> {
         for (new, held) in to_path.iter().chain(&to_with) {
             self.set_on_disk(new, Some(*held), seen);
         }
-        vacated
-            .iter()
-            .rev()
-            .for_each(|old| self.set_on_disk(old, None, seen));
+        vacated.iter().rev().for_each(|old| self.set_on_disk(old, None, seen));
         // The other side's ctime changed as well.
-        self.settle
-            .look(now.monotonic, Spot::Path(with.clone()), Dirt::entry());
+        self.settle.look(now.monotonic, Spot::Path(with.clone()), Dirt::compare());
     }
 
     /// What lies at a path and, for a directory, below it.
@@ -376,10 +345,7 @@ impl<S: Store> Core<S> {
     /// the record is on its way, or a change here has to be told.
     fn ensure_name(&mut self, path: &RelPath, (body, kind): (BodyId, Kind)) {
         if self.store.name(path).is_none() {
-            let when = self
-                .store
-                .body(body)
-                .map_or(0, |row| row.content.winner().when);
+            let when = self.store.body(body).map_or(0, |row| row.content.winner().when);
             self.bind(path, body, kind, when);
         }
     }

@@ -29,6 +29,9 @@ pub struct Options {
     pub max_delay: Duration,
     /// May files change in place, or only be replaced as a whole?
     pub in_place: bool,
+    /// Does capture tell which bytes of a file change? Then metadata that
+    /// changed is no reason to read it.
+    pub ranges_told: bool,
 }
 
 /// One folder of one node. Feed it through `handle_*` and the `*_changed`
@@ -201,13 +204,9 @@ impl<S: Store> Core<S> {
             return;
         }
         if let Some(parent) = path.parent() {
-            self.settle
-                .touch(now.monotonic, Spot::Path(parent), Dirt::entry());
+            self.settle.touch(now.monotonic, Spot::Path(parent), Dirt::entry());
         }
-        let dirt = Dirt {
-            list,
-            ..Dirt::entry()
-        };
+        let dirt = Dirt { list, ..Dirt::entry() };
         self.settle.touch(now.monotonic, Spot::Path(path), dirt);
     }
 
@@ -220,20 +219,14 @@ impl<S: Store> Core<S> {
             return;
         };
         let whole = ranges.is_none();
-        let dirt = Dirt {
-            whole,
-            mapped,
-            ranges: ranges.unwrap_or_default(),
-            ..Dirt::default()
-        };
+        let dirt = Dirt { whole, mapped, ranges: ranges.unwrap_or_default(), ..Dirt::default() };
         self.settle.touch(now.monotonic, Spot::Body(body), dirt);
     }
 
     /// Bytes of the file at this path changed, nobody knows which.
     pub fn bytes_changed_at(&mut self, now: Now, path: RelPath) {
         if !path.is_private() {
-            self.settle
-                .touch(now.monotonic, Spot::Path(path), Dirt::whole());
+            self.settle.touch(now.monotonic, Spot::Path(path), Dirt::whole());
         }
     }
 
@@ -242,10 +235,7 @@ impl<S: Store> Core<S> {
         if self.scans.iter().any(|scan| beneath == scan.beneath) {
             return;
         }
-        self.scans.push(Scanning {
-            beneath: beneath.clone(),
-            seen: HashSet::new(),
-        });
+        self.scans.push(Scanning { beneath: beneath.clone(), seen: HashSet::new() });
         self.effects.push_back(Effect::Scan(beneath));
     }
 
@@ -260,8 +250,7 @@ impl<S: Store> Core<S> {
                 row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
             });
             if !same {
-                self.settle
-                    .look(now.monotonic, Spot::Path(entry.path), Dirt::entry());
+                self.settle.look(now.monotonic, Spot::Path(entry.path), Dirt::compare());
             }
         }
         self.turn(now);
@@ -274,11 +263,10 @@ impl<S: Store> Core<S> {
             return;
         };
         let scan = self.scans.swap_remove(at);
-        self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::entry());
+        self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
         self.for_each_within(beneath, |core, path, row| {
             if row.on_disk().is_some() && !scan.seen.contains(&path) {
-                core.settle
-                    .look(now.monotonic, Spot::Path(path), Dirt::entry());
+                core.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
             }
         });
         self.turn(now);
@@ -299,10 +287,7 @@ impl<S: Store> Core<S> {
         };
         let retries = self.retries.values().map(|retry| retry.not_before).min();
         let forwards = self.peers.values().filter_map(Peer::next_forward).min();
-        [looks, retries, forwards, self.have_due()]
-            .into_iter()
-            .flatten()
-            .min()
+        [looks, retries, forwards, self.have_due()].into_iter().flatten().min()
     }
 
     pub fn poll_effect(&mut self) -> Option<Effect> {
@@ -323,13 +308,7 @@ impl<S: Store> Core<S> {
     pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
         self.peers.insert(peer, Peer::new());
         let have = self.store.have();
-        self.send(
-            peer,
-            Message::Greeting {
-                actor: self.actor,
-                have,
-            },
-        );
+        self.send(peer, Message::Greeting { actor: self.actor, have });
         self.have_changed.get_or_insert(now.monotonic);
         self.turn(now);
     }
@@ -352,20 +331,9 @@ impl<S: Store> Core<S> {
             Message::Have { have, links } => self.heard_have(now, from, have, links),
             Message::Probe { token } => {
                 let (have, unfinished) = (self.store.have(), self.unfinished());
-                self.send(
-                    from,
-                    Message::ProbeReply {
-                        token,
-                        have,
-                        unfinished,
-                    },
-                );
+                self.send(from, Message::ProbeReply { token, have, unfinished });
             }
-            Message::ProbeReply {
-                token,
-                have,
-                unfinished,
-            } => {
+            Message::ProbeReply { token, have, unfinished } => {
                 self.probe_answered(from, token, &have, unfinished);
             }
         }
@@ -408,16 +376,8 @@ impl<S: Store> Core<S> {
         let token = self.next_probe;
         self.next_probe += 1;
         let asked: BTreeSet<NodeId> = self.peers.keys().copied().collect();
-        asked
-            .iter()
-            .for_each(|peer| self.send(*peer, Message::Probe { token }));
-        self.probes.insert(
-            token,
-            Probing {
-                answers: BTreeMap::new(),
-                asked,
-            },
-        );
+        asked.iter().for_each(|peer| self.send(*peer, Message::Probe { token }));
+        self.probes.insert(token, Probing { answers: BTreeMap::new(), asked });
         token
     }
 
@@ -425,11 +385,7 @@ impl<S: Store> Core<S> {
     /// An empty list: this node and every connected peer hold the same.
     pub fn probe_result(&mut self, token: u64) -> Option<Vec<(Option<NodeId>, String)>> {
         let probe = self.probes.get(&token)?;
-        if !probe
-            .asked
-            .iter()
-            .all(|peer| probe.answers.contains_key(peer))
-        {
+        if !probe.asked.iter().all(|peer| probe.answers.contains_key(peer)) {
             return None;
         }
         let probe = self.probes.remove(&token)?;
@@ -439,10 +395,7 @@ impl<S: Store> Core<S> {
             .filter_map(|(peer, answer)| answer.err().map(|reason| (Some(peer), reason)))
             .collect();
         if self.unfinished() > 0 {
-            reasons.push((
-                None,
-                format!("{} entries are not applied yet", self.unfinished()),
-            ));
+            reasons.push((None, format!("{} entries are not applied yet", self.unfinished())));
         }
         Some(reasons)
     }
@@ -493,7 +446,7 @@ impl<S: Store> Core<S> {
         let mut files = 0;
         self.for_each_within(&RelPath::root(), |core, path, row| {
             let Some((_, kind)) = row.on_disk() else { return };
-            let dirt = if kind == Kind::File { Dirt::whole() } else { Dirt::entry() };
+            let dirt = if kind == Kind::File { Dirt::whole() } else { Dirt::compare() };
             files += u64::from(kind == Kind::File);
             core.settle.look(now.monotonic, Spot::Path(path), dirt);
         });
@@ -535,19 +488,14 @@ impl<S: Store> Core<S> {
             return 0;
         };
         let have = self.store.have();
-        have.iter()
-            .map(|dot| dot.counter.saturating_sub(peer.told(dot.actor)))
-            .sum()
+        have.iter().map(|dot| dot.counter.saturating_sub(peer.told(dot.actor))).sum()
     }
 
     // Shared by the parts of the core.
 
     /// The next change of this node.
     pub(super) fn next_dot(&mut self) -> Dot {
-        let dot = Dot {
-            actor: self.actor,
-            counter: self.next_counter,
-        };
+        let dot = Dot { actor: self.actor, counter: self.next_counter };
         self.next_counter += 1;
         self.progress.changes_made += 1;
         let mut have = self.store.have();
@@ -558,10 +506,7 @@ impl<S: Store> Core<S> {
 
     pub(super) fn next_body(&mut self) -> BodyId {
         // A change's number names no other change, so it can name a body too.
-        BodyId {
-            origin: self.actor,
-            counter: self.next_counter,
-        }
+        BodyId { origin: self.actor, counter: self.next_counter }
     }
 
     pub(super) fn send(&mut self, peer: NodeId, message: Message) {

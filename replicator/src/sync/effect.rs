@@ -54,6 +54,8 @@ pub enum Depth {
     /// All of it where kind, inode, size or mtime differ from what is known;
     /// of an unknown file only if it is small.
     Changed,
+    /// None of a known file: capture tells which of its bytes change.
+    Metadata,
     /// The leaves these bytes lie in.
     Ranges(RangeSet),
     Whole,
@@ -94,6 +96,8 @@ pub enum Sighted {
         leaves: Leaves,
         /// The bytes asked for, where they are few.
         inline: Option<Vec<(u64, Bytes)>>,
+        /// Holes among the bytes asked for, not part of `inline`.
+        holes: RangeSet,
         /// Nothing changed the file while it was read.
         stable: bool,
     },
@@ -197,7 +201,7 @@ pub struct Update {
 /// Where bytes come from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    Inline(Vec<(u64, Bytes)>),
+    Inline { writes: Vec<(u64, Bytes)>, holes: RangeSet },
     Peer(NodeId),
 }
 

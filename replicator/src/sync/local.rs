@@ -20,6 +20,7 @@ use crate::hash::{Digest, Leaves};
 use crate::id::BodyId;
 use crate::limits::LOOKS_MAX;
 use crate::path::RelPath;
+use crate::range::RangeSet;
 
 /// How long to leave an entry alone that is being looked at or changed.
 const LOCKED_WAIT: Duration = Duration::from_millis(2);
@@ -29,6 +30,7 @@ struct Read {
     content: Content,
     leaves: Option<Leaves>,
     inline: Option<Vec<(u64, bytes::Bytes)>>,
+    holes: RangeSet,
 }
 
 impl<S: Store> Core<S> {
@@ -45,8 +47,7 @@ impl<S: Store> Core<S> {
             let lying = self.lying_at(&path);
             let bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
             if !self.locks.is_free(&path, &bodies) {
-                self.settle
-                    .look_after(now.monotonic, LOCKED_WAIT, spot, dirt);
+                self.settle.look_after(now.monotonic, LOCKED_WAIT, spot, dirt);
                 continue;
             }
             self.locks.lock(&path, &bodies);
@@ -55,21 +56,9 @@ impl<S: Store> Core<S> {
                 fingerprint: disk.fingerprint,
                 leaves: self.store.leaves(id),
             });
-            let depth = depth(&dirt, known.is_some());
-            looks.push(Look {
-                path: path.clone(),
-                depth,
-                sync: dirt.mapped,
-                known,
-            });
-            self.looks.insert(
-                path,
-                Looking {
-                    at: now.monotonic,
-                    bodies,
-                    dirt,
-                },
-            );
+            let depth = depth(&dirt, known.is_some(), self.options.ranges_told);
+            looks.push(Look { path: path.clone(), depth, sync: dirt.mapped, known });
+            self.looks.insert(path, Looking { at: now.monotonic, bodies, dirt });
         }
         self.ask_to_look(looks);
         if self.looks.is_empty() && self.settle.len() == 0 {
@@ -118,10 +107,8 @@ impl<S: Store> Core<S> {
         let inode = stat.fingerprint.inode;
         let known = self.store.body_of_inode(inode).and_then(|id| {
             let row = self.store.body(id)?;
-            let lies = row
-                .disk
-                .as_ref()
-                .is_some_and(|disk| disk.fingerprint.inode == inode);
+            let lies =
+                row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint));
             (lies && row.kind() == stat.kind).then_some((id, row))
         });
         let kind = stat.kind;
@@ -129,8 +116,7 @@ impl<S: Store> Core<S> {
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {
-                self.settle
-                    .look_after(now.monotonic, retry, Spot::Path(path.clone()), look.dirt);
+                self.settle.look_after(now.monotonic, retry, Spot::Path(path.clone()), look.dirt);
                 return;
             }
         };
@@ -138,8 +124,7 @@ impl<S: Store> Core<S> {
             (Some((id, row)), read) => self.saw_known(now, path, id, row, stat, read),
             (None, Some(read)) => self.saw_new(now, path, stat, read),
             (None, None) => {
-                self.settle
-                    .look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
+                self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
                 return;
             }
         }
@@ -158,23 +143,14 @@ impl<S: Store> Core<S> {
         sighted: Sighted,
         look: &Looking,
     ) -> Result<Option<Read>, Duration> {
-        let plain = |content| {
-            Some(Read {
-                content,
-                leaves: None,
-                inline: None,
-            })
-        };
+        let plain =
+            |content| Some(Read { content, leaves: None, inline: None, holes: RangeSet::new() });
         Ok(match sighted {
             Sighted::NotRead => None,
             Sighted::Directory => plain(Content::Directory),
             Sighted::Fifo => plain(Content::Fifo),
             Sighted::Symlink(target) => plain(Content::Symlink(target)),
-            Sighted::File {
-                leaves,
-                inline,
-                stable,
-            } => {
+            Sighted::File { leaves, inline, holes, stable } => {
                 let touched = self.strangers.get(&stat.fingerprint.inode);
                 if !stable || touched.is_some_and(|touched| *touched >= look.at) {
                     let first = *self.unsettled.entry(path.clone()).or_insert(look.at);
@@ -188,18 +164,15 @@ impl<S: Store> Core<S> {
                     // read again later.
                     let again = self.options.max_delay;
                     let spot = Spot::Path(path.clone());
-                    self.settle
-                        .look_after(now.monotonic, again, spot, Dirt::whole());
+                    self.settle.look_after(now.monotonic, again, spot, Dirt::whole());
                 }
                 self.unsettled.remove(path);
-                let content = Content::File {
-                    size: leaves.size(),
-                    digest: leaves.digest(),
-                };
+                let content = Content::File { size: leaves.size(), digest: leaves.digest() };
                 Some(Read {
                     content,
                     leaves: (leaves.count() > 1).then_some(leaves),
                     inline,
+                    holes,
                 })
             }
         })
@@ -222,8 +195,7 @@ impl<S: Store> Core<S> {
         let same_bytes = disk.fingerprint.same_bytes(&stat.fingerprint);
         if stat.kind == Kind::File && read.is_none() && !same_bytes {
             if !self.settle.holds(&Spot::Body(id)) {
-                self.settle
-                    .look(now.monotonic, Spot::Body(id), Dirt::whole());
+                self.settle.look(now.monotonic, Spot::Body(id), Dirt::whole());
             }
         } else {
             self.update_body(now, path, id, row, &stat, read);
@@ -231,12 +203,7 @@ impl<S: Store> Core<S> {
         if let Some(from) = moved_from {
             self.move_subtree(now, &from, path);
             self.scan(path.clone());
-        } else if self
-            .store
-            .name(path)
-            .and_then(|row| row.on_disk())
-            .map(|held| held.0)
-            != Some(id)
+        } else if self.store.name(path).and_then(|row| row.on_disk()).map(|held| held.0) != Some(id)
         {
             self.bind(path, id, stat.kind, now.wall);
             self.progress.note(now.wall, "linked here", path);
@@ -263,8 +230,7 @@ impl<S: Store> Core<S> {
                 if row.content.winner().value != read.content {
                     let written = self.next_dot();
                     dot = Some(written);
-                    row.content
-                        .write(&seen, written, when, read.content.clone());
+                    row.content.write(&seen, written, when, read.content.clone());
                     seen.advance(written);
                     self.remember_patch(id, from, &read);
                     self.progress.note(now.wall, "changed here", path);
@@ -281,8 +247,7 @@ impl<S: Store> Core<S> {
             if row.metadata.winner().value != stat.metadata {
                 let written = dot.unwrap_or_else(|| self.next_dot());
                 dot = Some(written);
-                row.metadata
-                    .write(&seen, written, now.wall, stat.metadata.clone());
+                row.metadata.write(&seen, written, now.wall, stat.metadata.clone());
                 seen.advance(written);
             }
             let metadata = held(&row.metadata, stat.metadata.clone(), seen);
@@ -362,22 +327,12 @@ impl<S: Store> Core<S> {
     /// Logs that a path leads to a body now.
     pub(super) fn bind(&mut self, path: &RelPath, id: BodyId, kind: Kind, when: i64) {
         let former = self.store.name(path);
-        let over = former
-            .as_ref()
-            .and_then(|row| row.on_disk())
-            .map(|(body, _)| {
-                let seen = self.store.body(body).map(|row| row.content_seen().clone());
-                Replaced {
-                    body,
-                    seen: seen.unwrap_or_default(),
-                }
-            });
+        let over = former.as_ref().and_then(|row| row.on_disk()).map(|(body, _)| {
+            let seen = self.store.body(body).map(|row| row.content_seen().clone());
+            Replaced { body, seen: seen.unwrap_or_default() }
+        });
         let dot = self.next_dot();
-        let binding = Binding::Bound {
-            body: id,
-            kind,
-            over,
-        };
+        let binding = Binding::Bound { body: id, kind, over };
         let row = write_name(former.as_ref(), dot, when, binding, Some((id, kind)));
         self.put_name(path, former.as_ref(), row);
     }
@@ -400,10 +355,7 @@ impl<S: Store> Core<S> {
                     inside.push(below);
                 }
             });
-            inside
-                .iter()
-                .rev()
-                .for_each(|below| self.vanish(now, below));
+            inside.iter().rev().for_each(|below| self.vanish(now, below));
         }
         self.vanish(now, path);
     }
@@ -421,33 +373,15 @@ impl<S: Store> Core<S> {
             return;
         }
         let row = self.store.body(body);
-        let names = row
-            .as_ref()
-            .and_then(|row| row.disk.as_ref())
-            .map_or(0, |d| d.names.len());
-        let seen = row
-            .map(|row| row.content_seen().clone())
-            .unwrap_or_default();
+        let names = row.as_ref().and_then(|row| row.disk.as_ref()).map_or(0, |d| d.names.len());
+        let seen = row.map(|row| row.content_seen().clone()).unwrap_or_default();
         let was = Replaced { body, seen };
         let dot = self.next_dot();
-        let binding = Binding::Gone {
-            was,
-            kind,
-            moved: names > 1,
-        };
+        let binding = Binding::Gone { was, kind, moved: names > 1 };
         let row = write_name(Some(&former), dot, now.wall, binding, None);
         self.put_name(path, Some(&former), row);
-        self.unchecked
-            .insert(super::record::Key::Name(path.clone()));
-        self.progress.note(
-            now.wall,
-            if names > 1 {
-                "moved here"
-            } else {
-                "deleted here"
-            },
-            path,
-        );
+        self.unchecked.insert(super::record::Key::Name(path.clone()));
+        self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
     }
 
     /// A directory lies elsewhere now, and everything in it with it.
@@ -463,10 +397,7 @@ impl<S: Store> Core<S> {
                 self.bind(&new, *body, *kind, now.wall);
             }
         }
-        inside
-            .iter()
-            .rev()
-            .for_each(|(path, _, _)| self.vanish(now, path));
+        inside.iter().rev().for_each(|(path, _, _)| self.vanish(now, path));
         self.progress.note(now.wall, "moved here", to);
     }
 
@@ -479,6 +410,7 @@ impl<S: Store> Core<S> {
             from,
             to: *digest,
             writes: inline.clone(),
+            holes: read.holes.clone(),
         });
     }
 }
@@ -510,24 +442,21 @@ pub(super) fn write_name(
     seen.advance(dot);
     let held = match register.winner().value.body() == on_disk {
         true => Held::Winner,
-        false => Held::Behind {
-            value: on_disk,
-            seen,
-        },
+        false => Held::Behind { value: on_disk, seen },
     };
-    NameRow {
-        stamp: dot,
-        binding: register,
-        held,
-    }
+    NameRow { stamp: dot, binding: register, held }
 }
 
 /// How deep to look for what may have changed.
-fn depth(dirt: &Dirt, known: bool) -> Depth {
+fn depth(dirt: &Dirt, known: bool, ranges_told: bool) -> Depth {
     if dirt.whole {
         Depth::Whole
+    } else if dirt.compare {
+        Depth::Changed
     } else if known && !dirt.ranges.is_empty() {
         Depth::Ranges(dirt.ranges.clone())
+    } else if ranges_told {
+        Depth::Metadata
     } else {
         Depth::Changed
     }

@@ -60,6 +60,8 @@ pub struct Patch {
     pub from: Option<Digest>,
     pub to: Digest,
     pub writes: Vec<(u64, Bytes)>,
+    /// Bytes that are a hole now.
+    pub holes: RangeSet,
 }
 
 impl Patch {
@@ -178,27 +180,15 @@ mod tests {
     #[test]
     fn the_bytes_on_the_wire_do_not_change_by_accident() {
         let mut have = VersionVector::new();
-        have.advance(Dot {
-            actor: Actor(7),
-            counter: 300,
-        });
-        let greeting = Message::Greeting {
-            actor: Actor(7),
-            have: have.clone(),
-        };
+        have.advance(Dot { actor: Actor(7), counter: 300 });
+        let greeting = Message::Greeting { actor: Actor(7), have: have.clone() };
         assert_eq!(greeting.encode()[..], [0, 7, 1, 7, 172, 2]);
         assert_eq!(Message::Probe { token: 5 }.encode()[..], [3, 5]);
-        let message = Message::Have {
-            have,
-            links: vec![Actor(1)],
-        };
+        let message = Message::Have { have, links: vec![Actor(1)] };
         assert_eq!(message.encode()[..], [2, 1, 7, 172, 2, 1, 1]);
         let request = FetchRequest {
             items: vec![FetchItem {
-                body: BodyId {
-                    origin: Actor(1),
-                    counter: 2,
-                },
+                body: BodyId { origin: Actor(1), counter: 2 },
                 digest: Digest::from_bytes([9; 32]),
                 size: 4,
                 part: Part::Whole,
@@ -220,9 +210,6 @@ mod tests {
     fn a_vector_out_of_order_is_refused() {
         let mut bytes = vec![0, 7, 2];
         bytes.extend([9, 1, 3, 1]);
-        assert!(matches!(
-            Message::decode(&bytes),
-            Err(Malformed::Impossible(_))
-        ));
+        assert!(matches!(Message::decode(&bytes), Err(Malformed::Impossible(_))));
     }
 }

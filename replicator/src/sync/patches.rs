@@ -57,10 +57,7 @@ mod tests {
     #[test]
     fn the_oldest_go_first() {
         let mut patches = Patches::default();
-        let body = BodyId {
-            origin: Actor(1),
-            counter: 1,
-        };
+        let body = BodyId { origin: Actor(1), counter: 1 };
         let digest = |byte: u8| Digest::from_bytes([byte; 32]);
         for byte in 0..100u8 {
             let writes = vec![(0, Bytes::from(vec![byte; 1 << 20]))];
@@ -69,6 +66,7 @@ mod tests {
                 from: None,
                 to: digest(byte),
                 writes,
+                holes: Default::default(),
             });
         }
         assert!(patches.get(body, digest(0)).is_none());

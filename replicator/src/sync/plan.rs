@@ -22,6 +22,7 @@ use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
 use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX};
 use crate::path::RelPath;
+use crate::range::RangeSet;
 
 /// Pending entries looked at in one turn: blocked ones must not make every
 /// turn as long as their list.
@@ -64,18 +65,8 @@ impl<S: Store> Core<S> {
 
     /// The next steps, those that need no bytes apart from the others.
     fn gather(&mut self, now: Now) -> (Vec<Step>, Vec<Step>) {
-        let names = self
-            .pending_names
-            .iter()
-            .take(LOOKED_AT_MAX)
-            .cloned()
-            .map(Spot::Path);
-        let bodies = self
-            .pending_bodies
-            .iter()
-            .take(LOOKED_AT_MAX)
-            .copied()
-            .map(Spot::Body);
+        let names = self.pending_names.iter().take(LOOKED_AT_MAX).cloned().map(Spot::Path);
+        let bodies = self.pending_bodies.iter().take(LOOKED_AT_MAX).copied().map(Spot::Body);
         let spots: Vec<Spot> = names.chain(bodies).collect();
         let (mut structure, mut contents) = (Vec::new(), Vec::new());
         let mut bytes = 0;
@@ -83,11 +74,7 @@ impl<S: Store> Core<S> {
             if structure.len() >= JOB_ACTIONS_MAX || contents.len() >= JOB_ACTIONS_MAX {
                 break;
             }
-            if self
-                .retries
-                .get(&spot)
-                .is_some_and(|retry| retry.not_before > now.monotonic)
-            {
+            if self.retries.get(&spot).is_some_and(|retry| retry.not_before > now.monotonic) {
                 continue;
             }
             let next = match &spot {
@@ -103,15 +90,8 @@ impl<S: Store> Core<S> {
                     }
                     bytes += size;
                     self.locks.lock(&step.action.path, &step.bodies);
-                    step.other_path()
-                        .iter()
-                        .for_each(|path| self.locks.lock(path, &[]));
-                    if step.needs_bytes() {
-                        &mut contents
-                    } else {
-                        &mut structure
-                    }
-                    .push(*step);
+                    step.other_path().iter().for_each(|path| self.locks.lock(path, &[]));
+                    if step.needs_bytes() { &mut contents } else { &mut structure }.push(*step);
                 }
                 Next::ActAlone(step) => {
                     if self.locks.is_idle() && self.jobs.is_empty() {
@@ -150,10 +130,7 @@ impl<S: Store> Core<S> {
         let restore = |path: RelPath| {
             let (body, row, disk) = self.lying_at(&path)?;
             let metadata = row.metadata.winner().value.clone();
-            let what = What::SetMetadata {
-                expect: disk.fingerprint,
-                metadata,
-            };
+            let what = What::SetMetadata { expect: disk.fingerprint, metadata };
             (row.kind() == Kind::Directory).then_some(Action {
                 path,
                 body,
@@ -223,20 +200,14 @@ impl<S: Store> Core<S> {
             return Next::Blocked;
         }
         let keep = keep(name, id, &body, &disk, None);
-        let what = What::Remove {
-            expect: disk.fingerprint,
-            keep,
-        };
+        let what = What::Remove { expect: disk.fingerprint, keep };
         self.act(path, name, id, kind, what, vec![id])
     }
 
     /// Is the body to have a name that it does not have on this disk yet, and
     /// that can be made?
     fn is_awaited(&self, body: &BodyRow, disk: &Disk) -> bool {
-        let mut missing = body
-            .bound
-            .iter()
-            .filter(|bound| !disk.names.contains(bound));
+        let mut missing = body.bound.iter().filter(|bound| !disk.names.contains(bound));
         missing.any(|bound| self.parent_lies(bound) || self.pending_names.contains(bound))
     }
 
@@ -296,10 +267,7 @@ impl<S: Store> Core<S> {
                     return Next::Blocked;
                 }
                 let keep = keep(name, there, &other, &disk, None);
-                let what = What::Remove {
-                    expect: disk.fingerprint,
-                    keep,
-                };
+                let what = What::Remove { expect: disk.fingerprint, keep };
                 self.act(path, name, there, other.kind(), what, vec![id, there])
             }
         }
@@ -325,18 +293,11 @@ impl<S: Store> Core<S> {
                 if awaited || self.any_below(path, |below| below.on_disk().is_some()) {
                     return Next::Blocked;
                 }
-                let what = What::Remove {
-                    expect: disk.fingerprint,
-                    keep: Keep::Discard,
-                };
+                let what = What::Remove { expect: disk.fingerprint, keep: Keep::Discard };
                 return self.act(path, name, *there, Kind::Directory, what, bodies);
             }
             let keep = keep(name, *there, other, disk, Some(&body));
-            over = Some(Over {
-                kind: other.kind(),
-                expect: disk.fingerprint,
-                keep,
-            });
+            over = Some(Over { kind: other.kind(), expect: disk.fingerprint, keep });
         }
         if let Some(disk) = &body.disk {
             return self.plan_known(path, name, (id, kind), disk, lying, over, awaited, bodies);
@@ -359,33 +320,20 @@ impl<S: Store> Core<S> {
         let metadata = body.metadata.winner().value.clone();
         let what = match body.content.winner().value.clone() {
             Content::Directory => return Next::Blocked,
-            Content::Symlink(target) => What::MakeSymlink {
-                target,
-                metadata,
-                over,
-            },
+            Content::Symlink(target) => What::MakeSymlink { target, metadata, over },
             Content::Fifo => What::MakeFifo { metadata, over },
             Content::File { size, digest } => {
                 let Some(source) = self.source(Spot::Path(path.clone()), id, &body, None) else {
                     return Next::Blocked;
                 };
-                What::Write {
-                    size,
-                    digest,
-                    metadata,
-                    over,
-                    source,
-                }
+                What::Write { size, digest, metadata, over, source }
             }
         };
         self.act(path, name, id, kind, what, bodies)
     }
 
     /// The body lies on this disk already, under other names.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one decision, taken once"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the parts of one decision, taken once")]
     fn plan_known(
         &mut self,
         path: &RelPath,
@@ -397,17 +345,15 @@ impl<S: Store> Core<S> {
         awaited: bool,
         bodies: Vec<BodyId>,
     ) -> Next {
-        let wanted = |at: &RelPath| {
-            self.store
-                .name(at)
-                .and_then(|row| row.wanted())
-                .map(|(body, _)| body)
-        };
+        let wanted =
+            |at: &RelPath| self.store.name(at).and_then(|row| row.wanted()).map(|(body, _)| body);
         let leaving = disk.names.iter().find(|at| wanted(at) != Some(id)).cloned();
         let expect = disk.fingerprint;
         let what = match (leaving, lying) {
             (Some(from), None) if wanted(&from).is_none() => What::Rename { from, expect },
-            (Some(from), Some((there, other, lying))) if awaited || wanted(&from) == Some(there) => {
+            (Some(from), Some((there, other, lying)))
+                if awaited || wanted(&from) == Some(there) =>
+            {
                 What::Exchange {
                     with: from,
                     expect,
@@ -418,11 +364,7 @@ impl<S: Store> Core<S> {
             (Some(from), _) => What::Link { from, expect, over },
             (None, _) if awaited => return Next::Blocked,
             (None, _) => match disk.names.first() {
-                Some(from) => What::Link {
-                    from: from.clone(),
-                    expect,
-                    over,
-                },
+                Some(from) => What::Link { from: from.clone(), expect, over },
                 None => return Next::Blocked,
             },
         };
@@ -457,11 +399,7 @@ impl<S: Store> Core<S> {
             self.put_body(id, body);
             self.store.put_leaves(id, leaves);
         }
-        let names = if kind == Kind::Directory {
-            vec![path.clone()]
-        } else {
-            names
-        };
+        let names = if kind == Kind::Directory { vec![path.clone()] } else { names };
         for name in names {
             self.set_on_disk(&name, Some((id, kind)), &VersionVector::new());
         }
@@ -492,19 +430,16 @@ impl<S: Store> Core<S> {
         let metadata = body.metadata.winner().value.clone();
         let expect = disk.fingerprint;
         let what = if body.content_is_pending() {
-            let (Some(from), Content::File { size, digest }) = (
-                digest_of(body.content_on_disk()),
-                body.content.winner().value.clone(),
-            ) else {
+            let (Some(from), Content::File { size, digest }) =
+                (digest_of(body.content_on_disk()), body.content.winner().value.clone())
+            else {
                 return Next::Blocked;
             };
             let Some(source) = self.source(Spot::Body(id), id, &body, Some(from)) else {
                 return Next::Blocked;
             };
-            let loser = body
-                .content
-                .losers()
-                .find(|loser| Some(&loser.value) == body.content_on_disk());
+            let loser =
+                body.content.losers().find(|loser| Some(&loser.value) == body.content_on_disk());
             What::Update(Update {
                 expect,
                 from,
@@ -532,11 +467,14 @@ impl<S: Store> Core<S> {
     ) -> Option<Source> {
         let winner = body.content.winner();
         if winner.value.size() == 0 {
-            return Some(Source::Inline(Vec::new()));
+            return Some(Source::Inline { writes: Vec::new(), holes: RangeSet::new() });
         }
         let patch = digest_of(Some(&winner.value)).and_then(|to| self.patches.get(id, to));
         if let Some(patch) = patch.filter(|patch| patch.from.is_none() || patch.from == from) {
-            return Some(Source::Inline(patch.writes.clone()));
+            return Some(Source::Inline {
+                writes: patch.writes.clone(),
+                holes: patch.holes.clone(),
+            });
         }
         let attempts = self.retries.get(&spot).map_or(0, |retry| retry.attempts) as usize;
         self.fetch_from(winner.dot, attempts).map(Source::Peer)
@@ -571,26 +509,15 @@ impl<S: Store> Core<S> {
     ) -> Next {
         let body = self.store.body(id);
         let step = Step {
-            action: Action {
-                path: path.clone(),
-                body: id,
-                kind,
-                what,
-            },
+            action: Action { path: path.clone(), body: id, kind, what },
             bodies,
             name_seen: name.binding.context().clone(),
-            content: body.as_ref().map(|row| {
-                (
-                    row.content.winner().value.clone(),
-                    row.content.context().clone(),
-                )
-            }),
-            metadata: body.as_ref().map(|row| {
-                (
-                    row.metadata.winner().value.clone(),
-                    row.metadata.context().clone(),
-                )
-            }),
+            content: body
+                .as_ref()
+                .map(|row| (row.content.winner().value.clone(), row.content.context().clone())),
+            metadata: body
+                .as_ref()
+                .map(|row| (row.metadata.winner().value.clone(), row.metadata.context().clone())),
         };
         if let Some(other) = step.other_path()
             && !self.locks.is_free(other, &[])
@@ -633,12 +560,7 @@ fn keep(
     {
         return Keep::Conflict(loser.dot.actor);
     }
-    let replaced = name
-        .binding
-        .winner()
-        .value
-        .replaced()
-        .filter(|replaced| replaced.body == id);
+    let replaced = name.binding.winner().value.replaced().filter(|replaced| replaced.body == id);
     match replaced {
         Some(replaced) if !replaced.seen.covers(body.content_seen()) => {
             Keep::Conflict(body.content.winner().dot.actor)

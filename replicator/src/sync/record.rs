@@ -66,10 +66,7 @@ impl Rank for Binding {
     fn rank(&self) -> u8 {
         match self {
             Binding::Gone { .. } => 0,
-            Binding::Bound {
-                kind: Kind::Directory,
-                ..
-            } => 2,
+            Binding::Bound { kind: Kind::Directory, .. } => 2,
             Binding::Bound { .. } => 1,
         }
     }
@@ -143,10 +140,7 @@ impl BodyRecord {
             Content::Directory | Content::Fifo => true,
         };
         let bounded = |metadata: &Metadata| {
-            let bytes = metadata
-                .xattrs
-                .iter()
-                .map(|xattr| xattr.name.len() + xattr.value.len());
+            let bytes = metadata.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
             bytes.sum::<usize>() <= XATTR_BYTES_MAX
                 && metadata.mode <= 0o7777
                 && metadata.mtime.nanos < 1_000_000_000
@@ -209,11 +203,7 @@ impl NameRow {
     }
 
     pub fn record(&self, path: &RelPath) -> NameRecord {
-        NameRecord {
-            stamp: self.stamp,
-            path: path.clone(),
-            binding: self.binding.clone(),
-        }
+        NameRecord { stamp: self.stamp, path: path.clone(), binding: self.binding.clone() }
     }
 }
 
@@ -284,13 +274,11 @@ impl BodyRow {
     }
 
     pub fn content_is_pending(&self) -> bool {
-        self.content_on_disk()
-            .is_some_and(|content| *content != self.content.winner().value)
+        self.content_on_disk().is_some_and(|content| *content != self.content.winner().value)
     }
 
     pub fn metadata_is_pending(&self) -> bool {
-        self.metadata_on_disk()
-            .is_some_and(|metadata| *metadata != self.metadata.winner().value)
+        self.metadata_on_disk().is_some_and(|metadata| *metadata != self.metadata.winner().value)
     }
 
     pub fn record(&self, id: BodyId) -> BodyRecord {

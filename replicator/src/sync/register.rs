@@ -55,10 +55,7 @@ impl<V: Rank + Clone + Eq> Register<V> {
     pub fn new(dot: Dot, when: i64, value: V) -> Self {
         let mut context = VersionVector::new();
         context.advance(dot);
-        Self {
-            context,
-            siblings: vec![Sibling { dot, when, value }],
-        }
+        Self { context, siblings: vec![Sibling { dot, when, value }] }
     }
 
     /// Writes a value in knowledge of the writes in `seen`: those are
@@ -78,16 +75,9 @@ impl<V: Rank + Clone + Eq> Register<V> {
         let survives = |sibling: &Sibling<V>, there: &Register<V>| {
             !there.context.contains(sibling.dot) || there.holds(sibling.dot)
         };
-        let mut siblings: Vec<_> = self
-            .siblings
-            .iter()
-            .filter(|mine| survives(mine, other))
-            .cloned()
-            .collect();
-        let fresh = other
-            .siblings
-            .iter()
-            .filter(|theirs| !self.context.contains(theirs.dot));
+        let mut siblings: Vec<_> =
+            self.siblings.iter().filter(|mine| survives(mine, other)).cloned().collect();
+        let fresh = other.siblings.iter().filter(|theirs| !self.context.contains(theirs.dot));
         siblings.extend(fresh.cloned());
         siblings.sort_by_key(|sibling| sibling.dot);
         let mut context = self.context.clone();
@@ -105,18 +95,13 @@ impl<V: Rank + Clone + Eq> Register<V> {
     /// highest dot. Any two nodes that hold the same values agree.
     pub fn winner(&self) -> &Sibling<V> {
         let key = |sibling: &&Sibling<V>| (sibling.value.rank(), sibling.when, sibling.dot);
-        self.siblings
-            .iter()
-            .max_by_key(key)
-            .expect("a register is never without a value")
+        self.siblings.iter().max_by_key(key).expect("a register is never without a value")
     }
 
     /// Values that lost against a concurrent one.
     pub fn losers(&self) -> impl Iterator<Item = &Sibling<V>> {
         let winner = self.winner().dot;
-        self.siblings
-            .iter()
-            .filter(move |sibling| sibling.dot != winner)
+        self.siblings.iter().filter(move |sibling| sibling.dot != winner)
     }
 
     pub fn context(&self) -> &VersionVector {
@@ -124,9 +109,7 @@ impl<V: Rank + Clone + Eq> Register<V> {
     }
 
     pub fn holds(&self, dot: Dot) -> bool {
-        self.siblings
-            .binary_search_by_key(&dot, |sibling| sibling.dot)
-            .is_ok()
+        self.siblings.binary_search_by_key(&dot, |sibling| sibling.dot).is_ok()
     }
 
     /// Could the writes of honest nodes have made it? To be asked of one that
@@ -134,14 +117,8 @@ impl<V: Rank + Clone + Eq> Register<V> {
     pub fn is_well_formed(&self) -> bool {
         self.context.is_well_formed()
             && !self.siblings.is_empty()
-            && self
-                .siblings
-                .windows(2)
-                .all(|pair| pair[0].dot < pair[1].dot)
-            && self
-                .siblings
-                .iter()
-                .all(|sibling| self.context.contains(sibling.dot))
+            && self.siblings.windows(2).all(|pair| pair[0].dot < pair[1].dot)
+            && self.siblings.iter().all(|sibling| self.context.contains(sibling.dot))
     }
 }
 
@@ -154,10 +131,7 @@ mod tests {
     impl Rank for u32 {}
 
     fn dot(actor: u64, counter: u64) -> Dot {
-        Dot {
-            actor: Actor(actor),
-            counter,
-        }
+        Dot { actor: Actor(actor), counter }
     }
 
     #[test]
@@ -177,10 +151,7 @@ mod tests {
         right.write(base.context(), dot(2, 1), 20, 2);
         assert_eq!(left.merge(&right), Merged::Both);
         assert_eq!(left.winner().value, 2);
-        assert_eq!(
-            left.losers().map(|loser| loser.value).collect::<Vec<_>>(),
-            [1]
-        );
+        assert_eq!(left.losers().map(|loser| loser.value).collect::<Vec<_>>(), [1]);
         assert_eq!(right.merge(&left), Merged::Theirs);
         assert_eq!(left.merge(&right), Merged::Mine);
     }

@@ -22,14 +22,8 @@ impl<S: Store> Core<S> {
         for patch in records.patches {
             self.patches.insert(patch);
         }
-        records
-            .bodies
-            .into_iter()
-            .for_each(|record| self.merge_body(record));
-        records
-            .names
-            .into_iter()
-            .for_each(|record| self.merge_name(record));
+        records.bodies.into_iter().for_each(|record| self.merge_body(record));
+        records.names.into_iter().for_each(|record| self.merge_name(record));
     }
 
     /// The peer has sent all it has; its logs are held here up to this.
@@ -69,10 +63,7 @@ impl<S: Store> Core<S> {
         // What lies on the disk stays what it is when the winner changes.
         let content_seen = row.content_seen().clone();
         let metadata_seen = row.metadata_seen().clone();
-        let on_disk = row
-            .content_on_disk()
-            .cloned()
-            .zip(row.metadata_on_disk().cloned());
+        let on_disk = row.content_on_disk().cloned().zip(row.metadata_on_disk().cloned());
         row.content.merge(&record.content);
         row.metadata.merge(&record.metadata);
         if row.content == before.content && row.metadata == before.metadata {
@@ -83,11 +74,7 @@ impl<S: Store> Core<S> {
             disk.metadata = held(&row.metadata, metadata, metadata_seen);
         }
         let theirs = row.content == record.content && row.metadata == record.metadata;
-        row.stamp = if theirs {
-            record.stamp
-        } else {
-            self.next_dot()
-        };
+        row.stamp = if theirs { record.stamp } else { self.next_dot() };
         let lost = row.bound.is_empty() && row.grave.is_some();
         self.put_body(id, row);
         if lost {
@@ -103,16 +90,9 @@ impl<S: Store> Core<S> {
             None => {
                 let held = match record.binding.winner().value.body() {
                     None => Held::Winner,
-                    Some(_) => Held::Behind {
-                        value: None,
-                        seen: VersionVector::new(),
-                    },
+                    Some(_) => Held::Behind { value: None, seen: VersionVector::new() },
                 };
-                NameRow {
-                    stamp: record.stamp,
-                    binding: record.binding,
-                    held,
-                }
+                NameRow { stamp: record.stamp, binding: record.binding, held }
             }
             Some(former) => {
                 let mut binding = former.binding.clone();
@@ -120,29 +100,17 @@ impl<S: Store> Core<S> {
                 if binding == former.binding {
                     return;
                 }
-                let stamp = if binding == record.binding {
-                    record.stamp
-                } else {
-                    self.next_dot()
-                };
+                let stamp = if binding == record.binding { record.stamp } else { self.next_dot() };
                 let (on_disk, seen) = (former.on_disk(), former.seen().clone());
                 let held = match binding.winner().value.body() == on_disk {
                     true => Held::Winner,
-                    false => Held::Behind {
-                        value: on_disk,
-                        seen,
-                    },
+                    false => Held::Behind { value: on_disk, seen },
                 };
-                NameRow {
-                    stamp,
-                    binding,
-                    held,
-                }
+                NameRow { stamp, binding, held }
             }
         };
         self.put_name(&path, former.as_ref(), row);
-        self.retries
-            .remove(&super::settle::Spot::Path(path.clone()));
+        self.retries.remove(&super::settle::Spot::Path(path.clone()));
         self.unchecked.insert(Key::Name(path));
     }
 
@@ -174,18 +142,13 @@ impl<S: Store> Core<S> {
         };
         match &row.binding.winner().value {
             Binding::Bound { .. } => self.keep_parents(now, path),
-            Binding::Gone {
-                kind: Kind::Directory,
-                ..
-            } => {
+            Binding::Gone { kind: Kind::Directory, .. } => {
                 if self.any_below(path, |below| below.wanted().is_some()) {
                     self.keep_directory(now, path);
                     self.keep_parents(now, path);
                 }
             }
-            Binding::Gone {
-                was, moved: false, ..
-            } => self.revive(now, was.body),
+            Binding::Gone { was, moved: false, .. } => self.revive(now, was.body),
             Binding::Gone { .. } => {}
         }
     }
@@ -202,10 +165,7 @@ impl<S: Store> Core<S> {
         let Some(name) = self.store.name(&grave) else {
             return;
         };
-        let Binding::Gone {
-            was, moved: false, ..
-        } = &name.binding.winner().value
-        else {
+        let Binding::Gone { was, moved: false, .. } = &name.binding.winner().value else {
             return;
         };
         if was.body != id || body.kind() == Kind::Directory {
@@ -236,12 +196,7 @@ impl<S: Store> Core<S> {
         let Some(name) = self.store.name(path) else {
             return;
         };
-        let former = name
-            .binding
-            .winner()
-            .value
-            .replaced()
-            .map(|replaced| replaced.body);
+        let former = name.binding.winner().value.replaced().map(|replaced| replaced.body);
         let former = former.and_then(|id| Some((id, self.store.body(id)?)));
         let Some((id, body)) = former.filter(|(_, body)| body.kind() == Kind::Directory) else {
             return;
@@ -275,33 +230,13 @@ impl<S: Store> Core<S> {
         let dot = self.next_dot();
         let mut binding = former.binding.clone();
         let seen = binding.context().clone();
-        binding.write(
-            &seen,
-            dot,
-            now.wall,
-            Binding::Bound {
-                body: id,
-                kind,
-                over: None,
-            },
-        );
+        binding.write(&seen, dot, now.wall, Binding::Bound { body: id, kind, over: None });
         let on_disk = former.on_disk();
         let held = match on_disk == Some((id, kind)) {
             true => Held::Winner,
-            false => Held::Behind {
-                value: on_disk,
-                seen: former.seen().clone(),
-            },
+            false => Held::Behind { value: on_disk, seen: former.seen().clone() },
         };
-        self.put_name(
-            path,
-            Some(&former),
-            NameRow {
-                stamp: dot,
-                binding,
-                held,
-            },
-        );
+        self.put_name(path, Some(&former), NameRow { stamp: dot, binding, held });
         self.progress.note(now.wall, "kept, since it changed", path);
     }
 }

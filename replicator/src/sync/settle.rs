@@ -17,6 +17,8 @@ use crate::range::RangeSet;
 pub(super) struct Dirt {
     /// Name, kind or metadata.
     pub entry: bool,
+    /// Anything, if its fingerprint is not the known one.
+    pub compare: bool,
     /// These bytes.
     pub ranges: RangeSet,
     /// Any byte.
@@ -103,11 +105,7 @@ impl Settle {
                 return None;
             }
             let spot = entry.remove();
-            if self
-                .waiting
-                .get(&spot)
-                .is_some_and(|waiting| waiting.due == due)
-            {
+            if self.waiting.get(&spot).is_some_and(|waiting| waiting.due == due) {
                 let dirt = self.waiting.remove(&spot)?.dirt;
                 return Some((spot, dirt));
             }
@@ -131,22 +129,21 @@ impl Settle {
 
 impl Dirt {
     pub fn entry() -> Self {
-        Self {
-            entry: true,
-            ..Self::default()
-        }
+        Self { entry: true, ..Self::default() }
+    }
+
+    /// Nobody knows what happened here.
+    pub fn compare() -> Self {
+        Self { compare: true, ..Self::entry() }
     }
 
     pub fn whole() -> Self {
-        Self {
-            entry: true,
-            whole: true,
-            ..Self::default()
-        }
+        Self { entry: true, whole: true, ..Self::default() }
     }
 
     pub fn merge(&mut self, other: &Dirt) {
         self.entry |= other.entry;
+        self.compare |= other.compare;
         self.whole |= other.whole;
         self.mapped |= other.mapped;
         self.list |= other.list;

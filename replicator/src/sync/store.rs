@@ -140,10 +140,7 @@ impl Store for MemoryStore {
             return Vec::new();
         }
         self.log
-            .range((
-                Bound::Excluded((actor, after)),
-                Bound::Included((actor, up_to)),
-            ))
+            .range((Bound::Excluded((actor, after)), Bound::Included((actor, up_to))))
             .take(limit)
             .map(|((_, counter), key)| (*counter, key.clone()))
             .collect()

@@ -20,11 +20,7 @@ pub(super) fn held<V: Rank + Clone + Eq>(
     value: V,
     seen: VersionVector,
 ) -> Held<V> {
-    if register.winner().value == value {
-        Held::Winner
-    } else {
-        Held::Behind { value, seen }
-    }
+    if register.winner().value == value { Held::Winner } else { Held::Behind { value, seen } }
 }
 
 impl<S: Store> Core<S> {
@@ -40,9 +36,7 @@ impl<S: Store> Core<S> {
             self.pending_names.remove(path);
         }
         let grave = match &row.binding.winner().value {
-            Binding::Gone {
-                was, moved: false, ..
-            } => Some(was.body),
+            Binding::Gone { was, moved: false, .. } => Some(was.body),
             _ => None,
         };
         self.store.put_name(path, row);
@@ -117,10 +111,7 @@ impl<S: Store> Core<S> {
         row.held = if row.wanted() == body {
             Held::Winner
         } else {
-            Held::Behind {
-                value: body,
-                seen: seen.clone(),
-            }
+            Held::Behind { value: body, seen: seen.clone() }
         };
         self.put_name(path, Some(&former), row);
     }
@@ -140,9 +131,7 @@ impl<S: Store> Core<S> {
             };
             after = Some(last.clone());
             let whole = chunk.len() == CHUNK;
-            chunk
-                .into_iter()
-                .for_each(|(path, row)| visit(self, path, row));
+            chunk.into_iter().for_each(|(path, row)| visit(self, path, row));
             if !whole {
                 return;
             }

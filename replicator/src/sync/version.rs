@@ -63,9 +63,7 @@ impl VersionVector {
 
     /// The highest dot of each actor, in the actors' order.
     pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
-        self.0
-            .iter()
-            .map(|&(actor, counter)| Dot { actor, counter })
+        self.0.iter().map(|&(actor, counter)| Dot { actor, counter })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -91,10 +89,7 @@ mod tests {
     use super::*;
 
     fn dot(actor: u64, counter: u64) -> Dot {
-        Dot {
-            actor: Actor(actor),
-            counter,
-        }
+        Dot { actor: Actor(actor), counter }
     }
 
     #[test]

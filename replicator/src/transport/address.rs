@@ -53,33 +53,21 @@ impl FromStr for Address {
             Ok(0) | Err(_) => return Err(NotAnAddress::BadPort),
             Ok(port) => port,
         };
-        if let Some(inner) = host
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
+        if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             let number: Ipv6Addr = inner.parse().map_err(|_| NotAnAddress::BadHost)?;
-            return Ok(Self {
-                host: number.to_string(),
-                port,
-            });
+            return Ok(Self { host: number.to_string(), port });
         }
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.bytes().all(plain) {
             return Err(NotAnAddress::BadHost);
         }
-        Ok(Self {
-            host: host.to_ascii_lowercase(),
-            port,
-        })
+        Ok(Self { host: host.to_ascii_lowercase(), port })
     }
 }
 
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
-        Self {
-            host: address.ip().to_canonical().to_string(),
-            port: address.port(),
-        }
+        Self { host: address.ip().to_canonical().to_string(), port: address.port() }
     }
 }
 

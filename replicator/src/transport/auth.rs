@@ -77,9 +77,7 @@ pub(super) async fn prove(
     if theirs[0] != SUITE {
         return Err(AuthError::OtherSuite);
     }
-    let shared = spake
-        .finish(&theirs[1..])
-        .map_err(|_| AuthError::Malformed)?;
+    let shared = spake.finish(&theirs[1..]).map_err(|_| AuthError::Malformed)?;
     let macs = Macs::new(connection, ends, &Zeroizing::new(shared), &ours, &theirs)?;
     match ends.role {
         Role::Dialer => {
@@ -157,21 +155,14 @@ impl Macs {
             hasher.update(from_dialer).update(from_acceptor);
             hasher.finalize()
         };
-        Ok(Self {
-            dialer: mac(b'D'),
-            acceptor: mac(b'A'),
-        })
+        Ok(Self { dialer: mac(b'D'), acceptor: mac(b'A') })
     }
 }
 
 async fn expect(recv: &mut RecvStream, wanted: Hash) -> Result<(), AuthError> {
     let theirs = Hash::from_bytes(read(recv).await?);
     // `Hash` compares in constant time.
-    if theirs == wanted {
-        Ok(())
-    } else {
-        Err(AuthError::WrongPassword)
-    }
+    if theirs == wanted { Ok(()) } else { Err(AuthError::WrongPassword) }
 }
 
 async fn read<const N: usize>(recv: &mut RecvStream) -> Result<[u8; N], AuthError> {

@@ -70,9 +70,7 @@ async fn attempt(
             tries.spawn(dial(Arc::clone(shared), candidate, answer_time));
         }
         let outcome = if more {
-            tokio::time::timeout(DIAL_STAGGER, tries.join_next())
-                .await
-                .unwrap_or(None)
+            tokio::time::timeout(DIAL_STAGGER, tries.join_next()).await.unwrap_or(None)
         } else {
             tries.join_next().await
         };
@@ -110,9 +108,7 @@ async fn dial(
     // may already count as done is not torn down half way.
     let handshake =
         tokio::spawn(async move { handshake::run(&shared, &connection, Role::Dialer).await });
-    handshake
-        .await
-        .unwrap_or_else(|error| Err(Failure::Lost(error.to_string())))
+    handshake.await.unwrap_or_else(|error| Err(Failure::Lost(error.to_string())))
 }
 
 /// Of several addresses' failures, the one that says most.
@@ -144,11 +140,7 @@ struct Pace {
 
 impl Pace {
     fn new() -> Self {
-        Self {
-            pause: RETRY_FIRST,
-            answer_time: ANSWER_TIME_FIRST,
-            told: false,
-        }
+        Self { pause: RETRY_FIRST, answer_time: ANSWER_TIME_FIRST, told: false }
     }
 
     fn answer_time(&self) -> Duration {

@@ -14,10 +14,7 @@ use crate::limits::FRAME_BYTES_MAX;
 pub enum Error {
     /// The machine or its user: the address cannot be had.
     #[error("cannot listen on {address}: {}", listen_advice(source))]
-    Listen {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Listen { address: SocketAddr, source: io::Error },
 
     /// The machine or its user: the key file cannot be read or written.
     #[error("cannot use the node key {}: {source}", path.display())]

@@ -106,14 +106,7 @@ pub(super) fn channel() -> (Inlet, Events) {
         bulk: bulk_sender,
         bulk_bytes: Arc::new(Semaphore::new(EVENT_QUEUE_BULK_BYTES)),
     };
-    (
-        inlet,
-        Events {
-            control,
-            bulk,
-            early: None,
-        },
-    )
+    (inlet, Events { control, bulk, early: None })
 }
 
 /// The sending end of the queues. Both are bounded in events and in bytes;
@@ -128,11 +121,7 @@ pub(super) struct Inlet {
 impl Inlet {
     /// Up and Down. Nobody listening any more is no error: the node is ending.
     pub(super) async fn lifecycle(&self, life: &Arc<Life>, event: Event) {
-        let item = Item {
-            life: Arc::clone(life),
-            event,
-            _room: None,
-        };
+        let item = Item { life: Arc::clone(life), event, _room: None };
         let _ = self.control.send(item).await;
     }
 
@@ -142,42 +131,26 @@ impl Inlet {
             Lane::Bulk => (&self.bulk, &self.bulk_bytes),
         };
         let event_bytes = payload.len();
-        let event = Event::Message {
-            from,
-            lane,
-            payload,
-        };
+        let event = Event::Message { from, lane, payload };
         enqueue(queue, room, event_bytes, life, event).await;
     }
 
     pub(super) async fn fetch(&self, life: &Arc<Life>, from: NodeId, request: Bytes, reply: Reply) {
         let event_bytes = request.len();
-        let event = Event::Fetch {
-            from,
-            request,
-            reply,
-        };
+        let event = Event::Fetch { from, request, reply };
         enqueue(&self.bulk, &self.bulk_bytes, event_bytes, life, event).await;
     }
 
     /// A datagram may be lost, so it never waits.
     pub(super) fn datagram(&self, life: &Arc<Life>, from: NodeId, payload: Bytes) {
         let event = Event::Datagram { from, payload };
-        let _ = self.control.try_send(Item {
-            life: Arc::clone(life),
-            event,
-            _room: None,
-        });
+        let _ = self.control.try_send(Item { life: Arc::clone(life), event, _room: None });
     }
 
     /// A stranger must not be able to fill the queue, so this never waits.
     pub(super) fn refused(&self, address: SocketAddr, reason: Refusal) {
         let event = Event::Refused { address, reason };
-        let _ = self.control.try_send(Item {
-            life: Arc::new(Life::new()),
-            event,
-            _room: None,
-        });
+        let _ = self.control.try_send(Item { life: Arc::new(Life::new()), event, _room: None });
     }
 }
 
@@ -190,19 +163,10 @@ async fn enqueue(
 ) {
     // Frames are shorter than the room (asserted in `settings`), so the cast
     // and the wait are sound; the semaphores are never closed.
-    let Ok(room) = Arc::clone(room)
-        .acquire_many_owned(event_bytes as u32)
-        .await
-    else {
+    let Ok(room) = Arc::clone(room).acquire_many_owned(event_bytes as u32).await else {
         return;
     };
-    let _ = queue
-        .send(Item {
-            life: Arc::clone(life),
-            event,
-            _room: Some(room),
-        })
-        .await;
+    let _ = queue.send(Item { life: Arc::clone(life), event, _room: Some(room) }).await;
 }
 
 struct Item {

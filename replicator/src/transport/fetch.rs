@@ -28,12 +28,7 @@ impl Fetch {
             return Ok(Some(chunk));
         }
         let mut chunks: [Bytes; CHUNKS_PER_READ] = Default::default();
-        match self
-            .stream
-            .read_chunks(&mut chunks)
-            .await
-            .map_err(cut_read)?
-        {
+        match self.stream.read_chunks(&mut chunks).await.map_err(cut_read)? {
             Some(count) => self.arrived.extend(chunks.into_iter().take(count)),
             None => return Ok(None),
         }
@@ -51,21 +46,15 @@ pub struct Reply {
 
 impl Reply {
     pub(super) fn new(stream: SendStream) -> Self {
-        Self {
-            stream,
-            finished: false,
-        }
+        Self { stream, finished: false }
     }
 
     /// Adds to the answer; waits while the asking side does not read.
     pub async fn send(&mut self, chunk: Bytes) -> Result<(), Error> {
-        self.stream
-            .write_chunk(chunk)
-            .await
-            .map_err(|error| match error {
-                WriteError::Stopped(_) => Error::Cut("it no longer wants the answer".into()),
-                other => Error::Cut(other.to_string()),
-            })
+        self.stream.write_chunk(chunk).await.map_err(|error| match error {
+            WriteError::Stopped(_) => Error::Cut("it no longer wants the answer".into()),
+            other => Error::Cut(other.to_string()),
+        })
     }
 
     /// The answer is complete.
@@ -93,17 +82,11 @@ pub(super) async fn request(link: &Link, request: Bytes) -> Result<Fetch, Error>
         .map_err(|error| Error::Cut(error.to_string()))?;
     // Fails only when the peer stopped the stream; reading says so.
     let _ = send.finish();
-    Ok(Fetch {
-        stream,
-        arrived: VecDeque::new(),
-    })
+    Ok(Fetch { stream, arrived: VecDeque::new() })
 }
 
 pub(super) async fn read_request(stream: RecvStream) -> Result<Bytes, FrameError> {
-    FrameReader::new(stream, FETCH_REQUEST_BYTES_MAX)
-        .next()
-        .await?
-        .ok_or(FrameError::Torn)
+    FrameReader::new(stream, FETCH_REQUEST_BYTES_MAX).next().await?.ok_or(FrameError::Torn)
 }
 
 /// A chunk is what one packet carried; taking several costs one lock.

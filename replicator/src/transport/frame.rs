@@ -29,11 +29,7 @@ pub(super) struct FrameReader {
 
 impl FrameReader {
     pub(super) fn new(stream: RecvStream, payload_bytes_max: usize) -> Self {
-        Self {
-            stream,
-            payload_bytes_max,
-            rest: Bytes::new(),
-        }
+        Self { stream, payload_bytes_max, rest: Bytes::new() }
     }
 
     /// The next frame, or `None` when the stream ended between two frames.
@@ -42,11 +38,7 @@ impl FrameReader {
         let mut filled = 0;
         while filled < HEADER_BYTES {
             if self.rest.is_empty() && !self.refill().await? {
-                return if filled == 0 {
-                    Ok(None)
-                } else {
-                    Err(FrameError::Torn)
-                };
+                return if filled == 0 { Ok(None) } else { Err(FrameError::Torn) };
             }
             let taken = self.rest.len().min(HEADER_BYTES - filled);
             self.rest.copy_to_slice(&mut header[filled..filled + taken]);

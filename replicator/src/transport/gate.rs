@@ -27,9 +27,7 @@ pub(super) struct Place {
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self {
-            state: Arc::new(Mutex::new(State::new(Instant::now()))),
-        }
+        Self { state: Arc::new(Mutex::new(State::new(Instant::now()))) }
     }
 
     /// Whether a stranger must show that it really has its address before we
@@ -48,10 +46,7 @@ impl Gate {
         }
         state.strangers += 1;
         state.strangers_by_source.insert(source, from_here + 1);
-        Some(Place {
-            state: Arc::clone(&self.state),
-            source,
-        })
+        Some(Place { state: Arc::clone(&self.state), source })
     }
 
     /// Whether this node, at this address, may try a password now.
@@ -156,11 +151,7 @@ struct Bucket {
 
 impl Bucket {
     fn new(now: Instant, capacity: u32) -> Self {
-        Self {
-            capacity: capacity.into(),
-            tokens: capacity.into(),
-            at: now,
-        }
+        Self { capacity: capacity.into(), tokens: capacity.into(), at: now }
     }
 
     fn has_token(&mut self, now: Instant) -> bool {
@@ -213,10 +204,7 @@ mod tests {
             gate.guessed_wrong(now, here);
         }
         assert!(!gate.may_guess(now, here, node(1)));
-        assert!(
-            gate.may_guess(now, "192.0.2.2".parse().unwrap(), node(2)),
-            "others may"
-        );
+        assert!(gate.may_guess(now, "192.0.2.2".parse().unwrap(), node(2)), "others may");
         let later = now + GUESSES_PERIOD / GUESSES_PER_SOURCE + Duration::from_millis(1);
         assert!(gate.may_guess(later, here, node(1)));
     }
@@ -231,10 +219,7 @@ mod tests {
             gate.guessed_wrong(now, shared);
         }
         assert!(!gate.may_guess(now, shared, node(1)));
-        assert!(
-            !gate.may_guess(now, "192.0.2.9".parse().unwrap(), node(1)),
-            "none left in all"
-        );
+        assert!(!gate.may_guess(now, "192.0.2.9".parse().unwrap(), node(1)), "none left in all");
         assert!(gate.may_guess(now, shared, node(7)));
     }
 
@@ -244,9 +229,8 @@ mod tests {
         let a: IpAddr = "2001:db8::1".parse().unwrap();
         let beside: IpAddr = "2001:db8::2".parse().unwrap();
         let other: IpAddr = "192.0.2.1".parse().unwrap();
-        let places: Vec<_> = (0..STRANGERS_PER_SOURCE_MAX)
-            .map(|_| gate.enter(a).unwrap())
-            .collect();
+        let places: Vec<_> =
+            (0..STRANGERS_PER_SOURCE_MAX).map(|_| gate.enter(a).unwrap()).collect();
         assert!(gate.enter(beside).is_none());
         assert!(gate.wants_proof_of_address());
         assert!(gate.enter(other).is_some());

@@ -101,14 +101,8 @@ mod tests {
             hello: vec![9, 8],
         };
         let encoded = postcard::to_stdvec(&greeting).unwrap();
-        assert_eq!(
-            encoded,
-            b"\x05web-1\xac\x02\x01\x00\x0a\x00\x00\x01\x02\x09\x08"
-        );
-        assert_eq!(
-            postcard::from_bytes::<Greeting>(&encoded).unwrap(),
-            greeting
-        );
+        assert_eq!(encoded, b"\x05web-1\xac\x02\x01\x00\x0a\x00\x00\x01\x02\x09\x08");
+        assert_eq!(postcard::from_bytes::<Greeting>(&encoded).unwrap(), greeting);
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, VarInt};
+use quinn::{Connection, ConnectionError};
 
 use super::auth::{self, AuthError, Ends, Role};
+use super::congestion::close;
 use super::error::Refusal;
 use super::frame::FrameReader;
 use super::greeting::{self, GREETING_BYTES_MAX, Greeting, GreetingError};
@@ -54,10 +55,7 @@ pub(super) async fn run(
 
 /// Tells the node and, once in a while, the log.
 pub(super) fn report(shared: &Shared, address: std::net::SocketAddr, reason: Refusal) {
-    if shared
-        .gate
-        .worth_telling(Instant::now(), address.ip(), reason)
-    {
+    if shared.gate.worth_telling(Instant::now(), address.ip(), reason) {
         tracing::warn!(%address, "no connection: {reason}");
     }
     shared.inlet.refused(address, reason);
@@ -106,18 +104,10 @@ async fn introduce(
     }
     let source = connection.remote_address().ip();
     if role == Role::Acceptor && !shared.gate.may_guess(Instant::now(), source, peer) {
-        close(
-            connection,
-            CLOSE_TOO_MANY_GUESSES,
-            "too many wrong passwords",
-        );
+        close(connection, CLOSE_TOO_MANY_GUESSES, "too many wrong passwords");
         return Err(Failure::Refused(Refusal::TooManyGuesses));
     }
-    let ends = Ends {
-        role,
-        us: shared.id,
-        peer,
-    };
+    let ends = Ends { role, us: shared.id, peer };
     let (mut send, recv) = auth::prove(connection, &ends, &shared.secret)
         .await
         .map_err(|error| judge_proof(shared, connection, role, peer, error))?;
@@ -154,11 +144,7 @@ async fn introduce(
         shared.registry.enter(&link)
     };
     let Verdict::Keep { predecessor } = verdict else {
-        close(
-            connection,
-            CLOSE_DUPLICATE,
-            "these nodes are connected already",
-        );
+        close(connection, CLOSE_DUPLICATE, "these nodes are connected already");
         return Err(Failure::Duplicate(peer));
     };
     // From here on the link is in the registry, and only its task takes it
@@ -185,26 +171,18 @@ fn judge_proof(
 ) -> Failure {
     let guessed = |code, reason: &str, refusal| {
         if role == Role::Acceptor {
-            shared
-                .gate
-                .guessed_wrong(Instant::now(), connection.remote_address().ip());
+            shared.gate.guessed_wrong(Instant::now(), connection.remote_address().ip());
         }
         close(connection, code, reason);
         Failure::Refused(refusal)
     };
     match error {
-        AuthError::WrongPassword => guessed(
-            CLOSE_WRONG_PASSWORD,
-            "wrong password",
-            Refusal::WrongPassword,
-        ),
+        AuthError::WrongPassword => {
+            guessed(CLOSE_WRONG_PASSWORD, "wrong password", Refusal::WrongPassword)
+        }
         AuthError::Malformed => guessed(CLOSE_BROKEN, "not an authentication", Refusal::NotANode),
         AuthError::OtherSuite => {
-            close(
-                connection,
-                CLOSE_OTHER_VERSION,
-                "another authentication suite",
-            );
+            close(connection, CLOSE_OTHER_VERSION, "another authentication suite");
             Failure::Refused(Refusal::OtherVersion)
         }
         AuthError::Lost(error) => failure_of(error, Some(peer)),
@@ -219,8 +197,4 @@ fn judge_greeting(connection: &Connection, peer: NodeId, error: GreetingError) -
         }
         GreetingError::Lost(error) => failure_of(error, Some(peer)),
     }
-}
-
-fn close(connection: &Connection, code: u32, reason: &str) {
-    connection.close(VarInt::from_u32(code), reason.as_bytes());
 }

@@ -24,10 +24,7 @@ impl Identity {
     /// Reads the key of this state directory, or makes one.
     pub fn load_or_create(state_dir: &Path) -> Result<Identity, Error> {
         let path = state_dir.join(KEY_FILE);
-        let failed = |source| Error::KeyFile {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| Error::KeyFile { path: path.clone(), source };
         match File::open(&path) {
             Ok(file) => Self::load(file, &path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -60,21 +57,12 @@ impl Identity {
     }
 
     fn load(mut file: File, path: &Path) -> Result<Identity, Error> {
-        let failed = |source| Error::KeyFile {
-            path: path.to_owned(),
-            source,
-        };
-        let damaged = |reason: String| Error::KeyFileDamaged {
-            path: path.to_owned(),
-            reason,
-        };
+        let failed = |source| Error::KeyFile { path: path.to_owned(), source };
+        let damaged = |reason: String| Error::KeyFileDamaged { path: path.to_owned(), reason };
         let metadata = file.metadata().map_err(failed)?;
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(Error::KeyFileOpen {
-                path: path.to_owned(),
-                mode,
-            });
+            return Err(Error::KeyFileOpen { path: path.to_owned(), mode });
         }
         if metadata.len() > KEY_BYTES_MAX {
             return Err(damaged("it is too long".into()));
@@ -92,11 +80,7 @@ impl Identity {
             .der()
             .clone();
         let id = super::tls::node_id(&certificate).ok_or(rcgen::Error::CouldNotParseCertificate)?;
-        Ok(Identity {
-            key,
-            certificate,
-            id,
-        })
+        Ok(Identity { key, certificate, id })
     }
 }
 
@@ -110,12 +94,8 @@ const KEY_BYTES_MAX: u64 = 1024;
 fn write_new(state_dir: &Path, key: &[u8]) -> io::Result<()> {
     let beside = state_dir.join(format!("{KEY_FILE}.{}", std::process::id()));
     let result = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(key)?;
         file.sync_all()?;
@@ -136,21 +116,11 @@ mod tests {
         let first = Identity::load_or_create(dir.path()).unwrap();
         let again = Identity::load_or_create(dir.path()).unwrap();
         assert_eq!(first.id(), again.id());
-        let mode = fs::metadata(dir.path().join(KEY_FILE))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "nothing is left beside"
-        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside");
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(
-            Identity::load_or_create(other.path()).unwrap().id(),
-            first.id()
-        );
+        assert_ne!(Identity::load_or_create(other.path()).unwrap().id(), first.id());
     }
 
     #[test]

@@ -11,14 +11,15 @@ use quinn::{Connection, ConnectionError, RecvStream, SendDatagramError, SendStre
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::congestion;
 use super::error::SendError;
 use super::event::{Event, Life};
 use super::fetch::{self, Reply};
 use super::frame::{FrameBatch, FrameError, FrameReader};
 use super::settings::{
     CLOSE_BROKEN, CLOSE_DUPLICATE, CLOSE_GOODBYE, CLOSE_REPLACED, CLOSE_UNWANTED,
-    CONNECTION_WINDOW_BYTES, FETCH_REQUEST_BYTES_MAX, FETCHES_PER_PEER_MAX, IDLE_TIME_MAX,
-    LANE_QUEUE_BYTES, LANE_QUEUE_MESSAGES, LANES, SEND_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, FETCHES_PER_PEER_MAX, IDLE_TIME_MAX, LANE_QUEUE_BYTES,
+    LANE_QUEUE_MESSAGES, LANES, SEND_WINDOW_BYTES,
 };
 use super::{Lane, PeerInfo, Shared};
 use crate::id::NodeId;
@@ -109,8 +110,7 @@ impl Link {
     /// Closes the connection and keeps the reason for our own side.
     pub(super) fn close(&self, code: u32, reason: &str) {
         let _ = self.closed_because.set(reason.to_owned());
-        self.connection
-            .close(VarInt::from_u32(code), reason.as_bytes());
+        congestion::close(&self.connection, code, reason);
     }
 
     pub(super) async fn send(&self, lane: Lane, payload: Bytes) -> Result<(), SendError> {
@@ -126,22 +126,17 @@ impl Link {
             .map_err(|_| SendError::NotConnected)?;
         queue
             .sender
-            .send(Queued {
-                payload,
-                _room: room,
-            })
+            .send(Queued { payload, _room: room })
             .await
             .map_err(|_| SendError::NotConnected)
     }
 
     pub(super) fn datagram(&self, payload: Bytes) -> Result<(), SendError> {
         let size = payload.len();
-        self.connection
-            .send_datagram(payload)
-            .map_err(|error| match error {
-                SendDatagramError::TooLarge => SendError::TooLong(size),
-                _ => SendError::NotConnected,
-            })
+        self.connection.send_datagram(payload).map_err(|error| match error {
+            SendDatagramError::TooLarge => SendError::TooLong(size),
+            _ => SendError::NotConnected,
+        })
     }
 
     /// Bytes taken by `send` and not yet given to the streams.
@@ -213,16 +208,7 @@ pub(super) async fn run(
     link.bulk.room.close();
     shared.registry.leave(&link);
     tracing::info!(peer = %link.peer, name = %link.name.escape_debug(), address = %link.address, %reason, "disconnected");
-    shared
-        .inlet
-        .lifecycle(
-            &link.life,
-            Event::Down {
-                peer: link.peer,
-                reason,
-            },
-        )
-        .await;
+    shared.inlet.lifecycle(&link.life, Event::Down { peer: link.peer, reason }).await;
     link.ended.send_replace(true);
 }
 
@@ -234,13 +220,7 @@ struct LaneQueue {
 impl LaneQueue {
     fn new() -> (Self, mpsc::Receiver<Queued>) {
         let (sender, receiver) = mpsc::channel(LANE_QUEUE_MESSAGES);
-        (
-            Self {
-                sender,
-                room: Arc::new(Semaphore::new(LANE_QUEUE_BYTES)),
-            },
-            receiver,
-        )
+        (Self { sender, room: Arc::new(Semaphore::new(LANE_QUEUE_BYTES)) }, receiver)
     }
 }
 
@@ -321,21 +301,13 @@ async fn read_lanes(shared: Arc<Shared>, link: Arc<Link>) {
             LANE_CONTROL => Lane::Control,
             LANE_BULK => Lane::Bulk,
             _ => {
-                return link.close(
-                    CLOSE_BROKEN,
-                    "a message stream of an unknown kind was opened",
-                );
+                return link.close(CLOSE_BROKEN, "a message stream of an unknown kind was opened");
             }
         };
         if std::mem::replace(&mut seen[usize::from(tag[0])], true) {
             return link.close(CLOSE_BROKEN, "a message stream was opened twice");
         }
-        readers.spawn(read_lane(
-            Arc::clone(&shared),
-            Arc::clone(&link),
-            lane,
-            stream,
-        ));
+        readers.spawn(read_lane(Arc::clone(&shared), Arc::clone(&link), lane, stream));
     }
 }
 
@@ -343,12 +315,7 @@ async fn read_lane(shared: Arc<Shared>, link: Arc<Link>, lane: Lane, stream: Rec
     let mut reader = FrameReader::new(stream, FRAME_BYTES_MAX);
     loop {
         match reader.next().await {
-            Ok(Some(payload)) => {
-                shared
-                    .inlet
-                    .message(&link.life, link.peer, lane, payload)
-                    .await
-            }
+            Ok(Some(payload)) => shared.inlet.message(&link.life, link.peer, lane, payload).await,
             Ok(None) => return link.close(CLOSE_BROKEN, "a message stream ended"),
             Err(FrameError::Read(quinn::ReadError::ConnectionLost(_))) => return,
             Err(error) => return link.close(CLOSE_BROKEN, &error.to_string()),
@@ -366,26 +333,15 @@ async fn read_fetches(shared: Arc<Shared>, link: Arc<Link>) {
             },
             Some(_) = readers.join_next() => continue,
         };
-        readers.spawn(read_fetch(
-            Arc::clone(&shared),
-            Arc::clone(&link),
-            send,
-            recv,
-        ));
+        readers.spawn(read_fetch(Arc::clone(&shared), Arc::clone(&link), send, recv));
     }
 }
 
 async fn read_fetch(shared: Arc<Shared>, link: Arc<Link>, send: SendStream, recv: RecvStream) {
     let reply = Reply::new(send);
     match fetch::read_request(recv).await {
-        Ok(request) => {
-            shared
-                .inlet
-                .fetch(&link.life, link.peer, request, reply)
-                .await
-        }
+        Ok(request) => shared.inlet.fetch(&link.life, link.peer, request, reply).await,
         Err(error @ FrameError::TooLong(..)) => {
-            debug_assert!(FETCH_REQUEST_BYTES_MAX < FRAME_BYTES_MAX);
             link.close(CLOSE_BROKEN, &error.to_string());
         }
         // The peer changed its mind before the request was whole.

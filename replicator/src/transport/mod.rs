@@ -20,6 +20,7 @@
 mod accept;
 mod address;
 mod auth;
+mod congestion;
 mod dial;
 mod error;
 mod event;
@@ -121,10 +122,9 @@ impl Transport {
         }
         let configs = tls::Configs::new(&options.identity)?;
         let endpoint = socket::listen(options.listen, &options.identity, configs.server)?;
-        let local_addr = endpoint.local_addr().map_err(|source| Error::Listen {
-            address: options.listen,
-            source,
-        })?;
+        let local_addr = endpoint
+            .local_addr()
+            .map_err(|source| Error::Listen { address: options.listen, source })?;
         let (inlet, events) = event::channel();
         let shared = Arc::new(Shared {
             id: options.identity.id(),
@@ -140,10 +140,7 @@ impl Transport {
             inlet,
         });
         tokio::spawn(accept::run(Arc::clone(&shared)));
-        let handle = Arc::new(Handle {
-            shared,
-            dialers: Mutex::default(),
-        });
+        let handle = Arc::new(Handle { shared, dialers: Mutex::default() });
         Ok((Transport { handle }, events))
     }
 
@@ -181,10 +178,7 @@ impl Transport {
     /// that made it dials again unless it was told to forget.
     pub fn disconnect(&self, peer: NodeId) {
         if let Some(link) = self.handle.shared.registry.up(peer) {
-            link.close(
-                settings::CLOSE_UNWANTED,
-                "the connection is no longer needed",
-            );
+            link.close(settings::CLOSE_UNWANTED, "the connection is no longer needed");
         }
     }
 
@@ -195,12 +189,7 @@ impl Transport {
         if payload.len() > limits::FRAME_BYTES_MAX {
             return Err(SendError::TooLong(payload.len()));
         }
-        let link = self
-            .handle
-            .shared
-            .registry
-            .up(peer)
-            .ok_or(SendError::NotConnected)?;
+        let link = self.handle.shared.registry.up(peer).ok_or(SendError::NotConnected)?;
         link.send(lane, payload).await
     }
 
@@ -209,23 +198,14 @@ impl Transport {
         if payload.len() > DATAGRAM_BYTES_MAX {
             return Err(SendError::TooLong(payload.len()));
         }
-        let link = self
-            .handle
-            .shared
-            .registry
-            .up(peer)
-            .ok_or(SendError::NotConnected)?;
+        let link = self.handle.shared.registry.up(peer).ok_or(SendError::NotConnected)?;
         link.datagram(payload)
     }
 
     /// Bytes accepted by [`Transport::send`] on both lanes that have not gone
     /// to the peer's streams yet; 0 for a peer that is not connected.
     pub fn queued(&self, peer: NodeId) -> usize {
-        self.handle
-            .shared
-            .registry
-            .up(peer)
-            .map_or(0, |link| link.queued())
+        self.handle.shared.registry.up(peer).map_or(0, |link| link.queued())
     }
 
     /// Sends a request on a stream of its own. The answer is read chunk by
@@ -234,25 +214,14 @@ impl Transport {
         if request.len() > FETCH_REQUEST_BYTES_MAX {
             return Err(Error::RequestTooLong(request.len()));
         }
-        let link = self
-            .handle
-            .shared
-            .registry
-            .up(peer)
-            .ok_or(Error::NotConnected)?;
+        let link = self.handle.shared.registry.up(peer).ok_or(Error::NotConnected)?;
         fetch::request(&link, request).await
     }
 
     /// The connected peers, by id.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        let mut peers: Vec<_> = self
-            .handle
-            .shared
-            .registry
-            .all_up()
-            .iter()
-            .map(|link| link.info())
-            .collect();
+        let mut peers: Vec<_> =
+            self.handle.shared.registry.all_up().iter().map(|link| link.info()).collect();
         peers.sort_by_key(|peer| peer.id);
         peers
     }
@@ -266,6 +235,8 @@ impl Transport {
         }
     }
 }
+
+const GOODBYE: &str = "the node is going down";
 
 /// A peer that is gone must not hold up our own end.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -304,10 +275,11 @@ impl Handle {
         for (_, dialer) in self.dialers().drain() {
             dialer.abort();
         }
-        self.shared.endpoint.close(
-            VarInt::from_u32(settings::CLOSE_GOODBYE),
-            b"the node is going down",
-        );
+        for link in self.shared.registry.all() {
+            congestion::close(link.connection(), settings::CLOSE_GOODBYE, GOODBYE);
+        }
+        let code = VarInt::from_u32(settings::CLOSE_GOODBYE);
+        self.shared.endpoint.close(code, GOODBYE.as_bytes());
     }
 }
 

@@ -29,10 +29,7 @@ const VERDICT_TRAVEL_MAX: Duration = super::settings::HANDSHAKE_TIME_MAX;
 
 impl Registry {
     pub(super) fn new() -> Self {
-        Self {
-            links: Mutex::default(),
-            departures: watch::Sender::new(()),
-        }
+        Self { links: Mutex::default(), departures: watch::Sender::new(()) }
     }
 
     /// Decides about a new connection and enters it if it is kept. Only the
@@ -47,9 +44,7 @@ impl Registry {
                 return Verdict::Duplicate;
             }
         }
-        Verdict::Keep {
-            predecessor: links.insert(new.peer, Arc::clone(new)),
-        }
+        Verdict::Keep { predecessor: links.insert(new.peer, Arc::clone(new)) }
     }
 
     /// Enters a connection that the judge at the other end keeps.
@@ -61,18 +56,13 @@ impl Registry {
         {
             return Verdict::Duplicate;
         }
-        Verdict::Keep {
-            predecessor: links.insert(new.peer, Arc::clone(new)),
-        }
+        Verdict::Keep { predecessor: links.insert(new.peer, Arc::clone(new)) }
     }
 
     /// Removes a link that ended, unless another took its place.
     pub(super) fn leave(&self, link: &Arc<Link>) {
         let mut links = self.links();
-        if links
-            .get(&link.peer)
-            .is_some_and(|current| Arc::ptr_eq(current, link))
-        {
+        if links.get(&link.peer).is_some_and(|current| Arc::ptr_eq(current, link)) {
             links.remove(&link.peer);
         }
         drop(links);
@@ -81,34 +71,27 @@ impl Registry {
 
     /// Whether a connection with this peer stands, known to the node or not.
     pub(super) fn is_connected(&self, peer: NodeId) -> bool {
-        self.links()
-            .get(&peer)
-            .is_some_and(|link| !link.is_closed())
+        self.links().get(&peer).is_some_and(|link| !link.is_closed())
     }
 
     /// Returns when no connection with this peer stands.
     pub(super) async fn departed(&self, peer: NodeId) {
         let mut departures = self.departures.subscribe();
         // The sender lives as long as `self`.
-        let _ = departures
-            .wait_for(|()| !self.links().contains_key(&peer))
-            .await;
+        let _ = departures.wait_for(|()| !self.links().contains_key(&peer)).await;
     }
 
     /// The link with this peer, if the node has been told of it.
     pub(super) fn up(&self, peer: NodeId) -> Option<Arc<Link>> {
-        self.links()
-            .get(&peer)
-            .filter(|link| link.life.is_up())
-            .cloned()
+        self.links().get(&peer).filter(|link| link.life.is_up()).cloned()
     }
 
     pub(super) fn all_up(&self) -> Vec<Arc<Link>> {
-        self.links()
-            .values()
-            .filter(|link| link.life.is_up())
-            .cloned()
-            .collect()
+        self.links().values().filter(|link| link.life.is_up()).cloned().collect()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Link>> {
+        self.links().values().cloned().collect()
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Link>>> {

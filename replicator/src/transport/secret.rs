@@ -49,25 +49,13 @@ mod tests {
     #[test]
     fn password_and_cluster_both_count() {
         let secret = Secret::derive(b"correct horse", "media").unwrap();
-        assert_eq!(
-            secret.key(),
-            Secret::derive(b"correct horse", "media").unwrap().key()
-        );
-        assert_ne!(
-            secret.key(),
-            Secret::derive(b"correct horse", "web").unwrap().key()
-        );
-        assert_ne!(
-            secret.key(),
-            Secret::derive(b"wrong horse", "media").unwrap().key()
-        );
+        assert_eq!(secret.key(), Secret::derive(b"correct horse", "media").unwrap().key());
+        assert_ne!(secret.key(), Secret::derive(b"correct horse", "web").unwrap().key());
+        assert_ne!(secret.key(), Secret::derive(b"wrong horse", "media").unwrap().key());
     }
 
     #[test]
     fn an_empty_password_is_refused() {
-        assert!(matches!(
-            Secret::derive(b"", "media"),
-            Err(Error::EmptyPassword)
-        ));
+        assert!(matches!(Secret::derive(b"", "media"), Err(Error::EmptyPassword)));
     }
 }

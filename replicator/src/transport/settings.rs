@@ -75,6 +75,11 @@ pub(super) const CONNECTION_WINDOW_BYTES: u32 =
 /// Unacknowledged bytes a connection holds: 10 Gbit/s over 50 ms.
 pub(super) const SEND_WINDOW_BYTES: u64 = 64 << 20;
 
+/// First congestion window: ten packets, as RFC 6928 has it, of the largest
+/// size. With quinn's 12,000 bytes one MTU probe on its way held up the first
+/// real packets.
+pub(super) const INITIAL_WINDOW_BYTES: u64 = 10 * MTU_BYTES_MAX as u64;
+
 /// A peer that is silent for this long is gone, and how often a silent
 /// connection says that it lives: two lost keep-alives are survived.
 pub(super) const IDLE_TIME_MAX: Duration = Duration::from_secs(6);

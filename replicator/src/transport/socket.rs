@@ -57,9 +57,7 @@ fn endpoint_config(identity: &Identity) -> Result<EndpointConfig, Error> {
     let cid_seed = u64::from_le_bytes(cid_seed);
     let mut config = EndpointConfig::new(Arc::new(reset));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_seed)));
-    config
-        .max_udp_payload_size(MTU_BYTES_MAX)
-        .map_err(|error| Error::Tls(error.to_string()))?;
+    config.max_udp_payload_size(MTU_BYTES_MAX).map_err(|error| Error::Tls(error.to_string()))?;
     Ok(config)
 }
 

@@ -69,9 +69,7 @@ impl Configs {
         };
         configs.server.transport_config(Arc::new(stranger(1)));
         configs.server.max_incoming(settings::STRANGERS_MAX);
-        configs
-            .server
-            .incoming_buffer_size(u64::from(settings::STRANGER_WINDOW_BYTES));
+        configs.server.incoming_buffer_size(u64::from(settings::STRANGER_WINDOW_BYTES));
         configs.server.incoming_buffer_size_total(
             settings::STRANGERS_MAX as u64 * u64::from(settings::STRANGER_WINDOW_BYTES),
         );
@@ -111,6 +109,7 @@ fn stranger(bidi_streams: u32) -> quinn::TransportConfig {
         .keep_alive_interval(Some(settings::KEEP_ALIVE))
         .initial_rtt(settings::INITIAL_RTT)
         .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(super::congestion::factory())
         .datagram_receive_buffer_size(Some(settings::DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(settings::DATAGRAM_BUFFER_BYTES);
     config

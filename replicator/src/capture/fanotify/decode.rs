@@ -161,10 +161,13 @@ mod tests {
     /// ext4: eight-byte handles of type 1.
     fn golden_rename() -> Vec<u8> {
         let mut bytes = Vec::new();
-        for (kind, inode, name) in
-            [(RECORD_OLD_DFID_NAME, 12u32, &b"old\0"[..]), (RECORD_NEW_DFID_NAME, 13, b"new\0"), (RECORD_FID, 14, b"")]
-        {
-            let length = (RECORD_HEADER_BYTES + FSID_BYTES + HANDLE_HEADER_BYTES + 8 + name.len()) as u16;
+        for (kind, inode, name) in [
+            (RECORD_OLD_DFID_NAME, 12u32, &b"old\0"[..]),
+            (RECORD_NEW_DFID_NAME, 13, b"new\0"),
+            (RECORD_FID, 14, b""),
+        ] {
+            let length =
+                (RECORD_HEADER_BYTES + FSID_BYTES + HANDLE_HEADER_BYTES + 8 + name.len()) as u16;
             bytes.extend([kind, 0]);
             bytes.extend(length.to_ne_bytes());
             bytes.extend([0xaa; FSID_BYTES]);

@@ -100,7 +100,8 @@ impl Fanotify {
         let mask = decode::events(bytes).flatten().fold(0, |mask, event| mask | event.mask);
         // An event that waited behind a move may already tell of the new
         // place, and one before it may have been merged with a later one.
-        let moved = mask & libc::FAN_ONDIR != 0 && mask & (libc::FAN_RENAME | libc::FAN_DELETE) != 0;
+        let moved =
+            mask & libc::FAN_ONDIR != 0 && mask & (libc::FAN_RENAME | libc::FAN_DELETE) != 0;
         if moved {
             self.resolver.forget();
         }
@@ -144,7 +145,9 @@ impl Fanotify {
     }
 
     fn report_content(&mut self, event: &Event<'_>, outbox: &mut Outbox) -> Result<(), Stopped> {
-        let Some(place) = event.place else { return Ok(()) };
+        let Some(place) = event.place else {
+            return Ok(());
+        };
         if let Some(path) = self.path(&place, outbox)? {
             return outbox.content(path);
         }
@@ -157,11 +160,7 @@ impl Fanotify {
     }
 
     /// The path of a place inside the folder that is replicated.
-    fn path(
-        &mut self,
-        place: &Place<'_>,
-        outbox: &mut Outbox,
-    ) -> Result<Option<RelPath>, Stopped> {
+    fn path(&mut self, place: &Place<'_>, outbox: &mut Outbox) -> Result<Option<RelPath>, Stopped> {
         let directory = match self.resolver.place(place.directory.as_bytes()) {
             Placement::Inside(directory) => directory,
             Placement::Outside => return Ok(None),

@@ -97,7 +97,9 @@ impl Resolver {
                 hidden = false;
                 continue;
             }
-            let Some(below) = below else { return Ok(Placement::Outside) };
+            let Some(below) = below else {
+                return Ok(Placement::Outside);
+            };
             if let Ok(below) = RelPath::parse(below)
                 && self.is_at(directory, &below)?
             {

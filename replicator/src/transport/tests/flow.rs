@@ -13,10 +13,7 @@ async fn messages_of_every_size_arrive_in_order() {
     let sent: Vec<_> = sizes.iter().map(|size| pattern(*size)).collect();
     for lane in [Lane::Control, Lane::Bulk] {
         for payload in &sent {
-            a.transport
-                .send(b.id(), lane, payload.clone())
-                .await
-                .unwrap();
+            a.transport.send(b.id(), lane, payload.clone()).await.unwrap();
         }
         for payload in &sent {
             assert!(b.message().await == *payload, "{} bytes", payload.len());
@@ -35,10 +32,7 @@ async fn datagrams_of_the_promised_size_pass() {
     let payload = pattern(DATAGRAM_BYTES_MAX);
     a.transport.datagram(b.id(), payload.clone()).unwrap();
     match b.event().await {
-        Event::Datagram {
-            from,
-            payload: arrived,
-        } => {
+        Event::Datagram { from, payload: arrived } => {
             assert_eq!((from, arrived), (a.id(), payload));
         }
         other => panic!("{other:?}"),
@@ -51,10 +45,7 @@ async fn a_slow_reader_of_bulk_does_not_hold_up_control() {
     let (sender, peer) = (a.transport.clone(), b.id());
     let flood = tokio::spawn(async move {
         loop {
-            sender
-                .send(peer, Lane::Bulk, Bytes::from(vec![0; 1 << 20]))
-                .await
-                .unwrap();
+            sender.send(peer, Lane::Bulk, Bytes::from(vec![0; 1 << 20])).await.unwrap();
         }
     });
     // The lane is full from end to end: nobody takes events of `b`.
@@ -65,10 +56,7 @@ async fn a_slow_reader_of_bulk_does_not_hold_up_control() {
     })
     .await;
     for _ in 0..3 {
-        a.transport
-            .send(peer, Lane::Control, Bytes::from_static(b"urgent"))
-            .await
-            .unwrap();
+        a.transport.send(peer, Lane::Control, Bytes::from_static(b"urgent")).await.unwrap();
         let mut bulk_before = 0;
         // The backlog behind the full lane is above 50 messages.
         while b.message().await != b"urgent"[..] {
@@ -85,9 +73,7 @@ async fn a_large_answer_arrives_whole_and_never_runs_ahead() {
     const PIECE: usize = 1 << 20;
     const PIECES: u64 = 256;
     let (a, mut b) = pair().await;
-    let mut fetch = soon(a.transport.fetch(b.id(), Bytes::from_static(b"the film")))
-        .await
-        .unwrap();
+    let mut fetch = soon(a.transport.fetch(b.id(), Bytes::from_static(b"the film"))).await.unwrap();
     let mut reply = request(&mut b, b"the film").await;
     let sent = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let counter = std::sync::Arc::clone(&sent);
@@ -104,32 +90,22 @@ async fn a_large_answer_arrives_whole_and_never_runs_ahead() {
     while let Some(chunk) = soon(fetch.chunk()).await.unwrap() {
         received += chunk.len() as u64;
         hasher.update(&chunk);
-        let ahead = sent
-            .load(std::sync::atomic::Ordering::SeqCst)
-            .saturating_sub(received);
+        let ahead = sent.load(std::sync::atomic::Ordering::SeqCst).saturating_sub(received);
         ahead_most = ahead_most.max(ahead);
     }
     let mut wanted = blake3::Hasher::new();
-    (0..PIECES).for_each(|_| drop(wanted.update(&film)));
-    assert_eq!(
-        (received, hasher.finalize()),
-        (PIECES * PIECE as u64, wanted.finalize())
-    );
+    for _ in 0..PIECES {
+        wanted.update(&film);
+    }
+    assert_eq!((received, hasher.finalize()), (PIECES * PIECE as u64, wanted.finalize()));
     let bound = u64::from(STREAM_WINDOW_BYTES) + 2 * PIECE as u64;
-    assert!(
-        ahead_most <= bound,
-        "{ahead_most} bytes ahead of the reader"
-    );
+    assert!(ahead_most <= bound, "{ahead_most} bytes ahead of the reader");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_given_up_is_an_error_not_a_short_file() {
     let (a, mut b) = pair().await;
-    let mut fetch = a
-        .transport
-        .fetch(b.id(), Bytes::from_static(b"x"))
-        .await
-        .unwrap();
+    let mut fetch = a.transport.fetch(b.id(), Bytes::from_static(b"x")).await.unwrap();
     let mut reply = request(&mut b, b"x").await;
     reply.send(Bytes::from_static(b"half")).await.unwrap();
     drop(reply);
@@ -146,11 +122,7 @@ async fn an_answer_given_up_is_an_error_not_a_short_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_fetch_stops_the_sender() {
     let (a, mut b) = pair().await;
-    let fetch = a
-        .transport
-        .fetch(b.id(), Bytes::from_static(b"x"))
-        .await
-        .unwrap();
+    let fetch = a.transport.fetch(b.id(), Bytes::from_static(b"x")).await.unwrap();
     let mut reply = request(&mut b, b"x").await;
     drop(fetch);
     let stopped = soon(async {
@@ -167,11 +139,7 @@ async fn a_dropped_fetch_stops_the_sender() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_packets_are_found_and_carry() {
     let (a, mut b) = pair().await;
-    let mut fetch = a
-        .transport
-        .fetch(b.id(), Bytes::from_static(b"x"))
-        .await
-        .unwrap();
+    let mut fetch = a.transport.fetch(b.id(), Bytes::from_static(b"x")).await.unwrap();
     let mut reply = request(&mut b, b"x").await;
     let started = std::time::Instant::now();
     let sender = tokio::spawn(async move {
@@ -195,6 +163,29 @@ async fn large_packets_are_found_and_carry() {
     assert!(info.lost_packets * 20 < info.sent_packets, "{info:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_overtakes_a_full_lane() {
+    let (a, mut b) = pair().await;
+    let (sender, peer) = (a.transport.clone(), b.id());
+    let flood = tokio::spawn(async move {
+        let payload = pattern(1 << 20);
+        while sender.send(peer, Lane::Bulk, payload.clone()).await.is_ok() {}
+    });
+    for _ in 0..20 {
+        b.message().await;
+    }
+    a.transport.close().await;
+    let reason = loop {
+        match b.event().await {
+            Event::Message { .. } => {}
+            Event::Down { reason, .. } => break reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(reason, "the peer is going down");
+    soon(flood).await.unwrap();
+}
+
 async fn request(node: &mut Node, wanted: &[u8]) -> Reply {
     match node.event().await {
         Event::Fetch { request, reply, .. } => {
@@ -206,7 +197,5 @@ async fn request(node: &mut Node, wanted: &[u8]) -> Reply {
 }
 
 fn pattern(bytes: usize) -> Bytes {
-    (0..bytes as u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect()
+    (0..bytes as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }

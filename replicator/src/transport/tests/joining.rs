@@ -12,28 +12,14 @@ async fn the_right_password_joins_and_names_are_exchanged() {
     let (mut a, mut b) = (Node::start(), Node::start());
     let before = Instant::now();
     a.dial(&b);
-    let Event::Up {
-        peer,
-        name,
-        address,
-        seen_from,
-        hello,
-    } = a.event().await
-    else {
-        panic!()
-    };
+    let Event::Up { peer, name, address, seen_from, hello } = a.event().await else { panic!() };
     assert_eq!((peer, address), (b.id(), b.transport.local_addr()));
     assert_eq!(name, "node at 127.0.0.1:0");
     assert_eq!(seen_from.to_string(), "127.0.0.1");
     assert_eq!(&hello[..], b"a hello");
     assert_eq!(b.up().await, a.id());
-    assert!(
-        before.elapsed() < Duration::from_secs(2),
-        "no retry was needed"
-    );
-    let [info] = &a.transport.peers()[..] else {
-        panic!()
-    };
+    assert!(before.elapsed() < Duration::from_secs(2), "no retry was needed");
+    let [info] = &a.transport.peers()[..] else { panic!() };
     assert!(info.dialed_by_us && info.id == b.id() && info.sent_bytes > 0);
     assert!(!b.transport.peers()[0].dialed_by_us);
 }
@@ -64,14 +50,8 @@ async fn two_nodes_that_dial_each_other_keep_one_connection() {
         b.dial(&a);
         assert_eq!(a.up().await, b.id());
         assert_eq!(b.up().await, a.id());
-        a.transport
-            .send(b.id(), Lane::Control, Bytes::from_static(b"one"))
-            .await
-            .unwrap();
-        b.transport
-            .send(a.id(), Lane::Control, Bytes::from_static(b"two"))
-            .await
-            .unwrap();
+        a.transport.send(b.id(), Lane::Control, Bytes::from_static(b"one")).await.unwrap();
+        b.transport.send(a.id(), Lane::Control, Bytes::from_static(b"two")).await.unwrap();
         assert_eq!(&b.message().await[..], b"one");
         assert_eq!(&a.message().await[..], b"two");
         tokio::join!(a.stays_quiet(), b.stays_quiet());
@@ -87,13 +67,7 @@ async fn a_node_that_dials_itself_stops() {
         dir: tempfile::tempdir().unwrap(),
     });
     soon(async {
-        while a
-            .transport
-            .handle
-            .dialers()
-            .values()
-            .any(|dialer| !dialer.is_finished())
-        {
+        while a.transport.handle.dialers().values().any(|dialer| !dialer.is_finished()) {
             tokio::task::yield_now().await;
         }
     })
@@ -113,11 +87,7 @@ async fn a_goodbye_is_noticed_at_once_and_the_peer_is_dialed_again() {
         Err(SendError::NotConnected)
     );
     let (address, id) = (b.transport.local_addr(), b.id());
-    let Node {
-        transport,
-        events,
-        dir,
-    } = b;
+    let Node { transport, events, dir } = b;
     drop((transport, events));
     let mut b = restart(address, dir).await;
     assert_eq!(b.id(), id, "the key is kept");
@@ -141,11 +111,7 @@ async fn a_peer_that_comes_back_without_a_goodbye_replaces_itself() {
     assert_eq!(a.up().await, b.id());
     assert_eq!(again.up().await, a.id());
     assert_eq!(b.down().await, "a newer connection took its place");
-    again
-        .transport
-        .send(a.id(), Lane::Bulk, Bytes::from_static(b"hello again"))
-        .await
-        .unwrap();
+    again.transport.send(a.id(), Lane::Bulk, Bytes::from_static(b"hello again")).await.unwrap();
     assert_eq!(&a.message().await[..], b"hello again");
 }
 
@@ -186,13 +152,7 @@ async fn a_bad_listen_address_is_told_with_advice() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_create(dir.path()).unwrap();
         let (name, hello) = (String::new(), Bytes::new());
-        let options = Options {
-            identity,
-            secret: RIGHT.clone(),
-            listen,
-            name,
-            hello,
-        };
+        let options = Options { identity, secret: RIGHT.clone(), listen, name, hello };
         Transport::start(options).err().unwrap()
     };
     let busy = failed(a.transport.local_addr());

@@ -34,11 +34,7 @@ impl Node {
     }
 
     fn with(secret: &Secret) -> Node {
-        Self::at(
-            "127.0.0.1:0".parse().unwrap(),
-            tempfile::tempdir().unwrap(),
-            secret,
-        )
+        Self::at("127.0.0.1:0".parse().unwrap(), tempfile::tempdir().unwrap(), secret)
     }
 
     fn at(listen: SocketAddr, dir: TempDir, secret: &Secret) -> Node {
@@ -50,11 +46,7 @@ impl Node {
             hello: Bytes::from_static(b"a hello"),
         };
         let (transport, events) = Transport::start(options).unwrap();
-        Node {
-            transport,
-            events,
-            dir,
-        }
+        Node { transport, events, dir }
     }
 
     fn id(&self) -> NodeId {
@@ -70,9 +62,7 @@ impl Node {
     }
 
     async fn event(&mut self) -> Event {
-        soon(self.events.recv())
-            .await
-            .expect("the transport is running")
+        soon(self.events.recv()).await.expect("the transport is running")
     }
 
     async fn up(&mut self) -> NodeId {
@@ -120,7 +110,5 @@ async fn pair() -> (Node, Node) {
 }
 
 async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("it takes too long")
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
 }

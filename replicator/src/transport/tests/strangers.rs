@@ -8,7 +8,7 @@ use super::*;
 use crate::transport::auth::{self, Ends, Role};
 use crate::transport::greeting::{self, Greeting};
 use crate::transport::settings::{
-    ALPN, CLOSE_TOO_MANY_GUESSES, GUESSES_PER_SOURCE, STRANGERS_PER_SOURCE_MAX,
+    ALPN, CLOSE_BROKEN, CLOSE_TOO_MANY_GUESSES, GUESSES_PER_SOURCE, STRANGERS_PER_SOURCE_MAX,
 };
 use crate::transport::{socket, tls};
 
@@ -30,31 +30,18 @@ impl Stranger {
         let configs = tls::Configs::speaking(&identity, alpn).unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
         let endpoint = socket::listen(any, &identity, configs.server.clone()).unwrap();
-        Self {
-            endpoint,
-            configs,
-            id: identity.id(),
-        }
+        Self { endpoint, configs, id: identity.id() }
     }
 
     async fn connect(&self, to: SocketAddr) -> Result<Connection, quinn::ConnectionError> {
         let client = self.configs.client.clone();
-        soon(
-            self.endpoint
-                .connect_with(client, to, tls::SERVER_NAME)
-                .unwrap(),
-        )
-        .await
+        soon(self.endpoint.connect_with(client, to, tls::SERVER_NAME).unwrap()).await
     }
 
     /// A member as far as the password goes; what comes next is up to the test.
     async fn join(&self, node: &mut Node) -> Connection {
         let connection = self.connect(node.transport.local_addr()).await.unwrap();
-        let ends = Ends {
-            role: Role::Dialer,
-            us: self.id,
-            peer: node.id(),
-        };
+        let ends = Ends { role: Role::Dialer, us: self.id, peer: node.id() };
         let (mut send, recv) = soon(auth::prove(&connection, &ends, &RIGHT)).await.unwrap();
         let mut reader =
             crate::transport::frame::FrameReader::new(recv, greeting::GREETING_BYTES_MAX);
@@ -76,10 +63,11 @@ impl Stranger {
     }
 }
 
-fn close_code(error: quinn::ConnectionError) -> Option<u64> {
-    match error {
-        quinn::ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
-        _ => None,
+/// Why the node closed the connection, in its own words.
+async fn close_code(connection: &Connection) -> u64 {
+    match soon(connection.closed()).await {
+        quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+        other => panic!("not closed by the node: {other:?}"),
     }
 }
 
@@ -91,8 +79,7 @@ async fn another_protocol_version_is_told_on_both_sides() {
     assert_eq!(node.refusal().await, Refusal::OtherVersion);
     let accepting = newer.endpoint.clone();
     let serving = tokio::spawn(async move { accepting.accept().await.unwrap().await });
-    node.transport
-        .dial(newer.endpoint.local_addr().unwrap().into());
+    node.transport.dial(newer.endpoint.local_addr().unwrap().into());
     assert_eq!(node.refusal().await, Refusal::OtherVersion);
     assert!(soon(serving).await.unwrap().is_err());
     assert!(Refusal::OtherVersion.to_string().contains("upgrade"));
@@ -129,11 +116,7 @@ async fn nothing_of_ours_is_said_to_a_stranger() {
     let node = Node::start();
     let stranger = Stranger::new();
     let connection = stranger.connect(node.transport.local_addr()).await.unwrap();
-    let ends = Ends {
-        role: Role::Dialer,
-        us: stranger.id,
-        peer: node.id(),
-    };
+    let ends = Ends { role: Role::Dialer, us: stranger.id, peer: node.id() };
     // All that comes back before the refusal is the suite and a SPAKE2 element.
     assert!(soon(auth::prove(&connection, &ends, &WRONG)).await.is_err());
     soon(connection.closed()).await;
@@ -158,12 +141,11 @@ async fn garbage_is_refused_and_guesses_run_out() {
         // The node may close while we still write.
         let _ = send.write_all(&noise).await;
         let _ = send.finish();
-        assert!(close_code(soon(connection.closed()).await).is_some());
+        close_code(&connection).await;
         node.refusal().await;
     }
     let connection = stranger.connect(node.transport.local_addr()).await.unwrap();
-    let code = close_code(soon(connection.closed()).await);
-    assert_eq!(code, Some(u64::from(CLOSE_TOO_MANY_GUESSES)));
+    assert_eq!(close_code(&connection).await, u64::from(CLOSE_TOO_MANY_GUESSES));
     assert_eq!(node.refusal().await, Refusal::TooManyGuesses);
 }
 
@@ -176,11 +158,7 @@ async fn a_member_that_was_known_joins_beside_a_guesser() {
     assert_eq!(b.refusal().await, Refusal::WrongPassword);
     for _ in 1..GUESSES_PER_SOURCE {
         let connection = stranger.connect(b.transport.local_addr()).await.unwrap();
-        let ends = Ends {
-            role: Role::Dialer,
-            us: stranger.id,
-            peer: b.id(),
-        };
+        let ends = Ends { role: Role::Dialer, us: stranger.id, peer: b.id() };
         assert!(soon(auth::prove(&connection, &ends, &WRONG)).await.is_err());
         assert_eq!(b.refusal().await, Refusal::WrongPassword);
     }
@@ -198,23 +176,12 @@ async fn silent_strangers_take_their_places_and_no_more() {
         inside.push(stranger.connect(node.transport.local_addr()).await.unwrap());
     }
     let refused = stranger.connect(node.transport.local_addr()).await;
-    assert!(
-        matches!(refused, Err(quinn::ConnectionError::ConnectionClosed(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(quinn::ConnectionError::ConnectionClosed(_))), "{refused:?}");
     // More than the one stream, or a message stream, is not granted.
     let _first = inside[0].open_bi().await.unwrap();
     let short = Duration::from_millis(200);
-    assert!(
-        tokio::time::timeout(short, inside[0].open_bi())
-            .await
-            .is_err()
-    );
-    assert!(
-        tokio::time::timeout(short, inside[0].open_uni())
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(short, inside[0].open_bi()).await.is_err());
+    assert!(tokio::time::timeout(short, inside[0].open_uni()).await.is_err());
     // They are sent away when their time is up, and there is room again.
     for connection in &inside {
         soon(connection.closed()).await;
@@ -226,7 +193,7 @@ async fn silent_strangers_take_their_places_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_breaks_framing_is_cut_off_with_a_reason() {
-    let oversized = Vec::from([&[0u8][..], &u32::MAX.to_le_bytes()].concat());
+    let oversized = [&[0u8][..], &u32::MAX.to_le_bytes()].concat();
     let cases: [(Vec<u8>, &str); 4] = [
         (oversized, "4294967295 bytes"),
         (vec![7], "unknown kind"),
@@ -248,10 +215,7 @@ async fn a_member_that_breaks_framing_is_cut_off_with_a_reason() {
             }
         };
         assert!(reason.contains(wanted), "{reason}");
-        assert!(
-            close_code(soon(connection.closed()).await).is_some(),
-            "the peer is told"
-        );
+        assert_eq!(close_code(&connection).await, u64::from(CLOSE_BROKEN));
     }
 }
 

@@ -1,0 +1,131 @@
+//! Medians over the rounds, and every system's ratio to this one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use anyhow::{Result, bail};
+
+use crate::workload::Workload;
+
+/// One number of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    name: &'static str,
+    unit: &'static str,
+    value: f64,
+    smaller_is_better: bool,
+}
+
+impl Measure {
+    pub fn smaller(name: &'static str, unit: &'static str, value: f64) -> Self {
+        Self { name, unit, value, smaller_is_better: true }
+    }
+
+    pub fn larger(name: &'static str, unit: &'static str, value: f64) -> Self {
+        Self { name, unit, value, smaller_is_better: false }
+    }
+}
+
+/// All runs of all systems.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// By workload and measure, in the order first met: each system's values.
+    rows: Vec<Row>,
+    failures: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Row {
+    workload: Workload,
+    measure: Measure,
+    values: BTreeMap<String, Vec<f64>>,
+}
+
+/// Whose ratio is 1.
+const OURS: &str = "replicator";
+
+impl Report {
+    pub fn add(&mut self, workload: Workload, system: &str, measures: Vec<Measure>) {
+        for measure in measures {
+            let same =
+                |row: &&mut Row| row.workload == workload && row.measure.name == measure.name;
+            let value = measure.value;
+            let row = match self.rows.iter_mut().find(same) {
+                Some(row) => row,
+                None => {
+                    self.rows.push(Row { workload, measure, values: BTreeMap::new() });
+                    let last = self.rows.len() - 1;
+                    &mut self.rows[last]
+                }
+            };
+            row.values.entry(system.to_string()).or_default().push(value);
+        }
+    }
+
+    pub fn add_failure(&mut self, workload: Workload, system: &str, error: &anyhow::Error) {
+        self.failures.push(format!("{workload}, {system}: {error:#}"));
+    }
+
+    /// One line a number: the median and how many times worse than ours it is.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for row in &self.rows {
+            let Measure { name, unit, smaller_is_better, .. } = &row.measure;
+            let ours = row.values.get(OURS).map(|values| median(values));
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "\n{}, {name} ({unit})", row.workload);
+            for (system, values) in &row.values {
+                let value = median(values);
+                let times =
+                    ours.map(|ours| if *smaller_is_better { value / ours } else { ours / value });
+                let ratio = match times {
+                    Some(times) if system != OURS => format!("{times:8.2} times ours"),
+                    _ => String::new(),
+                };
+                let _ = writeln!(text, "  {system:<12} {value:>12.2} {ratio}");
+            }
+        }
+        for failure in &self.failures {
+            let _ = writeln!(text, "\nFAILED {failure}");
+        }
+        text
+    }
+
+    pub fn verdict(&self) -> Result<()> {
+        if !self.failures.is_empty() {
+            bail!("{} measurements failed", self.failures.len());
+        }
+        Ok(())
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_say_how_many_times_worse() {
+        let mut report = Report::default();
+        report.add(Workload::Bulk, OURS, vec![Measure::larger("speed", "MB/s", 400.0)]);
+        report.add(Workload::Bulk, "other", vec![Measure::larger("speed", "MB/s", 100.0)]);
+        report.add(Workload::Latency, OURS, vec![Measure::smaller("median", "ms", 5.0)]);
+        report.add(Workload::Latency, "other", vec![Measure::smaller("median", "ms", 50.0)]);
+        let table = report.table();
+        assert!(table.contains("4.00 times ours") && table.contains("10.00 times ours"), "{table}");
+        assert!(report.verdict().is_ok());
+    }
+
+    #[test]
+    fn a_failure_is_the_verdict() {
+        let mut report = Report::default();
+        report.add_failure(Workload::Edit, "other", &anyhow::anyhow!("the trees differ"));
+        assert!(report.table().contains("FAILED edit, other: the trees differ"));
+        assert!(report.verdict().is_err());
+    }
+}

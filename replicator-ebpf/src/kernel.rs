@@ -1,0 +1,105 @@
+//! What the programs know about this kernel and this folder: offsets and
+//! constants that the daemon filled in before it loaded them, and reads of
+//! kernel memory.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use replicator_ebpf::word;
+
+macro_rules! given {
+    ($($name:ident: $kind:ty),* $(,)?) => {
+        $(#[unsafe(no_mangle)] static $name: $kind = 0;)*
+        /// Constants of this run. Read through volatile loads, because the
+        /// compiler would otherwise take the zeros for the truth.
+        pub mod get {
+            $(
+                #[allow(non_snake_case, reason = "named as the constant it reads")]
+                #[inline(always)]
+                pub fn $name() -> $kind {
+                    // SAFETY: a static is always readable.
+                    unsafe { core::ptr::read_volatile(&super::$name) }
+                }
+            )*
+        }
+    };
+}
+
+given! {
+    ROOT_DEVICE: u32,
+    ROOT_INODE: u64,
+    OWN_TGID: u32,
+    SLOT_MASK: u32,
+    INODE_MODE: u32,
+    INODE_NUMBER: u32,
+    INODE_GENERATION: u32,
+    INODE_LINKS: u32,
+    INODE_SIZE: u32,
+    INODE_BLOCK_BITS: u32,
+    INODE_SUPER: u32,
+    INODE_DENTRIES: u32,
+    INODE_MAPPING: u32,
+    SUPER_DEVICE: u32,
+    SUPER_ROOT: u32,
+    DENTRY_ALIAS: u32,
+    DENTRY_INODE: u32,
+    DENTRY_PARENT: u32,
+    DENTRY_NAME: u32,
+    MAPPING_HOST: u32,
+    MAPPING_WRITABLE: u32,
+    FOLIO_INDEX: u32,
+    FOLIO_FLAGS: u32,
+    FOLIO_ORDER: u32,
+    PAGE_HEAD_BIT: u32,
+    KIOCB_FILE: u32,
+    KIOCB_POSITION: u32,
+    FILE_INODE: u32,
+    FILE_MODE: u32,
+    ITER_INODE: u32,
+    ITER_POSITION: u32,
+    ITER_FLAGS: u32,
+    ITER_MAP_LENGTH: u32,
+    ITER_START: u32,
+    ITER_PROCESSED: u32,
+    XFS_INODE_VFS: u32,
+}
+
+#[map]
+static WORDS: Array<u64> = Array::with_max_entries(word::COUNT, 1 << 10);
+
+/// Kernel memory at `base + offset`.
+#[inline(always)]
+pub fn read<T>(base: u64, offset: u32) -> Option<T> {
+    // SAFETY: the helper checks the address and fails on one that cannot be
+    // read.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+/// Is the daemon itself running this?
+#[inline(always)]
+pub fn is_own() -> bool {
+    (bpf_get_current_pid_tgid() >> 32) as u32 == get::OWN_TGID()
+}
+
+#[inline(always)]
+pub fn word(number: u32) -> u64 {
+    // SAFETY: the pointer is to an element of the map.
+    WORDS.get_ptr(number).map_or(0, |word| unsafe { core::ptr::read_volatile(word) })
+}
+
+#[inline(always)]
+pub fn set_word(number: u32, value: u64) {
+    if let Some(word) = WORDS.get_ptr_mut(number) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(word, value) }
+    }
+}
+
+#[inline(always)]
+pub fn count(number: u32) {
+    if let Some(word) = WORDS.get_ptr_mut(number) {
+        // SAFETY: as above.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, 1) };
+    }
+}

@@ -1,0 +1,159 @@
+//! Is this inode in the folder?
+//!
+//! Decided by a walk from a name of the inode up to the folder's root, and
+//! remembered in a table of bounded size. A verdict holds for one generation:
+//! the daemon starts a new one whenever a name came to be or moved. What
+//! cannot be decided counts as inside, so that nothing is missed; the daemon
+//! knows its inodes and drops the rest.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use replicator_ebpf::word;
+
+use crate::kernel::{count, get, read, word};
+
+/// Directories between an inode and the root before the walk gives up.
+const DEPTH_MAX: u32 = 64;
+const PRIVATE: [u8; 12] = *b".replicator\0";
+const MODE_TYPE: u16 = 0o170_000;
+const MODE_REGULAR: u16 = 0o100_000;
+
+const OUTSIDE: u32 = 1;
+/// A writable shared mapping was there at the last event.
+pub const MAPPED: u32 = 2;
+/// Ranges were reported while none was there, and so read unsynced.
+pub const UNSYNCED: u32 = 4;
+
+/// What is remembered of an inode.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Entry {
+    generation: u32,
+    /// Tells inodes apart that had the same number one after the other.
+    inode_generation: u32,
+    links: u32,
+    pub state: u32,
+    pub size: u64,
+}
+
+#[map]
+static INODES: LruHashMap<u64, Entry> = LruHashMap::with_max_entries(1024, 0);
+
+/// An inode that is in the folder, or may be.
+#[derive(Clone, Copy)]
+pub struct Subject {
+    pub number: u64,
+    /// Null where nothing is remembered.
+    pub entry: *mut Entry,
+}
+
+#[derive(PartialEq)]
+enum Verdict {
+    Inside,
+    Outside,
+    Private,
+    Undecided,
+}
+
+/// `None` where the inode is outside.
+#[inline(never)]
+pub fn subject(inode: u64) -> Option<Subject> {
+    let super_block: u64 = read(inode, get::INODE_SUPER())?;
+    if read::<u32>(super_block, get::SUPER_DEVICE())? != get::ROOT_DEVICE() {
+        return None;
+    }
+    if read::<u16>(inode, get::INODE_MODE())? & MODE_TYPE != MODE_REGULAR {
+        return None;
+    }
+    let number: u64 = read(inode, get::INODE_NUMBER())?;
+    let links: u32 = read(inode, get::INODE_LINKS())?;
+    let inode_generation: u32 = read(inode, get::INODE_GENERATION())?;
+    // Before the walk: a move during it makes a newer one.
+    let generation = word(word::GENERATION) as u32;
+    let mut fresh = Entry { generation, inode_generation, links, state: UNSYNCED, size: u64::MAX };
+    if let Some(entry) = INODES.get_ptr_mut(&number) {
+        // SAFETY: the pointer is to an element of the map.
+        let known = unsafe { &mut *entry };
+        if known.inode_generation == inode_generation {
+            if known.generation == generation && known.links == links {
+                let outside = known.state & OUTSIDE != 0;
+                return if outside { None } else { Some(Subject { number, entry }) };
+            }
+            fresh.size = known.size;
+            fresh.state = known.state & !OUTSIDE;
+        }
+    }
+    decide(inode, super_block, number, &mut fresh)
+}
+
+#[inline(always)]
+fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Option<Subject> {
+    let verdict = walk(inode, super_block);
+    // Another name may be inside.
+    let sure = fresh.links <= 1;
+    if verdict == Verdict::Private && sure {
+        // Not remembered: the daemon renames such files into the folder.
+        return None;
+    }
+    if verdict == Verdict::Undecided {
+        count(word::UNDECIDED);
+        return Some(Subject { number, entry: core::ptr::null_mut() });
+    }
+    let outside = verdict == Verdict::Outside && sure;
+    if outside {
+        fresh.state |= OUTSIDE;
+    }
+    let _ = INODES.insert(&number, fresh, 0);
+    if outside {
+        return None;
+    }
+    let entry = INODES.get_ptr_mut(&number).unwrap_or(core::ptr::null_mut());
+    Some(Subject { number, entry })
+}
+
+#[inline(always)]
+fn walk(inode: u64, super_block: u64) -> Verdict {
+    try_walk(inode, super_block).unwrap_or(Verdict::Undecided)
+}
+
+#[inline(always)]
+fn try_walk(inode: u64, super_block: u64) -> Option<Verdict> {
+    let alias: u64 = read(inode, get::INODE_DENTRIES())?;
+    if alias == 0 {
+        return None;
+    }
+    let mut dentry = alias - u64::from(get::DENTRY_ALIAS());
+    let mut below = 0;
+    for _ in 0..DEPTH_MAX {
+        let at: u64 = read(dentry, get::DENTRY_INODE())?;
+        if read::<u64>(at, get::INODE_NUMBER())? == get::ROOT_INODE() {
+            return Some(if below != 0 && is_private(below)? {
+                Verdict::Private
+            } else {
+                Verdict::Inside
+            });
+        }
+        let parent: u64 = read(dentry, get::DENTRY_PARENT())?;
+        if parent == dentry {
+            // The top: of the file system, or of a part that a file handle
+            // brought in and that has no place yet.
+            let top: u64 = read(super_block, get::SUPER_ROOT())?;
+            return (top == dentry).then_some(Verdict::Outside);
+        }
+        below = dentry;
+        dentry = parent;
+    }
+    None
+}
+
+#[inline(always)]
+fn is_private(dentry: u64) -> Option<bool> {
+    let name: u64 = read(dentry, get::DENTRY_NAME())?;
+    // A shorter name at the very end of readable memory is no private one.
+    let Some(name) = read::<[u8; 12]>(name, 0) else { return Some(false) };
+    let mut same = true;
+    for at in 0..12 {
+        same &= name[at] == PRIVATE[at];
+    }
+    Some(same)
+}

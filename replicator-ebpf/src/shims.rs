@@ -1,0 +1,327 @@
+//! One program per tracepoint. Each takes the inode and the range out of the
+//! arguments that the kernel's `TP_PROTO` lists, and calls the core.
+//!
+//! Some tracepoints fire before the change they tell of. For these the range
+//! is remembered by task and told again when the same task next touches the
+//! inode's metadata: by then a reader waits for the locks of the operation,
+//! or sees its result.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::macros::{map, raw_tracepoint};
+use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::programs::RawTracePointContext;
+use replicator_ebpf::{FLAG_MAPPED, word};
+
+use crate::kernel::{get, is_own, read, set_word, word};
+use crate::mark;
+use crate::place::{self, Subject};
+
+const PAGE: u64 = 4096;
+/// An operation that was announced this long ago has taken effect, or holds
+/// locks that readers wait for.
+const ANNOUNCEMENT_NANOS: u64 = 10_000_000_000;
+const FMODE_WRITE: u32 = 2;
+const IOMAP_WRITE: u32 = 1;
+const IOMAP_ZERO: u32 = 1 << 1;
+const IOMAP_DIRECT: u32 = 1 << 4;
+const IOMAP_UNSHARE: u32 = 1 << 7;
+const ENOTBLK: i64 = -15;
+
+/// A range of an inode that a task is about to change; an empty one stands
+/// for its size alone.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Pending {
+    inode: u64,
+    start: u64,
+    end: u64,
+    flags: u64,
+}
+
+/// Pages between being announced as dirty and being tagged as dirty.
+#[map]
+static DIRTYING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0);
+#[map]
+static ANNOUNCED: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0);
+
+/// Is the inode mapped shared and writable? Also notices when it becomes so:
+/// what was read unsynced before may then be changed through pages that are
+/// dirty already, which no tracepoint tells.
+#[inline(always)]
+fn mapped(inode: u64, subject: &Subject) -> u64 {
+    let mapping: u64 = read(inode, get::INODE_MAPPING()).unwrap_or(0);
+    let writable: i32 = read(mapping, get::MAPPING_WRITABLE()).unwrap_or(0);
+    if subject.entry.is_null() {
+        return if writable > 0 { FLAG_MAPPED } else { 0 };
+    }
+    // SAFETY: the pointer is to an element of the map.
+    let entry = unsafe { &mut *subject.entry };
+    if writable <= 0 {
+        entry.state = entry.state & !place::MAPPED | place::UNSYNCED;
+        return 0;
+    }
+    if entry.state & place::MAPPED == 0 {
+        let unsynced = entry.state & place::UNSYNCED != 0;
+        entry.state = entry.state & !place::UNSYNCED | place::MAPPED;
+        if unsynced {
+            mark::note_range(subject.number, 0, u64::MAX, FLAG_MAPPED);
+        }
+    }
+    FLAG_MAPPED
+}
+
+/// Somebody other than the daemon wrote `[start, end)`.
+#[inline(always)]
+fn written(inode: u64, start: u64, end: u64) {
+    if is_own() || start >= end {
+        return;
+    }
+    if let Some(subject) = place::subject(inode) {
+        let flags = mapped(inode, &subject);
+        mark::range(subject.number, start, end, flags);
+    }
+}
+
+/// Somebody other than the daemon is about to change `[start, end)`.
+#[inline(always)]
+fn announced(inode: u64, start: u64, end: u64) {
+    if is_own() {
+        return;
+    }
+    let Some(subject) = place::subject(inode) else { return };
+    let flags = mapped(inode, &subject);
+    let pending = Pending { inode: subject.number, start, end, flags };
+    let task = bpf_get_current_pid_tgid();
+    let _ = ANNOUNCED.insert(&task, &pending, 0);
+    // SAFETY: the helper has no precondition.
+    set_word(word::ANNOUNCED_AT, unsafe { bpf_ktime_get_ns() });
+    tell(&pending);
+}
+
+/// The task touches the metadata of the inode: tells again what it announced.
+#[inline(always)]
+fn settled(inode: u64) {
+    let at = word(word::ANNOUNCED_AT);
+    // SAFETY: the helper has no precondition.
+    if at == 0 || unsafe { bpf_ktime_get_ns() }.wrapping_sub(at) > ANNOUNCEMENT_NANOS {
+        return;
+    }
+    let task = bpf_get_current_pid_tgid();
+    // SAFETY: only this task writes the element of its key.
+    let Some(pending) = (unsafe { ANNOUNCED.get(&task) }).copied() else { return };
+    if read::<u64>(inode, get::INODE_NUMBER()) == Some(pending.inode) {
+        tell(&pending);
+    }
+}
+
+#[inline(always)]
+fn tell(pending: &Pending) {
+    if pending.start < pending.end {
+        mark::range(pending.inode, pending.start, pending.end, pending.flags);
+    } else {
+        mark::size(pending.inode, pending.flags);
+    }
+}
+
+macro_rules! programs {
+    ($($(#[$note:meta])* $name:ident($context:ident) $body:block)*) => {$(
+        $(#[$note])*
+        #[raw_tracepoint]
+        pub fn $name($context: RawTracePointContext) -> i32 {
+            #[inline(always)]
+            fn body($context: &RawTracePointContext) -> Option<()> {
+                $body;
+                Some(())
+            }
+            let _ = body(&$context);
+            0
+        }
+    )*};
+}
+
+programs! {
+    /// `(inode, pos, len, copied)`
+    ext4_da_write_end(context) { write_end(context) }
+    ext4_write_end(context) { write_end(context) }
+    ext4_journalled_write_end(context) { write_end(context) }
+
+    /// `(inode)`: the size is the new one, nothing behind it is left.
+    ext4_truncate_exit(context) {
+        let inode: u64 = context.arg(0);
+        written(inode, read(inode, get::INODE_SIZE())?, u64::MAX);
+    }
+
+    /// `(inode, offset, blocks, result)`
+    ext4_fallocate_exit(context) {
+        let inode: u64 = context.arg(0);
+        let bits = read::<u8>(inode, get::INODE_BLOCK_BITS())? & 31;
+        let (start, blocks): (u64, u64) = (context.arg(1), context.arg::<u32>(2).into());
+        written(inode, start, start.saturating_add((blocks + 1) << bits));
+    }
+
+    /// `(inode, offset, length, …)`, before it happens.
+    ext4_punch_hole(context) { announced_range(context) }
+    ext4_zero_range(context) { announced_range(context) }
+
+    /// `(inode, offset, length)`, before it happens; all behind it moves.
+    ext4_collapse_range(context) { announced(context.arg(0), context.arg(1), u64::MAX) }
+    ext4_insert_range(context) { announced(context.arg(0), context.arg(1), u64::MAX) }
+
+    /// `(inode, caller)`
+    ext4_mark_inode_dirty(context) { settled(context.arg(0)) }
+
+    /// `(iter, operations, caller)`, after each step of a write.
+    iomap_iter(context) {
+        let iter: u64 = context.arg(0);
+        let flags: u32 = read(iter, get::ITER_FLAGS())?;
+        let writes = flags & (IOMAP_WRITE | IOMAP_ZERO | IOMAP_UNSHARE) != 0;
+        // Direct writes are told when they are complete.
+        if !writes || flags & IOMAP_DIRECT != 0 {
+            return None;
+        }
+        if read::<u64>(iter, get::ITER_MAP_LENGTH())? == 0 {
+            return None;
+        }
+        let position: u64 = read(iter, get::ITER_POSITION())?;
+        let (start, end) = if get::ITER_START() != 0 {
+            (read(iter, get::ITER_START())?, position)
+        } else {
+            // Before Linux 6.15 the step is counted before it is taken.
+            let processed: i64 = read(iter, get::ITER_PROCESSED())?;
+            (position, position.saturating_add(processed.max(0) as u64))
+        };
+        written(read(iter, get::ITER_INODE())?, start, end);
+    }
+
+    /// `(kiocb, error, result)`; reads come here, too. The end of an
+    /// asynchronous write runs in a thread of the kernel, so the daemon's own
+    /// ones are told; the comparison with the index drops them.
+    iomap_dio_complete(context) {
+        let (kiocb, result): (u64, i64) = (context.arg(0), context.arg(2));
+        let file: u64 = read(kiocb, get::KIOCB_FILE())?;
+        if read::<u32>(file, get::FILE_MODE())? & FMODE_WRITE == 0 {
+            return None;
+        }
+        let inode: u64 = read(file, get::FILE_INODE())?;
+        let end: u64 = read(kiocb, get::KIOCB_POSITION())?;
+        if result > 0 {
+            written(inode, end.saturating_sub(result as u64), end);
+        } else if result < 0 && result != ENOTBLK {
+            // A part may have been written.
+            written(inode, end, u64::MAX);
+        }
+    }
+
+    /// `(inode)`, before it happens, with the inode locked.
+    xfs_setattr(context) { xfs_size(context) }
+    xfs_alloc_file_space(context) { xfs_whole(context) }
+    xfs_free_file_space(context) { xfs_whole(context) }
+    xfs_zero_file_space(context) { xfs_whole(context) }
+    xfs_collapse_file_space(context) { xfs_whole(context) }
+    xfs_insert_file_space(context) { xfs_whole(context) }
+
+    /// `(inode, new size)`
+    xfs_itruncate_extents_end(context) {
+        written(xfs_inode(context.arg(0)), context.arg(1), u64::MAX);
+    }
+
+    /// `(source, from, length, target, to)`, before it happens.
+    xfs_reflink_remap_range(context) {
+        let (length, to): (u64, u64) = (context.arg(2), context.arg(4));
+        announced(xfs_inode(context.arg(3)), to, to.saturating_add(length));
+    }
+
+    /// `(inode, lock flags, caller)`
+    xfs_iunlock(context) { settled(xfs_inode(context.arg(0))) }
+
+    /// `(folio, mapping)`, before the page is tagged as dirty. A reader that
+    /// synced now would skip it: the range waits for the next program.
+    /// The daemon's own pages count, because a later store of somebody else
+    /// to a page that is dirty already goes untold.
+    writeback_dirty_folio(context) {
+        let (folio, mapping): (u64, u64) = (context.arg(0), context.arg(1));
+        let inode: u64 = read(mapping, get::MAPPING_HOST())?;
+        let subject = place::subject(inode)?;
+        let flags = mapped(inode, &subject);
+        let start = read::<u64>(folio, get::FOLIO_INDEX())?.saturating_mul(PAGE);
+        let end = start.saturating_add(folio_bytes(folio)?);
+        let pending = Pending { inode: subject.number, start, end, flags };
+        let task = bpf_get_current_pid_tgid();
+        let _ = DIRTYING.insert(&task, &pending, 0);
+    }
+
+    /// `(inode, flags)`, after the page was tagged, and for every other
+    /// change of the inode: a grown size among them.
+    writeback_mark_inode_dirty(context) {
+        let inode: u64 = context.arg(0);
+        let number: u64 = read(inode, get::INODE_NUMBER())?;
+        let task = bpf_get_current_pid_tgid();
+        // SAFETY: only this task writes the element of its key.
+        if let Some(pending) = unsafe { DIRTYING.get(&task) }.copied()
+            && pending.inode == number
+        {
+            let _ = DIRTYING.remove(&task);
+            mark::range(number, pending.start, pending.end, pending.flags);
+            return None;
+        }
+        sized(inode)?;
+    }
+}
+
+#[inline(always)]
+fn write_end(context: &RawTracePointContext) {
+    let (start, copied): (u64, u64) = (context.arg(1), context.arg::<u32>(3).into());
+    written(context.arg(0), start, start.saturating_add(copied));
+}
+
+#[inline(always)]
+fn announced_range(context: &RawTracePointContext) {
+    let (start, length): (u64, u64) = (context.arg(1), context.arg(2));
+    announced(context.arg(0), start, start.saturating_add(length));
+}
+
+/// Notices that the size is another one than at the last event.
+#[inline(always)]
+fn sized(inode: u64) -> Option<()> {
+    let subject = place::subject(inode)?;
+    let flags = mapped(inode, &subject);
+    let size: u64 = read(inode, get::INODE_SIZE())?;
+    let mut changed = true;
+    if !subject.entry.is_null() {
+        // SAFETY: the pointer is to an element of the map.
+        let entry = unsafe { &mut *subject.entry };
+        changed = entry.size != size;
+        entry.size = size;
+    }
+    if changed && !is_own() {
+        mark::size(subject.number, flags);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn xfs_inode(inode: u64) -> u64 {
+    inode + u64::from(get::XFS_INODE_VFS())
+}
+
+#[inline(always)]
+fn xfs_whole(context: &RawTracePointContext) {
+    announced(xfs_inode(context.arg(0)), 0, u64::MAX);
+}
+
+/// Only the size is in question: what lies behind the new end is told by
+/// `xfs_itruncate_extents_end`, what is zeroed by `iomap_iter`.
+#[inline(always)]
+fn xfs_size(context: &RawTracePointContext) {
+    announced(xfs_inode(context.arg(0)), 0, 0);
+}
+
+#[inline(always)]
+fn folio_bytes(folio: u64) -> Option<u64> {
+    let flags: u64 = read(folio, get::FOLIO_FLAGS())?;
+    if flags & (1 << (get::PAGE_HEAD_BIT() & 63)) == 0 {
+        return Some(PAGE);
+    }
+    let order: u8 = read(folio, get::FOLIO_ORDER())?;
+    Some(PAGE << (order & 31))
+}

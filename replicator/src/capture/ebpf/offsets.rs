@@ -1,0 +1,113 @@
+//! The constants of this kernel that the programs are given.
+//!
+//! Owns the list of structure members the programs look at. What a hook needs
+//! and this kernel lacks makes that hook missing, not capture fail.
+
+use std::path::Path;
+
+use super::btf::{Btf, BtfError};
+
+const KERNEL: &str = "/sys/kernel/btf/vmlinux";
+const XFS_MODULE: &str = "/sys/kernel/btf/xfs";
+
+/// Global of the programs, structure, member.
+type Member = (&'static str, &'static str, &'static str);
+
+/// Without these nothing works.
+const COMMON: &[Member] = &[
+    ("INODE_MODE", "inode", "i_mode"),
+    ("INODE_NUMBER", "inode", "i_ino"),
+    ("INODE_GENERATION", "inode", "i_generation"),
+    ("INODE_LINKS", "inode", "i_nlink"),
+    ("INODE_SIZE", "inode", "i_size"),
+    ("INODE_BLOCK_BITS", "inode", "i_blkbits"),
+    ("INODE_SUPER", "inode", "i_sb"),
+    ("INODE_DENTRIES", "inode", "i_dentry"),
+    ("INODE_MAPPING", "inode", "i_mapping"),
+    ("SUPER_DEVICE", "super_block", "s_dev"),
+    ("SUPER_ROOT", "super_block", "s_root"),
+    ("DENTRY_INODE", "dentry", "d_inode"),
+    ("DENTRY_PARENT", "dentry", "d_parent"),
+    ("DENTRY_NAME", "dentry", "d_name.name"),
+    ("MAPPING_HOST", "address_space", "host"),
+    ("MAPPING_WRITABLE", "address_space", "i_mmap_writable"),
+    ("FOLIO_INDEX", "folio", "index"),
+    ("FOLIO_FLAGS", "folio", "flags"),
+    ("KIOCB_FILE", "kiocb", "ki_filp"),
+    ("KIOCB_POSITION", "kiocb", "ki_pos"),
+    ("FILE_INODE", "file", "f_inode"),
+    ("FILE_MODE", "file", "f_mode"),
+];
+
+const ITER: &[Member] = &[
+    ("ITER_INODE", "iomap_iter", "inode"),
+    ("ITER_POSITION", "iomap_iter", "pos"),
+    ("ITER_FLAGS", "iomap_iter", "flags"),
+    ("ITER_MAP_LENGTH", "iomap_iter", "iomap.length"),
+];
+
+/// What was found in the kernel's description of itself.
+pub struct Offsets {
+    /// Global of the programs and its value.
+    pub values: Vec<(&'static str, u32)>,
+    /// Why `iomap_iter` cannot be used, if so.
+    pub iter: Result<(), String>,
+    /// Why the hooks of xfs cannot be used, if so.
+    pub xfs: Result<(), String>,
+}
+
+impl Offsets {
+    pub fn of_running_kernel() -> Result<Self, BtfError> {
+        let btf = Btf::open(Path::new(KERNEL), None)?;
+        let mut values = Vec::new();
+        look_up(&btf, COMMON, &mut values)?;
+        values.push(("DENTRY_ALIAS", either(&btf, "dentry", ["d_u.d_alias", "d_alias"])?));
+        // Until Linux 6.5 the order of a large folio had a member.
+        values.push(("FOLIO_ORDER", either(&btf, "folio", ["_folio_order", "_flags_1"])?));
+        values.push(("PAGE_HEAD_BIT", btf.enumerator("PG_head")? as u32));
+        let iter = look_up(&btf, ITER, &mut values).and_then(|()| step(&btf, &mut values));
+        let xfs = xfs(&btf, &mut values);
+        Ok(Self {
+            values,
+            iter: iter.map_err(|error| error.to_string()),
+            xfs: xfs.map_err(|error| error.to_string()),
+        })
+    }
+}
+
+fn look_up(
+    btf: &Btf<'_>,
+    members: &[Member],
+    values: &mut Vec<(&'static str, u32)>,
+) -> Result<(), BtfError> {
+    for &(global, structure, member) in members {
+        values.push((global, btf.offset(structure, member)?));
+    }
+    Ok(())
+}
+
+/// How far one step of an iteration went: since Linux 6.15 from where it
+/// began, before that by how much it processed.
+fn step(btf: &Btf<'_>, values: &mut Vec<(&'static str, u32)>) -> Result<(), BtfError> {
+    values.push(match btf.offset("iomap_iter", "iter_start_pos") {
+        Ok(offset) => ("ITER_START", offset),
+        Err(_) => ("ITER_PROCESSED", btf.offset("iomap_iter", "processed")?),
+    });
+    Ok(())
+}
+
+/// xfs may be built in, or a module with a description of its own.
+fn xfs(btf: &Btf<'_>, values: &mut Vec<(&'static str, u32)>) -> Result<(), BtfError> {
+    let module = Path::new(XFS_MODULE);
+    let offset = if module.exists() {
+        Btf::open(module, Some(btf))?.offset("xfs_inode", "i_vnode")?
+    } else {
+        btf.offset("xfs_inode", "i_vnode")?
+    };
+    values.push(("XFS_INODE_VFS", offset));
+    Ok(())
+}
+
+fn either(btf: &Btf<'_>, structure: &str, members: [&str; 2]) -> Result<u32, BtfError> {
+    btf.offset(structure, members[0]).or_else(|_| btf.offset(structure, members[1]))
+}
