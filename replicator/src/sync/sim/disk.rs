@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::path::RelPath;
+use crate::range::RangeSet;
 use crate::sync::effect::{
     Action, Depth, Found, Keep, Listed, Look, Outcome, Over, Sight, Sighted, Update, What,
 };
@@ -21,6 +22,7 @@ struct Inode {
     content: Vec<u8>,
     metadata: Metadata,
     ctime: Timestamp,
+    birth: Timestamp,
 }
 
 /// One tree, with its conflict store and trash.
@@ -28,7 +30,7 @@ struct Inode {
 pub(super) struct Disk {
     names: BTreeMap<RelPath, u64>,
     inodes: BTreeMap<u64, Inode>,
-    next_inode: u64,
+    first_inode: u64,
     /// The last time that was given out: no two changes share one.
     clock: i64,
     pub(super) kept: Vec<Vec<u8>>,
@@ -57,7 +59,7 @@ impl Disk {
         let mut disk = Self {
             names: BTreeMap::new(),
             inodes: BTreeMap::new(),
-            next_inode: first_inode,
+            first_inode,
             clock: 0,
             kept: Vec::new(),
             lineage: Vec::new(),
@@ -81,7 +83,8 @@ impl Disk {
         let inode = &self.inodes[&id];
         let size = inode.content.len() as u64;
         let mtime = inode.metadata.mtime;
-        let fingerprint = Fingerprint { inode: id, size, mtime, ctime: inode.ctime };
+        let fingerprint =
+            Fingerprint { inode: id, size, mtime, ctime: inode.ctime, birth: inode.birth };
         let links = self.names.values().filter(|other| **other == id).count() as u32;
         Some(Stat { kind: inode.kind, fingerprint, links, metadata: inode.metadata.clone() })
     }
@@ -119,10 +122,16 @@ impl Disk {
             Kind::Fifo => Sighted::Fifo,
             Kind::Symlink => Sighted::Symlink(inode.content.clone()),
             Kind::File if unchanged && look.depth == Depth::Changed => Sighted::NotRead,
+            Kind::File if look.known.is_some() && look.depth == Depth::Metadata => Sighted::NotRead,
             Kind::File => {
                 let leaves = Leaves::of(&inode.content);
                 let whole = vec![(0, Bytes::from(inode.content.clone()))];
-                Sighted::File { leaves, inline: with_bytes.then_some(whole), stable: true }
+                Sighted::File {
+                    leaves,
+                    inline: with_bytes.then_some(whole),
+                    holes: RangeSet::new(),
+                    stable: true,
+                }
             }
         };
         Sight { path, found: Found::Entry(stat, sighted) }
@@ -459,10 +468,11 @@ impl Disk {
     fn make(&mut self, kind: Kind, content: Vec<u8>, metadata: Option<Metadata>) -> u64 {
         let now = self.tick();
         let fresh = Metadata { mode: 0o644, uid: 0, gid: 0, mtime: now, xattrs: Vec::new() };
-        let id = self.next_inode;
-        self.next_inode += 1;
+        // A number is given again as soon as it is free.
+        let taken = |id: &u64| self.inodes.contains_key(id);
+        let id = (self.first_inode..).find(|id| !taken(id)).expect("numbers do not run out");
         let metadata = metadata.unwrap_or(fresh);
-        self.inodes.insert(id, Inode { kind, content, metadata, ctime: now });
+        self.inodes.insert(id, Inode { kind, content, metadata, ctime: now, birth: now });
         id
     }
 
@@ -527,7 +537,7 @@ impl Disk {
 fn overlaid(old: &[u8], size: u64, source: &crate::sync::effect::Source) -> Vec<u8> {
     let mut content = old.to_vec();
     content.resize(size as usize, 0);
-    if let crate::sync::effect::Source::Inline(writes) = source {
+    if let crate::sync::effect::Source::Inline { writes, .. } = source {
         for (at, bytes) in writes {
             let start = (*at as usize).min(content.len());
             let end = (start + bytes.len()).min(content.len());

@@ -525,6 +525,7 @@ fn options() -> Options {
         delay: Duration::from_millis(3),
         max_delay: Duration::from_millis(200),
         in_place: true,
+        ranges_told: true,
     }
 }
 
