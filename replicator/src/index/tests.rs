@@ -17,7 +17,15 @@ use crate::sync::version::{Dot, VersionVector};
 const CACHE_BYTES: usize = 4 << 20;
 
 fn open(dir: &TempDir, fresh_actor: u64) -> Opened {
-    Index::open(dir.path(), Actor(fresh_actor), CACHE_BYTES).unwrap()
+    try_open(dir.path(), fresh_actor).unwrap()
+}
+
+fn try_open(dir: &Path, fresh_actor: u64) -> Result<Opened, Error> {
+    Index::open(dir, options(fresh_actor, Box::new(|| Ok(()))))
+}
+
+fn options(fresh_actor: u64, before_commit: BeforeCommit) -> Options {
+    Options { fresh_actor: Actor(fresh_actor), cache_bytes: CACHE_BYTES, before_commit }
 }
 
 fn path(text: &str) -> RelPath {
@@ -47,7 +55,7 @@ fn body_row(stamp: Dot, paths: &[RelPath], inode: Option<u64>) -> BodyRow {
     let mtime = Timestamp { seconds: -5, nanos: 9 };
     let metadata = Metadata { mode: 0o644, uid: 1, gid: 2, mtime, xattrs: Vec::new() };
     let disk = inode.map(|inode| Disk {
-        fingerprint: Fingerprint { inode, size: stamp.counter, mtime, ctime: mtime },
+        fingerprint: Fingerprint { inode, size: stamp.counter, mtime, ctime: mtime, birth: mtime },
         names: paths.to_vec(),
         content: Held::Winner,
         metadata: Held::Winner,
@@ -252,7 +260,7 @@ fn count_of(note: &[u8]) -> u64 {
 }
 
 fn write_until_killed(dir: &Path) -> ! {
-    let mut index = Index::open(dir, Actor(1), CACHE_BYTES).unwrap().index;
+    let mut index = try_open(dir, 1).unwrap().index;
     let first = index.note("turn").map_or(1, |turn| count_of(&turn) + 1);
     for turn in first.. {
         index.put_note("turn", turn.to_be_bytes().to_vec());
@@ -341,17 +349,17 @@ fn a_flood_of_rows_waits_for_the_disk_instead_of_taking_memory() {
 fn what_cannot_be_opened_says_what_to_do() {
     let dir = TempDir::new().unwrap();
     let first = open(&dir, 1);
-    let second = Index::open(dir.path(), Actor(2), CACHE_BYTES).err().unwrap();
+    let second = try_open(dir.path(), 2).err().unwrap();
     assert!(matches!(second, Error::Locked), "{second:?}");
     first.index.close(1).unwrap();
 
     let file = dir.path().join("index.redb");
     let whole = fs::read(&file).unwrap();
     fs::write(&file, b"these bytes are no database, whatever they are named").unwrap();
-    let damaged = Index::open(dir.path(), Actor(2), CACHE_BYTES).err().unwrap();
+    let damaged = try_open(dir.path(), 2).err().unwrap();
     assert!(matches!(damaged, Error::Corrupt(_)), "{damaged:?}");
     fs::write(&file, &whole[..whole.len() / 2]).unwrap();
-    let cut = Index::open(dir.path(), Actor(2), CACHE_BYTES).err().unwrap();
+    let cut = try_open(dir.path(), 2).err().unwrap();
     assert!(matches!(cut, Error::Corrupt(_)), "{cut:?}");
     fs::write(&file, &whole).unwrap();
     assert!(!open(&dir, 2).unclean);
@@ -367,7 +375,7 @@ fn a_file_of_another_schema_is_left_alone() {
     txn.open_table(META).unwrap().insert(META_SCHEMA, newer.as_slice()).unwrap();
     txn.commit().unwrap();
     drop(db);
-    let refused = Index::open(dir.path(), Actor(2), CACHE_BYTES).err().unwrap();
+    let refused = try_open(dir.path(), 2).err().unwrap();
     assert!(matches!(refused, Error::Schema { found } if found == SCHEMA + 1), "{refused:?}");
 }
 
@@ -391,6 +399,18 @@ fn after_a_failed_read_nothing_more_is_written() {
     assert_eq!(index.stats().commits, 0);
     assert!(index.close(9).is_err());
     assert!(open(&dir, 3).unclean);
+}
+
+#[test]
+fn rows_are_not_kept_where_what_they_speak_of_is_not_durable() {
+    let dir = TempDir::new().unwrap();
+    let before_commit: BeforeCommit = Box::new(|| Err("the disk cannot be flushed".into()));
+    let mut index = Index::open(dir.path(), options(1, before_commit)).unwrap().index;
+    index.put_name(&path("a"), name_row(dot(1), 1, false));
+    assert!(index.flush().is_err());
+    assert_eq!(index.failure().as_deref(), Some("the disk cannot be flushed"));
+    drop(index);
+    assert_eq!(open(&dir, 2).index.name(&path("a")), None);
 }
 
 #[test]

@@ -285,7 +285,8 @@ impl<S: Store> Core<S> {
             true => self.settle.next_due(),
             false => None,
         };
-        let retries = self.retries.values().map(|retry| retry.not_before).min();
+        let retries = self.retries.values().filter(|retry| retry.waits);
+        let retries = retries.map(|retry| retry.not_before).min();
         let forwards = self.peers.values().filter_map(Peer::next_forward).min();
         [looks, retries, forwards, self.have_due()].into_iter().flatten().min()
     }

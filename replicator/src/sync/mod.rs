@@ -24,4 +24,6 @@ pub mod version;
 pub use self::core::{Core, Located, Options, Progress};
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;

@@ -33,6 +33,9 @@ const LOOKED_AT_MAX: usize = 8192;
 pub(super) struct Retry {
     pub attempts: u32,
     pub not_before: Duration,
+    /// The time above has not come yet. A due step that is blocked waits for
+    /// an event, not for the clock.
+    pub waits: bool,
 }
 
 /// What can be done about one pending name or body.
@@ -50,6 +53,9 @@ impl<S: Store> Core<S> {
     /// Starts jobs as long as there is something to do and room.
     pub(super) fn plan(&mut self, now: Now) {
         self.draining = false;
+        for retry in self.retries.values_mut() {
+            retry.waits &= retry.not_before > now.monotonic;
+        }
         if self.pending_names.is_empty() && self.pending_bodies.is_empty() {
             return;
         }
