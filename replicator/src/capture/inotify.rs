@@ -154,18 +154,11 @@ impl Inotify {
         if event.what.contains(ReadFlags::ISDIR) {
             self.follow_directory(event.what, &path, outbox)?;
         }
-        if event
-            .what
-            .intersects(ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE)
-        {
+        if event.what.intersects(ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE) {
             outbox.content(path.clone())?;
         }
         let content = ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE | ReadFlags::ISDIR;
-        if !event.what.difference(content).is_empty() {
-            outbox.name(path)
-        } else {
-            Ok(())
-        }
+        if !event.what.difference(content).is_empty() { outbox.name(path) } else { Ok(()) }
     }
 
     fn follow_directory(
@@ -182,8 +175,7 @@ impl Inotify {
                 // A watch that the kernel dropped by itself is as good.
                 let _ = inotify::remove_watch(&self.queue, watch);
             }
-            self.unwatched
-                .retain(|directory| !directory.is_within(path));
+            self.unwatched.retain(|directory| !directory.is_within(path));
         }
         if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
             let before = self.unwatched.len();
@@ -196,10 +188,7 @@ impl Inotify {
     }
 
     fn watched_within(&self, path: &RelPath) -> Vec<i32> {
-        let within = self
-            .watched
-            .iter()
-            .filter(|(_, directory)| directory.is_within(path));
+        let within = self.watched.iter().filter(|(_, directory)| directory.is_within(path));
         within.map(|(&watch, _)| watch).collect()
     }
 
@@ -238,9 +227,7 @@ fn directories_in(path: &Path, directory: &RelPath) -> Vec<RelPath> {
     let Ok(entries) = std::fs::read_dir(path) else {
         return Vec::new();
     };
-    let found = entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let found = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let paths = found.filter_map(|entry| {
         let name: &OsStr = &entry.file_name();
         directory.join(name.as_bytes()).ok()

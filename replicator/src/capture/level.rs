@@ -77,12 +77,7 @@ mod tests {
 
     #[test]
     fn every_choice_reads_what_it_prints() {
-        for choice in [
-            Choice::Auto,
-            Choice::Ebpf,
-            Choice::Fanotify,
-            Choice::Inotify,
-        ] {
+        for choice in [Choice::Auto, Choice::Ebpf, Choice::Fanotify, Choice::Inotify] {
             assert_eq!(choice.to_string().parse(), Ok(choice));
         }
         assert_eq!("kprobes".parse::<Choice>(), Err(NotAChoice));

@@ -67,21 +67,12 @@ impl Capture {
         let control = Arc::new(Control::new().map_err(Error::Thread)?);
         let unblock = Arc::clone(&control.unblock);
         let outbox = Outbox::new(changes, unblock, Arc::clone(&tally)).map_err(Error::Thread)?;
-        let worker = Worker {
-            control: Arc::clone(&control),
-            sources,
-            outbox,
-        };
+        let worker = Worker { control: Arc::clone(&control), sources, outbox };
         let thread = std::thread::Builder::new()
             .name("capture".to_owned())
             .spawn(move || worker.run())
             .map_err(Error::Thread)?;
-        Ok(Self {
-            control,
-            tally,
-            description,
-            thread: Some(thread),
-        })
+        Ok(Self { control, tally, description, thread: Some(thread) })
     }
 
     pub fn level(&self) -> Level {

@@ -37,14 +37,7 @@ impl Outbox {
         tally: Arc<Tally>,
     ) -> std::io::Result<Self> {
         let waiter = tokio::runtime::Builder::new_current_thread().build()?;
-        Ok(Self {
-            channel,
-            stop,
-            waiter,
-            batch: Vec::new(),
-            said: HashSet::new(),
-            tally,
-        })
+        Ok(Self { channel, stop, waiter, batch: Vec::new(), said: HashSet::new(), tally })
     }
 
     /// Look at the entry.
@@ -65,21 +58,13 @@ impl Outbox {
 
     pub fn push(&mut self, change: Change) -> Result<(), Stopped> {
         self.batch.push(change);
-        if self.batch.len() >= BATCH_CHANGES_MAX {
-            self.send()
-        } else {
-            Ok(())
-        }
+        if self.batch.len() >= BATCH_CHANGES_MAX { self.send() } else { Ok(()) }
     }
 
     /// Hands over what was gathered.
     pub fn send(&mut self) -> Result<(), Stopped> {
         if self.batch.is_empty() {
-            return if self.channel.is_closed() {
-                Err(Stopped)
-            } else {
-                Ok(())
-            };
+            return if self.channel.is_closed() { Err(Stopped) } else { Ok(()) };
         }
         self.said.clear();
         let batch = std::mem::take(&mut self.batch);
@@ -106,12 +91,7 @@ impl Outbox {
     }
 
     fn send_slowly(&mut self, batch: Vec<Change>) -> Result<(), Stopped> {
-        let Self {
-            channel,
-            stop,
-            waiter,
-            ..
-        } = self;
+        let Self { channel, stop, waiter, .. } = self;
         waiter.block_on(async {
             tokio::select! {
                 biased;
@@ -130,13 +110,7 @@ mod tests {
         RelPath::parse(text.as_bytes()).unwrap()
     }
 
-    fn outbox(
-        capacity: usize,
-    ) -> (
-        Outbox,
-        tokio::sync::mpsc::Receiver<Vec<Change>>,
-        Arc<Notify>,
-    ) {
+    fn outbox(capacity: usize) -> (Outbox, tokio::sync::mpsc::Receiver<Vec<Change>>, Arc<Notify>) {
         let (sender, receiver) = tokio::sync::mpsc::channel(capacity);
         let stop = Arc::new(Notify::new());
         let outbox = Outbox::new(sender, Arc::clone(&stop), Arc::default()).unwrap();
@@ -153,10 +127,7 @@ mod tests {
             outbox.name(path("busy")).unwrap();
             outbox.send().unwrap();
             let batch = receiver.try_recv().unwrap();
-            assert_eq!(
-                batch,
-                [Change::DataAt(path("busy")), Change::Name(path("busy"))]
-            );
+            assert_eq!(batch, [Change::DataAt(path("busy")), Change::Name(path("busy"))]);
         }
     }
 

@@ -18,10 +18,8 @@ use super::{Error, MEMORY_BYTES_MIN, Options};
 
 /// Starts the sources of the best level that was asked for and can be had.
 pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Description), Error> {
-    let root = File::open(&options.root).map_err(|source| Error::Root {
-        root: options.root.clone(),
-        source,
-    })?;
+    let root = File::open(&options.root)
+        .map_err(|source| Error::Root { root: options.root.clone(), source })?;
     let mut why_not_higher = None;
     if matches!(options.choice, Choice::Auto | Choice::Ebpf) {
         match ebpf(&root, options.memory_bytes, tally) {
@@ -33,10 +31,7 @@ pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Descrip
     if matches!(options.choice, Choice::Auto | Choice::Fanotify) {
         match watch(&root, Interest::NamesAndContent, tally) {
             Ok(fanotify) => {
-                let sources = Sources {
-                    fanotify: Some(fanotify),
-                    ..Sources::default()
-                };
+                let sources = Sources { fanotify: Some(fanotify), ..Sources::default() };
                 return Ok((sources, description(Level::Fanotify, why_not_higher)));
             }
             Err(reason) if options.choice == Choice::Fanotify => {
@@ -46,10 +41,7 @@ pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Descrip
         }
     }
     let inotify = Inotify::watch(&options.root, Arc::clone(tally)).map_err(Error::Inotify)?;
-    let sources = Sources {
-        inotify: Some(inotify),
-        ..Sources::default()
-    };
+    let sources = Sources { inotify: Some(inotify), ..Sources::default() };
     Ok((sources, description(Level::Inotify, why_not_higher)))
 }
 
@@ -68,11 +60,8 @@ fn ebpf(
         missing: attached.missing,
         ..description(Level::Ebpf, None)
     };
-    let sources = Sources {
-        kernel: Some(attached.kernel),
-        fanotify: Some(fanotify),
-        inotify: None,
-    };
+    let sources =
+        Sources { kernel: Some(attached.kernel), fanotify: Some(fanotify), inotify: None };
     Ok((sources, description))
 }
 
@@ -85,36 +74,24 @@ pub fn probe(root: &Path) -> Vec<Finding> {
     let tally = Arc::default();
     let ebpf = ebpf(&folder, MEMORY_BYTES_MIN, &tally);
     let mut findings = Vec::new();
-    let attached = ebpf
-        .as_ref()
-        .map(|(_, found)| format!("{} hooks attach", found.attached.len()));
+    let attached = ebpf.as_ref().map(|(_, found)| format!("{} hooks attach", found.attached.len()));
     findings.push(finding("ebpf", attached.map_err(Clone::clone)));
     for missing in ebpf.into_iter().flat_map(|(_, found)| found.missing) {
-        findings.push(finding(
-            &format!("ebpf hook {}", missing.name),
-            Err(missing.costs),
-        ));
+        findings.push(finding(&format!("ebpf hook {}", missing.name), Err(missing.costs)));
     }
     let fanotify = watch(&folder, Interest::NamesAndContent, &tally);
     let marks = fanotify.map(|_| "the folder's file system can be marked".to_owned());
     findings.push(finding("fanotify", marks));
     let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
     let watches = limit.map(|limit| format!("{} directories at most", limit.trim()));
-    findings.push(finding(
-        "inotify",
-        watches.map_err(|error| error.to_string()),
-    ));
+    findings.push(finding("inotify", watches.map_err(|error| error.to_string())));
     findings
 }
 
 fn finding(what: &str, result: Result<String, String>) -> Finding {
     let available = result.is_ok();
     let detail = result.unwrap_or_else(|reason| reason);
-    Finding {
-        what: what.to_owned(),
-        available,
-        detail,
-    }
+    Finding { what: what.to_owned(), available, detail }
 }
 
 fn watch(root: &File, interest: Interest, tally: &Arc<Tally>) -> Result<Fanotify, String> {

@@ -43,11 +43,7 @@ pub fn fanotify_mark_filesystem(
             path.as_ptr(),
         )
     };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Opens what a `struct file_handle` (as the kernel wrote it, at most its
@@ -58,11 +54,7 @@ pub fn open_by_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedF
     struct Room([u8; 8 + 128]);
 
     let mut room = Room([0; 136]);
-    let Some(target) = room
-        .0
-        .get_mut(..handle.len())
-        .filter(|target| target.len() >= 8)
-    else {
+    let Some(target) = room.0.get_mut(..handle.len()).filter(|target| target.len() >= 8) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     target.copy_from_slice(handle);
@@ -85,10 +77,7 @@ pub fn open_by_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedF
 
 /// A descriptor another thread can wake this one with.
 pub fn eventfd() -> io::Result<OwnedFd> {
-    Ok(rustix::event::eventfd(
-        0,
-        EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-    )?)
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
 /// Makes the eventfd readable.

@@ -58,10 +58,7 @@ impl Control {
     }
 
     fn take_flushes(&self) -> Vec<oneshot::Sender<()>> {
-        self.flushes()
-            .as_mut()
-            .map(std::mem::take)
-            .unwrap_or_default()
+        self.flushes().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn flushes(&self) -> MutexGuard<'_, Option<Vec<oneshot::Sender<()>>>> {
@@ -97,17 +94,9 @@ impl Worker {
     fn work(&mut self) -> io::Result<()> {
         let mut retry_at = Instant::now() + UNWATCHED_RETRY;
         while !self.control.stop.load(Ordering::SeqCst) {
-            let unwatched = self
-                .sources
-                .inotify
-                .as_ref()
-                .is_some_and(Inotify::has_unwatched);
+            let unwatched = self.sources.inotify.as_ref().is_some_and(Inotify::has_unwatched);
             let check_at = self.sources.kernel.as_ref().and_then(Kernel::check_at);
-            let due = unwatched
-                .then_some(retry_at)
-                .into_iter()
-                .chain(check_at)
-                .min();
+            let due = unwatched.then_some(retry_at).into_iter().chain(check_at).min();
             self.sleep(due.map(|due| due.saturating_duration_since(Instant::now())))?;
             sys::settle(&self.control.wake);
             let started = Instant::now();
@@ -121,25 +110,14 @@ impl Worker {
                 return Ok(());
             }
             // Who no longer waits needs no answer.
-            flushes
-                .into_iter()
-                .for_each(|done| done.send(()).unwrap_or_default());
+            flushes.into_iter().for_each(|done| done.send(()).unwrap_or_default());
             self.pace(DRAIN_INTERVAL.saturating_sub(started.elapsed()))?;
         }
         Ok(())
     }
 
     fn drain(&mut self, retry: bool) -> Result<(), Stopped> {
-        let Self {
-            sources:
-                Sources {
-                    kernel,
-                    fanotify,
-                    inotify,
-                },
-            outbox,
-            ..
-        } = self;
+        let Self { sources: Sources { kernel, fanotify, inotify }, outbox, .. } = self;
         if let Some(fanotify) = fanotify {
             let mut names_moved = || {
                 if let Some(kernel) = kernel {
@@ -162,11 +140,7 @@ impl Worker {
 
     /// Until a source or somebody else has something.
     fn sleep(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let Sources {
-            kernel,
-            fanotify,
-            inotify,
-        } = &self.sources;
+        let Sources { kernel, fanotify, inotify } = &self.sources;
         let sources = [
             Some(self.control.wake.as_fd()),
             kernel.as_ref().map(AsFd::as_fd),
@@ -186,10 +160,7 @@ impl Worker {
         if rest.is_zero() {
             return Ok(());
         }
-        poll(
-            &mut [PollFd::new(&self.control.wake, PollFlags::IN)],
-            Some(rest),
-        )
+        poll(&mut [PollFd::new(&self.control.wake, PollFlags::IN)], Some(rest))
     }
 }
 

@@ -50,9 +50,7 @@ impl<'a> Btf<'a> {
     pub fn open(path: &Path, base: Option<&'a Btf<'a>>) -> Result<Self, BtfError> {
         let read = || -> io::Result<Vec<u8>> {
             let mut blob = Vec::new();
-            File::open(path)?
-                .take(BTF_BYTES_MAX)
-                .read_to_end(&mut blob)?;
+            File::open(path)?.take(BTF_BYTES_MAX).read_to_end(&mut blob)?;
             Ok(blob)
         };
         let blob =
@@ -100,11 +98,7 @@ impl<'a> Btf<'a> {
             bits = bits.checked_add(offset).ok_or(BtfError::Malformed(0))?;
             at = kind;
         }
-        if bits % 8 == 0 {
-            Ok(bits / 8)
-        } else {
-            Err(lacks())
-        }
+        if bits % 8 == 0 { Ok(bits / 8) } else { Err(lacks()) }
     }
 
     /// The value of an enumerator, whatever its enumeration is called.
@@ -156,17 +150,11 @@ impl<'a> Btf<'a> {
         for number in 0..count {
             let (name, value) = if kind == KIND_ENUM {
                 let at = at + TYPE_BYTES + 8 * number;
-                (
-                    u32_at(&self.blob, at)?,
-                    u64::from(u32_at(&self.blob, at + 4)?),
-                )
+                (u32_at(&self.blob, at)?, u64::from(u32_at(&self.blob, at + 4)?))
             } else {
                 let at = at + TYPE_BYTES + 12 * number;
                 let (low, high) = (u32_at(&self.blob, at + 4)?, u32_at(&self.blob, at + 8)?);
-                (
-                    u32_at(&self.blob, at)?,
-                    u64::from(high) << 32 | u64::from(low),
-                )
+                (u32_at(&self.blob, at)?, u64::from(high) << 32 | u64::from(low))
             };
             // Thousands of enumerators, and few are ever asked for.
             if self.string(name)?.starts_with(b"PG_") {
@@ -211,9 +199,7 @@ impl<'a> Btf<'a> {
             if found.is_empty()
                 && let Some((inner, kind)) = self.member(kind, name, depth + 1)?
             {
-                let offset = offset
-                    .checked_add(inner)
-                    .ok_or(BtfError::Malformed(member))?;
+                let offset = offset.checked_add(inner).ok_or(BtfError::Malformed(member))?;
                 return Ok(Some((offset, kind)));
             }
         }
@@ -286,9 +272,7 @@ mod tests {
         let strings = b"\0outer\0a\0b\0c\0inner\0pad\0d\0PG_head\0alias\0";
         let name = |text: &str| {
             let text = format!("\0{text}\0");
-            let at = strings
-                .windows(text.len())
-                .position(|window| window == text.as_bytes());
+            let at = strings.windows(text.len()).position(|window| window == text.as_bytes());
             at.unwrap() as u32 + 1
         };
         let structure = |count: u32| KIND_STRUCT << 24 | count;
@@ -296,17 +280,7 @@ mod tests {
             // 1: int
             vec![0, 1 << 24, 4, 32],
             // 2: inner
-            vec![
-                name("inner"),
-                structure(2),
-                8,
-                name("pad"),
-                1,
-                0,
-                name("d"),
-                1,
-                32,
-            ],
+            vec![name("inner"), structure(2), 8, name("pad"), 1, 0, name("d"), 1, 32],
             // 3: typedef of inner
             vec![name("alias"), 8 << 24, 2],
             // 4: anonymous
@@ -320,10 +294,7 @@ mod tests {
         let types = (words.len() * 4) as u32;
         let mut blob = MAGIC.to_ne_bytes().to_vec();
         blob.extend([1, 0]);
-        for word in [24, 0, types, types, strings.len() as u32]
-            .into_iter()
-            .chain(words)
-        {
+        for word in [24, 0, types, types, strings.len() as u32].into_iter().chain(words) {
             blob.extend(word.to_ne_bytes());
         }
         blob.extend(strings);
@@ -344,10 +315,7 @@ mod tests {
         let btf = Btf::parse(golden(), None).unwrap();
         for (structure, member) in [("outer", "z"), ("other", "a"), ("outer", "a.b")] {
             let error = btf.offset(structure, member).unwrap_err().to_string();
-            assert!(
-                error.ends_with(&format!("lacks {structure}.{member}")),
-                "{error}"
-            );
+            assert!(error.ends_with(&format!("lacks {structure}.{member}")), "{error}");
         }
     }
 
@@ -368,10 +336,7 @@ mod tests {
     fn a_cut_blob_is_an_error() {
         let blob = golden();
         for end in 0..blob.len() {
-            assert!(
-                Btf::parse(blob[..end].to_vec(), None).is_err(),
-                "cut at {end}"
-            );
+            assert!(Btf::parse(blob[..end].to_vec(), None).is_err(), "cut at {end}");
         }
     }
 

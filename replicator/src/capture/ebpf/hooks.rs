@@ -60,15 +60,8 @@ const EXT4: Hook = Hook {
     essential: false,
     shows: "",
 };
-const XFS: Hook = Hook {
-    file_system: Some(FileSystem::Xfs),
-    needs: Needs::Xfs,
-    ..EXT4
-};
-const ANY: Hook = Hook {
-    file_system: None,
-    ..EXT4
-};
+const XFS: Hook = Hook { file_system: Some(FileSystem::Xfs), needs: Needs::Xfs, ..EXT4 };
+const ANY: Hook = Hook { file_system: None, ..EXT4 };
 
 /// In the order of attaching: what is told a second time first.
 pub const HOOKS: &[Hook] = &[
@@ -84,129 +77,37 @@ pub const HOOKS: &[Hook] = &[
         shows: "stores through a mapping",
         ..ANY
     },
-    Hook {
-        name: "iomap_dio_complete",
-        essential: true,
-        shows: "direct writes",
-        ..ANY
-    },
+    Hook { name: "iomap_dio_complete", essential: true, shows: "direct writes", ..ANY },
     Hook {
         name: "ext4_mark_inode_dirty",
         essential: true,
         shows: "holes, as they are done",
         ..EXT4
     },
-    Hook {
-        name: "ext4_da_write_end",
-        essential: true,
-        shows: "writes",
-        ..EXT4
-    },
+    Hook { name: "ext4_da_write_end", essential: true, shows: "writes", ..EXT4 },
     Hook {
         name: "ext4_write_end",
         essential: true,
         shows: "writes without delayed allocation",
         ..EXT4
     },
-    Hook {
-        name: "ext4_journalled_write_end",
-        shows: "writes with data=journal",
-        ..EXT4
-    },
-    Hook {
-        name: "ext4_truncate_exit",
-        essential: true,
-        shows: "truncation",
-        ..EXT4
-    },
-    Hook {
-        name: "ext4_fallocate_exit",
-        shows: "allocation",
-        ..EXT4
-    },
-    Hook {
-        name: "ext4_punch_hole",
-        essential: true,
-        shows: "punched holes",
-        ..EXT4
-    },
-    Hook {
-        name: "ext4_zero_range",
-        essential: true,
-        shows: "zeroed ranges",
-        ..EXT4
-    },
-    Hook {
-        name: "ext4_collapse_range",
-        essential: true,
-        shows: "collapsed ranges",
-        ..EXT4
-    },
-    Hook {
-        name: "ext4_insert_range",
-        essential: true,
-        shows: "inserted ranges",
-        ..EXT4
-    },
-    Hook {
-        name: "xfs_iunlock",
-        essential: true,
-        shows: "operations, as they are done",
-        ..XFS
-    },
-    Hook {
-        name: "iomap_iter",
-        needs: Needs::Iter,
-        essential: true,
-        shows: "writes",
-        ..XFS
-    },
-    Hook {
-        name: "xfs_setattr",
-        essential: true,
-        shows: "grown files",
-        ..XFS
-    },
-    Hook {
-        name: "xfs_itruncate_extents_end",
-        essential: true,
-        shows: "truncation",
-        ..XFS
-    },
-    Hook {
-        name: "xfs_alloc_file_space",
-        shows: "allocation",
-        ..XFS
-    },
-    Hook {
-        name: "xfs_free_file_space",
-        essential: true,
-        shows: "punched holes",
-        ..XFS
-    },
-    Hook {
-        name: "xfs_zero_file_space",
-        shows: "zeroed ranges",
-        ..XFS
-    },
-    Hook {
-        name: "xfs_collapse_file_space",
-        essential: true,
-        shows: "collapsed ranges",
-        ..XFS
-    },
-    Hook {
-        name: "xfs_insert_file_space",
-        essential: true,
-        shows: "inserted ranges",
-        ..XFS
-    },
-    Hook {
-        name: "xfs_reflink_remap_range",
-        essential: true,
-        shows: "clones",
-        ..XFS
-    },
+    Hook { name: "ext4_journalled_write_end", shows: "writes with data=journal", ..EXT4 },
+    Hook { name: "ext4_truncate_exit", essential: true, shows: "truncation", ..EXT4 },
+    Hook { name: "ext4_fallocate_exit", shows: "allocation", ..EXT4 },
+    Hook { name: "ext4_punch_hole", essential: true, shows: "punched holes", ..EXT4 },
+    Hook { name: "ext4_zero_range", essential: true, shows: "zeroed ranges", ..EXT4 },
+    Hook { name: "ext4_collapse_range", essential: true, shows: "collapsed ranges", ..EXT4 },
+    Hook { name: "ext4_insert_range", essential: true, shows: "inserted ranges", ..EXT4 },
+    Hook { name: "xfs_iunlock", essential: true, shows: "operations, as they are done", ..XFS },
+    Hook { name: "iomap_iter", needs: Needs::Iter, essential: true, shows: "writes", ..XFS },
+    Hook { name: "xfs_setattr", essential: true, shows: "grown files", ..XFS },
+    Hook { name: "xfs_itruncate_extents_end", essential: true, shows: "truncation", ..XFS },
+    Hook { name: "xfs_alloc_file_space", shows: "allocation", ..XFS },
+    Hook { name: "xfs_free_file_space", essential: true, shows: "punched holes", ..XFS },
+    Hook { name: "xfs_zero_file_space", shows: "zeroed ranges", ..XFS },
+    Hook { name: "xfs_collapse_file_space", essential: true, shows: "collapsed ranges", ..XFS },
+    Hook { name: "xfs_insert_file_space", essential: true, shows: "inserted ranges", ..XFS },
+    Hook { name: "xfs_reflink_remap_range", essential: true, shows: "clones", ..XFS },
 ];
 
 #[cfg(test)]

@@ -78,27 +78,17 @@ pub fn load(
             }
             Err(reason) => {
                 let costs = format!("{} go unseen: {reason}", hook.shows);
-                missing.push(MissingHook {
-                    name: hook.name.to_owned(),
-                    costs,
-                });
+                missing.push(MissingHook { name: hook.name.to_owned(), costs });
             }
         }
     }
     let kernel = assemble(ebpf, &sizes, programs, tally)?;
-    Ok(Attached {
-        kernel,
-        hooks,
-        missing,
-    })
+    Ok(Attached { kernel, hooks, missing })
 }
 
 fn prepare(root: BorrowedFd<'_>, offsets: &Offsets, sizes: &Sizes) -> Result<Ebpf, String> {
     let stat = rustix::fs::fstat(root).map_err(|error| error.to_string())?;
-    let (major, minor) = (
-        rustix::fs::major(stat.st_dev),
-        rustix::fs::minor(stat.st_dev),
-    );
+    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
     // As the kernel writes a device number for itself.
     let device: u32 = major << 20 | minor;
     let own = std::process::id();
@@ -134,17 +124,13 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<i32, String
         Needs::Iter => offsets.iter.clone()?,
         Needs::Xfs => offsets.xfs.clone()?,
     }
-    let program = ebpf
-        .program_mut(hook.name)
-        .ok_or("the object lacks this program")?;
+    let program = ebpf.program_mut(hook.name).ok_or("the object lacks this program")?;
     let program: &mut RawTracePoint = program.try_into().map_err(|error| chain(&error))?;
     program.load().map_err(|error| refusal(&error))?;
-    program
-        .attach(hook.name)
-        .map_err(|error| match not_there(&error) {
-            true => "this kernel has no such tracepoint".to_owned(),
-            false => chain(&error),
-        })?;
+    program.attach(hook.name).map_err(|error| match not_there(&error) {
+        true => "this kernel has no such tracepoint".to_owned(),
+        false => chain(&error),
+    })?;
     let fd = program.fd().map_err(|error| chain(&error))?;
     Ok(fd.as_fd().as_raw_fd())
 }
@@ -161,9 +147,7 @@ fn assemble(
     let words = take_array(&mut ebpf, "WORDS")?;
     let words = Mapped::words(words.fd().as_fd())
         .map_err(|error| format!("the counters cannot be mapped: {error}"))?;
-    let notes = ebpf
-        .take_map("NOTES")
-        .ok_or("the object lacks the map NOTES")?;
+    let notes = ebpf.take_map("NOTES").ok_or("the object lacks the map NOTES")?;
     let notes = RingBuf::try_from(notes).map_err(|error| chain(&error))?;
     Ok(Kernel {
         noted: vec![0; slots.len()],
@@ -193,10 +177,7 @@ fn take_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, String> {
 /// The verifier's log is for whoever changes the programs, not for the user.
 fn refusal(error: &ProgramError) -> String {
     match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
+        ProgramError::LoadError { io_error, verifier_log } => {
             tracing::debug!(%io_error, %verifier_log, "the kernel refused a program");
             format!("the kernel refused the program: {io_error}")
         }

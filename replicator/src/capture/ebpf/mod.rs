@@ -109,11 +109,7 @@ impl Kernel {
                 let ranges = Range::new(note.start, note.end).into_iter().collect();
                 let whole = note.start == 0 && note.end == u64::MAX;
                 self.add(
-                    Collected {
-                        inode: note.inode,
-                        ranges,
-                        flags: note.flags | FLAG_SIZE,
-                    },
+                    Collected { inode: note.inode, ranges, flags: note.flags | FLAG_SIZE },
                     whole,
                 );
             }
@@ -148,21 +144,9 @@ impl Kernel {
 
     fn tell(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
         for (inode, pending) in std::mem::take(&mut self.pending) {
-            let Pending {
-                ranges,
-                whole,
-                flags,
-            } = pending;
-            let extent = if whole {
-                Extent::Whole
-            } else {
-                Extent::Ranges(ranges)
-            };
-            outbox.push(Change::Data {
-                inode,
-                extent,
-                mapped: flags & FLAG_MAPPED != 0,
-            })?;
+            let Pending { ranges, whole, flags } = pending;
+            let extent = if whole { Extent::Whole } else { Extent::Ranges(ranges) };
+            outbox.push(Change::Data { inode, extent, mapped: flags & FLAG_MAPPED != 0 })?;
         }
         Ok(())
     }
@@ -238,9 +222,6 @@ impl AsFd for Kernel {
 /// the same processor.
 fn misses(program: RawFd) -> u64 {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).unwrap_or_default();
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"));
-    line.and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
+    let line = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }

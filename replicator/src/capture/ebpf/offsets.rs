@@ -61,15 +61,9 @@ impl Offsets {
         let btf = Btf::open(Path::new(KERNEL), None)?;
         let mut values = Vec::new();
         look_up(&btf, COMMON, &mut values)?;
-        values.push((
-            "DENTRY_ALIAS",
-            either(&btf, "dentry", ["d_u.d_alias", "d_alias"])?,
-        ));
+        values.push(("DENTRY_ALIAS", either(&btf, "dentry", ["d_u.d_alias", "d_alias"])?));
         // Until Linux 6.5 the order of a large folio had a member.
-        values.push((
-            "FOLIO_ORDER",
-            either(&btf, "folio", ["_folio_order", "_flags_1"])?,
-        ));
+        values.push(("FOLIO_ORDER", either(&btf, "folio", ["_folio_order", "_flags_1"])?));
         values.push(("PAGE_HEAD_BIT", btf.enumerator("PG_head")? as u32));
         let iter = look_up(&btf, ITER, &mut values).and_then(|()| step(&btf, &mut values));
         let xfs = xfs(&btf, &mut values);
@@ -115,6 +109,5 @@ fn xfs(btf: &Btf<'_>, values: &mut Vec<(&'static str, u32)>) -> Result<(), BtfEr
 }
 
 fn either(btf: &Btf<'_>, structure: &str, members: [&str; 2]) -> Result<u32, BtfError> {
-    btf.offset(structure, members[0])
-        .or_else(|_| btf.offset(structure, members[1]))
+    btf.offset(structure, members[0]).or_else(|_| btf.offset(structure, members[1]))
 }

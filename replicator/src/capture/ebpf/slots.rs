@@ -84,11 +84,7 @@ impl SharedSlot {
             }
         }
         let flags = self.flags.swap(0, Ordering::SeqCst);
-        Collected {
-            inode: self.inode.load(Ordering::Relaxed),
-            ranges,
-            flags,
-        }
+        Collected { inode: self.inode.load(Ordering::Relaxed), ranges, flags }
     }
 }
 
@@ -99,10 +95,7 @@ fn insert_bits(ranges: &mut RangeSet, base: u64, first: u64, mut bits: u64) {
         let from = u64::from(bits.trailing_zeros());
         let run = u64::from((bits >> from).trailing_ones());
         let start = base + ((first + from) << BLOCK_SHIFT);
-        ranges.insert(Range {
-            start,
-            end: start + (run << BLOCK_SHIFT),
-        });
+        ranges.insert(Range { start, end: start + (run << BLOCK_SHIFT) });
         // A run of all 64 bits would shift by too much.
         bits &= u64::MAX.checked_shl((from + run) as u32).unwrap_or(0);
     }
@@ -150,11 +143,7 @@ impl<T> Mapped<T> {
             return Err(io::Error::last_os_error());
         }
         let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self {
-            address,
-            bytes,
-            count,
-        })
+        Ok(Self { address, bytes, count })
     }
 }
 
@@ -215,17 +204,9 @@ mod tests {
     #[test]
     fn a_whole_slot_is_one_range() {
         let slot = slot(7, 1);
-        slot.bits
-            .iter()
-            .for_each(|word| word.store(u64::MAX, Ordering::SeqCst));
+        slot.bits.iter().for_each(|word| word.store(u64::MAX, Ordering::SeqCst));
         let ranges: Vec<_> = slot.collect().unwrap().ranges.iter().collect();
-        assert_eq!(
-            ranges,
-            [Range {
-                start: 1 << REGION_SHIFT,
-                end: 2 << REGION_SHIFT
-            }]
-        );
+        assert_eq!(ranges, [Range { start: 1 << REGION_SHIFT, end: 2 << REGION_SHIFT }]);
     }
 
     #[test]

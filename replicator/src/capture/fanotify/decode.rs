@@ -122,14 +122,8 @@ fn read_record<'a>(bytes: &'a [u8], event: &mut Event<'a>) -> Result<&'a [u8], M
 
 fn place(record: &[u8]) -> Result<Place<'_>, Malformed> {
     let (directory, tail) = split_handle(record)?;
-    let end = tail
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(tail.len());
-    Ok(Place {
-        directory,
-        name: &tail[..end],
-    })
+    let end = tail.iter().position(|&byte| byte == 0).unwrap_or(tail.len());
+    Ok(Place { directory, name: &tail[..end] })
 }
 
 fn split_handle(record: &[u8]) -> Result<(Handle<'_>, &[u8]), Malformed> {
@@ -143,10 +137,7 @@ fn split_handle(record: &[u8]) -> Result<(Handle<'_>, &[u8]), Malformed> {
 }
 
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Malformed> {
-    bytes
-        .get(at..at + N)
-        .and_then(|found| found.try_into().ok())
-        .ok_or(Malformed)
+    bytes.get(at..at + N).and_then(|found| found.try_into().ok()).ok_or(Malformed)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Result<u16, Malformed> {
@@ -186,9 +177,7 @@ mod tests {
             bytes.extend(99u32.to_ne_bytes());
             bytes.extend(name);
         }
-        let mut event = ((METADATA_BYTES + bytes.len()) as u32)
-            .to_ne_bytes()
-            .to_vec();
+        let mut event = ((METADATA_BYTES + bytes.len()) as u32).to_ne_bytes().to_vec();
         event.extend([METADATA_VERSION, 0]);
         event.extend((METADATA_BYTES as u16).to_ne_bytes());
         event.extend(0x1000_0000u64.to_ne_bytes());

@@ -51,11 +51,7 @@ impl Fanotify {
     /// `root` lies on.
     pub fn watch(root: BorrowedFd<'_>, interest: Interest, tally: Arc<Tally>) -> io::Result<Self> {
         let group = sys::fanotify_init()?;
-        let content = if interest == Interest::Names {
-            0
-        } else {
-            CONTENT
-        };
+        let content = if interest == Interest::Names { 0 } else { CONTENT };
         sys::fanotify_mark_filesystem(group.as_fd(), NAMES | content | libc::FAN_ONDIR, root)?;
         Ok(Self {
             group,
@@ -85,9 +81,7 @@ impl Fanotify {
                 Ok(length) => self.handle(&buffer[..length], outbox, names_moved),
                 Err(error) => {
                     tracing::error!(%error, "fanotify cannot be read");
-                    outbox
-                        .lost(RelPath::root(), LossCause::Malformed)
-                        .map(|()| usize::MAX)
+                    outbox.lost(RelPath::root(), LossCause::Malformed).map(|()| usize::MAX)
                 }
             };
             self.buffer = buffer;
@@ -103,9 +97,7 @@ impl Fanotify {
         outbox: &mut Outbox,
         names_moved: &mut dyn FnMut(),
     ) -> Result<usize, Stopped> {
-        let mask = decode::events(bytes)
-            .flatten()
-            .fold(0, |mask, event| mask | event.mask);
+        let mask = decode::events(bytes).flatten().fold(0, |mask, event| mask | event.mask);
         // An event that waited behind a move may already tell of the new
         // place, and one before it may have been merged with a later one.
         let moved =
@@ -160,15 +152,9 @@ impl Fanotify {
             return outbox.content(path);
         }
         // The writer used a name outside; the file may have one inside.
-        let linked = event
-            .object
-            .and_then(|object| self.resolver.linked_inode(object.as_bytes()));
+        let linked = event.object.and_then(|object| self.resolver.linked_inode(object.as_bytes()));
         if let Some(inode) = linked {
-            outbox.push(Change::Data {
-                inode,
-                extent: Extent::Whole,
-                mapped: false,
-            })?;
+            outbox.push(Change::Data { inode, extent: Extent::Whole, mapped: false })?;
         }
         Ok(())
     }

@@ -36,10 +36,7 @@ pub struct Resolver {
 
 impl Resolver {
     pub fn new(root: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Self {
-            root: root.try_clone_to_owned()?,
-            cache: HashMap::new(),
-        })
+        Ok(Self { root: root.try_clone_to_owned()?, cache: HashMap::new() })
     }
 
     /// Some directory moved or went: what was known may be wrong.
@@ -74,11 +71,7 @@ impl Resolver {
             Ok(directory) => directory,
             Err(error) => {
                 let gone = matches!(error.raw_os_error(), Some(libc::ESTALE | libc::ENOENT));
-                return if gone {
-                    Placement::Vanished
-                } else {
-                    Placement::Unresolved
-                };
+                return if gone { Placement::Vanished } else { Placement::Unresolved };
             }
         };
         match self.find_open(directory.as_fd()) {
@@ -117,11 +110,7 @@ impl Resolver {
         }
         // The same path every time, and never this directory behind it:
         // something is mounted over it.
-        Ok(if hidden {
-            Placement::Outside
-        } else {
-            Placement::Unresolved
-        })
+        Ok(if hidden { Placement::Outside } else { Placement::Unresolved })
     }
 
     fn is_at(&self, directory: BorrowedFd<'_>, path: &RelPath) -> io::Result<bool> {
@@ -158,11 +147,7 @@ fn strip<'a>(path: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
         return path.strip_prefix(b"/");
     }
     let rest = path.strip_prefix(root)?;
-    if rest.is_empty() {
-        Some(rest)
-    } else {
-        rest.strip_prefix(b"/")
-    }
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
 }
 
 #[cfg(test)]
