@@ -302,9 +302,69 @@ const MIB: u64 = 1 << 20;
 
 #[test]
 fn every_way_to_write_tells_the_range() {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else {
-        return;
-    };
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    write_in_every_way(&mut watched);
+}
+
+#[test]
+fn every_way_to_write_tells_the_range_on_xfs() {
+    let Some(disk) = Disk::make("xfs") else { return };
+    let Some(mut watched) = Watched::start_in(disk.folder(), Choice::Ebpf) else { return };
+    write_in_every_way(&mut watched);
+    watched.sh("dd if=/dev/zero of=g bs=1M count=2 status=none");
+    let told = written(&mut watched, "cp --reflink=always g f");
+    assert!(covers(&told, 0, 2 * MIB), "{told:?}");
+}
+
+#[test]
+fn a_file_system_that_hides_writes_gives_a_lower_level_and_says_so() {
+    for kind in ["tmpfs", "btrfs"] {
+        let Some(disk) = Disk::make(kind) else { continue };
+        let Some(mut watched) = Watched::start_in(disk.folder(), Choice::Auto) else { continue };
+        let described = watched.capture.describe();
+        assert_eq!(described.level, Level::Fanotify, "{kind}");
+        assert!(described.why_not_higher.unwrap().contains(kind));
+        watched.sh("echo a > f");
+        assert_eq!(contents(&watched.changes()), set(["f"]), "{kind}");
+        let refused = Watched::start_in(disk.folder(), Choice::Ebpf);
+        assert!(refused.is_none(), "{kind}");
+    }
+}
+
+/// A file system of its own, made for one test.
+struct Disk(TempDir);
+
+impl Disk {
+    /// `None`, with the reason printed, where this machine cannot have it.
+    fn make(kind: &str) -> Option<Self> {
+        let place = tempfile::tempdir().unwrap();
+        let script = if kind == "tmpfs" {
+            "mkdir m; mount -t tmpfs none m".to_owned()
+        } else {
+            format!("mkdir m; truncate -s 400M image; mkfs.{kind} -q image; mount -o loop image m")
+        };
+        let mut command = Command::new("sh");
+        command.arg("-ec").arg(script).current_dir(place.path());
+        if command.output().is_ok_and(|done| done.status.success()) {
+            return Some(Self(place));
+        }
+        eprintln!("skipped: {kind} cannot be mounted here");
+        None
+    }
+
+    fn folder(&self) -> TempDir {
+        tempfile::tempdir_in(self.0.path().join("m")).unwrap()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(self.0.path().join("m")).status();
+        assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
+fn write_in_every_way(watched: &mut Watched) {
     watched.sh("dd if=/dev/zero of=f bs=1M count=8 status=none; sync f");
     let cases = [
         ("dd if=/dev/zero of=f bs=1 seek=5000 count=9 conv=notrunc status=none", 5000, 5009),
@@ -323,7 +383,7 @@ fn every_way_to_write_tells_the_range() {
         ("cat /dev/null > f", 0, 4 * MIB),
     ];
     for (script, start, end) in cases {
-        let told = written(&mut watched, script);
+        let told = written(watched, script);
         assert!(covers(&told, start, end), "{script}: {told:?}");
     }
     let counters = watched.capture.counters();
