@@ -122,7 +122,7 @@ impl<S: Store> Core<S> {
                     self.progress.conflicts += 1;
                     self.progress.note(now.wall, "conflict, the other side kept apart", &path);
                 }
-                self.step_done(now, step, stat, leaves);
+                self.step_done(now, step, stat.map(|stat| *stat), leaves);
             }
             Outcome::Raced => {
                 for path in [Some(&path), step.other_path()].into_iter().flatten() {
