@@ -97,12 +97,14 @@ fn prepare(root: BorrowedFd<'_>, offsets: &Offsets, sizes: &Sizes) -> Result<Ebp
     let device: u32 = major << 20 | minor;
     let own = std::process::id();
     let mask = sizes.slots - 1;
+    let page = rustix::param::page_size() as u64;
     let mut loader = EbpfLoader::new();
     loader
         .override_global("ROOT_DEVICE", &device, true)
         .override_global("ROOT_INODE", &stat.st_ino, true)
         .override_global("OWN_TGID", &own, true)
         .override_global("SLOT_MASK", &mask, true)
+        .override_global("PAGE_BYTES", &page, true)
         .map_max_entries("SLOTS", sizes.slots)
         .map_max_entries("NOTES", sizes.notes_bytes)
         .map_max_entries("INODES", sizes.inodes)
