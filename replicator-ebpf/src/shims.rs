@@ -242,7 +242,7 @@ programs! {
         let inode: u64 = read(mapping, get::MAPPING_HOST())?;
         let subject = place::subject(inode)?;
         let flags = mapped(inode, &subject);
-        let start = read::<u64>(folio, get::FOLIO_INDEX())?.saturating_mul(get::PAGE_BYTES());
+        let start = read::<u64>(folio, get::FOLIO_INDEX())? << (get::PAGE_SHIFT() & 63);
         let end = start.saturating_add(folio_bytes(folio)?);
         let pending = Pending { inode: subject.number, start, end, flags };
         let task = bpf_get_current_pid_tgid();
@@ -317,10 +317,11 @@ fn xfs_size(context: &RawTracePointContext) {
 
 #[inline(always)]
 fn folio_bytes(folio: u64) -> Option<u64> {
+    let page = 1 << (get::PAGE_SHIFT() & 63);
     let flags: u64 = read(folio, get::FOLIO_FLAGS())?;
     if flags & (1 << (get::PAGE_HEAD_BIT() & 63)) == 0 {
-        return Some(get::PAGE_BYTES());
+        return Some(page);
     }
     let order: u8 = read(folio, get::FOLIO_ORDER())?;
-    Some(get::PAGE_BYTES() << (order & 31))
+    Some(page << (order & 31))
 }
