@@ -122,7 +122,12 @@ impl<S: Store> Core<S> {
                     self.progress.conflicts += 1;
                     self.progress.note(now.wall, "conflict, the other side kept apart", &path);
                 }
+                let inode = stat.as_ref().map(|stat| stat.fingerprint.inode);
                 self.step_done(now, step, stat, leaves);
+                // Somebody wrote to it before anyone here knew what it is.
+                if inode.is_some_and(|inode| self.strangers.remove(&inode).is_some()) {
+                    self.settle.touch(now.monotonic, Spot::Path(path), Dirt::whole());
+                }
             }
             Outcome::Raced => {
                 for path in [Some(&path), step.other_path()].into_iter().flatten() {
