@@ -51,7 +51,10 @@ pub struct Subject {
 enum Verdict {
     Inside,
     Outside,
+    /// In the private directory, which is not replicated.
     Private,
+    /// Just being made, or just being removed: nobody has it open.
+    Nameless,
     Undecided,
 }
 
@@ -91,8 +94,9 @@ fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Optio
     let verdict = walk(inode, super_block);
     // Another name may be inside.
     let sure = fresh.links <= 1;
-    if verdict == Verdict::Private && sure {
-        // Not remembered: the daemon renames such files into the folder.
+    if verdict == Verdict::Nameless || verdict == Verdict::Private && sure {
+        // Not remembered: it gets a name, or the daemon renames it into the
+        // folder.
         return None;
     }
     if verdict == Verdict::Undecided {
@@ -120,7 +124,7 @@ fn walk(inode: u64, super_block: u64) -> Verdict {
 fn try_walk(inode: u64, super_block: u64) -> Option<Verdict> {
     let alias: u64 = read(inode, get::INODE_DENTRIES())?;
     if alias == 0 {
-        return None;
+        return Some(Verdict::Nameless);
     }
     let mut dentry = alias - u64::from(get::DENTRY_ALIAS());
     let mut below = 0;

@@ -9,6 +9,7 @@ mod carry;
 mod download;
 mod facts;
 mod look;
+mod members;
 mod serve;
 mod wait;
 
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::carry::Carrier;
 use self::facts::Facts;
+use self::members::Members;
 use self::wait::Waiters;
 use crate::apply::Applier;
 use crate::capture::{self, Capture, Change};
@@ -154,12 +156,13 @@ pub async fn run(
         },
         changed,
     )?);
-    for peer in &config.peers {
-        match peer.to_string().parse() {
-            Ok(address) => transport.dial(address),
-            Err(error) => tracing::warn!(%peer, "this peer cannot be dialed: {error}"),
-        }
-    }
+    let members = Members::new(
+        transport.clone(),
+        config.advertise,
+        seeds(&config),
+        &index.index,
+        getrandom::u64().map_err(|error| Error::Random(error.to_string()))?,
+    );
     ready(&Ready {
         root: root.path().to_path_buf(),
         listen: transport.local_addr(),
@@ -175,7 +178,7 @@ pub async fn run(
         transport,
         in_place: config.in_place != config::InPlace::Never,
     };
-    let mut node = Node::new(config, place, carrier, capture, index, settled);
+    let mut node = Node::new(config, place, carrier, capture, members, index, settled);
     let ended = node.serve(&mut stop, Inputs { changes, events, questions }).await;
     node.end(ended).await
 }
@@ -239,6 +242,7 @@ struct Node {
     core: Core<Index>,
     carrier: Carrier,
     capture: Arc<Capture>,
+    members: Members,
     reports: mpsc::Sender<Report>,
     incoming: Option<mpsc::Receiver<Report>>,
     /// One ordered queue of messages a peer; bounded by the core's credit.
@@ -257,6 +261,7 @@ impl Node {
         place: StateDir,
         carrier: Carrier,
         capture: Arc<Capture>,
+        members: Members,
         opened: index::Opened,
         settled: Arc<AtomicBool>,
     ) -> Self {
@@ -274,6 +279,7 @@ impl Node {
             facts: Facts::new(config, place),
             carrier,
             capture,
+            members,
             reports,
             incoming: Some(incoming),
             outboxes: HashMap::new(),
@@ -317,6 +323,8 @@ impl Node {
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
+            self.members.handle_timeout(Instant::now());
+            self.members.remember(self.core.store_mut());
             self.core.handle_timeout(self.now());
             self.turn()?;
         }
@@ -347,7 +355,8 @@ impl Node {
     fn next_wake(&self) -> Instant {
         let core = self.core.next_timeout().map(|timeout| self.started + timeout);
         let index = self.core.store().deadline();
-        let times = [core, index, self.waiters.next_poll(), Some(self.facts.next_write())];
+        let members = self.members.next_timeout();
+        let times = [core, index, members, self.waiters.next_poll(), Some(self.facts.next_write())];
         times.into_iter().flatten().min().unwrap_or(self.swept + SWEEP_EVERY)
     }
 
@@ -417,7 +426,8 @@ impl Node {
     fn handle_event(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::Up { peer, name, address, .. } => {
+            Event::Up { peer, name, address, seen_from, .. } => {
+                self.members.up(peer, address, seen_from);
                 self.facts.peer_up(peer, name, address);
                 let (outbox, messages) = mpsc::unbounded_channel();
                 self.outboxes.insert(peer, outbox);
@@ -430,6 +440,7 @@ impl Node {
                 self.core.handle_connected(now, peer);
             }
             Event::Down { peer, reason } => {
+                self.members.down(peer);
                 self.facts.peer_down(peer, reason);
                 self.outboxes.remove(&peer);
                 self.core.handle_disconnected(now, peer);
@@ -461,8 +472,8 @@ impl Node {
                 }
                 Err(error) => tracing::error!(peer = %from, "a request was refused: {error}"),
             },
+            Event::Datagram { from, payload } => self.members.datagram(from, &payload),
             Event::Refused { address, reason } => self.facts.refused(address, reason.to_string()),
-            _ => {}
         }
     }
 
@@ -537,7 +548,8 @@ impl Node {
     }
 
     /// Says goodbye and leaves everything durable.
-    async fn end(self, ended: Result<(), Error>) -> Result<(), Error> {
+    async fn end(mut self, ended: Result<(), Error>) -> Result<(), Error> {
+        self.members.leave();
         self.carrier.transport.close().await;
         let clean = ended.is_ok();
         let counter = self.core.next_counter();
@@ -574,6 +586,13 @@ async fn post(
             return;
         }
     }
+}
+
+/// The peers of the configuration, as the transport writes them.
+fn seeds(config: &Config) -> Vec<transport::Address> {
+    let parsed = config.peers.iter().map(|peer| peer.to_string().parse());
+    // Both rooms take HOST:PORT; what one took the other takes.
+    parsed.filter_map(Result::ok).collect()
 }
 
 fn engine_choice(choice: config::EngineChoice) -> engine::EngineChoice {

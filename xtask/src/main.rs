@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build_and_run;
+mod build_ebpf;
 mod cargo;
 mod interrupt;
 mod test;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     /// Build everything and run a local cluster to play with
     BuildAndRun(build_and_run::Args),
+    /// Build the kernel programs, or check that the committed object is theirs
+    BuildEbpf(build_ebpf::Args),
     /// Run all tests: units, the simulator, and stories on real daemons
     Test(test::Args),
     /// Measure this program beside lsyncd, rsync and Syncthing
@@ -34,6 +37,7 @@ enum Command {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::BuildAndRun(args) => build_and_run::run(args),
+        Command::BuildEbpf(args) => build_ebpf::run(args),
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
     }

@@ -1,1 +1,420 @@
+//! Who belongs to the cluster, who is alive, and with whom to be connected.
 //!
+//! A node that reached one member learns the addresses of all others here,
+//! notices a dead one within seconds, and keeps trying those that are away.
+//! The protocol is SWIM, by `foca`; its datagrams ride inside the
+//! authenticated connections, so this room needs no key of its own. It is
+//! pure: no socket, clock, task or random source. The node calls a `handle_*`
+//! with the time, then drains [`Cluster::poll`], then sleeps until
+//! [`Cluster::poll_timeout`].
+//!
+//! Up to [`MESH_NODES_MAX`] members everybody connects to everybody. In larger
+//! clusters each node keeps about two times log2(n) connections (`topology`),
+//! and a datagram for a member without a direct connection is handed on.
+//! It is not dropped and left to SWIM's indirect probes: these ask three
+//! random members, which mostly have no direct connection either, and the
+//! living would be suspected all the time.
+//!
+//! The loss of a connection is no proof of death: a member is down when
+//! nobody reaches it.
+
+mod member;
+mod relay;
+#[cfg(test)]
+mod tests;
+mod topology;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use foca::{
+    AccumulatingRuntime, Config, Foca, OwnedNotification, PeriodicParams, PostcardCodec, Timer,
+};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+pub use member::Member;
+pub use topology::MESH_NODES_MAX;
+
+use crate::id::NodeId;
+use crate::transport::Address;
+use relay::Relayed;
+use topology::Ring;
+
+/// What the node is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// To a connected peer; may be lost.
+    SendDatagram { to: NodeId, bytes: Bytes },
+    /// Keep a connection to this address until told to forget it.
+    Dial(Address),
+    /// Stop dialing this address; a connection that stands stays.
+    Forget(Address),
+    /// This connection is one too many.
+    Disconnect(NodeId),
+    /// A member joined, came back or changed its address.
+    MemberUp(Member),
+    /// A member left or died.
+    MemberDown(NodeId),
+}
+
+/// The membership of one cluster, as this node sees it.
+pub struct Cluster {
+    foca: Foca<Member, PostcardCodec, SmallRng, foca::NoCustomBroadcast>,
+    runtime: AccumulatingRuntime<Member>,
+    timers: BinaryHeap<Reverse<Alarm>>,
+    alarms: u64,
+    /// When waiting news is passed on; none waits without an instant here.
+    gossip_at: Option<Instant>,
+    /// When connected peers that are no members yet are greeted again: a
+    /// greeting may have been lost.
+    greet_at: Option<Instant>,
+    /// The address was given, and is not to be guessed from what peers see.
+    address_is_given: bool,
+    seeds: Vec<Address>,
+    connected: BTreeSet<NodeId>,
+    dialing: HashSet<Address>,
+    ring: Ring,
+    outputs: VecDeque<Output>,
+}
+
+impl Cluster {
+    /// Starts alone. The address of `me` may have the unspecified IP of a
+    /// wildcard listener; then it is learned from the first peers. `seeds` are
+    /// dialed as long as the cluster is small or we are alone.
+    pub fn new(me: Member, seeds: Vec<Address>, now: Instant, rng_seed: u64) -> Self {
+        let address_is_given = !me.address.ip().is_unspecified();
+        let mut cluster = Self {
+            ring: Ring::new(me.id, []),
+            foca: Foca::new(me, config(), SmallRng::seed_from_u64(rng_seed), PostcardCodec),
+            runtime: AccumulatingRuntime::new(),
+            timers: BinaryHeap::new(),
+            alarms: 0,
+            gossip_at: None,
+            greet_at: None,
+            address_is_given,
+            seeds,
+            connected: BTreeSet::new(),
+            dialing: HashSet::new(),
+            outputs: VecDeque::new(),
+        };
+        cluster.settle(now);
+        cluster.rewire();
+        cluster
+    }
+
+    /// A peer is connected, at `address`; it sees us as `seen_from`.
+    pub fn handle_up(
+        &mut self,
+        now: Instant,
+        peer: NodeId,
+        address: SocketAddr,
+        seen_from: IpAddr,
+    ) {
+        self.connected.insert(peer);
+        self.learn_address(seen_from);
+        self.greet(Member { id: peer, address, life: 0 });
+        self.settle(now);
+        self.rewire();
+        self.greet_at.get_or_insert(now + GREET_INTERVAL);
+    }
+
+    /// The connection with a peer ended.
+    pub fn handle_down(&mut self, now: Instant, peer: NodeId) {
+        self.connected.remove(&peer);
+        self.settle(now);
+        self.rewire();
+    }
+
+    /// A datagram came in on the connection with `from`.
+    pub fn handle_datagram(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+        let Some(mut relayed) = Relayed::decode(bytes) else {
+            tracing::debug!(%from, "a datagram of the cluster is not readable");
+            return;
+        };
+        if relayed.to == self.id() {
+            let result = self.foca.handle_data(relayed.payload, &mut self.runtime);
+            log(result);
+            self.settle(now);
+        } else if relayed.pass_on() {
+            self.forward(relayed, Some(from));
+        }
+    }
+
+    /// The time of [`Cluster::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(Reverse(alarm)) = self.timers.peek() {
+            if alarm.at > now {
+                break;
+            }
+            if let Some(Reverse(alarm)) = self.timers.pop() {
+                let forgets = matches!(alarm.timer, Timer::RemoveDown(_));
+                let result = self.foca.handle_timer(alarm.timer, &mut self.runtime);
+                log(result);
+                self.settle(now);
+                if forgets {
+                    self.rewire();
+                }
+            }
+        }
+        if self.gossip_at.is_some_and(|at| at <= now) {
+            self.gossip_at = None;
+            let result = self.foca.gossip(&mut self.runtime);
+            log(result);
+            self.settle(now);
+        }
+        if self.greet_at.is_some_and(|at| at <= now) {
+            self.greet_at = None;
+            self.greet_strangers(now);
+            self.settle(now);
+        }
+    }
+
+    /// Tells the others that this node leaves for good or for a while. The
+    /// datagrams are the last outputs worth sending.
+    pub fn leave(&mut self, now: Instant) {
+        let result = self.foca.leave_cluster(&mut self.runtime);
+        log(result);
+        self.settle(now);
+    }
+
+    /// The next thing to do; to be drained after every call.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Cluster::handle_timeout`], if ever.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timer = self.timers.peek().map(|Reverse(alarm)| alarm.at);
+        [timer, self.gossip_at, self.greet_at].into_iter().flatten().min()
+    }
+
+    /// This node as the others see it.
+    pub fn me(&self) -> &Member {
+        self.foca.identity()
+    }
+
+    /// The other members that are alive, by id.
+    pub fn members(&self) -> Vec<Member> {
+        let mut members: Vec<_> =
+            self.foca.iter_members().map(|member| member.id().clone()).collect();
+        members.sort_by_key(|member| member.id);
+        members
+    }
+
+    fn id(&self) -> NodeId {
+        self.foca.identity().id
+    }
+
+    /// Introduces us to a peer. Its identity need not be known: SWIM answers
+    /// an introduction to any life of the node.
+    fn greet(&mut self, peer: Member) {
+        let result = self.foca.announce(peer, &mut self.runtime);
+        log(result);
+    }
+
+    /// Greets the connected peers that are no members yet.
+    fn greet_strangers(&mut self, now: Instant) {
+        let members = &self.ring;
+        let strangers = self.connected.iter().copied();
+        let strangers: Vec<_> = strangers.filter(|peer| !members.contains(*peer)).collect();
+        // Only the id counts in an introduction.
+        let address = self.me().address;
+        for id in strangers {
+            self.greet_at = Some(now + GREET_INTERVAL);
+            self.greet(Member { id, address, life: 0 });
+        }
+    }
+
+    /// Takes the address under which a peer sees us, unless we have a better
+    /// one: a neighbour on the same machine sees only the loopback.
+    fn learn_address(&mut self, seen_from: IpAddr) {
+        let me = self.foca.identity();
+        let better = me.address.ip().is_unspecified()
+            || (me.address.ip().is_loopback() && !seen_from.is_loopback());
+        if self.address_is_given || !better {
+            return;
+        }
+        let address = SocketAddr::new(seen_from, me.address.port());
+        let renewed = Member { address, life: me.life + 1, ..me.clone() };
+        let result = self.foca.change_identity(renewed, &mut self.runtime);
+        log(result);
+    }
+
+    /// Turns what foca asked for into outputs and alarms.
+    fn settle(&mut self, now: Instant) {
+        while let Some((delay, timer)) = self.runtime.to_schedule() {
+            self.alarms += 1;
+            self.timers.push(Reverse(Alarm { at: now + delay, number: self.alarms, timer }));
+        }
+        let mut changed = false;
+        while let Some(notification) = self.runtime.to_notify() {
+            changed = true;
+            match notification {
+                OwnedNotification::MemberUp(member) => {
+                    self.outputs.push_back(Output::MemberUp(member));
+                }
+                OwnedNotification::MemberDown(member) => {
+                    self.outputs.push_back(Output::MemberDown(member.id));
+                }
+                // A living member that is renamed has a new address; one that
+                // was down is reported by the MemberUp that follows.
+                OwnedNotification::Rename(_, member) if self.is_alive(&member) => {
+                    self.outputs.push_back(Output::MemberUp(member));
+                }
+                _ => {}
+            }
+        }
+        if changed {
+            self.rewire();
+        }
+        while let Some((to, payload)) = self.runtime.to_send() {
+            self.forward(Relayed::new(to.id, &payload), None);
+        }
+        if self.foca.updates_backlog() > 0 && self.foca.num_members() > 0 {
+            self.gossip_at.get_or_insert(now + GOSSIP_INTERVAL);
+        }
+    }
+
+    fn is_alive(&self, member: &Member) -> bool {
+        self.foca.iter_members().any(|known| known.id() == member)
+    }
+
+    /// Sends a datagram towards its member, if there is a way.
+    fn forward(&mut self, relayed: Relayed<'_>, came_from: Option<NodeId>) {
+        if let Some(next) = self.ring.next_hop(relayed.to, &self.connected, came_from) {
+            self.outputs.push_back(Output::SendDatagram { to: next, bytes: relayed.encode() });
+        }
+    }
+
+    /// Compares the connections there should be with those there are.
+    fn rewire(&mut self) {
+        let alive: Vec<_> = self.foca.iter_members().map(|member| member.id().id).collect();
+        self.ring = Ring::new(self.id(), alive);
+        // Members that are away are dialed as well, or a cluster that was cut
+        // in two would never know that the cut has healed.
+        let known: BTreeMap<NodeId, Member> = self
+            .foca
+            .iter_membership_state()
+            .map(|member| (member.id().id, member.id().clone()))
+            .collect();
+        let mut wanted = self.ring.neighbours();
+        wanted.extend(Ring::new(self.id(), known.keys().copied()).neighbours());
+        wanted.remove(&self.id());
+
+        let mut addresses: HashSet<Address> = wanted
+            .iter()
+            .filter_map(|id| known.get(id))
+            .filter(|member| self.can_dial(member.address.ip()))
+            .map(|member| Address::from(member.address))
+            .collect();
+        if self.ring.is_mesh() || self.connected.is_empty() {
+            addresses.extend(self.seeds.iter().cloned());
+        }
+        let gone: Vec<_> = self.dialing.difference(&addresses).cloned().collect();
+        let new: Vec<_> = addresses.difference(&self.dialing).cloned().collect();
+        self.outputs.extend(gone.into_iter().map(Output::Forget));
+        self.outputs.extend(new.into_iter().map(Output::Dial));
+        self.dialing = addresses;
+        self.thin_out(&wanted);
+    }
+
+    /// In a large cluster a node that many joined through would keep them all.
+    /// The lower id of a pair lets go, once it is well connected without.
+    fn thin_out(&mut self, wanted: &BTreeSet<NodeId>) {
+        if self.ring.is_mesh() || self.connected.intersection(wanted).count() < CONNECTIONS_MIN {
+            return;
+        }
+        let me = self.id();
+        let surplus: Vec<_> = self
+            .connected
+            .extract_if(.., |peer| {
+                *peer > me && !wanted.contains(peer) && self.ring.contains(*peer)
+            })
+            .collect();
+        self.outputs.extend(surplus.into_iter().map(Output::Disconnect));
+    }
+
+    /// Another machine's loopback is not where that machine is.
+    fn can_dial(&self, address: IpAddr) -> bool {
+        let ours = self.foca.identity().address.ip();
+        !address.is_unspecified() && (!address.is_loopback() || ours.is_loopback())
+    }
+}
+
+/// With this many wanted connections the others are surplus.
+const CONNECTIONS_MIN: usize = 4;
+
+/// News goes out in steps of this, and not at all without news.
+const GOSSIP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Pause between greetings: a lost one delays a join by no more.
+const GREET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a member that is down is remembered and dialed. After it, only
+/// the member itself can come back.
+const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
+
+struct Alarm {
+    at: Instant,
+    /// Alarms of one instant ring in the order they were set.
+    number: u64,
+    timer: Timer<Member>,
+}
+
+impl PartialEq for Alarm {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Alarm {}
+
+impl PartialOrd for Alarm {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Alarm {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// A dead member of a small cluster is down within some five seconds: one
+/// probe a second, and three seconds to refute a suspicion.
+fn config() -> Config {
+    Config {
+        probe_period: Duration::from_secs(1),
+        probe_rtt: Duration::from_millis(400),
+        num_indirect_probes: const { NonZeroUsize::new(3).unwrap() },
+        max_transmissions: const { NonZeroU8::new(10).unwrap() },
+        suspect_to_down_after: Duration::from_secs(3),
+        remove_down_after: Some(FORGET_AFTER),
+        max_packet_size: const { NonZeroUsize::new(relay::PAYLOAD_BYTES_MAX).unwrap() },
+        notify_down_members: true,
+        periodic_announce: Some(PeriodicParams {
+            frequency: Duration::from_secs(30),
+            num_members: const { NonZeroUsize::new(1).unwrap() },
+        }),
+        periodic_announce_to_down_members: Some(PeriodicParams {
+            frequency: Duration::from_secs(10),
+            num_members: const { NonZeroUsize::new(2).unwrap() },
+        }),
+        // Replaced by `gossip_at`, which is silent without news.
+        periodic_gossip: None,
+    }
+}
+
+/// A member that sends nonsense is a fault of that member; the protocol goes
+/// on without the datagram.
+fn log(result: Result<(), foca::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a step of the membership protocol failed");
+    }
+}

@@ -224,6 +224,7 @@ impl Carrier {
     ) -> Result<Prepared, Outcome> {
         let leaves = self.leaves_after(path, update, &writes, &holes).await?;
         if leaves.digest() != update.to {
+            tracing::debug!(%path, "the bytes that came along lead to another version");
             return Err(Outcome::NotHeld);
         }
         let bytes: u64 = writes.iter().map(|(_, bytes)| bytes.len() as u64).sum();

@@ -47,6 +47,9 @@ async fn look_together(
     looks: Vec<Look>,
     reports: mpsc::Sender<Report>,
 ) {
+    for look in &looks {
+        tracing::trace!(path = %look.path, depth = ?look.depth, sync = look.sync, "looking");
+    }
     let requests = looks.into_iter().map(request).collect();
     let observations = observe::observe_many(&root, &engine, requests).await;
     let sights: Vec<Sight> = observations.into_iter().map(sight).collect();

@@ -154,8 +154,11 @@ impl<S: Store> Core<S> {
     }
 
     fn retry(&mut self, now: Now, spot: Spot, unit: Duration) {
-        let retry =
-            self.retries.entry(spot).or_insert(Retry { attempts: 0, not_before: Duration::ZERO, waits: true });
+        let retry = self.retries.entry(spot).or_insert(Retry {
+            attempts: 0,
+            not_before: Duration::ZERO,
+            waits: true,
+        });
         let wait = unit.saturating_mul(1 << retry.attempts.min(12)).min(RETRY_MAX);
         retry.attempts += 1;
         retry.not_before = now.monotonic + wait;

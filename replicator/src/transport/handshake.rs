@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError};
+use quinn::{Connection, ConnectionError, SendStream};
 
 use super::auth::{self, AuthError, Ends, Role};
 use super::congestion::close;
@@ -108,58 +108,72 @@ async fn introduce(
         return Err(Failure::Refused(Refusal::TooManyGuesses));
     }
     let ends = Ends { role, us: shared.id, peer };
-    let (mut send, recv) = auth::prove(connection, &ends, &shared.secret)
+    let (send, recv) = auth::prove(connection, &ends, &shared.secret)
         .await
         .map_err(|error| judge_proof(shared, connection, role, peer, error))?;
     shared.gate.proved(peer);
+    let reader = FrameReader::new(recv, GREETING_BYTES_MAX);
+    match greet(shared, connection, &ends, send, reader).await {
+        Ok(true) => Ok(peer),
+        Ok(false) => {
+            close(connection, CLOSE_DUPLICATE, "these nodes are connected already");
+            Err(Failure::Duplicate(peer))
+        }
+        Err(error) => Err(judge_greeting(connection, peer, error)),
+    }
+}
 
-    let mut reader = FrameReader::new(recv, GREETING_BYTES_MAX);
+/// Exchanges greetings and the verdict; false if the pair keeps another
+/// connection.
+async fn greet(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    ends: &Ends,
+    mut send: SendStream,
+    mut reader: FrameReader,
+) -> Result<bool, GreetingError> {
     let ours = Greeting {
         name: shared.name.clone(),
         instance: shared.instance,
-        connected: shared.registry.is_connected(peer),
-        seen_from: source.to_canonical(),
+        connected: shared.registry.is_connected(ends.peer),
+        seen_from: connection.remote_address().ip().to_canonical(),
         hello: shared.hello.to_vec(),
     };
-    let lost = |error| judge_greeting(connection, peer, error);
-    greeting::tell(&mut send, &ours).await.map_err(lost)?;
-    let theirs = greeting::hear(&mut reader).await.map_err(lost)?;
+    greeting::tell(&mut send, &ours).await?;
+    let theirs = greeting::hear(&mut reader).await?;
     let peer_is_connected = theirs.connected;
-    let (link, work) = Link::new(
-        connection.clone(),
-        Introduction {
-            peer,
-            name: theirs.name,
-            instance: theirs.instance,
-            seen_from: theirs.seen_from,
-            hello: Bytes::from(theirs.hello),
-            dialed_by_us: role == Role::Dialer,
-        },
-    );
-    let verdict = if shared.id < peer {
+    let about = Introduction {
+        peer: ends.peer,
+        name: theirs.name,
+        instance: theirs.instance,
+        seen_from: theirs.seen_from,
+        hello: Bytes::from(theirs.hello),
+        dialed_by_us: ends.role == Role::Dialer,
+    };
+    let (link, work) = Link::new(connection.clone(), about);
+    let we_judge = ends.us < ends.peer;
+    let verdict = if we_judge {
         link.set_serial(SERIAL.fetch_add(1, Ordering::Relaxed));
         shared.registry.judge(&link, peer_is_connected)
     } else {
-        link.set_serial(greeting::hear_kept(&mut reader).await.map_err(lost)?);
+        link.set_serial(greeting::hear_kept(&mut reader).await?);
         shared.registry.enter(&link)
     };
     let Verdict::Keep { predecessor } = verdict else {
-        close(connection, CLOSE_DUPLICATE, "these nodes are connected already");
-        return Err(Failure::Duplicate(peer));
+        return Ok(false);
     };
     // From here on the link is in the registry, and only its task takes it
     // out: nothing may be awaited before that task is there.
-    let we_judged = shared.id < peer;
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        if we_judged {
+        if we_judge {
             // A failure shows on the connection, which `link::run` watches.
             let _ = greeting::tell_kept(&mut send, link.serial()).await;
         }
         let _ = send.finish();
         link::run(shared, link, work, predecessor).await;
     });
-    Ok(peer)
+    Ok(true)
 }
 
 fn judge_proof(

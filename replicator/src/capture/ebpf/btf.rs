@@ -98,7 +98,7 @@ impl<'a> Btf<'a> {
             bits = bits.checked_add(offset).ok_or(BtfError::Malformed(0))?;
             at = kind;
         }
-        if bits % 8 == 0 { Ok(bits / 8) } else { Err(lacks()) }
+        if bits.is_multiple_of(8) { Ok(bits / 8) } else { Err(lacks()) }
     }
 
     /// The value of an enumerator, whatever its enumeration is called.

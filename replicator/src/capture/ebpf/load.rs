@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
+use replicator_ebpf::Note;
 
 use super::Kernel;
 use super::hooks::{FileSystem, HOOKS, Hook, Needs};
@@ -27,6 +28,9 @@ pub struct Attached {
     pub hooks: Vec<String>,
     pub missing: Vec<MissingHook>,
 }
+
+/// What a note takes in the ring, with its header.
+const NOTE_BYTES: usize = size_of::<Note>() + 8;
 
 /// How the allowed memory is divided.
 struct Sizes {
@@ -157,6 +161,7 @@ fn assemble(
         programs,
         taken: 0,
         drains: 0,
+        notes_max: sizes.notes_bytes as usize / NOTE_BYTES,
         slot_notes_dropped: 0,
         range_notes_dropped: 0,
         missed: 0,

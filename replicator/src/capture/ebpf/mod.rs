@@ -40,6 +40,8 @@ pub struct Kernel {
     noted: Vec<u64>,
     taken: usize,
     drains: u64,
+    /// Notes that fit into the ring.
+    notes_max: usize,
     slot_notes_dropped: u64,
     range_notes_dropped: u64,
     missed: u64,
@@ -76,8 +78,9 @@ impl Kernel {
     pub fn drain(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
         self.drains += 1;
         let mut notes = 0;
-        // What comes in meanwhile can wait for the next drain.
-        let most = self.slots.len() * 2;
+        // As many as the ring can hold: what comes in meanwhile can wait for
+        // the next drain.
+        let most = self.notes_max;
         while notes < most {
             let Some(note) = self.next_note() else { break };
             notes += 1;

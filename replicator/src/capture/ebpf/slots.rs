@@ -41,9 +41,10 @@ impl SharedSlot {
     /// Takes what is marked. `None` where the slot belongs to no inode: then
     /// who marked it has sent the range by itself.
     pub fn collect(&self) -> Option<Collected> {
-        let ready = self.is_ready();
         let collected = self.take();
-        ready.then_some(collected)
+        // Afterwards: a program may claim and mark the slot meanwhile, and
+        // then these are its marks.
+        self.is_ready().then_some(collected)
     }
 
     pub fn is_queued(&self) -> bool {
@@ -51,7 +52,7 @@ impl SharedSlot {
     }
 
     pub fn is_ready(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == SLOT_READY
+        self.state.load(Ordering::SeqCst) == SLOT_READY
     }
 
     /// Gives the slot back, with what was in it at the last moment. A program

@@ -157,10 +157,9 @@ async fn large_packets_are_found_and_carry() {
     sender.await.unwrap();
     let info = b.transport.peers().remove(0);
     println!("{:.2} Gbit/s, {info:?}", received as f64 * 8e-9 / seconds);
-    // The trap this guards against brings the packet size back to 1,200 and
-    // loses most packets; a slow machine does neither.
-    assert!(info.mtu_bytes > 8000, "{info:?}");
-    assert!(info.lost_packets * 20 < info.sent_packets, "{info:?}");
+    // The trap this guards against sends nearly everything in packets of
+    // 1,200 bytes; a slow or lossy machine does not.
+    assert!(info.sent_bytes / info.sent_packets > 4000, "{info:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -115,6 +115,29 @@ async fn a_peer_that_comes_back_without_a_goodbye_replaces_itself() {
     assert_eq!(&a.message().await[..], b"hello again");
 }
 
+#[test]
+fn a_peer_that_was_restarted_is_noticed_though_it_dials_nobody() {
+    let here = tokio::runtime::Runtime::new().unwrap();
+    let there = tokio::runtime::Runtime::new().unwrap();
+    let b = there.block_on(async { Node::start() });
+    let mut a = here.block_on(async {
+        let mut a = Node::start();
+        a.dial(&b);
+        assert_eq!(a.up().await, b.id());
+        a.transport.forget(&b.address());
+        a
+    });
+    let address = b.transport.local_addr();
+    let Node { transport, events, dir } = b;
+    // The process dies: its tasks stop first, so no goodbye leaves it.
+    there.shutdown_timeout(PATIENCE);
+    drop((transport, events));
+    here.block_on(async {
+        let _b = restart(address, dir).await;
+        assert_eq!(a.down().await, "the peer was restarted");
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreachable_address_is_tried_until_it_answers() {
     let mut a = Node::start();

@@ -1,0 +1,250 @@
+//! What the kernel programs tell of written bytes.
+
+use std::os::unix::fs::MetadataExt;
+
+use super::disk::Disk;
+use super::writer::by_writer;
+use super::{Watched, sh};
+use crate::capture::{Change, Choice, Extent, Lost};
+use crate::range::RangeSet;
+
+/// Runs the script and gives what was told of `f`'s bytes by inode.
+fn written(watched: &mut Watched, script: &str) -> (RangeSet, bool, bool) {
+    let inode = watched.inode("f");
+    watched.changes();
+    watched.sh(script);
+    let (mut ranges, mut whole, mut synced) = (RangeSet::new(), false, false);
+    for change in watched.changes() {
+        if let Change::Data { inode: told, extent, mapped } = change
+            && told == inode
+        {
+            synced |= mapped;
+            match extent {
+                Extent::Ranges(more) => ranges.extend(&more),
+                Extent::Whole => whole = true,
+            }
+        }
+    }
+    (ranges, whole, synced)
+}
+
+fn covers(told: &(RangeSet, bool, bool), start: u64, end: u64) -> bool {
+    told.1 || told.0.iter().any(|range| range.start <= start && end <= range.end)
+}
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn every_way_to_write_tells_the_range() {
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    write_in_every_way(&mut watched);
+}
+
+#[test]
+fn every_way_to_write_tells_the_range_on_xfs() {
+    let Some(disk) = Disk::make("xfs") else { return };
+    let Some(mut watched) = Watched::start_in(disk.folder(), Choice::Ebpf) else { return };
+    write_in_every_way(&mut watched);
+    watched.sh("dd if=/dev/zero of=g bs=1M count=2 status=none");
+    let told = written(&mut watched, "cp --reflink=always g f");
+    assert!(covers(&told, 0, 2 * MIB), "{told:?}");
+}
+
+fn write_in_every_way(watched: &mut Watched) {
+    watched.sh("dd if=/dev/zero of=f bs=1M count=8 status=none; sync f");
+    let cases = [
+        ("dd if=/dev/zero of=f bs=1 seek=5000 count=9 conv=notrunc status=none", 5000, 5009),
+        ("printf more >> f", 8 * MIB, 8 * MIB + 4),
+        (
+            "dd if=/dev/zero of=f bs=8192 seek=3 count=1 oflag=direct conv=notrunc status=none",
+            24576,
+            32768,
+        ),
+        ("truncate -s 3000000 f", 3_000_000, 8 * MIB),
+        ("fallocate -l 4M f", 3_000_000, 4 * MIB),
+        ("fallocate -p -o 100000 -l 50000 f", 100_000, 150_000),
+        ("fallocate -z -o 200000 -l 9000 f", 200_000, 209_000),
+        ("fallocate -c -o 4096 -l 4096 f", 4096, 4 * MIB),
+        ("fallocate -i -o 4096 -l 4096 f", 4096, 4 * MIB),
+        ("cat /dev/null > f", 0, 4 * MIB),
+    ];
+    for (script, start, end) in cases {
+        let told = written(watched, script);
+        assert!(covers(&told, start, end), "{script}: {told:?}");
+    }
+    let counters = watched.capture.counters();
+    assert_eq!(counters.lost, Lost::default());
+}
+
+#[test]
+fn a_small_write_into_a_large_file_tells_little() {
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else {
+        return;
+    };
+    watched.sh("truncate -s 8G f");
+    let told = written(
+        &mut watched,
+        "dd if=/dev/zero of=f bs=4096 seek=1500000 count=1 conv=notrunc status=none",
+    );
+    assert!(covers(&told, 1_500_000 * 4096, 1_500_001 * 4096), "{told:?}");
+    assert!(!told.1 && told.0.bytes() <= 64 << 10, "{told:?}");
+    assert!(!told.2, "no mapping, so nothing must be synced: {told:?}");
+}
+
+#[test]
+fn growing_by_truncation_asks_for_a_look() {
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else {
+        return;
+    };
+    watched.sh("echo a > f");
+    let inode = watched.inode("f");
+    watched.changes();
+    watched.sh("truncate -s 1G f");
+    let looked =
+        |change: &Change| matches!(change, Change::Data { inode: told, .. } if *told == inode);
+    assert!(watched.changes().iter().any(looked));
+}
+
+#[test]
+fn every_system_call_that_writes_tells_the_range() {
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    for way in ["pwrite", "sendfile", "copy_file_range", "splice", "io_uring", "mmap"] {
+        watched.sh("rm -f f; dd if=/dev/zero of=f bs=1M count=1 status=none; sync f");
+        let told = written(&mut watched, &by_writer(way));
+        assert!(covers(&told, 40_000, 40_001), "{way}: {told:?}");
+        assert_eq!(told.2, way == "mmap", "{way}: {told:?}");
+    }
+}
+
+#[test]
+fn a_store_into_a_page_that_was_read_dirty_is_told() {
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    watched.sh("dd if=/dev/zero of=f bs=1M count=1 status=none; sync f");
+    let told = written(&mut watched, &by_writer("mmap of a dirty page"));
+    assert!(told.2 && covers(&told, 40_000, 40_001), "{told:?}");
+}
+
+#[test]
+fn writes_outside_the_folder_are_dropped_in_the_kernel() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(parent.path()).unwrap();
+    let Some(mut watched) = Watched::start_in(folder, Choice::Ebpf) else { return };
+    sh(
+        parent.path(),
+        "dd if=/dev/zero of=outside bs=4k count=50 oflag=append conv=notrunc status=none",
+    );
+    let outside = std::fs::metadata(parent.path().join("outside")).unwrap().ino();
+    let tells = |change: &Change| matches!(change, Change::Data { inode, .. } if *inode == outside);
+    assert!(!watched.changes().iter().any(tells));
+    // The verdict about a file does not outlive its move into the folder.
+    let inside = watched.folder.path().display().to_string();
+    sh(parent.path(), &format!("mv outside '{inside}/f'"));
+    let told = written(&mut watched, &by_writer("pwrite"));
+    assert!(covers(&told, 40_000, 40_005), "{told:?}");
+    // Through a name outside as well.
+    sh(parent.path(), &format!("ln '{inside}/f' link; mkdir other; mv link other/f"));
+    let other = parent.path().join("other");
+    let inode = watched.inode("f");
+    watched.changes();
+    sh(&other, &by_writer("pwrite"));
+    let told = watched.changes();
+    assert!(
+        told.iter().any(|change| matches!(change, Change::Data { inode: of, .. } if *of == inode))
+    );
+}
+
+#[test]
+fn more_files_than_slots_are_all_told() {
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    // Some four times the slots of the smallest memory.
+    watched.sh("for d in 1 2 3 4; do mkdir $d; ( cd $d; seq 1000 | xargs touch ); done; sync -f .");
+    let files = || {
+        let directories = (1..=4).map(|number| watched.folder.path().join(number.to_string()));
+        directories.flat_map(|directory| std::fs::read_dir(directory).unwrap().flatten())
+    };
+    let inodes: std::collections::BTreeSet<u64> =
+        files().map(|file| file.metadata().unwrap().ino()).collect();
+    assert_eq!(inodes.len(), 4000);
+    for round in 0..3 {
+        watched.changes();
+        let folder = watched.folder.path().to_owned();
+        let writing =
+            std::thread::spawn(move || sh(&folder, "for f in */*; do echo bytes >> $f; done"));
+        let (mut told, mut lost) = (std::collections::BTreeSet::new(), false);
+        let mut running = true;
+        while running {
+            running = !writing.is_finished();
+            for change in watched.changes() {
+                match change {
+                    Change::Data { inode, .. } => {
+                        told.insert(inode);
+                    }
+                    // On a busy machine so small a ring may overflow.
+                    Change::Lost { .. } => lost = true,
+                    _ => {}
+                }
+            }
+        }
+        writing.join().unwrap();
+        let missing = inodes.difference(&told).count();
+        assert!(missing == 0 || lost, "round {round}: {missing} files were never told");
+    }
+}
+
+#[test]
+fn stores_of_a_busy_mapping_are_never_missed() {
+    use std::os::unix::fs::FileExt;
+
+    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    watched.sh("dd if=/dev/zero of=f bs=1M count=4 status=none; sync f");
+    let file = std::fs::File::open(watched.folder.path().join("f")).unwrap();
+    let inode = watched.inode("f");
+    let mut copy = vec![0; 4 << 20];
+    let mut read = |watched: &mut Watched| {
+        for change in watched.changes() {
+            let Change::Data { inode: told, extent, mapped } = change else { continue };
+            if told != inode {
+                continue;
+            }
+            let ranges = match extent {
+                Extent::Ranges(ranges) => ranges,
+                Extent::Whole => {
+                    [crate::range::Range { start: 0, end: 4 << 20 }].into_iter().collect()
+                }
+            };
+            for range in ranges.iter() {
+                let end = range.end.min(4 << 20);
+                let (start, end) = (range.start.min(end), end);
+                if mapped {
+                    sync_range(&file, start, end - start);
+                }
+                file.read_exact_at(&mut copy[start as usize..end as usize], start).unwrap();
+            }
+        }
+        copy.clone()
+    };
+    read(&mut watched);
+    for epoch in 0..20 {
+        let folder = watched.folder.path().to_owned();
+        let writing = std::thread::spawn(move || sh(&folder, &by_writer("mapping under fire")));
+        while !writing.is_finished() {
+            read(&mut watched);
+        }
+        writing.join().unwrap();
+        let copy = read(&mut watched);
+        let truth = std::fs::read(watched.folder.path().join("f")).unwrap();
+        assert!(copy == truth, "epoch {epoch}");
+    }
+}
+
+fn sync_range(file: &std::fs::File, start: u64, length: u64) {
+    use std::os::fd::AsRawFd;
+
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let (start, length) = (start as i64, length as i64);
+    // SAFETY: the call takes an open descriptor and numbers.
+    let synced = unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, flags) };
+    assert_eq!(synced, 0);
+}
