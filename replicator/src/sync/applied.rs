@@ -178,7 +178,11 @@ impl<S: Store> Core<S> {
         };
         self.progress.note(now.wall, verb, &path);
         match (what, stat) {
-            (What::Remove { .. }, _) => self.set_on_disk(&path, None, &name_seen),
+            (What::Remove { .. }, stat) => {
+                // The other names of the inode: its ctime has moved.
+                stat.iter().for_each(|stat| self.refresh(body, stat));
+                self.set_on_disk(&path, None, &name_seen);
+            }
             (What::Rename { from, .. }, Some(stat)) => {
                 self.renamed(&from, &path, body, kind, &stat, &name_seen);
             }
