@@ -168,14 +168,13 @@ impl Index {
     }
 
     fn lead_inode(&mut self, id: BodyId, former: Option<u64>, inode: Option<u64>) {
-        if let Some(former) = former.filter(|former| inode != Some(*former))
-            && self.body_of_inode(former) == Some(id)
-        {
+        if former == inode {
+            return;
+        }
+        if let Some(former) = former.filter(|former| self.body_of_inode(*former) == Some(id)) {
             self.active.inodes.insert(former, None);
         }
-        if let Some(inode) = inode
-            && self.body_of_inode(inode) != Some(id)
-        {
+        if let Some(inode) = inode {
             self.active.inodes.insert(inode, Some(id));
         }
     }

@@ -159,9 +159,12 @@ impl<S: Store> Core<S> {
                 return;
             };
             let mut records = Records::default();
+            let before = sent.clone();
             let complete = self.fill(now, peer, &mut sent, have, &mut records);
             let empty = records.names.is_empty() && records.bodies.is_empty();
-            if !empty {
+            // Also where every change of a stretch was replaced and there is
+            // nothing to send of it: that is for the peer to know.
+            if !empty || sent != before {
                 peer.closed = false;
             }
             if complete && !peer.closed {

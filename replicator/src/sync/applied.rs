@@ -122,7 +122,12 @@ impl<S: Store> Core<S> {
                     self.progress.conflicts += 1;
                     self.progress.note(now.wall, "conflict, the other side kept apart", &path);
                 }
-                self.step_done(now, step, stat.map(|stat| *stat), leaves);
+                let inode = stat.as_ref().map(|stat| stat.fingerprint.inode);
+                self.step_done(now, step, stat, leaves);
+                // Somebody wrote to it before anyone here knew what it is.
+                if inode.is_some_and(|inode| self.strangers.remove(&inode).is_some()) {
+                    self.settle.touch(now.monotonic, Spot::Path(path), Dirt::whole());
+                }
             }
             Outcome::Raced => {
                 for path in [Some(&path), step.other_path()].into_iter().flatten() {
@@ -173,7 +178,11 @@ impl<S: Store> Core<S> {
         };
         self.progress.note(now.wall, verb, &path);
         match (what, stat) {
-            (What::Remove { .. }, _) => self.set_on_disk(&path, None, &name_seen),
+            (What::Remove { .. }, stat) => {
+                // The other names of the inode: its ctime has moved.
+                stat.iter().for_each(|stat| self.refresh(body, stat));
+                self.set_on_disk(&path, None, &name_seen);
+            }
             (What::Rename { from, .. }, Some(stat)) => {
                 self.renamed(&from, &path, body, kind, &stat, &name_seen);
             }

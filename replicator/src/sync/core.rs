@@ -213,7 +213,7 @@ impl<S: Store> Core<S> {
     /// Bytes of an inode changed: these, or `None` for any.
     pub fn bytes_changed(&mut self, now: Now, inode: u64, ranges: Option<RangeSet>, mapped: bool) {
         let Some(body) = self.store.body_of_inode(inode) else {
-            if !self.looks.is_empty() || self.settle.len() > 0 {
+            if !self.looks.is_empty() || self.settle.len() > 0 || !self.jobs.is_empty() {
                 self.strangers.insert(inode, now.monotonic);
             }
             return;

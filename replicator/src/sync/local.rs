@@ -61,7 +61,7 @@ impl<S: Store> Core<S> {
             self.looks.insert(path, Looking { at: now.monotonic, bodies, dirt });
         }
         self.ask_to_look(looks);
-        if self.looks.is_empty() && self.settle.len() == 0 {
+        if self.looks.is_empty() && self.settle.len() == 0 && self.jobs.is_empty() {
             self.strangers.clear();
             self.unsettled.clear();
         }

@@ -141,7 +141,8 @@ fn all_indexes_are_equal(world: &World) -> Result<(), String> {
             return Err(format!("the indexes of node 0 and {at} differ"));
         }
         if first.have() != store.have() {
-            return Err(format!("node 0 and {at} do not hold the same logs"));
+            let (one, other) = (first.have(), store.have());
+            return Err(format!("node 0 holds the logs {one:?}, node {at} {other:?}"));
         }
     }
     Ok(())

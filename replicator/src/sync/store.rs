@@ -35,8 +35,10 @@ pub trait Store {
     fn body(&self, id: BodyId) -> Option<BodyRow>;
 
     /// Also keeps the log, and the inode of `row.disk`: it leads to this
-    /// body, the former row's inode no longer does unless another body has
-    /// taken it.
+    /// body, the former row's inode no longer does. A number is given to
+    /// another file as soon as it is free, and the body that had it may be
+    /// written once more before anybody notices: so a row that only keeps its
+    /// inode does not take it back from another body, nor away from it.
     fn put_body(&mut self, id: BodyId, row: BodyRow);
 
     fn body_of_inode(&self, inode: u64) -> Option<BodyId>;
@@ -107,15 +109,18 @@ impl Store for MemoryStore {
     fn put_body(&mut self, id: BodyId, row: BodyRow) {
         let place = (row.stamp.actor, row.stamp.counter);
         let inode = row.disk.as_ref().map(|disk| disk.fingerprint.inode);
+        let mut keeps_inode = false;
         if let Some(old) = self.bodies.insert(id, row) {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
             let former = old.disk.map(|disk| disk.fingerprint.inode);
-            if let Some(former) = former.filter(|former| self.inodes.get(former) == Some(&id)) {
-                self.inodes.remove(&former);
+            keeps_inode = former == inode;
+            let lost = former.filter(|former| self.inodes.get(former) == Some(&id));
+            if let Some(lost) = lost.filter(|_| !keeps_inode) {
+                self.inodes.remove(&lost);
             }
         }
         self.log.insert(place, Key::Body(id));
-        if let Some(inode) = inode {
+        if let Some(inode) = inode.filter(|_| !keeps_inode) {
             self.inodes.insert(inode, id);
         }
     }
