@@ -218,8 +218,13 @@ impl<S: Store> Core<S> {
             }
             return;
         };
-        let whole = ranges.is_none();
-        let dirt = Dirt { whole, mapped, ranges: ranges.unwrap_or_default(), ..Dirt::default() };
+        let dirt = Dirt {
+            bytes: true,
+            whole: ranges.is_none(),
+            mapped,
+            ranges: ranges.unwrap_or_default(),
+            ..Dirt::default()
+        };
         self.settle.touch(now.monotonic, Spot::Body(body), dirt);
     }
 

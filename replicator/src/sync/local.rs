@@ -192,10 +192,17 @@ impl<S: Store> Core<S> {
             Kind::Directory => disk.names.iter().find(|name| *name != path).cloned(),
             _ => None,
         };
+        let unread = stat.kind == Kind::File && read.is_none();
         let same_bytes = disk.fingerprint.same_bytes(&stat.fingerprint);
-        if stat.kind == Kind::File && read.is_none() && !same_bytes {
+        let same_size = disk.fingerprint.size == stat.fingerprint.size;
+        // Where capture tells of bytes, another mtime alone tells of none.
+        if unread && !same_bytes && !(self.options.ranges_told && same_size) {
             if !self.settle.holds(&Spot::Body(id)) {
-                self.settle.look(now.monotonic, Spot::Body(id), Dirt::whole());
+                let dirt = match self.options.ranges_told {
+                    true => Dirt { bytes: true, ..Dirt::default() },
+                    false => Dirt::whole(),
+                };
+                self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
         } else {
             self.update_body(now, path, id, row, &stat, read);
@@ -453,7 +460,7 @@ fn depth(dirt: &Dirt, known: bool, ranges_told: bool) -> Depth {
         Depth::Whole
     } else if dirt.compare {
         Depth::Changed
-    } else if known && !dirt.ranges.is_empty() {
+    } else if known && dirt.bytes {
         Depth::Ranges(dirt.ranges.clone())
     } else if ranges_told {
         Depth::Metadata

@@ -19,7 +19,8 @@ pub(super) struct Dirt {
     pub entry: bool,
     /// Anything, if its fingerprint is not the known one.
     pub compare: bool,
-    /// These bytes.
+    /// Its size, and these bytes.
+    pub bytes: bool,
     pub ranges: RangeSet,
     /// Any byte.
     pub whole: bool,
@@ -144,6 +145,7 @@ impl Dirt {
     pub fn merge(&mut self, other: &Dirt) {
         self.entry |= other.entry;
         self.compare |= other.compare;
+        self.bytes |= other.bytes;
         self.whole |= other.whole;
         self.mapped |= other.mapped;
         self.list |= other.list;
