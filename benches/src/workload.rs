@@ -17,7 +17,7 @@ use crate::report::Measure;
 use crate::system::{Place, System};
 
 /// What takes longer than this has failed.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Time one system may spend on samples, so that slow ones get fewer.
 const SAMPLES_LIMIT: Duration = Duration::from_secs(30);

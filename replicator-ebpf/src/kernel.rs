@@ -31,6 +31,7 @@ given! {
     ROOT_INODE: u64,
     OWN_TGID: u32,
     SLOT_MASK: u32,
+    PAGE_SHIFT: u32,
     INODE_MODE: u32,
     INODE_NUMBER: u32,
     INODE_GENERATION: u32,

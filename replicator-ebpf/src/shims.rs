@@ -16,7 +16,6 @@ use crate::kernel::{get, is_own, read, set_word, word};
 use crate::mark;
 use crate::place::{self, Subject};
 
-const PAGE: u64 = 4096;
 /// An operation that was announced this long ago has taken effect, or holds
 /// locks that readers wait for.
 const ANNOUNCEMENT_NANOS: u64 = 10_000_000_000;
@@ -243,7 +242,7 @@ programs! {
         let inode: u64 = read(mapping, get::MAPPING_HOST())?;
         let subject = place::subject(inode)?;
         let flags = mapped(inode, &subject);
-        let start = read::<u64>(folio, get::FOLIO_INDEX())?.saturating_mul(PAGE);
+        let start = read::<u64>(folio, get::FOLIO_INDEX())? << (get::PAGE_SHIFT() & 63);
         let end = start.saturating_add(folio_bytes(folio)?);
         let pending = Pending { inode: subject.number, start, end, flags };
         let task = bpf_get_current_pid_tgid();
@@ -318,10 +317,11 @@ fn xfs_size(context: &RawTracePointContext) {
 
 #[inline(always)]
 fn folio_bytes(folio: u64) -> Option<u64> {
+    let page = 1 << (get::PAGE_SHIFT() & 63);
     let flags: u64 = read(folio, get::FOLIO_FLAGS())?;
     if flags & (1 << (get::PAGE_HEAD_BIT() & 63)) == 0 {
-        return Some(PAGE);
+        return Some(page);
     }
     let order: u8 = read(folio, get::FOLIO_ORDER())?;
-    Some(PAGE << (order & 31))
+    Some(page << (order & 31))
 }

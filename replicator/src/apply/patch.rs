@@ -24,7 +24,7 @@ use crate::root::{Access, Root};
 pub(super) const PATCH_BYTES_MAX: u64 = 256 << 20;
 
 /// Zeros written at once where a hole cannot be punched.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 #[derive(Debug)]
 pub(super) struct Patch {

@@ -124,7 +124,7 @@ pub async fn observe_many(
     let mut observations = Vec::with_capacity(paths.len());
     for (index, path) in paths.into_iter().enumerate() {
         let result = match looks.remove(&index) {
-            Some(Ok(Look::Seen(entry))) => Ok(entry),
+            Some(Ok(Look::Seen(entry))) => Ok(*entry),
             Some(Ok(Look::Large(large))) => observe_large(root, engine, *large).await,
             Some(Err(error)) => Err(error),
             None => Err(Error::Unsettled { path: path.clone() }),
@@ -159,7 +159,7 @@ const CHUNKS_IN_FLIGHT_MAX: usize = 4;
 
 /// What one look brought.
 enum Look {
-    Seen(Option<Entry>),
+    Seen(Box<Option<Entry>>),
     Large(Box<Large>),
 }
 
@@ -204,7 +204,7 @@ fn look_repeatedly(root: &Root, request: Request, tries: u32) -> Result<Look, Er
         let is_last = tries + 1 == TRIES_MAX;
         if let Some(plan) = look(root, &request, tries, is_last)? {
             return Ok(match plan {
-                Planned::Seen(entry) => Look::Seen(entry),
+                Planned::Seen(entry) => Look::Seen(Box::new(entry)),
                 Planned::Large { file, stat, plan } => {
                     let file = Arc::new(file);
                     Look::Large(Box::new(Large { request, file, stat, plan, tries }))
@@ -328,7 +328,7 @@ async fn observe_large(
         let (root, request, tries) = (Arc::clone(root), large.request, large.tries + 1);
         let look = spawn_blocking(move || look_repeatedly(&root, request, tries)).await;
         large = match unless_cancelled(look).await? {
-            Look::Seen(entry) => return Ok(entry),
+            Look::Seen(entry) => return Ok(*entry),
             Look::Large(large) => *large,
         };
     }

@@ -23,6 +23,9 @@ pub(super) struct Snapshot {
 /// A value that nobody has decoded yet.
 pub(super) type Encoded = AccessGuard<'static, &'static [u8]>;
 
+/// A place in an actor's log, and what it leads to.
+pub(super) type Logged = ((Actor, u64), Encoded);
+
 impl Snapshot {
     pub(super) fn take(db: &Database) -> Result<Self, Error> {
         let txn = db.begin_read()?;
@@ -81,7 +84,7 @@ impl Snapshot {
         actor: Actor,
         after: u64,
         up_to: u64,
-    ) -> Result<impl Iterator<Item = Result<((Actor, u64), Encoded), Error>> + use<>, Error> {
+    ) -> Result<impl Iterator<Item = Result<Logged, Error>> + use<>, Error> {
         use std::ops::Bound::{Excluded, Included};
         let (start, end) = (tables::place_key((actor, after)), tables::place_key((actor, up_to)));
         let range = self.log.range::<&[u8; 16]>((Excluded(&start), Included(&end)))?;

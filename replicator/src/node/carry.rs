@@ -42,6 +42,13 @@ enum Prepared {
     Ended(Outcome),
 }
 
+/// A whole file whose bytes came with its record.
+struct InlineFile {
+    writes: Vec<(u64, Bytes)>,
+    size: u64,
+    digest: Digest,
+}
+
 /// A whole file, written beside its place.
 pub(super) struct Written {
     pub staged: Staged,
@@ -77,7 +84,8 @@ impl Carrier {
             };
             match (source, &action.what) {
                 (Source::Inline { writes, .. }, What::Write { .. }) => {
-                    inline.push((at, writes.clone(), size, digest));
+                    let writes = writes.clone();
+                    inline.push((at, InlineFile { writes, size, digest }));
                 }
                 (Source::Peer(peer), _) => {
                     let wanted = Wanted { body: action.body, size, digest };
@@ -99,12 +107,13 @@ impl Carrier {
 
     async fn stage_inline(
         &self,
-        files: Vec<(usize, Vec<(u64, Bytes)>, u64, Digest)>,
+        files: Vec<(usize, InlineFile)>,
     ) -> BTreeMap<usize, Result<Written, Outcome>> {
         let root = Arc::clone(&self.root);
         let staged = tokio::task::spawn_blocking(move || {
             let mut staged = BTreeMap::new();
-            for (at, writes, size, digest) in files {
+            for (at, file) in files {
+                let InlineFile { writes, size, digest } = file;
                 staged.insert(at, stage_bytes(&root, &writes, size, digest));
             }
             staged
@@ -379,7 +388,7 @@ impl Carrier {
             Ok((count, leaves)) => {
                 let last = results.by_ref().take(count).last();
                 match last {
-                    Some(apply::Outcome::Done(stat)) => Outcome::Done(stat, leaves),
+                    Some(apply::Outcome::Done(stat)) => Outcome::Done(stat.map(Box::new), leaves),
                     Some(apply::Outcome::Raced(_)) | None => Outcome::Raced,
                     Some(apply::Outcome::Failed(error)) => failed(error),
                 }

@@ -228,7 +228,7 @@ pub enum Keep {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The entry as it is now; `None` where it was removed.
-    Done(Option<Stat>, Option<Leaves>),
+    Done(Option<Box<Stat>>, Option<Leaves>),
     /// Something else was found; nothing was changed.
     Raced,
     /// The peer does not hold that version, or is gone.

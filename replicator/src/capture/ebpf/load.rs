@@ -97,12 +97,14 @@ fn prepare(root: BorrowedFd<'_>, offsets: &Offsets, sizes: &Sizes) -> Result<Ebp
     let device: u32 = major << 20 | minor;
     let own = std::process::id();
     let mask = sizes.slots - 1;
+    let page_shift: u32 = rustix::param::page_size().ilog2();
     let mut loader = EbpfLoader::new();
     loader
         .override_global("ROOT_DEVICE", &device, true)
         .override_global("ROOT_INODE", &stat.st_ino, true)
         .override_global("OWN_TGID", &own, true)
         .override_global("SLOT_MASK", &mask, true)
+        .override_global("PAGE_SHIFT", &page_shift, true)
         .map_max_entries("SLOTS", sizes.slots)
         .map_max_entries("NOTES", sizes.notes_bytes)
         .map_max_entries("INODES", sizes.inodes)
@@ -114,7 +116,8 @@ fn prepare(root: BorrowedFd<'_>, offsets: &Offsets, sizes: &Sizes) -> Result<Ebp
     loader.load(OBJECT).map_err(|error| {
         tracing::debug!(?error, "the kernel programs cannot be loaded");
         let refused = chain(&error);
-        if rustix::process::geteuid().is_root() {
+        // A container's root may lack what root stands for elsewhere.
+        if rustix::process::geteuid().is_root() && !refused.contains("not permitted") {
             refused
         } else {
             format!("it needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN ({refused})")

@@ -291,7 +291,7 @@ impl Disk {
                 }
                 self.move_names(from, path);
                 self.remember_now(path, expect);
-                Outcome::Done(self.stat(path), None)
+                Outcome::Done(self.stat(path).map(Box::new), None)
             }
             What::Exchange { with, expect, kind_here, expect_here } => {
                 if !self.is(with, *kind, expect) || !self.is(path, *kind_here, expect_here) {
@@ -300,7 +300,7 @@ impl Disk {
                 self.exchange(path, with);
                 self.remember_now(path, expect);
                 self.remember_now(with, expect_here);
-                Outcome::Done(self.stat(path), None)
+                Outcome::Done(self.stat(path).map(Box::new), None)
             }
             What::Link { from, expect, over } => {
                 if !self.is(from, *kind, expect) {
@@ -311,7 +311,7 @@ impl Disk {
                 self.touch(id);
                 self.remember_now(from, expect);
                 match outcome {
-                    Outcome::Done(..) => Outcome::Done(self.stat(path), None),
+                    Outcome::Done(..) => Outcome::Done(self.stat(path).map(Box::new), None),
                     other => other,
                 }
             }
@@ -324,7 +324,7 @@ impl Disk {
                 self.touch(id);
                 self.dress(id, metadata);
                 self.remember_now(path, expect);
-                Outcome::Done(self.stat(path), None)
+                Outcome::Done(self.stat(path).map(Box::new), None)
             }
         }
     }
@@ -353,7 +353,7 @@ impl Disk {
         self.dress(id, &update.metadata);
         self.inodes.get_mut(&id).expect("a name leads to an inode").content = content;
         self.remember_now(path, &update.expect);
-        Outcome::Done(self.stat(path), leaves)
+        Outcome::Done(self.stat(path).map(Box::new), leaves)
     }
 
     fn remove(&mut self, path: &RelPath, kind: Kind, expect: &Fingerprint, keep: Keep) -> Outcome {
@@ -368,7 +368,7 @@ impl Disk {
         if let Some(other) = &other {
             self.remember_now(other, expect);
         }
-        Outcome::Done(other.and_then(|other| self.stat(&other)), None)
+        Outcome::Done(other.and_then(|other| self.stat(&other)).map(Box::new), None)
     }
 
     fn put_new(
@@ -393,7 +393,9 @@ impl Disk {
     fn put(&mut self, path: &RelPath, id: u64, over: Option<&Over>) -> Outcome {
         match (self.names.get(path).copied(), over) {
             (None, None) => {}
-            (Some(there), Some(_)) if there == id => return Outcome::Done(self.stat(path), None),
+            (Some(there), Some(_)) if there == id => {
+                return Outcome::Done(self.stat(path).map(Box::new), None);
+            }
             (Some(_), Some(over)) => {
                 let full = self.within(path).nth(1).is_some();
                 if full || !self.is(path, over.kind, &over.expect) {
@@ -409,7 +411,7 @@ impl Disk {
             _ => return Outcome::Raced,
         }
         self.set_name(path, id);
-        Outcome::Done(self.stat(path), None)
+        Outcome::Done(self.stat(path).map(Box::new), None)
     }
 
     fn lay_to_rest(&mut self, path: &RelPath, keep: Keep) {
