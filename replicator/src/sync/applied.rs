@@ -123,7 +123,7 @@ impl<S: Store> Core<S> {
                     self.progress.note(now.wall, "conflict, the other side kept apart", &path);
                 }
                 let inode = stat.as_ref().map(|stat| stat.fingerprint.inode);
-                self.step_done(now, step, stat, leaves);
+                self.step_done(now, step, stat.map(|stat| *stat), leaves);
                 // Somebody wrote to it before anyone here knew what it is.
                 if inode.is_some_and(|inode| self.strangers.remove(&inode).is_some()) {
                     self.settle.touch(now.monotonic, Spot::Path(path), Dirt::whole());

@@ -177,7 +177,8 @@ impl World {
                 }
             }
         }
-        Err("it goes round in circles".into())
+        let timers: Vec<_> = self.nodes.iter().map(|node| node.core.next_timeout()).collect();
+        Err(format!("it goes round in circles at {:?}, timers at {timers:?}", self.now))
     }
 
     /// When something happens next; with the node whose timer it is.
