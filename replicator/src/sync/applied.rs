@@ -22,6 +22,8 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Running {
     pub steps: Vec<Step>,
+    /// It holds the lock of everything, and none of single directories.
+    pub alone: bool,
 }
 
 /// One action, with what was known when it was planned: what it brings about
@@ -63,8 +65,13 @@ impl Step {
         }
     }
 
-    pub fn changes_names(&self) -> bool {
-        !matches!(self.action.what, What::SetMetadata { .. })
+    /// The directories whose mtime it changes.
+    pub fn parents(&self) -> Vec<RelPath> {
+        if matches!(self.action.what, What::SetMetadata { .. } | What::Touch { .. }) {
+            return Vec::new();
+        }
+        let other = self.other_path().and_then(|path| path.parent());
+        self.action.path.parent().into_iter().chain(other).collect()
     }
 
     fn spot(&self) -> Spot {
@@ -93,11 +100,17 @@ impl<S: Store> Core<S> {
         let Some(running) = self.jobs.remove(&job) else {
             return;
         };
-        self.locks.unlock_all();
+        let alone = running.alone;
+        if alone {
+            self.locks.unlock_all();
+        }
         let mut outcomes = outcomes.into_iter();
         for step in running.steps {
             self.locks.unlock(&step.action.path, &step.bodies);
             step.other_path().iter().for_each(|path| self.locks.unlock(path, &[]));
+            if !alone {
+                step.parents().iter().for_each(|parent| self.locks.unshare(parent));
+            }
             let outcome = outcomes.next();
             self.step_ended(now, step, outcome.unwrap_or(Outcome::Raced));
         }

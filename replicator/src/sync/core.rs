@@ -9,14 +9,14 @@ use super::effect::{Effect, Listed, Look, Now};
 use super::message::{Message, Records};
 use super::patches::Patches;
 use super::plan::Retry;
-use super::record::Key;
+use super::record::{Held, Key, NameRow};
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
-use super::version::Dot;
+use super::version::{Dot, VersionVector};
 use crate::entry::{Fingerprint, Kind};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::LOOKS_MAX;
+use crate::limits::{LOOKS_MAX, UNSEEN_DELETIONS_MAX};
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -130,6 +130,9 @@ pub struct Progress {
     pub changes_applied: u64,
     pub bytes_fetched: u64,
     pub conflicts: u64,
+    /// Entries that vanished unseen, too many to be believed: they come back
+    /// from other nodes.
+    pub deletions_held: u64,
     /// What could not be read or applied, newest last.
     pub errors: VecDeque<(RelPath, String)>,
     /// What was done lately, newest last.
@@ -269,12 +272,33 @@ impl<S: Store> Core<S> {
         };
         let scan = self.scans.swap_remove(at);
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
-        self.for_each_within(beneath, |core, path, row| {
-            if row.on_disk().is_some() && !scan.seen.contains(&path) {
-                core.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
+        let (mut held, mut missing) = (0, Vec::new());
+        self.for_each_within(beneath, |_, path, row| {
+            if row.on_disk().is_some() && path != *beneath {
+                held += 1;
+                if !scan.seen.contains(&path) {
+                    missing.push(path);
+                }
             }
         });
+        if beneath.is_root() && is_disaster(held, missing.len()) {
+            self.progress.deletions_held += missing.len() as u64;
+            missing.iter().rev().for_each(|path| self.bring_back(path));
+        } else {
+            for path in missing {
+                self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
+            }
+        }
         self.turn(now);
+    }
+
+    /// What is missing here counts as never having lain here: it comes back
+    /// from the peers.
+    fn bring_back(&mut self, path: &RelPath) {
+        let Some(former) = self.store.name(path) else { return };
+        let held = Held::Behind { value: None, seen: VersionVector::new() };
+        let row = NameRow { held, ..former.clone() };
+        self.put_name(path, Some(&former), row);
     }
 
     // Time and effects.
@@ -524,6 +548,12 @@ impl<S: Store> Core<S> {
             self.effects.push_back(Effect::Look(looks));
         }
     }
+}
+
+/// Did so much vanish while nobody looked that it was no user's doing? All of
+/// a folder, or more than half of it beyond a handful.
+fn is_disaster(held: usize, missing: usize) -> bool {
+    missing > 0 && (missing == held || (missing > UNSEEN_DELETIONS_MAX && missing * 2 > held))
 }
 
 impl Progress {

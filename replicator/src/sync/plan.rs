@@ -97,6 +97,7 @@ impl<S: Store> Core<S> {
                     bytes += size;
                     self.locks.lock(&step.action.path, &step.bodies);
                     step.other_path().iter().for_each(|path| self.locks.lock(path, &[]));
+                    step.parents().into_iter().for_each(|parent| self.locks.share(parent));
                     if step.needs_bytes() { &mut contents } else { &mut structure }.push(*step);
                 }
                 Next::ActAlone(step) => {
@@ -121,22 +122,20 @@ impl<S: Store> Core<S> {
         self.next_job += 1;
         let mut actions: Vec<Action> = steps.iter().map(|step| step.action.clone()).collect();
         actions.extend(self.restore_parents(&steps));
-        self.jobs.insert(id, Running { steps });
+        self.jobs.insert(id, Running { steps, alone: self.locks.is_alone() });
         self.effects.push_back(Effect::Apply(Job { id, actions }));
     }
 
     /// What changes in a directory changes its mtime; afterwards it is set
     /// back to what the directory's own record says.
     fn restore_parents(&self, steps: &[Step]) -> Vec<Action> {
-        let mut parents = BTreeSet::new();
-        for step in steps.iter().filter(|step| step.changes_names()) {
-            parents.extend(step.action.path.parent());
-            parents.extend(step.other_path().and_then(|path| path.parent()));
-        }
+        let parents: BTreeSet<RelPath> = steps.iter().flat_map(Step::parents).collect();
         let restore = |path: RelPath| {
             let (body, row, disk) = self.lying_at(&path)?;
-            let metadata = row.metadata.winner().value.clone();
-            let what = What::SetMetadata { expect: disk.fingerprint, metadata };
+            // What lies here, and not the winner: metadata that is still to
+            // be applied has a step of its own.
+            let mtime = row.metadata_on_disk()?.mtime;
+            let what = What::Touch { expect: disk.fingerprint, mtime };
             (row.kind() == Kind::Directory).then_some(Action {
                 path,
                 body,
@@ -528,6 +527,9 @@ impl<S: Store> Core<S> {
         if let Some(other) = step.other_path()
             && !self.locks.is_free(other, &[])
         {
+            return Next::Blocked;
+        }
+        if !step.parents().iter().all(|parent| self.locks.may_share(parent)) {
             return Next::Blocked;
         }
         Next::Act(Box::new(step))
