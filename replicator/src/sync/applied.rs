@@ -233,24 +233,11 @@ impl<S: Store> Core<S> {
                 self.store.put_leaves(id, leaves.filter(|leaves| leaves.count() > 1));
             }
         }
-        if let Some((_, seen)) = metadata {
-            // What the disk shows, not what was asked of it: an owner cannot
-            // be set without privilege, and must not be tried for ever.
-            let shown = match row.metadata.winner().value == stat.metadata {
-                true => stat.metadata.clone(),
-                false => self.shown(&row.metadata.winner().value, stat),
-            };
-            disk.metadata = held(&row.metadata, shown, seen);
+        if let Some((asked, seen)) = metadata {
+            disk.metadata = held(&row.metadata, shown(asked, stat), seen);
         }
         row.disk = Some(disk);
         self.put_body(id, row);
-    }
-
-    /// What counts as the metadata on this disk: what the disk cannot take is
-    /// passed over, so that the record stays what it is for other nodes.
-    fn shown(&self, wanted: &Metadata, stat: &Stat) -> Metadata {
-        let close = wanted.mtime == stat.metadata.mtime || stat.kind == Kind::Directory;
-        if close { wanted.clone() } else { stat.metadata.clone() }
     }
 
     /// Only the fingerprint changed, by our own doing.
@@ -368,5 +355,16 @@ impl<S: Store> Core<S> {
             return;
         };
         self.refresh(id, stat);
+    }
+}
+
+/// What counts as the metadata on this disk after it was asked to show this:
+/// an owner cannot be set without privilege, and must not be tried for ever,
+/// nor become the record of other nodes.
+fn shown(asked: Metadata, stat: &Stat) -> Metadata {
+    if asked.mtime == stat.metadata.mtime || stat.kind == Kind::Directory {
+        asked
+    } else {
+        stat.metadata.clone()
     }
 }

@@ -286,7 +286,7 @@ impl<S: Store> Core<S> {
 
     /// When [`Core::handle_timeout`] wants to be called next.
     pub fn next_timeout(&self) -> Option<Duration> {
-        let looks = match self.looks.len() < LOOKS_MAX {
+        let looks = match self.looks.len() < LOOKS_MAX && !self.draining {
             true => self.settle.next_due(),
             false => None,
         };

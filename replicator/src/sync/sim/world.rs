@@ -146,11 +146,8 @@ impl World {
         self.connect_all();
         self.run_until(self.now + SETTLED_WITHIN)?;
         if self.next_event().is_some() {
-            let unfinished: Vec<u64> =
-                self.nodes.iter().map(|node| node.core.unfinished()).collect();
-            let errors: Vec<_> =
-                self.nodes.iter().map(|node| node.core.progress().errors).collect();
-            return Err(format!("it never settles: {unfinished:?} left, errors {errors:?}"));
+            let states: Vec<_> = self.nodes.iter().map(|node| stuck(&node.core)).collect();
+            return Err(format!("it never settles: {}", states.join("; ")));
         }
         Ok(())
     }
@@ -177,7 +174,8 @@ impl World {
                 }
             }
         }
-        Err("it goes round in circles".into())
+        let states: Vec<_> = self.nodes.iter().map(|node| stuck(&node.core)).collect();
+        Err(format!("it goes round in circles at {:?}: {}", self.now, states.join("; ")))
     }
 
     /// When something happens next; with the node whose timer it is.
@@ -187,7 +185,9 @@ impl World {
         let timers = timers
             .filter_map(|(at, node)| Some((node.core.next_timeout()?, Some(at))))
             .min_by_key(|(due, _)| *due);
-        [event, timers].into_iter().flatten().min_by_key(|(due, _)| *due)
+        // A timer long due must not keep everything else from happening.
+        let at = |(due, _): &(Duration, _)| (*due).max(self.now);
+        [event, timers].into_iter().flatten().min_by_key(at)
     }
 
     fn handle(&mut self, event: Event) {
@@ -535,6 +535,20 @@ fn node_id(at: usize) -> NodeId {
 
 fn node_of(id: NodeId) -> usize {
     usize::from(id.as_bytes()[0])
+}
+
+/// What a core that does not come to rest is in the middle of.
+fn stuck(core: &Core<MemoryStore>) -> String {
+    format!(
+        "timer {:?}, {:?}, looks {:?}, jobs {:?}, pending {:?} {:?}, draining {}",
+        core.next_timeout(),
+        core.locks,
+        core.looks.keys(),
+        core.jobs.keys(),
+        core.pending_names,
+        core.pending_bodies,
+        core.draining,
+    )
 }
 
 fn said(action: &Action) -> String {
