@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use replicator_tests::machine;
+use replicator_tests::{end_with_this_thread, machine};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 #[derive(Debug)]
@@ -16,6 +16,7 @@ impl Process {
     pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let log = File::options().append(true).create(true).open(log)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        end_with_this_thread(command);
         Ok(Self(command.spawn().with_context(|| format!("cannot start {command:?}"))?))
     }
 

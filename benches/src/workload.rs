@@ -25,6 +25,10 @@ const SAMPLES_LIMIT: Duration = Duration::from_secs(30);
 /// How closely an arrival is timed.
 const LOOK: Duration = Duration::from_micros(200);
 
+/// Idle is what uses less than this share of one core over this time.
+const IDLE_WINDOW: Duration = Duration::from_millis(1000);
+const IDLE_SHARE: f64 = 0.04;
+
 const EDITS: usize = 5;
 const EDIT_BYTES: usize = 4096;
 const SMALL_BYTES: usize = 2000;
@@ -217,11 +221,21 @@ fn merge_measures((seconds, cpu): (f64, f64), unit: &'static str, amount: f64) -
     vec![Measure::larger("from start", unit, amount / seconds), Measure::smaller("cpu", "s", cpu)]
 }
 
-/// Until a fresh file has crossed: everything before it has, too.
+/// Until a fresh file has crossed and the system is idle: what its start
+/// leaves behind is no part of what is measured.
 fn settle(place: &Place, system: &mut dyn System) -> Result<()> {
     fs::write(place.a.join("probe"), "probe")?;
     system.push()?;
-    arrival(|| fs::read(place.b.join("probe")).is_ok_and(|bytes| bytes == b"probe"))
+    arrival(|| fs::read(place.b.join("probe")).is_ok_and(|bytes| bytes == b"probe"))?;
+    let begin = Instant::now();
+    while begin.elapsed() < LIMIT {
+        let before = system.cpu_seconds()?;
+        thread::sleep(IDLE_WINDOW);
+        if system.cpu_seconds()? - before < IDLE_SHARE * IDLE_WINDOW.as_secs_f64() {
+            return Ok(());
+        }
+    }
+    bail!("it is still busy after {LIMIT:?}")
 }
 
 fn arrival(mut there: impl FnMut() -> bool) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -78,6 +78,15 @@ pub fn finish(command: &mut Command, limit: Duration) -> Result<Finished> {
     }
     let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
     Ok(Finished { code, stdout, stderr })
+}
+
+/// Makes the kernel end the command when the thread that starts it ends: a
+/// harness that was killed leaves nothing running.
+pub fn end_with_this_thread(command: &mut Command) {
+    let ask = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec the closure makes one system call and
+    // neither allocates nor takes a lock.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// Sends a signal to a process this harness started and has not yet reaped.

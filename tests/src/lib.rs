@@ -17,6 +17,6 @@ mod status;
 pub mod tree;
 
 pub use cluster::{Cluster, SETTLE_LIMIT, write_password};
-pub use command::{Finished, binary, replicator, use_binary};
+pub use command::{Finished, binary, end_with_this_thread, replicator, use_binary};
 pub use node::{Node, Settings, free_port};
 pub use status::{PeerTraffic, Status};

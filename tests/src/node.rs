@@ -98,6 +98,7 @@ impl Node {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         // A terminal's Ctrl-C is for the harness, which then stops its nodes.
         command.process_group(0);
+        command::end_with_this_thread(&mut command);
         let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         self.log.follow(child.stdout.take());
         self.log.follow(child.stderr.take());

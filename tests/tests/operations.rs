@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use replicator_tests::{Cluster, machine, poll};
+use replicator_tests::{Cluster, machine, poll, sample};
 use rustix::fs::{CWD, FallocateFlags, Mode, RenameFlags, XattrFlags};
 
 /// How long one operation may take to arrive; a hundred times what it should.
@@ -207,6 +207,20 @@ fn a_renamed_folder_is_renamed_there_not_made_again() {
     assert_eq!(inode(&cluster[1].path("after/123")), file, "the file was made again");
     let wire = cluster[0].status().unwrap().traffic().since(traffic);
     assert!(wire < 500 * 1000, "{wire} bytes to rename a folder: its content went again");
+}
+
+#[test]
+fn a_renamed_site_leaves_no_folder_behind() {
+    let mut cluster = Cluster::new(2);
+    sample::site(&cluster[0].path("before")).unwrap();
+    cluster.start();
+    cluster.assert_same();
+    fs::rename(cluster[0].path("before"), cluster[0].path("after")).unwrap();
+    poll::eventually(ARRIVAL_LIMIT, "the new name arrives", || cluster[1].path("after").exists());
+    cluster.assert_same();
+    for node in cluster.nodes() {
+        assert!(!node.path("before").exists(), "the old folder is there again on {}", node.name());
+    }
 }
 
 #[test]
