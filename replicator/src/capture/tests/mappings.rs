@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use super::disk::Disk;
 use super::ranges::{MIB, covers, told, written};
-use super::writer::by_writer;
+use super::writer::{STORES, by_writer, step_by_step};
 use super::{Watched, sh};
 use crate::capture::{Change, Choice, Extent};
 use crate::range::{Range, RangeSet};
@@ -64,21 +64,27 @@ fn own_reads_and_patches_of_large_folios_are_told_to_nobody() {
 #[test]
 fn every_store_is_told_however_its_mapping_ends() {
     let ways = [
-        ("mmap", &[40_000][..]),
-        ("store, munmap", &[40_000]),
-        ("store, msync, store, munmap", &[40_000, 5_000_000]),
-        ("two mappings", &[40_000, 5_000_000, 9_000_000]),
-        ("stores and writes", &[40_000, 5_000_000, 9_000_000]),
-        ("store by a child", &[40_000]),
-        ("process_vm_writev", &[40_000]),
+        "stores, exit",
+        "stores, munmap",
+        "stores, each with munmap",
+        "stores, each with msync",
+        "two mappings",
+        "stores and writes",
+        "stores of children",
+        "process_vm_writev",
     ];
     on_every_file_system(|watched| {
-        for (way, stores) in ways {
+        for way in ways {
             watched.sh(LARGE_FOLIOS);
-            let told = written(watched, &by_writer(way));
-            for &at in stores {
-                assert!(told.2 && covers(&told, at, at + 1), "{way}: {at} of {told:?}");
-            }
+            watched.changes();
+            let folder = watched.folder.path().to_owned();
+            let file = std::fs::File::open(folder.join("f")).unwrap();
+            step_by_step(way, &folder, |step| {
+                let (at, told) = (STORES[step] as u64, told(watched));
+                assert!(told.2 && covers(&told, at, at + 1), "{way}: step {step} of {told:?}");
+                // As the daemon does before it reads.
+                sync_range(&file, 0, 64 * MIB);
+            });
         }
     });
 }

@@ -1,8 +1,11 @@
 //! The process that writes: this test program again, running one test alone.
 
 use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// A command that writes `f` in this way.
 pub fn by_writer(way: &str) -> String {
@@ -11,6 +14,40 @@ pub fn by_writer(way: &str) -> String {
         "REPLICATOR_CAPTURE_WRITER='{way}' '{}' --exact capture::tests::writer::writer > /dev/null",
         test.display()
     )
+}
+
+/// Runs the writer in the directory, and calls `look` after each of its
+/// steps, while it waits.
+pub fn step_by_step(way: &str, directory: &Path, mut look: impl FnMut(usize)) {
+    let mut writer = Command::new("sh")
+        .args(["-ec", &by_writer(way)])
+        .env(PACED, "yes")
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut go, mut done) = (writer.stdin.take().unwrap(), writer.stderr.take().unwrap());
+    for step in 0.. {
+        // At the end of the writer there is nothing to read.
+        if done.read(&mut [0]).unwrap() == 0 {
+            break;
+        }
+        look(step);
+        go.write_all(b"\n").unwrap();
+    }
+    assert!(writer.wait().unwrap().success(), "{way}");
+}
+
+/// Set where the writer waits after each step.
+const PACED: &str = "REPLICATOR_CAPTURE_PACED";
+
+/// A step is done: where somebody wants to look, waits until they have.
+fn step() {
+    if std::env::var_os(PACED).is_some() {
+        std::io::stderr().write_all(b".").unwrap();
+        assert_eq!(std::io::stdin().read(&mut [0]).unwrap(), 1);
+    }
 }
 
 /// The part of the tests that writes: another process runs this test alone,
@@ -23,8 +60,6 @@ fn writer() {
 }
 
 fn write_in_the_way(way: &str, file: &File) {
-    use std::io::{Seek, Write};
-
     let fd = file.as_raw_fd();
     let other = || {
         let mut other = tempfile::tempfile().unwrap();
@@ -115,8 +150,16 @@ impl Mapping {
     }
 }
 
+/// Where the writers store: in one folio twice, and elsewhere.
+pub const STORES: [usize; 4] = [40_000, 5_000_000, 40_001, 9_000_000];
+
 fn store_in_the_way(way: &str, file: &File) {
     const MIB: usize = 1 << 20;
+    let map = || Mapping::new(file, 16 * MIB);
+    let store = |mapping: &Mapping, at: usize| {
+        mapping.store(at, 1);
+        step();
+    };
     match way {
         "mmap" => Mapping::new(file, MIB).store(40_000, 1),
         "mmap of a dirty page" => {
@@ -126,62 +169,83 @@ fn store_in_the_way(way: &str, file: &File) {
             std::thread::sleep(std::time::Duration::from_millis(20));
             Mapping::new(file, MIB).store(40_000, 1);
         }
-        "store, munmap" => {
-            let mapping = Mapping::new(file, 16 * MIB);
-            mapping.store(40_000, 1);
+        "stores, exit" => {
+            let mapping = map();
+            STORES.iter().for_each(|&at| store(&mapping, at));
+        }
+        "stores, munmap" => {
+            let mapping = map();
+            STORES.iter().for_each(|&at| store(&mapping, at));
             mapping.end();
         }
-        "store, msync, store, munmap" => {
-            let mapping = Mapping::new(file, 16 * MIB);
-            mapping.store(40_000, 1);
-            mapping.sync();
-            mapping.store(5_000_000, 2);
+        "stores, each with munmap" => STORES.iter().for_each(|&at| {
+            let mapping = map();
+            mapping.store(at, 1);
+            mapping.end();
+            step();
+        }),
+        "stores, each with msync" => {
+            let mapping = map();
+            STORES.iter().for_each(|&at| {
+                mapping.store(at, 1);
+                mapping.sync();
+                step();
+            });
             mapping.end();
         }
         "two mappings" => {
-            let (one, two) = (Mapping::new(file, 16 * MIB), Mapping::new(file, 16 * MIB));
-            one.store(40_000, 1);
-            two.store(5_000_000, 2);
+            let (one, two) = (map(), map());
+            store(&one, STORES[0]);
+            store(&two, STORES[1]);
             one.end();
-            two.sync();
-            two.store(9_000_000, 3);
+            store(&two, STORES[2]);
             two.end();
         }
         "stores and writes" => {
-            let mapping = Mapping::new(file, 16 * MIB);
-            mapping.store(40_000, 1);
-            file.write_all_at(&[2; 5000], 5_000_000).unwrap();
-            mapping.store(5_000_000, 3);
-            mapping.store(9_000_000, 4);
+            let mapping = map();
+            STORES.iter().for_each(|&at| {
+                file.write_all_at(&[2; 5000], at as u64 - 100).unwrap();
+                store(&mapping, at);
+            });
             mapping.end();
         }
-        "store by a child" => {
-            let mapping = Mapping::new(file, 16 * MIB);
-            // SAFETY: the child makes one store and one system call, which
-            // need nothing that another thread might hold.
-            unsafe {
-                let child = libc::fork();
-                if child == 0 {
-                    mapping.store(40_000, 1);
-                    libc::_exit(0);
-                }
-                assert_eq!(libc::waitpid(child, std::ptr::null_mut(), 0), child);
+        "stores of children" => {
+            let mapping = map();
+            for at in STORES {
+                store_by_child(&mapping, at);
+                step();
             }
             mapping.end();
         }
         "process_vm_writev" => {
-            let mapping = Mapping::new(file, 16 * MIB);
-            let mut byte = 1u8;
-            let from = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-            let to = libc::iovec { iov_base: mapping.address.wrapping_add(40_000).cast(), ..from };
-            // SAFETY: both name one byte that is there.
-            let wrote = unsafe { libc::process_vm_writev(libc::getpid(), &from, 1, &to, 1, 0) };
-            assert_eq!(wrote, 1);
+            let mapping = map();
+            for at in STORES {
+                let mut byte = 1u8;
+                let from = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+                let to = libc::iovec { iov_base: mapping.address.wrapping_add(at).cast(), ..from };
+                // SAFETY: both name one byte that is there.
+                let wrote = unsafe { libc::process_vm_writev(libc::getpid(), &from, 1, &to, 1, 0) };
+                assert_eq!(wrote, 1);
+                step();
+            }
             mapping.end();
         }
         "mapping under fire" => fire(file, usize::MAX),
         "mappings that come and go" => fire(file, 50),
         _ => panic!("{way}"),
+    }
+}
+
+fn store_by_child(mapping: &Mapping, at: usize) {
+    // SAFETY: the child makes one store and one system call, which need
+    // nothing that another thread might hold.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            mapping.store(at, 1);
+            libc::_exit(0);
+        }
+        assert_eq!(libc::waitpid(child, std::ptr::null_mut(), 0), child);
     }
 }
 
