@@ -10,7 +10,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::macros::{map, raw_tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
-use replicator_ebpf::{FLAG_MAPPED, word};
+use replicator_ebpf::{FLAG_MAPPED, FLAG_SIZE, word};
 
 use crate::kernel::{get, is_own, read, set_word, word};
 use crate::mark;
@@ -72,11 +72,24 @@ fn mapped(inode: u64, subject: &Subject) -> u64 {
 /// Somebody other than the daemon wrote `[start, end)`.
 #[inline(always)]
 fn written(inode: u64, start: u64, end: u64) {
+    changed(inode, start, end, 0);
+}
+
+/// Somebody other than the daemon cut the inode off at `size`. What was
+/// behind it counts as changed, because the file may grow again before
+/// anybody looks.
+#[inline(always)]
+fn cut(inode: u64, size: u64) {
+    changed(inode, size, u64::MAX, FLAG_SIZE);
+}
+
+#[inline(always)]
+fn changed(inode: u64, start: u64, end: u64, flags: u64) {
     if is_own() || start >= end {
         return;
     }
     if let Some(subject) = place::subject(inode) {
-        let flags = mapped(inode, &subject);
+        let flags = flags | mapped(inode, &subject);
         mark::range(subject.number, start, end, flags);
     }
 }
@@ -147,7 +160,7 @@ programs! {
     /// `(inode)`: the size is the new one, nothing behind it is left.
     ext4_truncate_exit(context) {
         let inode: u64 = context.arg(0);
-        written(inode, read(inode, get::INODE_SIZE())?, u64::MAX);
+        cut(inode, read(inode, get::INODE_SIZE())?);
     }
 
     /// `(inode, offset, blocks, result)`
@@ -189,7 +202,13 @@ programs! {
             let processed: i64 = read(iter, get::ITER_PROCESSED())?;
             (position, position.saturating_add(processed.max(0) as u64))
         };
-        written(read(iter, get::ITER_INODE())?, start, end);
+        let inode: u64 = read(iter, get::ITER_INODE())?;
+        // Zeros behind the end show only when the size moves, which is told.
+        let zeroes_only = flags & (IOMAP_WRITE | IOMAP_UNSHARE) == 0;
+        if zeroes_only && start >= read(inode, get::INODE_SIZE())? {
+            return None;
+        }
+        written(inode, start, end);
     }
 
     /// `(kiocb, error, result)`; reads come here, too. The end of an
@@ -221,7 +240,7 @@ programs! {
 
     /// `(inode, new size)`
     xfs_itruncate_extents_end(context) {
-        written(xfs_inode(context.arg(0)), context.arg(1), u64::MAX);
+        cut(xfs_inode(context.arg(0)), context.arg(1));
     }
 
     /// `(source, from, length, target, to)`, before it happens.

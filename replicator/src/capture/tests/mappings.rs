@@ -7,7 +7,7 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use super::disk::Disk;
+use super::disk::on_every_file_system;
 use super::ranges::{MIB, covers, told, written};
 use super::writer::{STORES, by_writer, step_by_step};
 use super::{Watched, sh};
@@ -19,17 +19,6 @@ use crate::range::{Range, RangeSet};
 const LARGE_FOLIOS: &str = "dd if=/dev/urandom of=f bs=1M count=64 conv=fsync status=none
     dd of=f oflag=nocache conv=notrunc count=0 status=none
     cat f > /dev/null";
-
-/// Runs the check on ext4 (where temporary folders are on it) and on xfs.
-fn on_every_file_system(mut check: impl FnMut(&mut Watched)) {
-    if let Some(mut watched) = Watched::start(Choice::Ebpf) {
-        check(&mut watched);
-    }
-    let Some(disk) = Disk::make("xfs") else { return };
-    if let Some(mut watched) = Watched::start_in(disk.folder(), Choice::Ebpf) {
-        check(&mut watched);
-    }
-}
 
 #[test]
 fn a_small_write_into_a_large_folio_tells_little() {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use super::disk::Disk;
+use super::disk::{Disk, on_every_file_system};
 use super::writer::by_writer;
 use super::{Watched, sh};
 use crate::capture::{Change, Choice, Extent, Lost};
@@ -19,14 +19,18 @@ pub fn written(watched: &mut Watched, script: &str) -> (RangeSet, bool, bool) {
 /// What was told of `f`'s bytes since it was last asked.
 pub fn told(watched: &mut Watched) -> (RangeSet, bool, bool) {
     let inode = watched.inode("f");
+    told_in(&watched.changes(), inode)
+}
+
+fn told_in(changes: &[Change], inode: u64) -> (RangeSet, bool, bool) {
     let (mut ranges, mut whole, mut synced) = (RangeSet::new(), false, false);
-    for change in watched.changes() {
+    for change in changes {
         if let Change::Data { inode: told, extent, mapped } = change
-            && told == inode
+            && *told == inode
         {
             synced |= mapped;
             match extent {
-                Extent::Ranges(more) => ranges.extend(&more),
+                Extent::Ranges(more) => ranges.extend(more),
                 Extent::Whole => whole = true,
             }
         }
@@ -98,17 +102,38 @@ fn a_small_write_into_a_large_file_tells_little() {
 }
 
 #[test]
-fn growing_by_truncation_asks_for_a_look() {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else {
-        return;
-    };
-    watched.sh("echo a > f");
-    let inode = watched.inode("f");
-    watched.changes();
-    watched.sh("truncate -s 1G f");
-    let looked =
-        |change: &Change| matches!(change, Change::Data { inode: told, .. } if *told == inode);
-    assert!(watched.changes().iter().any(looked));
+fn truncation_tells_what_was_cut_off_and_no_bytes_of_what_grew() {
+    on_every_file_system(|watched| {
+        watched.sh("dd if=/dev/urandom of=f bs=1000 count=9000 status=none; sync f");
+        let cases = [
+            ("truncate -s 1G f", None),
+            ("truncate -s 5000001 f", Some(5_000_001)),
+            ("truncate -s 6000000 f", None),
+            ("truncate -s 7000001 f; truncate -s 5000000 f", Some(5_000_000)),
+            ("truncate -s 100 f; truncate -s 2G f", Some(100)),
+            ("truncate -s 0 f", Some(0)),
+            ("truncate -s 1G f", None),
+            ("truncate -s 0 f; truncate -s 1M f", Some(0)),
+        ];
+        for (script, cut_at) in cases {
+            let inode = watched.inode("f");
+            watched.changes();
+            watched.sh(script);
+            let changes = watched.changes();
+            let looked =
+                |change: &Change| matches!(change, Change::Data { inode: of, .. } if *of == inode);
+            assert!(changes.iter().any(looked), "{script}");
+            let (ranges, whole, _) = told_in(&changes, inode);
+            assert!(!whole, "{script}");
+            match cut_at {
+                None => assert!(ranges.is_empty(), "{script}: {ranges:?}"),
+                Some(at) => {
+                    let first = ranges.iter().next().unwrap();
+                    assert_eq!((first.start / 4096, first.end), (at / 4096, u64::MAX), "{script}");
+                }
+            }
+        }
+    });
 }
 
 #[test]
