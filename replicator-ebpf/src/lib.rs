@@ -26,8 +26,7 @@ pub const SLOT_RETIRING: u64 = 3;
 
 /// In [`Slot::flags`] and [`Note::flags`]: sync before reading.
 pub const FLAG_MAPPED: u64 = 1;
-/// In [`Slot::flags`] and [`Note::flags`]: look at the size. A range beside
-/// it was cut off, not written.
+/// In [`Slot::flags`]: look at the size.
 pub const FLAG_SIZE: u64 = 2;
 
 /// The dirty blocks of one region of one inode.

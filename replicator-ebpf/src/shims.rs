@@ -10,7 +10,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::macros::{map, raw_tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
-use replicator_ebpf::{FLAG_MAPPED, FLAG_SIZE, word};
+use replicator_ebpf::{FLAG_MAPPED, word};
 
 use crate::kernel::{get, is_own, read, set_word, word};
 use crate::mark;
@@ -72,24 +72,11 @@ fn mapped(inode: u64, subject: &Subject) -> u64 {
 /// Somebody other than the daemon wrote `[start, end)`.
 #[inline(always)]
 fn written(inode: u64, start: u64, end: u64) {
-    changed(inode, start, end, 0);
-}
-
-/// Somebody other than the daemon cut the inode off at `size`. What was
-/// behind it counts as changed, because the file may grow again before
-/// anybody looks.
-#[inline(always)]
-fn cut(inode: u64, size: u64) {
-    changed(inode, size, u64::MAX, FLAG_SIZE);
-}
-
-#[inline(always)]
-fn changed(inode: u64, start: u64, end: u64, flags: u64) {
     if is_own() || start >= end {
         return;
     }
     if let Some(subject) = place::subject(inode) {
-        let flags = flags | mapped(inode, &subject);
+        let flags = mapped(inode, &subject);
         mark::range(subject.number, start, end, flags);
     }
 }
@@ -160,7 +147,7 @@ programs! {
     /// `(inode)`: the size is the new one, nothing behind it is left.
     ext4_truncate_exit(context) {
         let inode: u64 = context.arg(0);
-        cut(inode, read(inode, get::INODE_SIZE())?);
+        written(inode, read(inode, get::INODE_SIZE())?, u64::MAX);
     }
 
     /// `(inode, offset, blocks, result)`
@@ -240,7 +227,7 @@ programs! {
 
     /// `(inode, new size)`
     xfs_itruncate_extents_end(context) {
-        cut(xfs_inode(context.arg(0)), context.arg(1));
+        written(xfs_inode(context.arg(0)), context.arg(1), u64::MAX);
     }
 
     /// `(source, from, length, target, to)`, before it happens.

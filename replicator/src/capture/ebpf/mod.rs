@@ -110,9 +110,7 @@ impl Kernel {
             NOTE_SLOT => self.collect(note.slot as usize),
             NOTE_RANGE => {
                 let ranges = Range::new(note.start, note.end).into_iter().collect();
-                // A file cut off to nothing is none whose bytes are unknown.
-                let cut = note.flags & FLAG_SIZE != 0;
-                let whole = !cut && note.start == 0 && note.end == u64::MAX;
+                let whole = note.start == 0 && note.end == u64::MAX;
                 self.add(
                     Collected { inode: note.inode, ranges, flags: note.flags | FLAG_SIZE },
                     whole,
