@@ -53,6 +53,8 @@ pub struct Core<S> {
     /// Since when a new file has not been read in one piece.
     pub(super) unsettled: HashMap<RelPath, Duration>,
     scans: Vec<Scanning>,
+    /// The folder has been looked at once since the start.
+    surveyed: bool,
 
     /// Names whose winner is not what lies on the disk.
     pub(super) pending_names: BTreeSet<RelPath>,
@@ -154,6 +156,7 @@ impl<S: Store> Core<S> {
             strangers: HashMap::new(),
             unsettled: HashMap::new(),
             scans: Vec::new(),
+            surveyed: false,
             pending_names: BTreeSet::new(),
             pending_bodies: BTreeSet::new(),
             orphans: HashMap::new(),
@@ -328,6 +331,7 @@ impl<S: Store> Core<S> {
     pub(super) fn turn(&mut self, now: Now) {
         self.check_tree(now);
         self.issue_looks(now);
+        self.greet();
         self.plan(now);
         self.announce(now);
     }
@@ -337,10 +341,24 @@ impl<S: Store> Core<S> {
     /// An authenticated peer is connected.
     pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
         self.peers.insert(peer, Peer::new());
-        let have = self.store.have();
-        self.send(peer, Message::Greeting { actor: self.actor, have });
         self.have_changed.get_or_insert(now.monotonic);
         self.turn(now);
+    }
+
+    /// Greets those who wait for it, once what lies here is known: from then
+    /// on they can tell what this node lacks.
+    fn greet(&mut self) {
+        self.surveyed |= self.scans.is_empty() && self.looks.is_empty();
+        if !self.surveyed {
+            return;
+        }
+        let have = self.store.have();
+        for (id, peer) in &mut self.peers {
+            if !std::mem::replace(&mut peer.greeted, true) {
+                let greeting = Message::Greeting { actor: self.actor, have: have.clone() };
+                self.effects.push_back(Effect::Send { peer: *id, message: greeting });
+            }
+        }
     }
 
     pub fn handle_disconnected(&mut self, now: Now, peer: NodeId) {

@@ -25,6 +25,9 @@ use crate::range::RangeSet;
 /// How long to leave an entry alone that is being looked at or changed.
 const LOCKED_WAIT: Duration = Duration::from_millis(2);
 
+/// How long to wait for the directory of an entry to be met.
+const PARENT_WAIT: Duration = Duration::from_millis(5);
+
 /// Content as a sight brought it.
 struct Read {
     content: Content,
@@ -111,6 +114,16 @@ impl<S: Store> Core<S> {
                 row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint));
             (lies && row.kind() == stat.kind).then_some((id, row))
         });
+        if !self.parent_lies(path) {
+            // Its directory was moved while this look was under way, or has
+            // not been met yet: what is there is to be asked again.
+            if let Some(parent) = path.parent() {
+                self.settle.look(now.monotonic, Spot::Path(parent), Dirt::entry());
+            }
+            let spot = Spot::Path(path.clone());
+            self.settle.look_after(now.monotonic, PARENT_WAIT, spot, look.dirt);
+            return;
+        }
         let kind = stat.kind;
         let list = look.dirt.list;
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {

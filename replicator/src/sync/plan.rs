@@ -177,7 +177,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn parent_lies(&self, path: &RelPath) -> bool {
+    pub(super) fn parent_lies(&self, path: &RelPath) -> bool {
         let Some(parent) = path.parent().filter(|parent| !parent.is_root()) else {
             return true;
         };
