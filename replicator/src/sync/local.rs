@@ -91,6 +91,8 @@ impl<S: Store> Core<S> {
                 continue;
             };
             self.locks.unlock(&sight.path, &look.bodies);
+            let lay = self.lying_at(&sight.path).map(|(id, _, disk)| (id, disk.fingerprint.inode));
+            let dirt = look.dirt.clone();
             match sight.found {
                 Found::Nothing => self.saw_nothing(now, &sight.path),
                 Found::Entry(stat, sighted) => {
@@ -99,8 +101,26 @@ impl<S: Store> Core<S> {
                 }
                 Found::Unreadable(reason) => self.progress.error(&sight.path, reason),
             }
+            self.hand_on_bytes(now, &sight.path, lay, dirt);
         }
         self.turn(now);
+    }
+
+    /// Bytes that changed belong to the body and not to the place it was
+    /// looked for at: if it moved away before the look, they are still unread.
+    fn hand_on_bytes(&mut self, now: Now, path: &RelPath, lay: Option<(BodyId, u64)>, dirt: Dirt) {
+        let Some((id, inode)) = lay else { return };
+        let is_dirty = dirt.bytes || dirt.whole;
+        match self.store.body(id).and_then(|row| row.disk) {
+            Some(disk) if is_dirty && !disk.names.contains(path) => {
+                self.settle.look(now.monotonic, Spot::Body(id), dirt);
+            }
+            // Whatever look finds the inode again may have read it before.
+            None if is_dirty || self.settle.holds(&Spot::Body(id)) => {
+                self.strangers.insert(inode, now.monotonic);
+            }
+            _ => {}
+        }
     }
 
     fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
