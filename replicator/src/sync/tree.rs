@@ -62,6 +62,9 @@ impl<S: Store> Core<S> {
             self.edit_body(body, |row| row.grave = Some(path.clone()));
         }
         if disk_before != disk {
+            if disk.is_some() {
+                self.scans_meet(path);
+            }
             if let Some((body, kind)) = disk_before {
                 self.edit_body(body, |row| leave_disk(row, path));
                 self.progress.forget(kind);
