@@ -156,7 +156,7 @@ impl<S: Store> Core<S> {
     }
 
     /// A change beats a concurrent deletion: a body whose content was changed
-    /// in a way its deletion had not seen comes back.
+    /// in a way none of its deletions had seen comes back.
     fn revive(&mut self, now: Now, id: BodyId) {
         let Some(body) = self.store.body(id) else {
             return;
@@ -173,7 +173,13 @@ impl<S: Store> Core<S> {
         if was.body != id || body.kind() == Kind::Directory {
             return;
         }
-        if !was.seen.contains(body.content.winner().dot) {
+        let written = body.content.winner().dot;
+        let saw_it = |binding: &Binding| match binding {
+            Binding::Gone { was, moved: false, .. } => was.body == id && was.seen.contains(written),
+            _ => false,
+        };
+        let mut deletions = name.binding.losers().chain([name.binding.winner()]);
+        if !deletions.any(|deletion| saw_it(&deletion.value)) {
             self.rebind(now, &grave, id, body.kind());
         }
     }
