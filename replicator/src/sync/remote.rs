@@ -217,9 +217,14 @@ impl<S: Store> Core<S> {
         // needs is another directory.
         let root = || self.store.name(&RelPath::root())?.wanted();
         let template = former.map(|(_, body)| body).or_else(|| self.store.body(root()?.0));
-        let Some(metadata) = template.map(|body| body.metadata.winner().value.clone()) else {
-            return;
-        };
+        if let Some(template) = template {
+            self.bind_fresh_directory(now, path, &template);
+        }
+    }
+
+    /// Binds a name to a directory of its own that looks like another.
+    pub(super) fn bind_fresh_directory(&mut self, now: Now, path: &RelPath, like: &BodyRow) {
+        let metadata = like.metadata.winner().value.clone();
         let fresh = self.next_body();
         let dot = self.next_dot();
         let row = BodyRow {
