@@ -275,6 +275,15 @@ impl<S: Store> Core<S> {
         let moved = self.subtree(from, kind);
         self.replant(&moved, from, to, seen);
         self.set_on_disk(to, Some((body, kind)), seen);
+        self.scan_moved(to, kind);
+    }
+
+    /// What happened in a directory just before it was moved is reported, if
+    /// at all, for places that are no more.
+    fn scan_moved(&mut self, to: &RelPath, kind: Kind) {
+        if kind == Kind::Directory {
+            self.scan(to.clone());
+        }
     }
 
     fn exchanged(
@@ -319,6 +328,10 @@ impl<S: Store> Core<S> {
             self.set_on_disk(new, Some(*held), seen);
         }
         vacated.iter().rev().for_each(|old| self.set_on_disk(old, None, seen));
+        for place in [path, with] {
+            let kind = self.store.name(place).and_then(|row| row.on_disk()).map(|held| held.1);
+            kind.into_iter().for_each(|kind| self.scan_moved(place, kind));
+        }
         // The other side's ctime changed as well.
         self.settle.look(now.monotonic, Spot::Path(with.clone()), Dirt::compare());
     }

@@ -94,7 +94,10 @@ pub(super) struct Looking {
 #[derive(Debug)]
 struct Scanning {
     beneath: RelPath,
+    /// What it met, and what came to lie here in its time.
     seen: HashSet<RelPath>,
+    /// It was asked for once more, perhaps because of what it has passed by.
+    again: bool,
 }
 
 /// A version of a file on this disk.
@@ -243,11 +246,20 @@ impl<S: Store> Core<S> {
 
     /// Everything at and beneath this path is to be compared with the index.
     pub fn scan(&mut self, beneath: RelPath) {
-        if self.scans.iter().any(|scan| beneath == scan.beneath) {
+        if let Some(scan) = self.scans.iter_mut().find(|scan| beneath == scan.beneath) {
+            scan.again = true;
             return;
         }
-        self.scans.push(Scanning { beneath: beneath.clone(), seen: HashSet::new() });
+        self.scans.push(Scanning { beneath: beneath.clone(), seen: HashSet::new(), again: false });
         self.effects.push_back(Effect::Scan(beneath));
+    }
+
+    /// An entry has come to lie here: a scan that passed its place before
+    /// must not take it for missing.
+    pub(super) fn scans_meet(&mut self, path: &RelPath) {
+        for scan in self.scans.iter_mut().filter(|scan| path.is_within(&scan.beneath)) {
+            scan.seen.insert(path.clone());
+        }
     }
 
     /// What a scan met.
@@ -274,6 +286,9 @@ impl<S: Store> Core<S> {
             return;
         };
         let scan = self.scans.swap_remove(at);
+        if scan.again {
+            self.scan(beneath.clone());
+        }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
         let (mut held, mut missing) = (0, Vec::new());
         self.for_each_within(beneath, |_, path, row| {
@@ -348,7 +363,7 @@ impl<S: Store> Core<S> {
     /// Greets those who wait for it, once what lies here is known: from then
     /// on they can tell what this node lacks.
     fn greet(&mut self) {
-        self.surveyed |= self.scans.is_empty() && self.looks.is_empty();
+        self.surveyed |= self.scans.is_empty() && self.looks.is_empty() && self.settle.len() == 0;
         if !self.surveyed {
             return;
         }

@@ -84,7 +84,7 @@ impl<S: Store> Core<S> {
                 continue;
             }
             let next = match &spot {
-                Spot::Path(path) => self.plan_name(path),
+                Spot::Path(path) => self.plan_name(now, path),
                 Spot::Body(id) => self.plan_body(*id),
             };
             match next {
@@ -146,7 +146,7 @@ impl<S: Store> Core<S> {
         parents.into_iter().rev().filter_map(restore).collect()
     }
 
-    fn plan_name(&mut self, path: &RelPath) -> Next {
+    fn plan_name(&mut self, now: Now, path: &RelPath) -> Next {
         let Some(name) = self.store.name(path) else {
             return Next::Settled;
         };
@@ -172,9 +172,28 @@ impl<S: Store> Core<S> {
             return Next::Blocked;
         }
         match kind {
+            Kind::Directory if self.is_kept_elsewhere(path, id, &body) => {
+                // In the middle of a series the other place may be about to
+                // be given up.
+                if !self.mid_series.is_empty() {
+                    return Next::Blocked;
+                }
+                self.bind_fresh_directory(now, path, &body);
+                self.plan_name(now, path)
+            }
             Kind::Directory => self.plan_directory(path, &name, id, body, lying),
             _ => self.plan_entry(path, &name, id, body, lying),
         }
+    }
+
+    /// Does a directory lie at another place that it is to keep? No inode of
+    /// a directory has two names: concurrent renames made two of one.
+    fn is_kept_elsewhere(&self, path: &RelPath, id: BodyId, body: &BodyRow) -> bool {
+        let is_kept = |at: &RelPath| {
+            let row = self.store.name(at);
+            at != path && row.and_then(|row| row.wanted()).is_some_and(|(body, _)| body == id)
+        };
+        body.disk.as_ref().is_some_and(|disk| disk.names.iter().any(is_kept))
     }
 
     pub(super) fn parent_lies(&self, path: &RelPath) -> bool {

@@ -156,7 +156,7 @@ impl<S: Store> Core<S> {
     }
 
     /// A change beats a concurrent deletion: a body whose content was changed
-    /// in a way its deletion had not seen comes back.
+    /// in a way none of its deletions had seen comes back.
     fn revive(&mut self, now: Now, id: BodyId) {
         let Some(body) = self.store.body(id) else {
             return;
@@ -173,7 +173,13 @@ impl<S: Store> Core<S> {
         if was.body != id || body.kind() == Kind::Directory {
             return;
         }
-        if !was.seen.contains(body.content.winner().dot) {
+        let written = body.content.winner().dot;
+        let saw_it = |binding: &Binding| match binding {
+            Binding::Gone { was, moved: false, .. } => was.body == id && was.seen.contains(written),
+            _ => false,
+        };
+        let mut deletions = name.binding.losers().chain([name.binding.winner()]);
+        if !deletions.any(|deletion| saw_it(&deletion.value)) {
             self.rebind(now, &grave, id, body.kind());
         }
     }
@@ -211,9 +217,14 @@ impl<S: Store> Core<S> {
         // needs is another directory.
         let root = || self.store.name(&RelPath::root())?.wanted();
         let template = former.map(|(_, body)| body).or_else(|| self.store.body(root()?.0));
-        let Some(metadata) = template.map(|body| body.metadata.winner().value.clone()) else {
-            return;
-        };
+        if let Some(template) = template {
+            self.bind_fresh_directory(now, path, &template);
+        }
+    }
+
+    /// Binds a name to a directory of its own that looks like another.
+    pub(super) fn bind_fresh_directory(&mut self, now: Now, path: &RelPath, like: &BodyRow) {
+        let metadata = like.metadata.winner().value.clone();
         let fresh = self.next_body();
         let dot = self.next_dot();
         let row = BodyRow {
