@@ -55,6 +55,7 @@ pub struct Core<S> {
     scans: Vec<Scanning>,
     /// The folder has been looked at once since the start.
     surveyed: bool,
+    surveying_since: Option<Duration>,
 
     /// Names whose winner is not what lies on the disk.
     pub(super) pending_names: BTreeSet<RelPath>,
@@ -160,6 +161,7 @@ impl<S: Store> Core<S> {
             unsettled: HashMap::new(),
             scans: Vec::new(),
             surveyed: false,
+            surveying_since: None,
             pending_names: BTreeSet::new(),
             pending_bodies: BTreeSet::new(),
             orphans: HashMap::new(),
@@ -346,7 +348,7 @@ impl<S: Store> Core<S> {
     pub(super) fn turn(&mut self, now: Now) {
         self.check_tree(now);
         self.issue_looks(now);
-        self.greet();
+        self.greet(now);
         self.plan(now);
         self.announce(now);
     }
@@ -362,7 +364,7 @@ impl<S: Store> Core<S> {
 
     /// Greets those who wait for it, once what lies here is known: from then
     /// on they can tell what this node lacks.
-    fn greet(&mut self) {
+    fn greet(&mut self, now: Now) {
         self.surveyed |= self.scans.is_empty() && self.looks.is_empty() && self.settle.len() == 0;
         if !self.surveyed {
             return;
