@@ -224,8 +224,17 @@ impl<S: Store> Core<S> {
             return Next::Blocked;
         }
         let keep = keep(name, id, &body, &disk, None);
+        if self.may_be_wanted(keep) {
+            return Next::Blocked;
+        }
         let what = What::Remove { expect: disk.fingerprint, keep };
         self.act(path, name, id, kind, what, vec![id])
+    }
+
+    /// What loses a conflict may be the only copy of what a later record of a
+    /// series under way brings back.
+    fn may_be_wanted(&self, keep: Keep) -> bool {
+        matches!(keep, Keep::Conflict(_)) && !self.mid_series.is_empty()
     }
 
     /// Is the body to have a name that it does not have on this disk yet, and
@@ -291,6 +300,9 @@ impl<S: Store> Core<S> {
                     return Next::Blocked;
                 }
                 let keep = keep(name, there, &other, &disk, None);
+                if self.may_be_wanted(keep) {
+                    return Next::Blocked;
+                }
                 let what = What::Remove { expect: disk.fingerprint, keep };
                 self.act(path, name, there, other.kind(), what, vec![id, there])
             }
@@ -321,6 +333,9 @@ impl<S: Store> Core<S> {
                 return self.act(path, name, *there, Kind::Directory, what, bodies);
             }
             let keep = keep(name, *there, other, disk, Some(&body));
+            if self.may_be_wanted(keep) {
+                return Next::Blocked;
+            }
             over = Some(Over { kind: other.kind(), expect: disk.fingerprint, keep });
         }
         if let Some(disk) = &body.disk {
