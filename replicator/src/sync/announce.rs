@@ -180,7 +180,7 @@ impl<S: Store> Core<S> {
                 }
                 records.have = Some(claim);
                 peer.closed = true;
-                peer.seeded = false;
+                peer.seeded &= !self.surveyed;
             }
             peer.sent = Some(sent);
             if empty && records.have.is_none() {

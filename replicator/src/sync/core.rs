@@ -54,7 +54,7 @@ pub struct Core<S> {
     pub(super) unsettled: HashMap<RelPath, Duration>,
     scans: Vec<Scanning>,
     /// The folder has been looked at once since the start.
-    surveyed: bool,
+    pub(super) surveyed: bool,
     surveying_since: Option<Duration>,
 
     /// Names whose winner is not what lies on the disk.
@@ -365,7 +365,11 @@ impl<S: Store> Core<S> {
     /// Greets those who wait for it, once what lies here is known: from then
     /// on they can tell what this node lacks.
     fn greet(&mut self, now: Now) {
-        self.surveyed |= self.scans.is_empty() && self.looks.is_empty() && self.settle.len() == 0;
+        let since = *self.surveying_since.get_or_insert(now.monotonic);
+        let quiet = self.looks.is_empty() && self.settle.len() == 0;
+        // A folder that is written to all the time is never quiet.
+        let long = now.monotonic.saturating_sub(since) >= self.options.max_delay;
+        self.surveyed |= self.scans.is_empty() && (quiet || long);
         if !self.surveyed {
             return;
         }
