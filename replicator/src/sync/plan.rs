@@ -241,7 +241,11 @@ impl<S: Store> Core<S> {
     /// that can be made?
     fn is_awaited(&self, body: &BodyRow, disk: &Disk) -> bool {
         let mut missing = body.bound.iter().filter(|bound| !disk.names.contains(bound));
-        missing.any(|bound| self.parent_lies(bound) || self.pending_names.contains(bound))
+        missing.any(|bound| {
+            // Beneath a place that it has to leave first it comes anew.
+            let is_beneath = disk.names.iter().any(|at| bound.is_within(at));
+            !is_beneath && (self.parent_lies(bound) || self.pending_names.contains(bound))
+        })
     }
 
     fn plan_directory(
