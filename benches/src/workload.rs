@@ -1,6 +1,7 @@
 //! What is measured: how soon a small file is there, what a small change of a
 //! large file costs, and how fast a first merge is.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -33,7 +34,7 @@ const EDITS: usize = 5;
 const EDIT_BYTES: usize = 4096;
 const SMALL_BYTES: usize = 2000;
 
-/// What a median of a first merge is made of: as small_files() lays them out.
+/// As `sample::small_files` lays them out.
 const FILES_IN_FOLDER: u64 = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +59,9 @@ pub struct Sizes {
 pub struct Seeds {
     dir: PathBuf,
     sizes: Sizes,
+    /// Times the large file was lent: each time other bytes must change, or
+    /// the second system would find its work done.
+    edited: Cell<u64>,
 }
 
 impl Workload {
@@ -92,7 +96,7 @@ impl Workload {
 
 impl Seeds {
     pub fn make(work: &Path, workloads: &[Workload], sizes: Sizes) -> Result<Self> {
-        let seeds = Self { dir: work.join("seeds"), sizes };
+        let seeds = Self { dir: work.join("seeds"), sizes, edited: Cell::new(0) };
         fs::create_dir(&seeds.dir)?;
         if workloads.contains(&Workload::Edit) {
             fs::create_dir(seeds.path("edit-a"))?;
@@ -153,8 +157,9 @@ fn latency(samples: usize, place: &Place, system: &mut dyn System) -> Result<Vec
             break;
         }
     }
-    let used = (system.cpu_seconds()? - cpu) * 1000.0 / times.len() as f64;
     verify(place, system)?;
+    idle(system)?;
+    let used = (system.cpu_seconds()? - cpu) * 1000.0 / times.len() as f64;
     times.sort_by(f64::total_cmp);
     Ok(vec![
         Measure::smaller("median", "ms", percentile(&times, 0.5)),
@@ -172,7 +177,8 @@ fn edit(seeds: &Seeds, place: &Place, system: &mut dyn System) -> Result<Vec<Mea
             settle(place, system)?;
             let (cpu, wire) = (system.cpu_seconds()?, system.wire_bytes()?);
             let mut times = Vec::new();
-            let mut random = Random::new(3);
+            seeds.edited.set(seeds.edited.get() + 1);
+            let mut random = Random::new(seeds.edited.get());
             for _ in 0..EDITS {
                 let content = random.bytes(EDIT_BYTES);
                 let offset = random.below(seeds.sizes.edit_bytes - EDIT_BYTES as u64);
@@ -195,9 +201,10 @@ fn edit(seeds: &Seeds, place: &Place, system: &mut dyn System) -> Result<Vec<Mea
                 let bytes = (after - before) as f64 / EDITS as f64;
                 measures.push(Measure::smaller("wire an edit", "KiB", bytes / 1024.0));
             }
+            verify(place, system)?;
+            idle(system)?;
             let used = (system.cpu_seconds()? - cpu) * 1000.0 / EDITS as f64;
             measures.push(Measure::smaller("cpu an edit", "ms", used));
-            verify(place, system)?;
             Ok(measures)
         })
     })
@@ -212,9 +219,10 @@ fn first_merge(
     let begin = Instant::now();
     system.start(place)?;
     arrival(done)?;
-    let (seconds, cpu) = (begin.elapsed().as_secs_f64(), system.cpu_seconds()?);
+    let seconds = begin.elapsed().as_secs_f64();
     verify(place, system)?;
-    Ok((seconds, cpu))
+    idle(system)?;
+    Ok((seconds, system.cpu_seconds()?))
 }
 
 fn merge_measures((seconds, cpu): (f64, f64), unit: &'static str, amount: f64) -> Vec<Measure> {
@@ -227,6 +235,12 @@ fn settle(place: &Place, system: &mut dyn System) -> Result<()> {
     fs::write(place.a.join("probe"), "probe")?;
     system.push()?;
     arrival(|| fs::read(place.b.join("probe")).is_ok_and(|bytes| bytes == b"probe"))?;
+    idle(system)
+}
+
+/// Until no process of the system works any more; then all have been counted,
+/// children that ended included.
+fn idle(system: &dyn System) -> Result<()> {
     let begin = Instant::now();
     while begin.elapsed() < LIMIT {
         let before = system.cpu_seconds()?;
