@@ -25,8 +25,9 @@ use crate::transport::{Fetch, Transport};
 /// What one write of a large file takes.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// Writes of one file in flight: enough to overlap the network with the disk.
-const WRITES_IN_FLIGHT_MAX: usize = 4;
+/// Writes of one file in flight: enough to overlap the network with the disk,
+/// few, since they wait for each other at the lock of the inode.
+const WRITES_IN_FLIGHT_MAX: usize = 2;
 
 /// A version of a body.
 #[derive(Clone, Debug)]
