@@ -215,8 +215,9 @@ impl<S: Store> Core<S> {
         }
         let kind = body.kind();
         if kind == Kind::Directory {
-            let wanted_elsewhere = body.bound.iter().any(|bound| !disk.names.contains(bound));
-            if wanted_elsewhere || self.any_below(path, |below| below.on_disk().is_some()) {
+            if self.is_to_move(&body, &disk)
+                || self.any_below(path, |below| below.on_disk().is_some())
+            {
                 return Next::Blocked;
             }
         } else if self.is_awaited(&body, &disk) {
@@ -229,6 +230,17 @@ impl<S: Store> Core<S> {
         }
         let what = What::Remove { expect: disk.fingerprint, keep };
         self.act(path, name, id, kind, what, vec![id])
+    }
+
+    /// Is a directory to go as a whole to a place where it does not lie yet?
+    /// Where another directory lies already, the two become one instead: what
+    /// is in it goes there by itself.
+    fn is_to_move(&self, body: &BodyRow, disk: &Disk) -> bool {
+        let mut missing = body.bound.iter().filter(|bound| !disk.names.contains(bound));
+        missing.any(|bound| {
+            let there = self.store.name(bound).and_then(|row| row.on_disk());
+            there.is_none_or(|(_, kind)| kind != Kind::Directory)
+        })
     }
 
     /// What loses a conflict may be the only copy of what a later record of a
@@ -294,7 +306,8 @@ impl<S: Store> Core<S> {
                         );
                     }
                 }
-                if other.bound.iter().any(|bound| !disk.names.contains(bound)) {
+                // One that lies elsewhere is given up there first.
+                if body.disk.is_some() || self.is_to_move(&other, &disk) {
                     return Next::Blocked;
                 }
                 self.take_over(path, id, body, &other, disk)
@@ -330,7 +343,9 @@ impl<S: Store> Core<S> {
             bodies.push(*there);
             awaited = self.is_awaited(other, disk);
             if other.kind() == Kind::Directory {
-                if awaited || self.any_below(path, |below| below.on_disk().is_some()) {
+                if self.is_to_move(other, disk)
+                    || self.any_below(path, |below| below.on_disk().is_some())
+                {
                     return Next::Blocked;
                 }
                 let what = What::Remove { expect: disk.fingerprint, keep: Keep::Discard };
