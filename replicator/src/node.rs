@@ -63,6 +63,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Where the index remembers which folder it speaks of.
 const MARKER_NOTE: &str = "root-marker";
 
+/// Where the index remembers when everything was last read, in seconds since
+/// 1970.
+const VERIFIED_NOTE: &str = "verified";
+
 /// What a node can say once it serves.
 pub struct Ready {
     pub root: PathBuf,
@@ -178,12 +182,14 @@ pub async fn run(
         capture: capture.level().to_string(),
         engine: engine.describe().to_owned(),
     });
+    let min_free = config.min_free.bytes_of(root.free_space()?.total);
     let carrier = Carrier {
         root,
         engine,
         applier,
         transport,
         in_place: config.in_place != config::InPlace::Never,
+        min_free,
     };
     let mut node = Node::new(config, place, carrier, capture, members, index, settled);
     let ended = node.serve(&mut stop, Inputs { changes, events, questions }).await;
@@ -355,8 +361,30 @@ impl Node {
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
             self.sweep();
+            self.verify_when_due();
         }
         Ok(())
+    }
+
+    /// Reads everything again from time to time: what no event told of is
+    /// found at last.
+    fn verify_when_due(&mut self) {
+        let now = self.now();
+        let seconds = now.wall / 1_000_000_000;
+        let store = self.core.store_mut();
+        let noted = store.note(VERIFIED_NOTE);
+        let last = noted.and_then(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?)));
+        let due = match last {
+            Some(last) => seconds >= last.saturating_add(self.facts.verify_seconds()),
+            // Everything was read when the node met the folder.
+            None => false,
+        };
+        if due || last.is_none() {
+            store.put_note(VERIFIED_NOTE, seconds.to_le_bytes().to_vec());
+        }
+        if due {
+            tracing::info!(files = self.core.verify(now), "reading everything again");
+        }
     }
 
     fn next_wake(&self) -> Instant {

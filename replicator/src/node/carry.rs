@@ -34,6 +34,8 @@ pub(super) struct Carrier {
     pub transport: Transport,
     /// May files change in place?
     pub in_place: bool,
+    /// Bytes to leave free.
+    pub min_free: u64,
 }
 
 /// An action after its bytes were got.
@@ -58,9 +60,18 @@ pub(super) struct Written {
 impl Carrier {
     /// One outcome an action, in their order.
     pub async fn carry(self, job: Job) -> Vec<Outcome> {
-        let mut written = self.write_whole(&job.actions).await;
+        let full = self.check_room(&job.actions).err();
+        let mut written = match full {
+            Some(_) => BTreeMap::new(),
+            None => self.write_whole(&job.actions).await,
+        };
         let mut prepared = Vec::with_capacity(job.actions.len());
         for (at, action) in job.actions.into_iter().enumerate() {
+            if let Some(reason) = full.as_ref().filter(|_| bytes_of(&action) > 0) {
+                // Deletions and renames go on: they may make room.
+                prepared.push(Prepared::Ended(Outcome::Failed(reason.clone())));
+                continue;
+            }
             prepared.push(self.prepare(action, written.remove(&at)).await);
         }
         if let Err(error) = self.flush(&mut prepared).await {
@@ -68,6 +79,15 @@ impl Carrier {
             return prepared.iter().map(|_| Outcome::Failed(reason.clone())).collect();
         }
         self.apply(prepared).await
+    }
+
+    /// Is there room for what the job is to write?
+    fn check_room(&self, actions: &[Action]) -> Result<(), String> {
+        let needed = actions.iter().map(bytes_of).sum();
+        if needed == 0 {
+            return Ok(());
+        }
+        apply::check_room(&self.root, needed, self.min_free).map_err(|error| error.to_string())
     }
 
     /// Writes every file of the job that is to be had as a whole.
@@ -473,6 +493,20 @@ fn replace(path: &RelPath, update: &Update, written: Written) -> Prepared {
     let step =
         Step::Place { path: path.clone(), staged: written.staged, metadata, over: Some(over) };
     Prepared::Steps(vec![step], Some(written.leaves))
+}
+
+/// What an action writes at the most.
+fn bytes_of(action: &Action) -> u64 {
+    match &action.what {
+        What::Write { size, .. } => *size,
+        What::Update(update) => match &update.source {
+            Source::Inline { writes, .. } => {
+                writes.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+            }
+            Source::Peer(_) => update.size,
+        },
+        _ => 0,
+    }
 }
 
 /// Small enough to be had whole rather than leaf by leaf.
