@@ -25,5 +25,3 @@ pub use self::core::{Core, Located, Options, Progress};
 
 #[cfg(test)]
 mod sim;
-#[cfg(test)]
-mod tests;
