@@ -17,6 +17,7 @@ const DEPTH_MAX: u32 = 64;
 const PRIVATE: [u8; 12] = *b".replicator\0";
 const MODE_TYPE: u16 = 0o170_000;
 const MODE_REGULAR: u16 = 0o100_000;
+const MODE_DIRECTORY: u16 = 0o040_000;
 
 const OUTSIDE: u32 = 1;
 /// A writable shared mapping was there at the last event.
@@ -65,7 +66,9 @@ pub fn subject(inode: u64) -> Option<Subject> {
     if read::<u32>(super_block, get::SUPER_DEVICE())? != get::ROOT_DEVICE() {
         return None;
     }
-    if read::<u16>(inode, get::INODE_MODE())? & MODE_TYPE != MODE_REGULAR {
+    // Of a directory only the attributes are told; its entries are names.
+    let kind = read::<u16>(inode, get::INODE_MODE())? & MODE_TYPE;
+    if kind != MODE_REGULAR && kind != MODE_DIRECTORY {
         return None;
     }
     let number: u64 = read(inode, get::INODE_NUMBER())?;

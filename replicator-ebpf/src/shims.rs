@@ -189,7 +189,13 @@ programs! {
             let processed: i64 = read(iter, get::ITER_PROCESSED())?;
             (position, position.saturating_add(processed.max(0) as u64))
         };
-        written(read(iter, get::ITER_INODE())?, start, end);
+        let inode: u64 = read(iter, get::ITER_INODE())?;
+        // Zeros behind the end show only when the size moves, which is told.
+        let zeroes_only = flags & (IOMAP_WRITE | IOMAP_UNSHARE) == 0;
+        if zeroes_only && start >= read(inode, get::INODE_SIZE())? {
+            return None;
+        }
+        written(inode, start, end);
     }
 
     /// `(kiocb, error, result)`; reads come here, too. The end of an
@@ -235,13 +241,23 @@ programs! {
 
     /// `(folio, mapping)`, before the page is tagged as dirty. A reader that
     /// synced now would skip it: the range waits for the next program.
-    /// The daemon's own pages count, because a later store of somebody else
-    /// to a page that is dirty already goes untold.
+    ///
+    /// Tells stores through writable shared mappings, and nothing else: a
+    /// system call that dirties a folio is told by its own tracepoint to the
+    /// byte, and a folio may be many times as long as what it wrote. The
+    /// kernel unmaps pages, and moves their dirty bits here, before it counts
+    /// a mapping down, so the last stores of a mapping are told as well.
+    ///
+    /// While there is a mapping the daemon's own pages count, because a later
+    /// store of somebody else to a page that is dirty already goes untold.
     writeback_dirty_folio(context) {
         let (folio, mapping): (u64, u64) = (context.arg(0), context.arg(1));
         let inode: u64 = read(mapping, get::MAPPING_HOST())?;
         let subject = place::subject(inode)?;
         let flags = mapped(inode, &subject);
+        if flags & FLAG_MAPPED == 0 {
+            return None;
+        }
         let start = read::<u64>(folio, get::FOLIO_INDEX())? << (get::PAGE_SHIFT() & 63);
         let end = start.saturating_add(folio_bytes(folio)?);
         let pending = Pending { inode: subject.number, start, end, flags };
@@ -263,7 +279,10 @@ programs! {
             mark::range(number, pending.start, pending.end, pending.flags);
             return None;
         }
-        sized(inode)?;
+        // Older kernels zero the edges of a range after they touched the
+        // metadata of the inode.
+        settled(inode);
+        sized(inode, is_whole_inode(context.arg(1)))?;
     }
 }
 
@@ -279,9 +298,18 @@ fn announced_range(context: &RawTracePointContext) {
     announced(context.arg(0), start, start.saturating_add(length));
 }
 
-/// Notices that the size is another one than at the last event.
+/// `mark_inode_dirty` with `I_DIRTY`, as `setattr` calls it; its three bits
+/// moved in Linux 6.11. Setting only the mtime is no `FAN_ATTRIB` but a
+/// `FAN_MODIFY`, which nobody listens to on this level.
 #[inline(always)]
-fn sized(inode: u64) -> Option<()> {
+fn is_whole_inode(flags: u64) -> bool {
+    flags & 0x70 == 0x70 || flags & 0x07 == 0x07
+}
+
+/// Notices that the size is another one than at the last event, or that the
+/// attributes were `set`.
+#[inline(always)]
+fn sized(inode: u64, set: bool) -> Option<()> {
     let subject = place::subject(inode)?;
     let flags = mapped(inode, &subject);
     let size: u64 = read(inode, get::INODE_SIZE())?;
@@ -292,7 +320,7 @@ fn sized(inode: u64) -> Option<()> {
         changed = entry.size != size;
         entry.size = size;
     }
-    if changed && !is_own() {
+    if (changed || set) && !is_own() {
         mark::size(subject.number, flags);
     }
     Some(())

@@ -128,6 +128,12 @@ impl Config {
                 ),
             ));
         }
+        if is_inside(&root, &state_dir) {
+            return Err(settings.bad(
+                Key::StateDir,
+                format!("holds the root {}; keep them apart", root.display()),
+            ));
+        }
         let delay = settings.parse(Key::Delay, parse_duration)?.unwrap_or(Duration::ZERO);
         let max_delay = settings
             .parse(Key::MaxDelay, parse_duration)?

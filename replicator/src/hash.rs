@@ -139,14 +139,19 @@ impl Leaves {
     }
 
     /// The list for this file cut or grown to `size` bytes. Leaves that stay
-    /// as they are keep their hash, all others are stale. `None` where the
-    /// leaves of that size are larger or smaller than these: everything must
-    /// be read again.
+    /// as they are keep their hash, all others are stale. Where leaves double
+    /// with the size, two of the old ones give the hash of a new one. `None`
+    /// where they become smaller: everything must be read again.
     pub fn resized(&self, size: u64) -> Option<Self> {
         if size == self.size {
             return Some(self.clone());
         }
         let mut resized = Leaves::new(size)?;
+        if leaf_bytes(size) > self.leaf_bytes() && self.count() > 1 {
+            let hashes = self.joined(leaf_bytes(size));
+            resized.hashes[..hashes.len()].copy_from_slice(&hashes);
+            return Some(resized);
+        }
         if leaf_bytes(size) != self.leaf_bytes() {
             return None;
         }
@@ -226,6 +231,22 @@ impl Leaves {
 
     pub fn to_bytes(&self) -> Vec<u8> {
         self.hashes.concat()
+    }
+
+    /// The hashes of the larger leaves that are made of whole ones of these.
+    fn joined(&self, leaf_bytes: u64) -> Vec<LeafHash> {
+        let whole = (self.size / self.leaf_bytes()) as usize;
+        let mut hashes = self.hashes[..whole].to_vec();
+        let mut bytes = self.leaf_bytes();
+        while bytes < leaf_bytes {
+            let join = |pair: &[LeafHash]| match pair.contains(&STALE) {
+                true => STALE,
+                false => merge_subtrees_non_root(&pair[0], &pair[1], Mode::Hash),
+            };
+            hashes = hashes.chunks_exact(2).map(join).collect();
+            bytes *= 2;
+        }
+        hashes
     }
 
     fn ranges_where(&self, is_wanted: impl Fn(usize, &LeafHash) -> bool) -> RangeSet {
@@ -386,6 +407,19 @@ mod tests {
         assert_eq!(leaf_bytes((64 << 20) + 1), 128 << 10);
         assert_eq!(leaf_bytes(1 << 30), 1 << 20);
         assert_eq!(leaf_bytes(u64::MAX), LEAF_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_file_that_outgrows_its_leaves_is_not_read_again() {
+        let before = LEAF * LEAVES_TARGET;
+        let mut bytes = content(before);
+        let mut leaves = Leaves::of(&bytes).resized(before + 5).unwrap();
+        assert_eq!(leaves.leaf_bytes(), 2 * LEAF);
+        bytes.resize(before as usize + 5, 7);
+        let stale: Vec<Range> = leaves.stale().iter().collect();
+        assert_eq!(stale, [Range { start: before, end: before + 5 }]);
+        leaves.set(leaves.count() - 1, &bytes[before as usize..]);
+        assert_eq!(leaves.digest(), Digest::of(&bytes));
     }
 
     #[test]

@@ -81,3 +81,7 @@ pub const PATCH_IN_PLACE_BYTES_MAX: u64 = 32 << 20;
 
 /// Shallow looks carried out by one task.
 pub const LOOKS_TOGETHER_MAX: usize = 128;
+
+/// Deletions that nobody saw happen and that are believed though they are
+/// most of a folder.
+pub const UNSEEN_DELETIONS_MAX: usize = 100;

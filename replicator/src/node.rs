@@ -116,6 +116,13 @@ impl Error {
             Self::Place(error) => error.exit_code(),
             Self::Control(error) => error.exit_code(),
             Self::OtherRoot { .. } => 78,
+            Self::Root(root::Error::Denied { .. }) => 77,
+            Self::Root(
+                root::Error::Missing { .. }
+                | root::Error::NotDirectory { .. }
+                | root::Error::ReadOnly { .. }
+                | root::Error::FileSystem { .. },
+            ) => 78,
             _ => 2,
         }
     }
@@ -377,7 +384,17 @@ impl Node {
         match report {
             Report::Seen(sights) => self.core.handle_sights(now, sights),
             Report::Listed(beneath, listed) => self.core.handle_listed(now, &beneath, listed),
-            Report::Scanned(beneath) => self.core.handle_scanned(now, &beneath),
+            Report::Scanned(beneath) => {
+                let before = self.core.progress().deletions_held;
+                self.core.handle_scanned(now, &beneath);
+                let held = self.core.progress().deletions_held - before;
+                if held > 0 {
+                    tracing::warn!(
+                        entries = held,
+                        "most of the folder vanished while nobody looked: nothing is deleted elsewhere, it comes back from the other nodes; to delete it, delete it while this runs"
+                    );
+                }
+            }
             Report::Applied(job, outcomes) => {
                 self.settled.store(false, Ordering::Release);
                 self.core.handle_applied(now, job, outcomes);

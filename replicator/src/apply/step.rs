@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Error;
 use super::staged::Staged;
-use crate::entry::{Fingerprint, Kind, Metadata, Stat};
+use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
 use crate::path::RelPath;
 use crate::range::Range;
 
@@ -115,6 +115,14 @@ pub enum Step {
         holes: Vec<Range>,
         size: u64,
         metadata: Metadata,
+        /// A version that lost is copied to the conflict store first.
+        keep: Keep,
+    },
+    /// Sets the mtime and nothing else.
+    Touch {
+        path: RelPath,
+        expect: Expect,
+        mtime: Timestamp,
     },
     SetMetadata {
         path: RelPath,

@@ -462,7 +462,7 @@ fn a_patch_changes_its_ranges_and_nothing_else() {
     let expect = folder.write("f", &old);
     let step = |expect| {
         let Patch { writes, holes, size, metadata } = patch();
-        Step::Patch { path: rel("f"), expect, writes, holes, size, metadata }
+        Step::Patch { path: rel("f"), expect, writes, holes, size, metadata, keep: Keep::Discard }
     };
     let stat = done(folder.run(step(expect)));
     assert_eq!(stat, folder.stat("f"));
@@ -479,6 +479,7 @@ fn a_patch_changes_its_ranges_and_nothing_else() {
         holes: Vec::new(),
         size: 10,
         metadata: metadata(),
+        keep: Keep::Discard,
     };
     assert!(matches!(folder.run(beyond), Outcome::Failed(Error::BadPatch { .. })));
 }

@@ -20,7 +20,7 @@ use super::trash::Resting;
 use super::{Error, Expect, Keep, Outcome, Over, Step, conflicts, redo};
 use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
 use crate::path::RelPath;
-use crate::root::Root;
+use crate::root::{Access, Root};
 
 /// What the worker tells while it works.
 #[derive(Debug, Default)]
@@ -100,8 +100,17 @@ impl Worker {
             }
             Step::Link { from, to, expect, over } => self.link(&from, &to, &expect, over.as_ref()),
             Step::Remove { path, expect, keep } => self.remove(&path, &expect, &keep),
-            Step::Patch { path, expect, writes, holes, size, metadata } => {
-                self.patch(&path, &expect, &Patch { writes, holes, size, metadata })
+            Step::Patch { path, expect, writes, holes, size, metadata, keep } => {
+                self.patch(&path, &expect, &Patch { writes, holes, size, metadata }, &keep)
+            }
+            Step::Touch { path, expect, mtime } => {
+                let now = self.root.stat(&path)?;
+                match now {
+                    Some(Stat { metadata, .. }) => {
+                        self.set_metadata(&path, &expect, &Metadata { mtime, ..metadata })
+                    }
+                    None => Ok(Outcome::Raced(None)),
+                }
             }
             Step::SetMetadata { path, expect, metadata } => {
                 self.set_metadata(&path, &expect, &metadata)
@@ -396,7 +405,13 @@ impl Worker {
         Ok(Outcome::Done(rest.filter(|stat| stat.links > 0)))
     }
 
-    fn patch(&mut self, path: &RelPath, expect: &Expect, patch: &Patch) -> Result<Outcome, Error> {
+    fn patch(
+        &mut self,
+        path: &RelPath,
+        expect: &Expect,
+        patch: &Patch,
+        keep: &Keep,
+    ) -> Result<Outcome, Error> {
         self.parent_of(path)?;
         let Some((held, found)) = self.root.look(path)? else {
             return Ok(Outcome::Raced(None));
@@ -405,6 +420,12 @@ impl Worker {
             return Ok(Outcome::Raced(Some(found)));
         }
         drop(held);
+        if let Keep::Conflict { label } = keep {
+            let Some(file) = self.root.open_file(path, Access::Read)? else {
+                return Ok(Outcome::Raced(None));
+            };
+            conflicts::keep_copy(&self.root, file.as_fd(), path, &found, label)?;
+        }
         let outcome = patch.carry_out(&self.root, path, &found, &self.shared.skipped);
         match outcome {
             Ok(Some(after)) => {

@@ -37,8 +37,11 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// Grown outwards to whole blocks; they can reach behind the end of the
-    /// file, and end at [`u64::MAX`] after a truncation.
+    /// file. After a truncation they go from the new end to [`u64::MAX`]:
+    /// before anybody looks, the file may have grown over it again.
     Ranges(RangeSet),
+    /// Nobody knows which, or all: a file was cut off to nothing, which most
+    /// often is written anew, and then is better compared than sent.
     Whole,
 }
 

@@ -16,6 +16,7 @@ use super::*;
 use crate::path::RelPath;
 
 mod disk;
+mod mappings;
 mod ranges;
 mod writer;
 

@@ -165,6 +165,9 @@ impl Carrier {
                 expect: Expect { kind, fingerprint: expect },
                 keep: kept(keep),
             },
+            What::Touch { expect, mtime } => {
+                Step::Touch { path, expect: Expect { kind, fingerprint: expect }, mtime }
+            }
             What::SetMetadata { expect, metadata } => {
                 Step::SetMetadata { path, expect: Expect { kind, fingerprint: expect }, metadata }
             }
@@ -247,6 +250,7 @@ impl Carrier {
                 holes: holes.iter().collect(),
                 size: update.size,
                 metadata: update.metadata.clone(),
+                keep: kept(update.keep),
             };
             return Ok(Prepared::Steps(vec![step], Some(leaves)));
         }
@@ -283,6 +287,7 @@ impl Carrier {
             holes: Vec::new(),
             size: update.size,
             metadata: update.metadata.clone(),
+            keep: kept(update.keep),
         };
         Ok(Prepared::Steps(vec![step], Some(written.leaves)))
     }

@@ -199,6 +199,7 @@ impl Facts {
             pending_in,
             pending_out,
             conflicts: progress.conflicts,
+            deletions_held: progress.deletions_held,
             ..FolderFacts::default()
         }
     }

@@ -29,6 +29,8 @@ const HAVE_AFTER: Duration = Duration::from_millis(50);
 /// A connected peer.
 #[derive(Debug)]
 pub(super) struct Peer {
+    /// It has been greeted.
+    pub greeted: bool,
     pub actor: Option<Actor>,
     /// How far it holds each log, by its own word or because it was sent.
     /// `None` until it has greeted.
@@ -51,6 +53,7 @@ pub(super) struct Peer {
 impl Peer {
     pub fn new() -> Self {
         Self {
+            greeted: false,
             actor: None,
             sent: None,
             said: VersionVector::new(),
@@ -177,7 +180,7 @@ impl<S: Store> Core<S> {
                 }
                 records.have = Some(claim);
                 peer.closed = true;
-                peer.seeded = false;
+                peer.seeded &= !self.surveyed;
             }
             peer.sent = Some(sent);
             if empty && records.have.is_none() {

@@ -22,6 +22,8 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Running {
     pub steps: Vec<Step>,
+    /// It holds the lock of everything, and none of single directories.
+    pub alone: bool,
 }
 
 /// One action, with what was known when it was planned: what it brings about
@@ -63,8 +65,13 @@ impl Step {
         }
     }
 
-    pub fn changes_names(&self) -> bool {
-        !matches!(self.action.what, What::SetMetadata { .. })
+    /// The directories whose mtime it changes.
+    pub fn parents(&self) -> Vec<RelPath> {
+        if matches!(self.action.what, What::SetMetadata { .. } | What::Touch { .. }) {
+            return Vec::new();
+        }
+        let other = self.other_path().and_then(|path| path.parent());
+        self.action.path.parent().into_iter().chain(other).collect()
     }
 
     fn spot(&self) -> Spot {
@@ -93,11 +100,17 @@ impl<S: Store> Core<S> {
         let Some(running) = self.jobs.remove(&job) else {
             return;
         };
-        self.locks.unlock_all();
+        let alone = running.alone;
+        if alone {
+            self.locks.unlock_all();
+        }
         let mut outcomes = outcomes.into_iter();
         for step in running.steps {
             self.locks.unlock(&step.action.path, &step.bodies);
             step.other_path().iter().for_each(|path| self.locks.unlock(path, &[]));
+            if !alone {
+                step.parents().iter().for_each(|parent| self.locks.unshare(parent));
+            }
             let outcome = outcomes.next();
             self.step_ended(now, step, outcome.unwrap_or(Outcome::Raced));
         }
@@ -262,6 +275,15 @@ impl<S: Store> Core<S> {
         let moved = self.subtree(from, kind);
         self.replant(&moved, from, to, seen);
         self.set_on_disk(to, Some((body, kind)), seen);
+        self.scan_moved(to, kind);
+    }
+
+    /// What happened in a directory just before it was moved is reported, if
+    /// at all, for places that are no more.
+    fn scan_moved(&mut self, to: &RelPath, kind: Kind) {
+        if kind == Kind::Directory {
+            self.scan(to.clone());
+        }
     }
 
     fn exchanged(
@@ -306,6 +328,10 @@ impl<S: Store> Core<S> {
             self.set_on_disk(new, Some(*held), seen);
         }
         vacated.iter().rev().for_each(|old| self.set_on_disk(old, None, seen));
+        for place in [path, with] {
+            let kind = self.store.name(place).and_then(|row| row.on_disk()).map(|held| held.1);
+            kind.into_iter().for_each(|kind| self.scan_moved(place, kind));
+        }
         // The other side's ctime changed as well.
         self.settle.look(now.monotonic, Spot::Path(with.clone()), Dirt::compare());
     }

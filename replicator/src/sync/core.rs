@@ -9,14 +9,14 @@ use super::effect::{Effect, Listed, Look, Now};
 use super::message::{Message, Records};
 use super::patches::Patches;
 use super::plan::Retry;
-use super::record::Key;
+use super::record::{Held, Key, NameRow};
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
-use super::version::Dot;
+use super::version::{Dot, VersionVector};
 use crate::entry::{Fingerprint, Kind};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::LOOKS_MAX;
+use crate::limits::{LOOKS_MAX, UNSEEN_DELETIONS_MAX};
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -53,6 +53,9 @@ pub struct Core<S> {
     /// Since when a new file has not been read in one piece.
     pub(super) unsettled: HashMap<RelPath, Duration>,
     scans: Vec<Scanning>,
+    /// The folder has been looked at once since the start.
+    pub(super) surveyed: bool,
+    surveying_since: Option<Duration>,
 
     /// Names whose winner is not what lies on the disk.
     pub(super) pending_names: BTreeSet<RelPath>,
@@ -92,7 +95,10 @@ pub(super) struct Looking {
 #[derive(Debug)]
 struct Scanning {
     beneath: RelPath,
+    /// What it met, and what came to lie here in its time.
     seen: HashSet<RelPath>,
+    /// It was asked for once more, perhaps because of what it has passed by.
+    again: bool,
 }
 
 /// A version of a file on this disk.
@@ -130,6 +136,9 @@ pub struct Progress {
     pub changes_applied: u64,
     pub bytes_fetched: u64,
     pub conflicts: u64,
+    /// Entries that vanished unseen, too many to be believed: they come back
+    /// from other nodes.
+    pub deletions_held: u64,
     /// What could not be read or applied, newest last.
     pub errors: VecDeque<(RelPath, String)>,
     /// What was done lately, newest last.
@@ -151,6 +160,8 @@ impl<S: Store> Core<S> {
             strangers: HashMap::new(),
             unsettled: HashMap::new(),
             scans: Vec::new(),
+            surveyed: false,
+            surveying_since: None,
             pending_names: BTreeSet::new(),
             pending_bodies: BTreeSet::new(),
             orphans: HashMap::new(),
@@ -237,11 +248,20 @@ impl<S: Store> Core<S> {
 
     /// Everything at and beneath this path is to be compared with the index.
     pub fn scan(&mut self, beneath: RelPath) {
-        if self.scans.iter().any(|scan| beneath == scan.beneath) {
+        if let Some(scan) = self.scans.iter_mut().find(|scan| beneath == scan.beneath) {
+            scan.again = true;
             return;
         }
-        self.scans.push(Scanning { beneath: beneath.clone(), seen: HashSet::new() });
+        self.scans.push(Scanning { beneath: beneath.clone(), seen: HashSet::new(), again: false });
         self.effects.push_back(Effect::Scan(beneath));
+    }
+
+    /// An entry has come to lie here: a scan that passed its place before
+    /// must not take it for missing.
+    pub(super) fn scans_meet(&mut self, path: &RelPath) {
+        for scan in self.scans.iter_mut().filter(|scan| path.is_within(&scan.beneath)) {
+            scan.seen.insert(path.clone());
+        }
     }
 
     /// What a scan met.
@@ -268,13 +288,37 @@ impl<S: Store> Core<S> {
             return;
         };
         let scan = self.scans.swap_remove(at);
+        if scan.again {
+            self.scan(beneath.clone());
+        }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
-        self.for_each_within(beneath, |core, path, row| {
-            if row.on_disk().is_some() && !scan.seen.contains(&path) {
-                core.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
+        let (mut held, mut missing) = (0, Vec::new());
+        self.for_each_within(beneath, |_, path, row| {
+            if row.on_disk().is_some() && path != *beneath {
+                held += 1;
+                if !scan.seen.contains(&path) {
+                    missing.push(path);
+                }
             }
         });
+        if beneath.is_root() && is_disaster(held, missing.len()) {
+            self.progress.deletions_held += missing.len() as u64;
+            missing.iter().rev().for_each(|path| self.bring_back(path));
+        } else {
+            for path in missing {
+                self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
+            }
+        }
         self.turn(now);
+    }
+
+    /// What is missing here counts as never having lain here: it comes back
+    /// from the peers.
+    fn bring_back(&mut self, path: &RelPath) {
+        let Some(former) = self.store.name(path) else { return };
+        let held = Held::Behind { value: None, seen: VersionVector::new() };
+        let row = NameRow { held, ..former.clone() };
+        self.put_name(path, Some(&former), row);
     }
 
     // Time and effects.
@@ -304,6 +348,7 @@ impl<S: Store> Core<S> {
     pub(super) fn turn(&mut self, now: Now) {
         self.check_tree(now);
         self.issue_looks(now);
+        self.greet(now);
         self.plan(now);
         self.announce(now);
     }
@@ -313,10 +358,28 @@ impl<S: Store> Core<S> {
     /// An authenticated peer is connected.
     pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
         self.peers.insert(peer, Peer::new());
-        let have = self.store.have();
-        self.send(peer, Message::Greeting { actor: self.actor, have });
         self.have_changed.get_or_insert(now.monotonic);
         self.turn(now);
+    }
+
+    /// Greets those who wait for it, once what lies here is known: from then
+    /// on they can tell what this node lacks.
+    fn greet(&mut self, now: Now) {
+        let since = *self.surveying_since.get_or_insert(now.monotonic);
+        let quiet = self.looks.is_empty() && self.settle.len() == 0;
+        // A folder that is written to all the time is never quiet.
+        let long = now.monotonic.saturating_sub(since) >= self.options.max_delay;
+        self.surveyed |= self.scans.is_empty() && (quiet || long);
+        if !self.surveyed {
+            return;
+        }
+        let have = self.store.have();
+        for (id, peer) in &mut self.peers {
+            if !std::mem::replace(&mut peer.greeted, true) {
+                let greeting = Message::Greeting { actor: self.actor, have: have.clone() };
+                self.effects.push_back(Effect::Send { peer: *id, message: greeting });
+            }
+        }
     }
 
     pub fn handle_disconnected(&mut self, now: Now, peer: NodeId) {
@@ -524,6 +587,12 @@ impl<S: Store> Core<S> {
             self.effects.push_back(Effect::Look(looks));
         }
     }
+}
+
+/// Did so much vanish while nobody looked that it was no user's doing? All of
+/// a folder, or more than half of it beyond a handful.
+fn is_disaster(held: usize, missing: usize) -> bool {
+    missing > 0 && (missing == held || (missing > UNSEEN_DELETIONS_MAX && missing * 2 > held))
 }
 
 impl Progress {

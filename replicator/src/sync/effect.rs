@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::message::Message;
-use crate::entry::{Fingerprint, Kind, Metadata, Stat};
+use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
 use crate::path::RelPath;
@@ -175,6 +175,11 @@ pub enum What {
     Remove {
         expect: Fingerprint,
         keep: Keep,
+    },
+    /// A directory is given back the mtime that changes in it took.
+    Touch {
+        expect: Fingerprint,
+        mtime: Timestamp,
     },
     SetMetadata {
         expect: Fingerprint,

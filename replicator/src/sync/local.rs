@@ -25,6 +25,9 @@ use crate::range::RangeSet;
 /// How long to leave an entry alone that is being looked at or changed.
 const LOCKED_WAIT: Duration = Duration::from_millis(2);
 
+/// How long to wait for the directory of an entry to be met.
+const PARENT_WAIT: Duration = Duration::from_millis(5);
+
 /// Content as a sight brought it.
 struct Read {
     content: Content,
@@ -91,6 +94,8 @@ impl<S: Store> Core<S> {
                 continue;
             };
             self.locks.unlock(&sight.path, &look.bodies);
+            let lay = self.lying_at(&sight.path).map(|(id, _, disk)| (id, disk.fingerprint.inode));
+            let dirt = look.dirt.clone();
             match sight.found {
                 Found::Nothing => self.saw_nothing(now, &sight.path),
                 Found::Entry(stat, sighted) => {
@@ -99,8 +104,26 @@ impl<S: Store> Core<S> {
                 }
                 Found::Unreadable(reason) => self.progress.error(&sight.path, reason),
             }
+            self.hand_on_bytes(now, &sight.path, lay, dirt);
         }
         self.turn(now);
+    }
+
+    /// Bytes that changed belong to the body and not to the place it was
+    /// looked for at: if it moved away before the look, they are still unread.
+    fn hand_on_bytes(&mut self, now: Now, path: &RelPath, lay: Option<(BodyId, u64)>, dirt: Dirt) {
+        let Some((id, inode)) = lay else { return };
+        let is_dirty = dirt.bytes || dirt.whole;
+        match self.store.body(id).and_then(|row| row.disk) {
+            Some(disk) if is_dirty && !disk.names.contains(path) => {
+                self.settle.look(now.monotonic, Spot::Body(id), dirt);
+            }
+            // Whatever look finds the inode again may have read it before.
+            None if is_dirty || self.settle.holds(&Spot::Body(id)) => {
+                self.strangers.insert(inode, now.monotonic);
+            }
+            _ => {}
+        }
     }
 
     fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
@@ -111,8 +134,24 @@ impl<S: Store> Core<S> {
                 row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint));
             (lies && row.kind() == stat.kind).then_some((id, row))
         });
+        // Which directory it is matters less than where it is: one made anew
+        // goes on as the one that was here.
+        let known = known.or_else(|| {
+            let (id, row, _) = self.lying_at(path)?;
+            (row.kind() == Kind::Directory && stat.kind == Kind::Directory).then_some((id, row))
+        });
+        if !self.parent_lies(path) {
+            // Its directory was moved while this look was under way, or has
+            // not been met yet: what is there is to be asked again.
+            if let Some(parent) = path.parent() {
+                self.settle.look(now.monotonic, Spot::Path(parent), Dirt::entry());
+            }
+            let spot = Spot::Path(path.clone());
+            self.settle.look_after(now.monotonic, PARENT_WAIT, spot, look.dirt);
+            return;
+        }
         let kind = stat.kind;
-        let list = look.dirt.list;
+        let list = look.dirt.list && known.is_none();
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {
@@ -189,7 +228,7 @@ impl<S: Store> Core<S> {
     ) {
         let Some(disk) = row.disk.clone() else { return };
         let moved_from = match stat.kind {
-            Kind::Directory => disk.names.iter().find(|name| *name != path).cloned(),
+            Kind::Directory if !disk.names.contains(path) => disk.names.first().cloned(),
             _ => None,
         };
         let unread = stat.kind == Kind::File && read.is_none();

@@ -84,7 +84,7 @@ impl<S: Store> Core<S> {
                 continue;
             }
             let next = match &spot {
-                Spot::Path(path) => self.plan_name(path),
+                Spot::Path(path) => self.plan_name(now, path),
                 Spot::Body(id) => self.plan_body(*id),
             };
             match next {
@@ -97,6 +97,7 @@ impl<S: Store> Core<S> {
                     bytes += size;
                     self.locks.lock(&step.action.path, &step.bodies);
                     step.other_path().iter().for_each(|path| self.locks.lock(path, &[]));
+                    step.parents().into_iter().for_each(|parent| self.locks.share(parent));
                     if step.needs_bytes() { &mut contents } else { &mut structure }.push(*step);
                 }
                 Next::ActAlone(step) => {
@@ -121,22 +122,20 @@ impl<S: Store> Core<S> {
         self.next_job += 1;
         let mut actions: Vec<Action> = steps.iter().map(|step| step.action.clone()).collect();
         actions.extend(self.restore_parents(&steps));
-        self.jobs.insert(id, Running { steps });
+        self.jobs.insert(id, Running { steps, alone: self.locks.is_alone() });
         self.effects.push_back(Effect::Apply(Job { id, actions }));
     }
 
     /// What changes in a directory changes its mtime; afterwards it is set
     /// back to what the directory's own record says.
     fn restore_parents(&self, steps: &[Step]) -> Vec<Action> {
-        let mut parents = BTreeSet::new();
-        for step in steps.iter().filter(|step| step.changes_names()) {
-            parents.extend(step.action.path.parent());
-            parents.extend(step.other_path().and_then(|path| path.parent()));
-        }
+        let parents: BTreeSet<RelPath> = steps.iter().flat_map(Step::parents).collect();
         let restore = |path: RelPath| {
             let (body, row, disk) = self.lying_at(&path)?;
-            let metadata = row.metadata.winner().value.clone();
-            let what = What::SetMetadata { expect: disk.fingerprint, metadata };
+            // What lies here, and not the winner: metadata that is still to
+            // be applied has a step of its own.
+            let mtime = row.metadata_on_disk()?.mtime;
+            let what = What::Touch { expect: disk.fingerprint, mtime };
             (row.kind() == Kind::Directory).then_some(Action {
                 path,
                 body,
@@ -147,7 +146,7 @@ impl<S: Store> Core<S> {
         parents.into_iter().rev().filter_map(restore).collect()
     }
 
-    fn plan_name(&mut self, path: &RelPath) -> Next {
+    fn plan_name(&mut self, now: Now, path: &RelPath) -> Next {
         let Some(name) = self.store.name(path) else {
             return Next::Settled;
         };
@@ -173,12 +172,31 @@ impl<S: Store> Core<S> {
             return Next::Blocked;
         }
         match kind {
+            Kind::Directory if self.is_kept_elsewhere(path, id, &body) => {
+                // In the middle of a series the other place may be about to
+                // be given up.
+                if !self.mid_series.is_empty() {
+                    return Next::Blocked;
+                }
+                self.bind_fresh_directory(now, path, &body);
+                self.plan_name(now, path)
+            }
             Kind::Directory => self.plan_directory(path, &name, id, body, lying),
             _ => self.plan_entry(path, &name, id, body, lying),
         }
     }
 
-    fn parent_lies(&self, path: &RelPath) -> bool {
+    /// Does a directory lie at another place that it is to keep? No inode of
+    /// a directory has two names: concurrent renames made two of one.
+    fn is_kept_elsewhere(&self, path: &RelPath, id: BodyId, body: &BodyRow) -> bool {
+        let is_kept = |at: &RelPath| {
+            let row = self.store.name(at);
+            at != path && row.and_then(|row| row.wanted()).is_some_and(|(body, _)| body == id)
+        };
+        body.disk.as_ref().is_some_and(|disk| disk.names.iter().any(is_kept))
+    }
+
+    pub(super) fn parent_lies(&self, path: &RelPath) -> bool {
         let Some(parent) = path.parent().filter(|parent| !parent.is_root()) else {
             return true;
         };
@@ -206,15 +224,28 @@ impl<S: Store> Core<S> {
             return Next::Blocked;
         }
         let keep = keep(name, id, &body, &disk, None);
+        if self.may_be_wanted(keep) {
+            return Next::Blocked;
+        }
         let what = What::Remove { expect: disk.fingerprint, keep };
         self.act(path, name, id, kind, what, vec![id])
+    }
+
+    /// What loses a conflict may be the only copy of what a later record of a
+    /// series under way brings back.
+    fn may_be_wanted(&self, keep: Keep) -> bool {
+        matches!(keep, Keep::Conflict(_)) && !self.mid_series.is_empty()
     }
 
     /// Is the body to have a name that it does not have on this disk yet, and
     /// that can be made?
     fn is_awaited(&self, body: &BodyRow, disk: &Disk) -> bool {
         let mut missing = body.bound.iter().filter(|bound| !disk.names.contains(bound));
-        missing.any(|bound| self.parent_lies(bound) || self.pending_names.contains(bound))
+        missing.any(|bound| {
+            // Beneath a place that it has to leave first it comes anew.
+            let is_beneath = disk.names.iter().any(|at| bound.is_within(at));
+            !is_beneath && (self.parent_lies(bound) || self.pending_names.contains(bound))
+        })
     }
 
     fn plan_directory(
@@ -273,6 +304,9 @@ impl<S: Store> Core<S> {
                     return Next::Blocked;
                 }
                 let keep = keep(name, there, &other, &disk, None);
+                if self.may_be_wanted(keep) {
+                    return Next::Blocked;
+                }
                 let what = What::Remove { expect: disk.fingerprint, keep };
                 self.act(path, name, there, other.kind(), what, vec![id, there])
             }
@@ -303,6 +337,9 @@ impl<S: Store> Core<S> {
                 return self.act(path, name, *there, Kind::Directory, what, bodies);
             }
             let keep = keep(name, *there, other, disk, Some(&body));
+            if self.may_be_wanted(keep) {
+                return Next::Blocked;
+            }
             over = Some(Over { kind: other.kind(), expect: disk.fingerprint, keep });
         }
         if let Some(disk) = &body.disk {
@@ -528,6 +565,9 @@ impl<S: Store> Core<S> {
         if let Some(other) = step.other_path()
             && !self.locks.is_free(other, &[])
         {
+            return Next::Blocked;
+        }
+        if !step.parents().iter().all(|parent| self.locks.may_share(parent)) {
             return Next::Blocked;
         }
         Next::Act(Box::new(step))

@@ -8,7 +8,9 @@
 use super::core::Core;
 use super::effect::Now;
 use super::message::Records;
-use super::record::{Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow};
+use super::record::{
+    Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow, Replaced,
+};
 use super::register::Register;
 use super::store::Store;
 use super::tree::held;
@@ -154,7 +156,7 @@ impl<S: Store> Core<S> {
     }
 
     /// A change beats a concurrent deletion: a body whose content was changed
-    /// in a way its deletion had not seen comes back.
+    /// in a way none of its deletions had seen comes back.
     fn revive(&mut self, now: Now, id: BodyId) {
         let Some(body) = self.store.body(id) else {
             return;
@@ -171,7 +173,13 @@ impl<S: Store> Core<S> {
         if was.body != id || body.kind() == Kind::Directory {
             return;
         }
-        if !was.seen.contains(body.content.winner().dot) {
+        let written = body.content.winner().dot;
+        let saw_it = |binding: &Binding| match binding {
+            Binding::Gone { was, moved: false, .. } => was.body == id && was.seen.contains(written),
+            _ => false,
+        };
+        let mut deletions = name.binding.losers().chain([name.binding.winner()]);
+        if !deletions.any(|deletion| saw_it(&deletion.value)) {
             self.rebind(now, &grave, id, body.kind());
         }
     }
@@ -198,21 +206,31 @@ impl<S: Store> Core<S> {
         };
         let former = name.binding.winner().value.replaced().map(|replaced| replaced.body);
         let former = former.and_then(|id| Some((id, self.store.body(id)?)));
-        let Some((id, body)) = former.filter(|(_, body)| body.kind() == Kind::Directory) else {
-            return;
-        };
-        if body.bound.is_empty() {
-            self.rebind(now, path, id, Kind::Directory);
+        let former = former.filter(|(_, body)| body.kind() == Kind::Directory);
+        if let Some((id, body)) = &former
+            && body.bound.is_empty()
+        {
+            self.rebind(now, path, *id, Kind::Directory);
             return;
         }
-        // It was moved elsewhere: what stays behind is another directory.
+        // It was moved elsewhere, or there never was one here: what the child
+        // needs is another directory.
+        let root = || self.store.name(&RelPath::root())?.wanted();
+        let template = former.map(|(_, body)| body).or_else(|| self.store.body(root()?.0));
+        if let Some(template) = template {
+            self.bind_fresh_directory(now, path, &template);
+        }
+    }
+
+    /// Binds a name to a directory of its own that looks like another.
+    pub(super) fn bind_fresh_directory(&mut self, now: Now, path: &RelPath, like: &BodyRow) {
+        let metadata = like.metadata.winner().value.clone();
         let fresh = self.next_body();
         let dot = self.next_dot();
-        let when = body.content.winner().when;
         let row = BodyRow {
             stamp: dot,
-            content: Register::new(dot, when, Content::Directory),
-            metadata: Register::new(dot, when, body.metadata.winner().value.clone()),
+            content: Register::new(dot, now.wall, Content::Directory),
+            metadata: Register::new(dot, now.wall, metadata),
             bound: Vec::new(),
             grave: None,
             disk: None,
@@ -230,7 +248,9 @@ impl<S: Store> Core<S> {
         let dot = self.next_dot();
         let mut binding = former.binding.clone();
         let seen = binding.context().clone();
-        binding.write(&seen, dot, now.wall, Binding::Bound { body: id, kind, over: None });
+        // Nobody meant to delete what gives way.
+        let over = former.wanted().map(|(body, _)| Replaced { body, seen: VersionVector::new() });
+        binding.write(&seen, dot, now.wall, Binding::Bound { body: id, kind, over });
         let on_disk = former.on_disk();
         let held = match on_disk == Some((id, kind)) {
             true => Held::Winner,

@@ -158,6 +158,9 @@ impl Dirt {
 pub(super) struct Locks {
     paths: HashSet<RelPath>,
     bodies: HashSet<BodyId>,
+    /// Directories in which so many changes are being made: their mtime is
+    /// not theirs for that while.
+    shared: HashMap<RelPath, usize>,
     /// A change that moves whole subtrees runs alone.
     alone: bool,
 }
@@ -166,7 +169,26 @@ impl Locks {
     pub fn is_free(&self, path: &RelPath, bodies: &[BodyId]) -> bool {
         !self.alone
             && !self.paths.contains(path)
+            && !self.shared.contains_key(path)
             && !bodies.iter().any(|body| self.bodies.contains(body))
+    }
+
+    /// May changes be made in this directory?
+    pub fn may_share(&self, directory: &RelPath) -> bool {
+        !self.alone && !self.paths.contains(directory)
+    }
+
+    pub fn share(&mut self, directory: RelPath) {
+        *self.shared.entry(directory).or_default() += 1;
+    }
+
+    pub fn unshare(&mut self, directory: &RelPath) {
+        if let Some(count) = self.shared.get_mut(directory) {
+            *count -= 1;
+            if *count == 0 {
+                self.shared.remove(directory);
+            }
+        }
     }
 
     /// Is nothing at all locked?
@@ -189,6 +211,10 @@ impl Locks {
         bodies.iter().for_each(|body| {
             self.bodies.remove(body);
         });
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     pub fn unlock_all(&mut self) {

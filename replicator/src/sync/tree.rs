@@ -36,7 +36,13 @@ impl<S: Store> Core<S> {
             self.pending_names.remove(path);
         }
         let grave = match &row.binding.winner().value {
-            Binding::Gone { was, moved: false, .. } => Some(was.body),
+            // Also where this node never knew the name: what it knows of the
+            // body may be more than the deletion had seen.
+            Binding::Gone { was, moved: false, .. }
+                if former.is_none_or(|former| former.binding != row.binding) =>
+            {
+                Some(was.body)
+            }
             _ => None,
         };
         self.store.put_name(path, row);
@@ -51,11 +57,14 @@ impl<S: Store> Core<S> {
                     self.orphans.entry(body).or_default().push(path.clone());
                 }
             }
-            if let Some(body) = grave {
-                self.edit_body(body, |row| row.grave = Some(path.clone()));
-            }
+        }
+        if let Some(body) = grave {
+            self.edit_body(body, |row| row.grave = Some(path.clone()));
         }
         if disk_before != disk {
+            if disk.is_some() {
+                self.scans_meet(path);
+            }
             if let Some((body, kind)) = disk_before {
                 self.edit_body(body, |row| leave_disk(row, path));
                 self.progress.forget(kind);

@@ -4,6 +4,9 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::Watched;
+use crate::capture::Choice;
+
 /// A file system of its own, made for one test.
 pub struct Disk(TempDir);
 
@@ -34,5 +37,16 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let unmounted = Command::new("umount").arg("-l").arg(self.0.path().join("m")).status();
         assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
+/// Runs the check on ext4 (where temporary folders are on it) and on xfs.
+pub fn on_every_file_system(mut check: impl FnMut(&mut Watched)) {
+    if let Some(mut watched) = Watched::start(Choice::Ebpf) {
+        check(&mut watched);
+    }
+    let Some(disk) = Disk::make("xfs") else { return };
+    if let Some(mut watched) = Watched::start_in(disk.folder(), Choice::Ebpf) {
+        check(&mut watched);
     }
 }

@@ -2,25 +2,35 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use super::disk::Disk;
+use super::disk::{Disk, on_every_file_system};
 use super::writer::by_writer;
 use super::{Watched, sh};
 use crate::capture::{Change, Choice, Extent, Lost};
 use crate::range::RangeSet;
 
-/// Runs the script and gives what was told of `f`'s bytes by inode.
-fn written(watched: &mut Watched, script: &str) -> (RangeSet, bool, bool) {
-    let inode = watched.inode("f");
+/// Runs the script and gives what was told of `f`'s bytes by inode: ranges,
+/// whether all of it, and whether to sync before reading.
+pub fn written(watched: &mut Watched, script: &str) -> (RangeSet, bool, bool) {
     watched.changes();
     watched.sh(script);
+    told(watched)
+}
+
+/// What was told of `f`'s bytes since it was last asked.
+pub fn told(watched: &mut Watched) -> (RangeSet, bool, bool) {
+    let inode = watched.inode("f");
+    told_in(&watched.changes(), inode)
+}
+
+fn told_in(changes: &[Change], inode: u64) -> (RangeSet, bool, bool) {
     let (mut ranges, mut whole, mut synced) = (RangeSet::new(), false, false);
-    for change in watched.changes() {
+    for change in changes {
         if let Change::Data { inode: told, extent, mapped } = change
-            && told == inode
+            && *told == inode
         {
             synced |= mapped;
             match extent {
-                Extent::Ranges(more) => ranges.extend(&more),
+                Extent::Ranges(more) => ranges.extend(more),
                 Extent::Whole => whole = true,
             }
         }
@@ -28,11 +38,11 @@ fn written(watched: &mut Watched, script: &str) -> (RangeSet, bool, bool) {
     (ranges, whole, synced)
 }
 
-fn covers(told: &(RangeSet, bool, bool), start: u64, end: u64) -> bool {
+pub fn covers(told: &(RangeSet, bool, bool), start: u64, end: u64) -> bool {
     told.1 || told.0.iter().any(|range| range.start <= start && end <= range.end)
 }
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 #[test]
 fn every_way_to_write_tells_the_range() {
@@ -92,17 +102,39 @@ fn a_small_write_into_a_large_file_tells_little() {
 }
 
 #[test]
-fn growing_by_truncation_asks_for_a_look() {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else {
-        return;
-    };
-    watched.sh("echo a > f");
-    let inode = watched.inode("f");
-    watched.changes();
-    watched.sh("truncate -s 1G f");
-    let looked =
-        |change: &Change| matches!(change, Change::Data { inode: told, .. } if *told == inode);
-    assert!(watched.changes().iter().any(looked));
+fn truncation_tells_what_was_cut_off_and_no_bytes_of_what_grew() {
+    on_every_file_system(|watched| {
+        watched.sh("dd if=/dev/urandom of=f bs=1000 count=9000 status=none; sync f");
+        let cases = [
+            ("truncate -s 1G f", None),
+            ("truncate -s 5000001 f", Some(5_000_001)),
+            ("truncate -s 6000000 f", None),
+            ("truncate -s 7000001 f; truncate -s 5000000 f", Some(5_000_000)),
+            ("truncate -s 100 f; truncate -s 2G f", Some(100)),
+            ("truncate -s 0 f", Some(0)),
+            ("truncate -s 1G f", None),
+            ("truncate -s 0 f; truncate -s 1M f", Some(0)),
+        ];
+        for (script, cut_at) in cases {
+            let inode = watched.inode("f");
+            watched.changes();
+            watched.sh(script);
+            let changes = watched.changes();
+            let looked =
+                |change: &Change| matches!(change, Change::Data { inode: of, .. } if *of == inode);
+            assert!(changes.iter().any(looked), "{script}");
+            let (ranges, whole, _) = told_in(&changes, inode);
+            // Whoever cuts off everything most often writes it anew.
+            assert_eq!(whole, cut_at == Some(0), "{script}");
+            match cut_at {
+                None | Some(0) => assert!(whole || ranges.is_empty(), "{script}: {ranges:?}"),
+                Some(at) => {
+                    let first = ranges.iter().next().unwrap();
+                    assert_eq!((first.start / 4096, first.end), (at / 4096, u64::MAX), "{script}");
+                }
+            }
+        }
+    });
 }
 
 #[test]
@@ -114,14 +146,6 @@ fn every_system_call_that_writes_tells_the_range() {
         assert!(covers(&told, 40_000, 40_001), "{way}: {told:?}");
         assert_eq!(told.2, way == "mmap", "{way}: {told:?}");
     }
-}
-
-#[test]
-fn a_store_into_a_page_that_was_read_dirty_is_told() {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
-    watched.sh("dd if=/dev/zero of=f bs=1M count=1 status=none; sync f");
-    let told = written(&mut watched, &by_writer("mmap of a dirty page"));
-    assert!(told.2 && covers(&told, 40_000, 40_001), "{told:?}");
 }
 
 #[test]
@@ -189,62 +213,4 @@ fn more_files_than_slots_are_all_told() {
         let missing = inodes.difference(&told).count();
         assert!(missing == 0 || lost, "round {round}: {missing} files were never told");
     }
-}
-
-#[test]
-fn stores_of_a_busy_mapping_are_never_missed() {
-    use std::os::unix::fs::FileExt;
-
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
-    watched.sh("dd if=/dev/zero of=f bs=1M count=4 status=none; sync f");
-    let file = std::fs::File::open(watched.folder.path().join("f")).unwrap();
-    let inode = watched.inode("f");
-    let mut copy = vec![0; 4 << 20];
-    let mut read = |watched: &mut Watched| {
-        for change in watched.changes() {
-            let Change::Data { inode: told, extent, mapped } = change else { continue };
-            if told != inode {
-                continue;
-            }
-            let ranges = match extent {
-                Extent::Ranges(ranges) => ranges,
-                Extent::Whole => {
-                    [crate::range::Range { start: 0, end: 4 << 20 }].into_iter().collect()
-                }
-            };
-            for range in ranges.iter() {
-                let end = range.end.min(4 << 20);
-                let (start, end) = (range.start.min(end), end);
-                if mapped {
-                    sync_range(&file, start, end - start);
-                }
-                file.read_exact_at(&mut copy[start as usize..end as usize], start).unwrap();
-            }
-        }
-        copy.clone()
-    };
-    read(&mut watched);
-    for epoch in 0..20 {
-        let folder = watched.folder.path().to_owned();
-        let writing = std::thread::spawn(move || sh(&folder, &by_writer("mapping under fire")));
-        while !writing.is_finished() {
-            read(&mut watched);
-        }
-        writing.join().unwrap();
-        let copy = read(&mut watched);
-        let truth = std::fs::read(watched.folder.path().join("f")).unwrap();
-        assert!(copy == truth, "epoch {epoch}");
-    }
-}
-
-fn sync_range(file: &std::fs::File, start: u64, length: u64) {
-    use std::os::fd::AsRawFd;
-
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-        | libc::SYNC_FILE_RANGE_WRITE
-        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    let (start, length) = (start as i64, length as i64);
-    // SAFETY: the call takes an open descriptor and numbers.
-    let synced = unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, flags) };
-    assert_eq!(synced, 0);
 }

@@ -263,7 +263,8 @@ impl Disk {
     /// Carries out one action. `fetched`: the whole content from a peer.
     pub(super) fn apply(&mut self, action: &Action, fetched: Option<Vec<u8>>) -> Outcome {
         let Action { path, kind, what, .. } = action;
-        let needs_parent = !matches!(what, What::Remove { .. } | What::SetMetadata { .. });
+        let needs_parent =
+            !matches!(what, What::Remove { .. } | What::SetMetadata { .. } | What::Touch { .. });
         if needs_parent && !self.parent_lies(path) {
             return Outcome::Failed("there is no directory for it".into());
         }
@@ -316,6 +317,19 @@ impl Disk {
                 }
             }
             What::Remove { expect, keep } => self.remove(path, *kind, expect, *keep),
+            What::Touch { expect, mtime } => {
+                if !self.is(path, *kind, expect) {
+                    return Outcome::Raced;
+                }
+                let id = self.names[path];
+                let metadata = match self.stat(path) {
+                    Some(stat) => Metadata { mtime: *mtime, ..stat.metadata },
+                    None => return Outcome::Raced,
+                };
+                self.touch(id);
+                self.dress(id, &metadata);
+                Outcome::Done(self.stat(path).map(Box::new), None)
+            }
             What::SetMetadata { expect, metadata } => {
                 if !self.is(path, *kind, expect) {
                     return Outcome::Raced;
