@@ -63,6 +63,8 @@ impl System for Syncthing {
             let mut serve = Command::new(&self.program);
             serve.args(["serve", "--no-browser", "--no-restart", "--no-upgrade"]);
             serve.arg(format!("--home={}", device.home.display())).env("HOME", &place.state);
+            // Without its monitor, a parent whose times would hide the child's.
+            serve.env("STMONITORED", "yes");
             let log = place.state.join(format!("syncthing-{}.log", device.name));
             self.processes.push(Process::start(&mut serve, &log)?);
         }
