@@ -46,37 +46,41 @@ impl<S: Store> Core<S> {
             _ => None,
         };
         self.store.put_name(path, row);
-        if wanted_before != wanted {
-            if let Some((body, _)) = wanted_before {
-                self.edit_body(body, |row| remove_path(&mut row.bound, path));
-            }
-            if let Some((body, _)) = wanted {
-                if self.store.body(body).is_some() {
-                    self.edit_body(body, |row| insert_path(&mut row.bound, path));
-                } else {
-                    self.orphans.entry(body).or_default().push(path.clone());
-                }
-            }
+        if let Some((body, _)) = wanted.filter(|_| wanted != wanted_before)
+            && self.store.body(body).is_none()
+        {
+            self.orphans.entry(body).or_default().push(path.clone());
         }
-        if let Some(body) = grave {
-            self.edit_body(body, |row| row.grave = Some(path.clone()));
+        // Each body is written once, whatever of it changes.
+        let ids = [wanted_before, wanted, disk_before, disk].map(|body| body.map(|(id, _)| id));
+        let mut bodies: Vec<BodyId> = ids.into_iter().flatten().chain(grave).collect();
+        bodies.sort();
+        bodies.dedup();
+        let is =
+            |body: Option<(BodyId, Kind)>, id: BodyId| body.is_some_and(|(body, _)| body == id);
+        for id in bodies {
+            self.edit_body(id, |row| {
+                match (is(wanted_before, id), is(wanted, id)) {
+                    (true, false) => remove_path(&mut row.bound, path),
+                    (false, true) => insert_path(&mut row.bound, path),
+                    _ => {}
+                }
+                if grave == Some(id) {
+                    row.grave = Some(path.clone());
+                }
+                match (is(disk_before, id), is(disk, id), &mut row.disk) {
+                    (true, false, _) => leave_disk(row, path),
+                    (false, true, Some(disk)) => insert_path(&mut disk.names, path),
+                    _ => {}
+                }
+            });
         }
         if disk_before != disk {
             if disk.is_some() {
                 self.scans_meet(path);
             }
-            if let Some((body, kind)) = disk_before {
-                self.edit_body(body, |row| leave_disk(row, path));
-                self.progress.forget(kind);
-            }
-            if let Some((body, kind)) = disk {
-                self.edit_body(body, |row| {
-                    if let Some(disk) = &mut row.disk {
-                        insert_path(&mut disk.names, path);
-                    }
-                });
-                self.progress.count(kind);
-            }
+            disk_before.iter().for_each(|(_, kind)| self.progress.forget(*kind));
+            disk.iter().for_each(|(_, kind)| self.progress.count(*kind));
         }
     }
 
