@@ -85,7 +85,7 @@ impl Daemon {
         let owner = if machine::is_root() { "uid = 0\ngid = 0\n" } else { "" };
         let text = format!(
             "{owner}use chroot = no\nmunge symlinks = no\nreverse lookup = no\n\
-             [root]\npath = {}\nread only = no\n",
+             [copy]\npath = {}\nread only = no\n",
             place.b.display()
         );
         fs::write(&config, text)?;
@@ -97,7 +97,7 @@ impl Daemon {
         if !poll::until(Duration::from_secs(5), listens) {
             bail!("the rsync daemon does not listen");
         }
-        Ok(Self { process, url: format!("rsync://127.0.0.1:{port}/root/") })
+        Ok(Self { process, url: format!("rsync://127.0.0.1:{port}/copy/") })
     }
 }
 

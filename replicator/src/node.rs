@@ -146,7 +146,7 @@ pub async fn run(
     let root = Arc::new(Root::open(&config.root)?);
     let settled = Arc::new(AtomicBool::new(true));
     let index = open_index(&config, &root, &settled)?;
-    let engine = Engine::start(engine_choice(config.engine))?;
+    let engine = Engine::start(config.engine)?;
     let applier = Arc::new(Applier::start(Arc::clone(&root))?);
     let cluster = config.cluster.clone();
     let secret = tokio::task::spawn_blocking(move || Secret::derive(&password, &cluster));
@@ -638,14 +638,6 @@ fn seeds(config: &Config) -> Vec<transport::Address> {
     let parsed = config.peers.iter().map(|peer| peer.to_string().parse());
     // Both rooms take HOST:PORT; what one took the other takes.
     parsed.filter_map(Result::ok).collect()
-}
-
-fn engine_choice(choice: config::EngineChoice) -> engine::EngineChoice {
-    match choice {
-        config::EngineChoice::Auto => engine::EngineChoice::Auto,
-        config::EngineChoice::Uring => engine::EngineChoice::Uring,
-        config::EngineChoice::Threads => engine::EngineChoice::Threads,
-    }
 }
 
 fn capture_choice(choice: config::CaptureChoice) -> capture::Choice {

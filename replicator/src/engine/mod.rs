@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::job::{Job, Operation};
 use self::pool::Pool;
+pub use crate::config::EngineChoice;
 use crate::hash::FILE_BYTES_MAX;
 use crate::path::RelPath;
 use crate::range::Range;
@@ -37,16 +38,6 @@ use crate::root;
 /// Most bytes of one [`Engine::read`], which holds them all in memory: four
 /// of the largest leaves. Larger reads are several, and can overlap.
 pub const READ_BYTES_MAX: u64 = 16 << 20;
-
-/// Which engine to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EngineChoice {
-    /// io_uring where the kernel lets us, else threads.
-    #[default]
-    Auto,
-    Uring,
-    Threads,
-}
 
 /// Moves bytes between memory and files. Cheap to clone; its threads end
 /// when the last clone is dropped and the jobs under way are done.
