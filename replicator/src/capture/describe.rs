@@ -15,6 +15,8 @@ pub struct Description {
     pub hook_set: &'static str,
     pub attached: Vec<String>,
     pub missing: Vec<MissingHook>,
+    /// Why the hooks on functions, which show the most, are not the ones used.
+    pub why_not_exits: Option<String>,
     /// What this level learns only after a while, or only from a look.
     pub seen_late: Vec<&'static str>,
     /// Why a higher level was not had, in one plain line.

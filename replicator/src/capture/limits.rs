@@ -47,3 +47,6 @@ pub const PENDING_INODES_MAX: usize = 1024;
 /// How long after an activity the kernel is asked whether it skipped a
 /// program.
 pub const MISS_CHECK_DELAY: Duration = Duration::from_secs(1);
+
+/// Type descriptions of loaded modules that are looked through.
+pub const MODULES_MAX: usize = 65_536;

@@ -55,9 +55,10 @@ fn ebpf(
     let fanotify = watch(root, Interest::Names, tally)?;
     let attached = ebpf::load(root.as_fd(), file_system, memory_bytes, Arc::clone(tally))?;
     let description = Description {
-        hook_set: "raw tracepoints",
+        hook_set: attached.hook_set,
         attached: attached.hooks,
         missing: attached.missing,
+        why_not_exits: attached.why_not_exits,
         ..description(Level::Ebpf, None)
     };
     let sources =
@@ -74,7 +75,7 @@ pub fn probe(root: &Path) -> Vec<Finding> {
     let tally = Arc::default();
     let ebpf = ebpf(&folder, MEMORY_BYTES_MIN, &tally);
     let mut findings = Vec::new();
-    let attached = ebpf.as_ref().map(|(_, found)| format!("{} hooks attach", found.attached.len()));
+    let attached = ebpf.as_ref().map(|(_, found)| hooks(found));
     findings.push(finding("ebpf", attached.map_err(Clone::clone)));
     for missing in ebpf.into_iter().flat_map(|(_, found)| found.missing) {
         findings.push(finding(&format!("ebpf hook {}", missing.name), Err(missing.costs)));
@@ -86,6 +87,15 @@ pub fn probe(root: &Path) -> Vec<Finding> {
     let watches = limit.map(|limit| format!("{} directories at most", limit.trim()));
     findings.push(finding("inotify", watches.map_err(|error| error.to_string())));
     findings
+}
+
+/// Which set of hooks attaches, and why not the better one.
+fn hooks(found: &Description) -> String {
+    let attached = format!("{} {} attach", found.attached.len(), found.hook_set);
+    match &found.why_not_exits {
+        Some(reason) => format!("{attached} (not function exits: {reason})"),
+        None => attached,
+    }
 }
 
 fn finding(what: &str, result: Result<String, String>) -> Finding {
@@ -118,6 +128,7 @@ fn description(level: Level, why_not_higher: Option<String>) -> Description {
         hook_set: "none",
         attached: Vec::new(),
         missing: Vec::new(),
+        why_not_exits: None,
         seen_late: seen_late(level),
         why_not_higher,
     }
