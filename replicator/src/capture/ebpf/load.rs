@@ -189,7 +189,9 @@ fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebp
     let page_shift: u32 = rustix::param::page_size().ilog2();
     let subvolume = u32::from(folder.file_system == FileSystem::Btrfs);
     let mut loader = EbpfLoader::new();
+    // The programs are given their offsets; nothing is left to relocate.
     loader
+        .btf(None)
         .override_global("ROOT_DEVICE", &device, true)
         .override_global("ROOT_INODE", &stat.st_ino, true)
         .override_global("OWN_TGID", &own, true)
