@@ -1,5 +1,8 @@
 //! A file system of its own for a story: an image behind a loop device, or
 //! memory, mounted when it is made and unmounted when it is dropped.
+//!
+//! Mounts are made in a namespace of the story's own, so that one that was
+//! killed leaves none behind.
 
 use std::fmt;
 use std::fs;
@@ -7,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::machine::{is_root, program, run};
 
@@ -76,6 +81,7 @@ impl Volume {
     /// A fresh file system of `size` bytes in `image`, mounted at `target`.
     pub fn in_image(kind: FileSystem, image: &Path, target: &Path, size: u64) -> Result<Self> {
         ensure!(is_root(), "only root can mount {kind}");
+        keep_mounts_to_this_thread()?;
         fs::create_dir_all(target)?;
         if kind != FileSystem::Tmpfs {
             let name = format!("mkfs.{kind}");
@@ -123,4 +129,14 @@ impl Drop for Volume {
             let _ = self.detach();
         }
     }
+}
+
+/// From here on what this thread mounts is seen by what it starts, and by
+/// nobody else.
+fn keep_mounts_to_this_thread() -> Result<()> {
+    // SAFETY: nobody expects this thread to share its working directory or
+    // its descriptors' flags: only mounts are taken apart.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("no mount namespace of its own")?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).context("mounts cannot be kept private")
 }

@@ -38,8 +38,28 @@ fn on_ext4_through_fanotify() {
 }
 
 #[test]
+fn on_xfs_through_fanotify() {
+    story(FileSystem::Xfs, "fanotify");
+}
+
+#[test]
+fn on_btrfs_through_fanotify() {
+    story(FileSystem::Btrfs, "fanotify");
+}
+
+#[test]
+fn on_tmpfs_through_fanotify() {
+    story(FileSystem::Tmpfs, "fanotify");
+}
+
+#[test]
 fn on_ext4_through_inotify() {
     story(FileSystem::Ext4, "inotify");
+}
+
+#[test]
+fn on_tmpfs_through_inotify() {
+    story(FileSystem::Tmpfs, "inotify");
 }
 
 fn methods() -> impl Iterator<Item = &'static Method> {
@@ -75,7 +95,11 @@ fn story(kind: FileSystem, level: &str) {
 
     let (mut lacking, mut failures, mut late) = (Vec::new(), Vec::new(), Vec::new());
     for (number, method) in methods().enumerate() {
-        let waits = level == "ebpf" || method.seen == Seen::AtOnce;
+        let waits = match method.seen {
+            Seen::AtOnce => true,
+            Seen::LateByInotify => level != "inotify",
+            Seen::Late => level == "ebpf",
+        };
         for busy in [false, true] {
             let number = 2 * number as u64 + u64::from(busy);
             let roots = (cluster[0].root(), cluster[1].root());

@@ -20,16 +20,20 @@ const fn method(name: &'static str, run: fn(&Scene) -> io::Result<()>) -> Method
 }
 
 pub const METHODS: &[Method] = &[
-    method("O_TMPFILE and linkat", |scene| {
-        let mut options = OpenOptions::new();
-        let folder = scene.path("");
-        let mut file = options.write(true).custom_flags(libc::O_TMPFILE).open(folder)?;
-        file.write_all(&scene.bytes(1, 100_000))?;
-        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-        rustix::fs::linkat(CWD, &link, CWD, scene.path("linked"), AtFlags::SYMLINK_FOLLOW)?;
-        scene.arrives("a name");
-        file.write_all(&scene.bytes(2, 5000))
-    }),
+    Method {
+        name: "O_TMPFILE and linkat",
+        seen: Seen::LateByInotify,
+        run: |scene| {
+            let mut options = OpenOptions::new();
+            let folder = scene.path("");
+            let mut file = options.write(true).custom_flags(libc::O_TMPFILE).open(folder)?;
+            file.write_all(&scene.bytes(1, 100_000))?;
+            let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+            rustix::fs::linkat(CWD, &link, CWD, scene.path("linked"), AtFlags::SYMLINK_FOLLOW)?;
+            scene.arrives("a name");
+            file.write_all(&scene.bytes(2, 5000))
+        },
+    },
     method("through a second hard link", |scene| {
         fs::hard_link(scene.path("f"), scene.path("link"))?;
         scene.arrives("a link");
@@ -37,7 +41,7 @@ pub const METHODS: &[Method] = &[
     }),
     Method {
         name: "through a hard link outside",
-        seen: Seen::Late,
+        seen: Seen::LateByInotify,
         run: |scene| {
             let link = scene.outside("link");
             fs::hard_link(scene.path("f"), &link)?;
@@ -52,7 +56,7 @@ pub const METHODS: &[Method] = &[
     // The events of the file system come, those of the directory do not.
     Method {
         name: "through overlayfs",
-        seen: Seen::Late,
+        seen: Seen::LateByInotify,
         run: |scene| {
             let names = ["lower", "work", "merged"];
             let [lower, work, merged] = names.map(|name| scene.outside(name));
@@ -60,7 +64,7 @@ pub const METHODS: &[Method] = &[
             fs::create_dir(&work)?;
             let upper = scene.path("");
             let options = format!(
-                "lowerdir={},upperdir={},workdir={},index=off,xino=off",
+                "lowerdir={},upperdir={},workdir={},index=off,xino=off,uuid=off",
                 lower.display(),
                 upper.display(),
                 work.display()
@@ -112,13 +116,17 @@ pub const METHODS: &[Method] = &[
         fs::rename(scene.path("d"), scene.path("e"))?;
         file.write_all_at(&scene.bytes(1, 5000), 123_456)
     }),
-    method("to a file that lost one of its names", |scene| {
-        fs::hard_link(scene.path("f"), scene.path("other"))?;
-        scene.arrives("two names");
-        let file = scene.file()?;
-        fs::remove_file(scene.path("f"))?;
-        file.write_all_at(&scene.bytes(1, 5000), 123_456)
-    }),
+    Method {
+        name: "to a file that lost one of its names",
+        seen: Seen::LateByInotify,
+        run: |scene| {
+            fs::hard_link(scene.path("f"), scene.path("other"))?;
+            scene.arrives("two names");
+            let file = scene.file()?;
+            fs::remove_file(scene.path("f"))?;
+            file.write_all_at(&scene.bytes(1, 5000), 123_456)
+        },
+    },
     method("to a file that lost its name to another", |scene| {
         let file = scene.file()?;
         fs::remove_file(scene.path("f"))?;

@@ -36,6 +36,8 @@ pub struct Method {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     AtOnce,
+    /// By fanotify at once; inotify knows of no name it could have.
+    LateByInotify,
     /// At a later close, or when the folder is verified.
     Late,
 }
