@@ -63,6 +63,16 @@ impl Cluster {
         self
     }
 
+    /// Puts the folders of all nodes into another directory: that of a file
+    /// system of their own, for instance. Before the nodes start.
+    pub fn with_roots_in(mut self, dir: &Path) -> Self {
+        for node in &mut self.nodes {
+            node.settings.root = dir.join(&node.settings.name);
+            fs::create_dir_all(&node.settings.root).expect("own directory");
+        }
+        self
+    }
+
     #[track_caller]
     pub fn start(&mut self) {
         for node in &mut self.nodes {

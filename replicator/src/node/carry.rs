@@ -38,6 +38,10 @@ pub(super) struct Carrier {
     pub min_free: u64,
 }
 
+/// Fewer zeros than this are written as they are: a hole saves little there,
+/// and a file of many small ones is slow.
+const HOLE_BYTES_MIN: u64 = 64 << 10;
+
 /// An action after its bytes were got.
 enum Prepared {
     Steps(Vec<Step>, Option<Leaves>),
@@ -243,7 +247,8 @@ impl Carrier {
         }
         let part = Part::Ranges(differing.clone());
         let writes = download.ranges(&self.transport, peer, &wanted, part, &differing).await?;
-        self.patch(path, update, writes, RangeSet::new()).await
+        let (writes, holes) = without_zeros(writes);
+        self.patch(path, update, writes, holes).await
     }
 
     /// Writes into the file, or into a copy of it that takes its place.
@@ -300,11 +305,12 @@ impl Carrier {
             Some(range) => self.engine.read(written.staged.file(), range).await.map_err(failed)?,
             None => Bytes::new(),
         };
+        let (writes, holes) = without_zeros(vec![(0, bytes)]);
         let step = Step::Patch {
             path: path.clone(),
             expect: file(update.expect),
-            writes: if bytes.is_empty() { Vec::new() } else { vec![(0, bytes)] },
-            holes: Vec::new(),
+            writes,
+            holes: holes.iter().collect(),
             size: update.size,
             metadata: update.metadata.clone(),
             keep: kept(update.keep),
@@ -469,6 +475,34 @@ fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io:
     Ok(())
 }
 
+/// Fetched bytes do not tell which zeros were holes: long runs of them
+/// become holes, as they do in a file that is fetched as a whole.
+fn without_zeros(fetched: Vec<(u64, Bytes)>) -> (Vec<(u64, Bytes)>, RangeSet) {
+    let (mut writes, mut holes) = (Vec::with_capacity(fetched.len()), RangeSet::new());
+    for (start, bytes) in fetched {
+        let end = start + bytes.len() as u64;
+        let piece =
+            |from: u64, to: u64| bytes.slice((from - start) as usize..(to - start) as usize);
+        let (mut at, mut data_from) = (start, start);
+        while at < end {
+            let next = (at / HOLE_BYTES_MIN + 1).saturating_mul(HOLE_BYTES_MIN).min(end);
+            let is_aligned = at.is_multiple_of(HOLE_BYTES_MIN) && next - at == HOLE_BYTES_MIN;
+            if is_aligned && piece(at, next).iter().all(|byte| *byte == 0) {
+                holes.extend(&Range::new(at, next).into_iter().collect());
+                if data_from < at {
+                    writes.push((data_from, piece(data_from, at)));
+                }
+                data_from = next;
+            }
+            at = next;
+        }
+        if data_from < end {
+            writes.push((data_from, piece(data_from, end)));
+        }
+    }
+    (writes, holes)
+}
+
 fn punch(staged: &Staged, hole: Range) -> Result<(), rustix::io::Errno> {
     use rustix::fs::FallocateFlags;
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -533,4 +567,37 @@ fn kept(keep: Keep) -> apply::Keep {
 
 pub(super) fn failed(error: impl ToString) -> Outcome {
     Outcome::Failed(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_runs_of_zeros_are_holes_and_all_else_is_written() {
+        let hole = HOLE_BYTES_MIN as usize;
+        let mut content = vec![0; 5 * hole + 10];
+        content[hole - 1] = 1;
+        content[3 * hole] = 2;
+        let start = HOLE_BYTES_MIN * 7;
+        let (writes, holes) = without_zeros(vec![(start, content.clone().into())]);
+        let holes: Vec<_> = holes.iter().map(|hole| (hole.start - start, hole.len())).collect();
+        assert_eq!(
+            holes,
+            [(HOLE_BYTES_MIN, 2 * HOLE_BYTES_MIN), (4 * HOLE_BYTES_MIN, HOLE_BYTES_MIN)]
+        );
+        let mut again = vec![0; content.len()];
+        let whole = Range { start, end: start + content.len() as u64 };
+        overlay(&mut again, whole, &writes);
+        assert!(again == content);
+        let written: usize = writes.iter().map(|(_, bytes)| bytes.len()).sum();
+        assert_eq!(written, 2 * hole + 10);
+    }
+
+    #[test]
+    fn zeros_that_are_no_whole_block_are_written() {
+        let content = Bytes::from(vec![0; HOLE_BYTES_MIN as usize]);
+        let (writes, holes) = without_zeros(vec![(100, content.clone()), (0, Bytes::new())]);
+        assert!(writes == [(100, content)] && holes.is_empty());
+    }
 }
