@@ -33,6 +33,11 @@ fn on_xfs() {
 }
 
 #[test]
+fn on_btrfs() {
+    story(FileSystem::Btrfs, "ebpf");
+}
+
+#[test]
 fn on_ext4_through_fanotify() {
     story(FileSystem::Ext4, "fanotify");
 }
@@ -72,6 +77,26 @@ fn methods() -> impl Iterator<Item = &'static Method> {
         })
 }
 
+/// Says how a method went, in the words of a table, where somebody asked for
+/// rows.
+struct Rows {
+    kind: FileSystem,
+    hooks: String,
+}
+
+impl Rows {
+    fn tell(&self, method: &str, outcome: &str) {
+        if std::env::var_os("REPLICATOR_ROWS").is_some() {
+            println!(
+                "\nmatrix|{}|{}|{method}|{}",
+                self.kind,
+                self.hooks,
+                outcome.replace('\n', " ")
+            );
+        }
+    }
+}
+
 fn story(kind: FileSystem, level: &str) {
     let volume = match Volume::new(kind) {
         Ok(volume) => volume,
@@ -89,7 +114,9 @@ fn story(kind: FileSystem, level: &str) {
     }
     cluster[1].start().unwrap();
     cluster.assert_same();
-    assert_eq!(cluster[0].status().unwrap().capture(), level);
+    let status = cluster[0].status().unwrap();
+    assert_eq!(status.capture(), level);
+    let rows = Rows { kind, hooks: status.hooks().to_owned() };
     let outside = volume.path().join("outside");
     fs::create_dir(&outside).unwrap();
 
@@ -108,15 +135,20 @@ fn story(kind: FileSystem, level: &str) {
             scene.prepare().unwrap();
             let how = if busy { "while others write" } else { "alone" };
             match scene.play(method) {
-                Outcome::Done if waits => scene.clear(),
+                Outcome::Done if waits => {
+                    rows.tell(&format!("{}, {how}", method.name), "same");
+                    scene.clear();
+                }
                 Outcome::Done => late.push(scene),
                 Outcome::Lacking(why) => {
+                    rows.tell(&format!("{}, {how}", method.name), &format!("lacking: {why}"));
                     if !busy {
                         lacking.push(format!("{} ({why})", method.name));
                     }
                     scene.clear();
                 }
                 Outcome::Failed(why) => {
+                    rows.tell(&format!("{}, {how}", method.name), &why);
                     failures.push(format!("{}, {how}: {why}", method.name));
                     scene.clear();
                 }

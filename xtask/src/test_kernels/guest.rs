@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use replicator_tests::command;
+use replicator_tests::end_with_this_thread;
 
 /// Begins a line of the guest that is one row of the result.
 const ROW: &str = "matrix|";
@@ -55,7 +55,7 @@ impl Row {
 }
 
 /// What the guest does: mounts, loads, tries, and turns itself off.
-pub fn init(variables: &[(&str, &String)]) -> String {
+pub fn init(stories: &str, variables: &[(&str, &String)]) -> String {
     let exports: String = variables
         .iter()
         .filter(|(_, value)| !value.is_empty())
@@ -73,7 +73,7 @@ mount -t tmpfs -o size=80% tmpfs /tmp
 while read name; do insmod "/modules/$name" || echo "cannot load $name"; done < /modules/order
 ip link set lo up
 export REPLICATOR_BIN=/bin/replicator REPLICATOR_PATIENCE={PATIENCE} REPLICATOR_ROWS=1
-{exports}/bin/matrix through_kernel_programs --nocapture --test-threads=1
+{exports}/bin/matrix {stories} --exact --nocapture --test-threads=1
 echo "{END}$?"
 sync
 poweroff -f
@@ -121,7 +121,7 @@ impl Guest<'_> {
         command.arg("-initrd").arg(self.initrd);
         command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off rdinit=/init"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        command::end_with_this_thread(&mut command);
+        end_with_this_thread(&mut command);
         command
     }
 }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_is_empty_is_not_exported() {
-        let text = init(&[("ONE", &"it's".to_owned()), ("OTHER", &String::new())]);
+        let text = init("on_ext4", &[("ONE", &"it's".to_owned()), ("OTHER", &String::new())]);
         assert!(text.contains("export ONE='its'\n") && !text.contains("OTHER"), "{text}");
     }
 }

@@ -38,6 +38,8 @@ const KERNELS: [Kernel; 2] =
 /// machine lacks make stories skip.
 const TOOLS: [&str; 6] = ["mount", "umount", "rsync", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs"];
 
+const FILE_SYSTEMS: [&str; 3] = ["ext4", "xfs", "btrfs"];
+
 /// File systems, what they are tried on, and what they call by alias.
 const MODULES: [&str; 6] = ["crc32c_generic", "loop", "ext4", "xfs", "btrfs", "overlay"];
 
@@ -67,6 +69,7 @@ pub fn run(args: Args) -> Result<()> {
     let wanted = |kernel: &&Kernel| args.kernel.as_ref().is_none_or(|name| name == kernel.version);
     let kernels: Vec<_> = KERNELS.iter().filter(wanted).collect();
     ensure!(!kernels.is_empty(), "only {} are known", KERNELS.map(|k| k.version).join(" and "));
+    ensure!(!stories(&args.file_system).is_empty(), "only {} are tried", FILE_SYSTEMS.join(", "));
     packages::install("qemu-system-x86_64", "qemu-system-x86")?;
     let programs = Programs::build()?;
     let mut rows = Vec::new();
@@ -119,9 +122,8 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
         }
     }
     Modules::of(&unpacked, &release)?.add(&MODULES, &mut image)?;
-    let variables =
-        [("REPLICATOR_METHODS", &args.method), ("REPLICATOR_FILE_SYSTEM", &args.file_system)];
-    image.script("/init", &guest::init(&variables));
+    let variables = [("REPLICATOR_METHODS", &args.method)];
+    image.script("/init", &guest::init(&stories(&args.file_system), &variables));
     let initrd = place.join("initrd");
     image.write(&initrd)?;
     println!("booting {release}");
@@ -133,6 +135,12 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
         verbose: args.verbose,
     };
     guest.run(Duration::from_secs(args.limit))
+}
+
+/// The stories of the matrix that use kernel programs.
+fn stories(file_system: &str) -> String {
+    let wanted = FILE_SYSTEMS.into_iter().filter(|name| name.contains(file_system));
+    wanted.map(|name| format!("on_{name}")).collect::<Vec<_>>().join(" ")
 }
 
 fn table(rows: &[(&str, Row)]) -> String {
