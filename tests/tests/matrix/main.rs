@@ -117,6 +117,8 @@ fn story(kind: FileSystem, level: &str) {
     let status = cluster[0].status().unwrap();
     assert_eq!(status.capture(), level);
     let rows = Rows { kind, hooks: status.hooks().to_owned() };
+    // For machines on which everything takes long.
+    let tries_busy = std::env::var_os("REPLICATOR_ALONE").is_none();
     let outside = volume.path().join("outside");
     fs::create_dir(&outside).unwrap();
 
@@ -127,7 +129,7 @@ fn story(kind: FileSystem, level: &str) {
             Seen::LateByInotify => level != "inotify",
             Seen::Late => level == "ebpf",
         };
-        for busy in [false, true] {
+        for busy in [false, true].into_iter().take(1 + usize::from(tries_busy)) {
             let number = 2 * number as u64 + u64::from(busy);
             let roots = (cluster[0].root(), cluster[1].root());
             let outside = outside.join(format!("{number}"));

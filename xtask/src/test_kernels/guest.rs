@@ -55,7 +55,7 @@ impl Row {
 }
 
 /// What the guest does: mounts, loads, tries, and turns itself off.
-pub fn init(stories: &str, variables: &[(&str, &String)]) -> String {
+pub fn init(stories: &str, variables: &[(&str, &str)]) -> String {
     let exports: String = variables
         .iter()
         .filter(|(_, value)| !value.is_empty())
@@ -87,7 +87,8 @@ impl Guest<'_> {
         let mut machine = Machine(self.command().spawn().context("cannot run the emulator")?);
         let lines = lines(machine.0.stdout.take().context("the emulator has no console")?);
         let mut log = File::create(self.log)?;
-        let end = Instant::now() + limit;
+        let start = Instant::now();
+        let end = start + limit;
         let (mut rows, mut code) = (Vec::new(), None);
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             let line = match lines.recv_timeout(left) {
@@ -95,7 +96,7 @@ impl Guest<'_> {
                 Err(mpsc::RecvTimeoutError::Timeout) => break,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return self.judge(rows, code),
             };
-            writeln!(log, "{line}")?;
+            writeln!(log, "{:6.1} {line}", start.elapsed().as_secs_f32())?;
             if self.verbose {
                 println!("{line}");
             }
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_is_empty_is_not_exported() {
-        let text = init("on_ext4", &[("ONE", &"it's".to_owned()), ("OTHER", &String::new())]);
+        let text = init("on_ext4", &[("ONE", "it's"), ("OTHER", "")]);
         assert!(text.contains("export ONE='its'\n") && !text.contains("OTHER"), "{text}");
     }
 }

@@ -54,8 +54,11 @@ pub struct Args {
     /// Try only methods whose name contains this
     #[arg(long, value_name = "NAME", default_value = "")]
     method: String,
+    /// Try every method also while others write to the same file
+    #[arg(long)]
+    busy: bool,
     /// End a guest that has not ended by itself by then
-    #[arg(long, value_name = "SECONDS", default_value = "1800")]
+    #[arg(long, value_name = "SECONDS", default_value = "3600")]
     limit: u64,
     /// What runs the guest's code: `tcg` works everywhere, `kvm` is fast
     #[arg(long, default_value = "tcg")]
@@ -122,7 +125,8 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
         }
     }
     Modules::of(&unpacked, &release)?.add(&MODULES, &mut image)?;
-    let variables = [("REPLICATOR_METHODS", &args.method)];
+    let alone = if args.busy { "" } else { "yes" };
+    let variables = [("REPLICATOR_METHODS", args.method.as_str()), ("REPLICATOR_ALONE", alone)];
     image.script("/init", &guest::init(&stories(&args.file_system), &variables));
     let initrd = place.join("initrd");
     image.write(&initrd)?;
@@ -147,7 +151,7 @@ fn table(rows: &[(&str, Row)]) -> String {
     let mut text = String::new();
     for (kernel, row) in rows {
         let Row { file_system, hooks, method, outcome } = row;
-        text += &format!("{kernel:<6}{file_system:<7}{hooks:<16}{method:<44}{outcome}\n");
+        text += &format!("{kernel:<6}{file_system:<7}{hooks:<16}{method:<52} {outcome}\n");
     }
     text
 }

@@ -136,6 +136,36 @@ fn find(exit: Exit, kernel: &Btf<'_>, module: Option<&Btf<'_>>) -> Result<Found,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::ebpf::btf::doctored;
+
+    /// A plan for a kernel that is the running one but for a function.
+    fn plan_without(blob: &[u8], name: &str) -> Result<Plan, String> {
+        let kernel = Btf::parse(doctored::without(blob.to_vec(), name), None).unwrap();
+        Plan::of(FileSystem::Ext4, &kernel, None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_a_kernel_lacks_ends_the_set_or_is_stood_in_for() {
+        let Some(blob) = doctored::running_kernel() else { return };
+        let kernel = Btf::parse(blob.clone(), None).unwrap();
+        if let Err(error) = Plan::of(FileSystem::Ext4, &kernel, None) {
+            return eprintln!("skipped: ext4 is a module here: {error}");
+        }
+        for name in ["ext4_file_write_iter", "notify_change", "vfs_clone_file_range"] {
+            let reason = plan_without(&blob, name).unwrap_err();
+            assert!(reason.ends_with(&format!("lacks the function {name}")), "{reason}");
+        }
+        // Another structure where the programs look into a `kiocb`.
+        let reason = plan_without(&blob, "kiocb").unwrap_err();
+        assert!(
+            reason.ends_with("lacks ext4_file_write_iter with the known parameters"),
+            "{reason}"
+        );
+        let plan = plan_without(&blob, "fault_dirty_shared_page").unwrap();
+        assert!(!plan.faults_told);
+        assert_eq!(plan.missing.len(), 1);
+        assert!(plan.missing[0].costs.contains("by folio"), "{:?}", plan.missing);
+    }
 
     #[test]
     fn every_file_system_has_writes_and_no_pair_twice() {

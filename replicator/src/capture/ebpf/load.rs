@@ -37,8 +37,9 @@ pub struct Attached {
     pub why_not_exits: Option<String>,
 }
 
+/// One file for the kernel, and one for each of its modules.
 const TYPES: &str = "/sys/kernel/btf";
-const KERNEL: &str = "/sys/kernel/btf/vmlinux";
+const KERNEL: &str = "vmlinux";
 
 /// What a note takes in the ring, with its header.
 const NOTE_BYTES: usize = size_of::<Note>() + 8;
@@ -77,8 +78,19 @@ pub fn load(
     memory_bytes: usize,
     tally: Arc<Tally>,
 ) -> Result<Attached, String> {
-    let kernel = Btf::open(Path::new(KERNEL), None).map_err(|error| error.to_string())?;
-    let module = Path::new(TYPES).join(file_system.name());
+    load_described(Path::new(TYPES), root, file_system, memory_bytes, tally)
+}
+
+/// The same for a kernel that is described in the files of `types`.
+fn load_described(
+    types: &Path,
+    root: BorrowedFd<'_>,
+    file_system: FileSystem,
+    memory_bytes: usize,
+    tally: Arc<Tally>,
+) -> Result<Attached, String> {
+    let kernel = Btf::open(&types.join(KERNEL), None).map_err(|error| error.to_string())?;
+    let module = types.join(file_system.name());
     let module = module.exists().then(|| Btf::open(&module, Some(&kernel))).transpose();
     let module = module.map_err(|error| error.to_string())?;
     let offsets = Offsets::of(file_system, &kernel, module.as_ref());
@@ -314,4 +326,44 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::ebpf::btf::doctored;
+    use std::fs::{self, File};
+
+    fn refused(types: &Path) -> String {
+        let root = File::open(types).unwrap();
+        let (memory, tally) = (MEMORY_BYTES_MIN, Arc::default());
+        match load_described(types, root.as_fd(), FileSystem::Ext4, memory, tally) {
+            Ok(_) => panic!("programs were loaded for a kernel nobody knows"),
+            Err(reason) => reason,
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_describe_itself_gets_one_plain_line() {
+        let types = tempfile::tempdir().unwrap();
+        let reason = refused(types.path());
+        assert!(reason.contains("cannot be read: No such file"), "{reason}");
+        for garbage in [&b""[..], b"nothing of use", &[0; 4096]] {
+            fs::write(types.path().join(KERNEL), garbage).unwrap();
+            let reason = refused(types.path());
+            assert!(reason.contains("is malformed") && !reason.contains('\n'), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_lacks_a_member_gets_one_plain_line() {
+        let Some(blob) = doctored::running_kernel() else { return };
+        let types = tempfile::tempdir().unwrap();
+        for (structure, member) in [("inode", "i_generation"), ("dentry", "d_parent")] {
+            let lacking = doctored::without(blob.clone(), member);
+            fs::write(types.path().join(KERNEL), lacking).unwrap();
+            let reason = refused(types.path());
+            assert!(reason.ends_with(&format!("lacks {structure}.{member}")), "{reason}");
+        }
+    }
 }
