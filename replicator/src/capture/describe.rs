@@ -39,6 +39,8 @@ pub struct Finding {
     pub what: String,
     pub available: bool,
     pub detail: String,
+    /// What its lack costs.
+    pub advice: String,
 }
 
 pub(super) fn seen_late(level: Level) -> Vec<&'static str> {

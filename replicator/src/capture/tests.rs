@@ -305,5 +305,9 @@ fn a_file_system_that_hides_writes_gives_a_lower_level_and_says_so() {
         assert_eq!(contents(&watched.changes()), set(["f"]), "{kind}");
         let refused = Watched::start_in(disk.folder(), Choice::Ebpf);
         assert!(refused.is_none(), "{kind}");
+        let findings = probe(disk.folder().path());
+        let level = findings.iter().find(|finding| finding.what == "capture level").unwrap();
+        assert!(!level.available && level.detail.starts_with("fanotify"), "{level:?}");
+        assert!(level.advice.contains("memory mapping"), "{level:?}");
     }
 }

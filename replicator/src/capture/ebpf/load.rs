@@ -165,7 +165,8 @@ impl Folder<'_> {
                     return Err(format!("{} ({}): {reason}", hook.name, hook.shows));
                 }
                 Err(reason) => {
-                    let costs = format!("{} go unseen: {reason}", hook.shows);
+                    let costs =
+                        format!("{} arrive when the folder is verified: {reason}", hook.shows);
                     programs.missing.push(MissingHook { name: hook.name.to_owned(), costs });
                 }
             }
