@@ -95,6 +95,7 @@ pub fn subject(inode: u64) -> Option<Subject> {
 #[inline(always)]
 fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Option<Subject> {
     let verdict = walk(inode, super_block);
+    count(word::DECIDED);
     // Another name may be inside.
     let sure = fresh.links <= 1;
     if verdict == Verdict::Nameless || verdict == Verdict::Private && sure {
