@@ -18,10 +18,10 @@ use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, poll, sample}
 const REPAIR_LIMIT: Duration = Duration::from_secs(60);
 
 /// More than the smallest kernel memory has slots and notes for.
-const FILES: u64 = 4000;
+const FILES: u64 = 3000;
 
 /// What nobody touches, and nobody may read again.
-const UNTOUCHED_BYTES: u64 = 96 << 20;
+const UNTOUCHED_BYTES: u64 = 48 << 20;
 
 /// Bytes that the daemon of this node has read so far, by whatever means.
 fn bytes_read(node: &Node) -> u64 {
@@ -87,7 +87,7 @@ impl Drop for Stopped {
 }
 
 #[test]
-fn a_full_ring_and_no_free_slot() {
+fn tables_and_rings_that_are_too_small() {
     let options = ["--capture", "ebpf", "--capture-memory", "1MiB"];
     if !machine::is_root() {
         return machine::skip("only root can load kernel programs");
@@ -112,26 +112,17 @@ fn a_full_ring_and_no_free_slot() {
     assert!(loss(node, "ring_full") > losses, "{}", node.status().unwrap());
     let read = bytes_read(node) - before;
     assert!(read < UNTOUCHED_BYTES, "{read} bytes were read to repair {FILES} small files");
-}
 
-#[test]
-fn a_table_that_is_too_small() {
-    if !machine::is_root() {
-        return machine::skip("only root can load kernel programs");
-    }
-    let options = ["--capture", "ebpf", "--capture-memory", "1MiB"];
-    let Some((cluster, _volume)) = prepared(&options) else { return };
-    let node = &cluster[0];
+    // Verdicts and remembered sizes are pushed out by those of other files.
     let before = (bytes_read(node), counter(node, "decided"));
     for round in 0..3 {
         for number in 0..FILES {
-            let mut file =
-                OpenOptions::new().append(true).open(file_path(&cluster, number)).unwrap();
+            let path = file_path(&cluster, number);
+            let mut file = OpenOptions::new().append(true).open(path).unwrap();
             writeln!(file, "round {round}").unwrap();
         }
     }
     cluster.assert_same_within(REPAIR_LIMIT);
-    // The same files again and again, and decided anew.
     let decided = counter(node, "decided") - before.1;
     assert!(decided > FILES * 3 / 2, "{decided} verdicts for {FILES} files");
     let read = bytes_read(node) - before.0;
@@ -195,10 +186,9 @@ fn await_writes(written: &AtomicU64, more: u64) {
 }
 
 #[test]
-fn a_daemon_that_is_held_under_load() {
+fn a_daemon_that_is_held_killed_and_stopped_under_load() {
     let Some((mut cluster, _volume)) = prepared(&[]) else { return };
     let held = std::env::var("REPLICATOR_STOPPED_SECONDS").map_or(5, |text| text.parse().unwrap());
-    let before = bytes_read(&cluster[0]);
     under_load(&mut cluster, |node, written| {
         await_writes(written, 500);
         let stopped = Stopped::new(node);
@@ -210,37 +200,30 @@ fn a_daemon_that_is_held_under_load() {
         await_writes(written, 500);
     });
     cluster.assert_same_within(REPAIR_LIMIT);
-    let read = bytes_read(&cluster[0]) - before;
-    eprintln!("{read} bytes read");
-}
-
-#[test]
-fn a_daemon_that_is_killed_under_load() {
-    let Some((mut cluster, _volume)) = prepared(&[]) else { return };
     for _ in 0..3 {
         under_load(&mut cluster, |node, written| {
-            await_writes(written, 1000);
+            await_writes(written, 700);
             node.kill9().unwrap();
             await_writes(written, 200);
             node.start().unwrap();
             await_writes(written, 200);
         });
         cluster.assert_same_within(REPAIR_LIMIT);
-    }
-}
-
-#[test]
-fn a_daemon_that_is_stopped_under_load() {
-    let Some((mut cluster, _volume)) = prepared(&[]) else { return };
-    for _ in 0..3 {
         under_load(&mut cluster, |node, written| {
-            await_writes(written, 1000);
+            await_writes(written, 700);
             node.stop().unwrap();
             node.start().unwrap();
             await_writes(written, 200);
         });
         cluster.assert_same_within(REPAIR_LIMIT);
     }
+    // A restart after a rest reads no content again.
+    assert!(bytes_read(&cluster[0]) > 0);
+    cluster.nodes_mut()[0].stop().unwrap();
+    cluster.nodes_mut()[0].start().unwrap();
+    cluster.assert_same_within(REPAIR_LIMIT);
+    let read = bytes_read(&cluster[0]);
+    assert!(read < UNTOUCHED_BYTES, "{read} bytes were read after a clean end");
 }
 
 #[test]
