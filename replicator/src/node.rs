@@ -31,6 +31,7 @@ use crate::apply::Applier;
 use crate::capture::{self, Capture, Change};
 use crate::config::{self, Config};
 use crate::engine::{self, Engine};
+use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
 use crate::index::{self, Index};
 use crate::root::{self, Root};
@@ -163,7 +164,7 @@ pub async fn run(
         capture::Options {
             root: root.path().to_path_buf(),
             choice: capture_choice(config.capture),
-            memory_bytes: capture::MEMORY_BYTES_DEFAULT,
+            memory_bytes: config.capture_memory,
         },
         changed,
     )?);
@@ -266,6 +267,8 @@ struct Node {
     settled: Arc<AtomicBool>,
     started: Instant,
     swept: Instant,
+    /// The last life may not have read everything that was written since.
+    unread_since: Option<Timestamp>,
 }
 
 impl Node {
@@ -284,6 +287,9 @@ impl Node {
             in_place: carrier.in_place,
             ranges_told: capture.level() == capture::Level::Ebpf,
         };
+        let all_read = opened.index.note(READ_NOTE).is_some_and(|note| note == ALL_READ);
+        let unread_since = opened.last_written.filter(|_| opened.unclean || !all_read);
+        let unread_since = unread_since.map(|last| last.before(options.max_delay + UNREAD_MARGIN));
         let core = Core::new(options, opened.actor, opened.next_counter, opened.index);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
         Self {
@@ -299,6 +305,7 @@ impl Node {
             settled,
             started: Instant::now(),
             swept: Instant::now(),
+            unread_since,
         }
     }
 
@@ -309,13 +316,16 @@ impl Node {
     ) -> Result<(), Error> {
         let Inputs { mut changes, mut events, mut questions } = inputs;
         let mut reports = self.incoming.take().ok_or(Error::Ended("the queue of reports"))?;
-        self.core.scan(RelPath::root());
+        self.core.scan_since(RelPath::root(), self.unread_since);
         self.turn()?;
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
                 biased;
-                _ = stop.changed() => return Ok(()),
+                _ = stop.changed() => {
+                    self.note_whether_read(&mut changes).await;
+                    return Ok(());
+                }
                 report = reports.recv() => {
                     let report = report.ok_or(Error::Ended("the queue of reports"))?;
                     self.handle_report(report, &mut changes)?;
@@ -441,6 +451,16 @@ impl Node {
         Ok(())
     }
 
+    /// At the end: has everything been read that capture knows of? If not,
+    /// the next start reads what was written of late.
+    async fn note_whether_read(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
+        let flushed = tokio::time::timeout(LAST_FLUSH_LIMIT, self.capture.flush()).await;
+        self.drain_changes(changes);
+        let is_read = flushed.is_ok() && self.core.is_read();
+        let note = if is_read { ALL_READ } else { b"" };
+        self.core.store_mut().put_note(READ_NOTE, note.to_vec());
+    }
+
     fn drain_changes(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
         while let Ok(batch) = changes.try_recv() {
             self.handle_changes(batch);
@@ -460,9 +480,9 @@ impl Node {
                     self.core.bytes_changed(now, inode, ranges, mapped);
                 }
                 Change::DataAt(path) => self.core.bytes_changed_at(now, path),
-                Change::Lost { beneath, cause } => {
+                Change::Lost { beneath, cause, since } => {
                     tracing::warn!(%beneath, ?cause, "changes went unseen, looking again");
-                    self.core.scan(beneath);
+                    self.core.scan_since(beneath, since);
                 }
             }
         }
@@ -614,6 +634,17 @@ impl Node {
 /// The least time an entry must be quiet: long enough that the parts of one
 /// small write, from `open` to `close`, are one change.
 const SETTLE_MIN: Duration = Duration::from_millis(2);
+
+/// Set where a life ended with everything read that was written.
+const READ_NOTE: &str = "read";
+const ALL_READ: &[u8] = b"all";
+
+/// How long capture may take to tell its last.
+const LAST_FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long before the index was last written a write may lie that was told
+/// and never read, beyond the time it was to wait: looks that take their time.
+const UNREAD_MARGIN: Duration = Duration::from_secs(10);
 
 /// Sends one peer its messages, in order.
 async fn post(

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableTable};
 use serde::{Deserialize, Serialize};
 
+use crate::entry::Timestamp;
 use crate::id::{Actor, BodyId};
 use crate::path::RelPath;
 use crate::sync::record::{BodyRow, NameRow};
@@ -107,6 +108,8 @@ pub struct Opened {
     /// The last run did not end cleanly: rows of its last moments may be
     /// missing, and what was in flight is unknown. False for a new index.
     pub unclean: bool,
+    /// When the file was last written before; `None` for a new index.
+    pub last_written: Option<Timestamp>,
 }
 
 /// Numbers for the status file.
@@ -134,6 +137,8 @@ impl Index {
         let Options { fresh_actor, cache_bytes, before_commit } = options;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
         let path = state_dir.join("index.redb");
+        let last_written = fs::metadata(&path).and_then(|found| found.modified()).ok();
+        let last_written = last_written.map(Timestamp::from);
         // It holds the names of all files: for the owner's eyes only.
         let mut file = OpenOptions::new();
         file.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
@@ -158,7 +163,7 @@ impl Index {
             db,
         };
         let Life { actor, next_counter, unclean } = life;
-        Ok(Opened { index, actor, next_counter, unclean })
+        Ok(Opened { index, actor, next_counter, unclean, last_written })
     }
 
     /// To be called between two turns of the core, and at [`Index::deadline`]:

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
@@ -278,6 +279,8 @@ fn assemble(
         range_notes_dropped: 0,
         missed: 0,
         check_at: None,
+        drained_at: SystemTime::now().into(),
+        checked_at: SystemTime::now().into(),
         pending: Default::default(),
         tally: Arc::clone(&folder.tally),
         _ebpf: ebpf,
