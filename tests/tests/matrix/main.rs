@@ -77,26 +77,6 @@ fn methods() -> impl Iterator<Item = &'static Method> {
         })
 }
 
-/// Says how a method went, in the words of a table, where somebody asked for
-/// rows.
-struct Rows {
-    kind: FileSystem,
-    hooks: String,
-}
-
-impl Rows {
-    fn tell(&self, method: &str, outcome: &str) {
-        if std::env::var_os("REPLICATOR_ROWS").is_some() {
-            println!(
-                "\nmatrix|{}|{}|{method}|{}",
-                self.kind,
-                self.hooks,
-                outcome.replace('\n', " ")
-            );
-        }
-    }
-}
-
 fn story(kind: FileSystem, level: &str) {
     let volume = match Volume::new(kind) {
         Ok(volume) => volume,
@@ -116,7 +96,9 @@ fn story(kind: FileSystem, level: &str) {
     cluster.assert_same();
     let status = cluster[0].status().unwrap();
     assert_eq!(status.capture(), level);
-    let rows = Rows { kind, hooks: status.hooks().to_owned() };
+    let tell = |method: &str, how: &str, outcome: &str| {
+        machine::row(&kind.to_string(), status.hooks(), &format!("{method}, {how}"), outcome);
+    };
     // For machines on which everything takes long.
     let tries_busy = std::env::var_os("REPLICATOR_ALONE").is_none();
     let outside = volume.path().join("outside");
@@ -138,19 +120,19 @@ fn story(kind: FileSystem, level: &str) {
             let how = if busy { "while others write" } else { "alone" };
             match scene.play(method) {
                 Outcome::Done if waits => {
-                    rows.tell(&format!("{}, {how}", method.name), "same");
+                    tell(method.name, how, "same");
                     scene.clear();
                 }
                 Outcome::Done => late.push(scene),
                 Outcome::Lacking(why) => {
-                    rows.tell(&format!("{}, {how}", method.name), &format!("lacking: {why}"));
+                    tell(method.name, how, &format!("lacking: {why}"));
                     if !busy {
                         lacking.push(format!("{} ({why})", method.name));
                     }
                     scene.clear();
                 }
                 Outcome::Failed(why) => {
-                    rows.tell(&format!("{}, {how}", method.name), &why);
+                    tell(method.name, how, &why);
                     failures.push(format!("{}, {how}: {why}", method.name));
                     scene.clear();
                 }

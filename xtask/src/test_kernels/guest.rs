@@ -17,6 +17,9 @@ const ROW: &str = "matrix|";
 /// Begins the last line, with the code the stories ended with.
 const END: &str = "guest ended with ";
 
+/// For each program of stories.
+const OPTIONS: &str = "--exact --nocapture --test-threads=1";
+
 /// An emulated processor is some thirty times slower than a real one.
 const PATIENCE: u32 = 20;
 
@@ -55,7 +58,9 @@ impl Row {
 }
 
 /// What the guest does: mounts, loads, tries, and turns itself off.
-pub fn init(stories: &str, variables: &[(&str, &str)]) -> String {
+pub fn init(stories: &[String], variables: &[(&str, &str)]) -> String {
+    let runs: String =
+        stories.iter().map(|story| format!("/bin/{story} {OPTIONS} || code=$?\n")).collect();
     let exports: String = variables
         .iter()
         .filter(|(_, value)| !value.is_empty())
@@ -73,8 +78,8 @@ mount -t tmpfs -o size=80% tmpfs /tmp
 while read name; do insmod "/modules/$name" || echo "cannot load $name"; done < /modules/order
 ip link set lo up
 export REPLICATOR_BIN=/bin/replicator REPLICATOR_PATIENCE={PATIENCE} REPLICATOR_ROWS=1
-{exports}/bin/matrix {stories} --exact --nocapture --test-threads=1
-echo "{END}$?"
+{exports}code=0
+{runs}echo "{END}$code"
 sync
 poweroff -f
 "#
@@ -169,7 +174,8 @@ mod tests {
 
     #[test]
     fn what_is_empty_is_not_exported() {
-        let text = init("on_ext4", &[("ONE", "it's"), ("OTHER", "")]);
+        let text = init(&["matrix on_ext4".to_owned()], &[("ONE", "it's"), ("OTHER", "")]);
         assert!(text.contains("export ONE='its'\n") && !text.contains("OTHER"), "{text}");
+        assert!(text.contains("\n/bin/matrix on_ext4 --exact"), "{text}");
     }
 }

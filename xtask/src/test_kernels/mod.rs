@@ -40,6 +40,10 @@ const TOOLS: [&str; 6] = ["mount", "umount", "rsync", "mkfs.ext4", "mkfs.xfs", "
 
 const FILE_SYSTEMS: [&str; 3] = ["ext4", "xfs", "btrfs"];
 
+/// Stores through mappings while the daemons follow: a tenth of what a real
+/// machine makes.
+const STORES: &str = "10000";
+
 /// File systems, what they are tried on, and what they call by alias.
 const MODULES: [&str; 6] = ["crc32c_generic", "loop", "ext4", "xfs", "btrfs", "overlay"];
 
@@ -72,7 +76,7 @@ pub fn run(args: Args) -> Result<()> {
     let wanted = |kernel: &&Kernel| args.kernel.as_ref().is_none_or(|name| name == kernel.version);
     let kernels: Vec<_> = KERNELS.iter().filter(wanted).collect();
     ensure!(!kernels.is_empty(), "only {} are known", KERNELS.map(|k| k.version).join(" and "));
-    ensure!(!stories(&args.file_system).is_empty(), "only {} are tried", FILE_SYSTEMS.join(", "));
+    ensure!(file_systems(&args).count() > 0, "only {} are tried", FILE_SYSTEMS.join(", "));
     packages::install("qemu-system-x86_64", "qemu-system-x86")?;
     let programs = Programs::build()?;
     let mut rows = Vec::new();
@@ -90,7 +94,6 @@ pub fn run(args: Args) -> Result<()> {
         "{differing} methods failed; {}",
         failed.join("; ")
     );
-    ensure!(!rows.is_empty(), "nothing was tried");
     Ok(())
 }
 
@@ -98,6 +101,7 @@ pub fn run(args: Args) -> Result<()> {
 struct Programs {
     daemon: PathBuf,
     matrix: PathBuf,
+    mapped: PathBuf,
 }
 
 impl Programs {
@@ -105,6 +109,7 @@ impl Programs {
         Ok(Self {
             daemon: cargo::build(&["--package", "replicator"], "replicator")?,
             matrix: cargo::build_test("replicator-tests", "matrix")?,
+            mapped: cargo::build_test("replicator-tests", "mapped")?,
         })
     }
 }
@@ -117,6 +122,7 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
     let mut image = Image::default();
     image.program("/bin/replicator", &programs.daemon)?;
     image.program("/bin/matrix", &programs.matrix)?;
+    image.program("/bin/mapped", &programs.mapped)?;
     image.program("/bin/busybox", &busybox.join("bin/busybox"))?;
     for tool in TOOLS {
         match machine::program(tool) {
@@ -126,8 +132,12 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
     }
     Modules::of(&unpacked, &release)?.add(&MODULES, &mut image)?;
     let alone = if args.busy { "" } else { "yes" };
-    let variables = [("REPLICATOR_METHODS", args.method.as_str()), ("REPLICATOR_ALONE", alone)];
-    image.script("/init", &guest::init(&stories(&args.file_system), &variables));
+    let variables = [
+        ("REPLICATOR_METHODS", args.method.as_str()),
+        ("REPLICATOR_ALONE", alone),
+        ("REPLICATOR_STORES", STORES),
+    ];
+    image.script("/init", &guest::init(&stories(args), &variables));
     let initrd = place.join("initrd");
     image.write(&initrd)?;
     println!("booting {release}");
@@ -138,13 +148,28 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
         log: &place.join("console"),
         verbose: args.verbose,
     };
-    guest.run(Duration::from_secs(args.limit))
+    let rows = guest.run(Duration::from_secs(args.limit))?;
+    for name in file_systems(args) {
+        ensure!(rows.iter().any(|row| row.file_system == name), "nothing was tried on {name}");
+    }
+    Ok(rows)
 }
 
-/// The stories of the matrix that use kernel programs.
-fn stories(file_system: &str) -> String {
-    let wanted = FILE_SYSTEMS.into_iter().filter(|name| name.contains(file_system));
-    wanted.map(|name| format!("on_{name}")).collect::<Vec<_>>().join(" ")
+fn file_systems(args: &Args) -> impl Iterator<Item = &'static str> {
+    FILE_SYSTEMS.into_iter().filter(|name| name.contains(&args.file_system))
+}
+
+/// The programs of the guest, with the stories that use kernel programs.
+fn stories(args: &Args) -> Vec<String> {
+    let of = |program: &str, start: &str| {
+        let names = file_systems(args).map(|name| format!(" {start}{name}"));
+        program.to_owned() + &names.collect::<String>()
+    };
+    let mut stories = vec![of("matrix", "on_")];
+    if args.method.is_empty() {
+        stories.push(of("mapped", "no_store_is_lost_on_"));
+    }
+    stories
 }
 
 fn table(rows: &[(&str, Row)]) -> String {
