@@ -64,6 +64,9 @@ pub const JOB_ACTIONS_MAX: usize = 512;
 /// Bytes to be fetched by one job, unless a single file is larger.
 pub const JOB_BYTES_MAX: u64 = 16 << 20;
 
+/// Nodes a large file is fetched from at once.
+pub const SOURCES_MAX: usize = 8;
+
 /// Looks in flight at once: bounds what the engine holds in memory.
 pub const LOOKS_MAX: usize = 2048;
 

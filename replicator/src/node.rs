@@ -5,11 +5,14 @@
 //! the index; looking, fetching, applying and sending run beside it and
 //! report back through one bounded queue. It decides nothing about the tree.
 
+mod arrivals;
 mod carry;
 mod download;
 mod facts;
+mod large;
 mod look;
 mod members;
+mod pieces;
 mod serve;
 mod wait;
 
@@ -36,7 +39,7 @@ use crate::index::{self, Index};
 use crate::root::{self, Root};
 use crate::status::{PlaceError, StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
-use crate::sync::message::{FetchRequest, Message};
+use crate::sync::message::{FetchItem, FetchRequest, Message, Part};
 use crate::sync::{Core, Options};
 use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
 use crate::{apply, path::RelPath};
@@ -188,6 +191,7 @@ pub async fn run(
         engine,
         applier,
         transport,
+        arrivals: Arc::default(),
         in_place: config.in_place != config::InPlace::Never,
         min_free,
     };
@@ -360,6 +364,7 @@ impl Node {
         self.facts.write_when_due(now, &self.core, &self.carrier, &self.capture);
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
+            self.carrier.arrivals.sweep();
             self.sweep();
             self.verify_when_due();
         }
@@ -507,11 +512,7 @@ impl Node {
             },
             Event::Fetch { from, request, reply } => match FetchRequest::decode(&request) {
                 Ok(request) => {
-                    let locate = |item: crate::sync::message::FetchItem| {
-                        let located = self.core.locate(item.body, item.digest);
-                        (item, located)
-                    };
-                    let items = request.items.into_iter().map(locate).collect();
+                    let items = request.items.into_iter().map(|item| self.find(item)).collect();
                     let (root, engine) = (&self.carrier.root, &self.carrier.engine);
                     tokio::spawn(serve::answer(Arc::clone(root), engine.clone(), items, reply));
                 }
@@ -520,6 +521,24 @@ impl Node {
             Event::Datagram { from, payload } => self.members.datagram(from, &payload),
             Event::Refused { address, reason } => self.facts.refused(address, reason.to_string()),
         }
+    }
+
+    /// What there is here of what a peer asks for.
+    fn find(&self, item: FetchItem) -> serve::Found {
+        let holding = match self.core.locate(item.body, item.digest) {
+            Some(located) => {
+                let delta = match item.part {
+                    Part::Since(from) => self.core.changed_since(item.body, from, item.digest),
+                    _ => None,
+                };
+                Some(serve::Holding::Placed(located, delta))
+            }
+            None => {
+                let arriving = self.carrier.arrivals.find(item.body, item.digest);
+                arriving.map(serve::Holding::Arriving)
+            }
+        };
+        (item, holding)
     }
 
     fn handle_question(&mut self, (request, answer): control::Asked) {

@@ -6,12 +6,15 @@
 //! flush. What cannot be had is answered for that action alone.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
-use super::download::{Download, Wanted};
+use super::arrivals::Arrivals;
+use super::download::{self, Wanted, Writes};
+use super::large::{Base, Large};
 use crate::apply::{self, Applier, Expect, Staged, Step};
 use crate::engine::Engine;
 use crate::entry::{Fingerprint, Kind, Metadata};
@@ -22,8 +25,10 @@ use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::root::{Access, Root};
 use crate::sync::effect::{Action, Job, Keep, Outcome, Over, Source, Update, What};
-use crate::sync::message::Part;
 use crate::transport::Transport;
+
+/// Large files of one job fetched at the same time.
+const LARGE_AT_ONCE: usize = 8;
 
 /// The rooms a job passes through.
 #[derive(Clone)]
@@ -32,6 +37,8 @@ pub(super) struct Carrier {
     pub engine: Engine,
     pub applier: Arc<Applier>,
     pub transport: Transport,
+    /// Large files on their way in.
+    pub arrivals: Arc<Arrivals>,
     /// May files change in place?
     pub in_place: bool,
     /// Bytes to leave free.
@@ -93,11 +100,12 @@ impl Carrier {
     /// Writes every file of the job that is to be had as a whole.
     async fn write_whole(&self, actions: &[Action]) -> BTreeMap<usize, Result<Written, Outcome>> {
         let mut inline = Vec::new();
-        let mut by_peer: BTreeMap<NodeId, Vec<(usize, Wanted)>> = BTreeMap::new();
+        let mut small: BTreeMap<NodeId, Vec<(usize, Wanted)>> = BTreeMap::new();
+        let mut large = Vec::new();
         for (at, action) in actions.iter().enumerate() {
             let (source, size, digest) = match &action.what {
                 What::Write { source, size, digest, .. } => (source, *size, *digest),
-                What::Update(update) if is_small(update) => {
+                What::Update(update) if update.size <= WHOLE_BYTES_MAX => {
                     (&update.source, update.size, update.to)
                 }
                 _ => continue,
@@ -107,9 +115,14 @@ impl Carrier {
                     let writes = writes.clone();
                     inline.push((at, InlineFile { writes, size, digest }));
                 }
-                (Source::Peer(peer), _) => {
+                (Source::Peers(peers), _) => {
                     let wanted = Wanted { body: action.body, size, digest };
-                    by_peer.entry(*peer).or_default().push((at, wanted));
+                    match peers.first() {
+                        Some(peer) if size <= WHOLE_BYTES_MAX => {
+                            small.entry(*peer).or_default().push((at, wanted));
+                        }
+                        _ => large.push((at, peers.clone(), wanted)),
+                    }
                 }
                 _ => {}
             }
@@ -118,11 +131,43 @@ impl Carrier {
         if !inline.is_empty() {
             written.extend(self.stage_inline(inline).await);
         }
-        for (peer, wanted) in by_peer {
-            let download = Download { root: &self.root, engine: &self.engine };
-            written.extend(download.whole_files(&self.transport, peer, wanted).await);
+        for (peer, wanted) in small {
+            let files = download::small_files(&self.root, &self.transport, peer, wanted);
+            written.extend(files.await);
         }
+        written.extend(self.write_large(large).await);
         written
+    }
+
+    /// Several at a time, so that their round trips overlap.
+    async fn write_large(
+        &self,
+        files: Vec<(usize, Vec<NodeId>, Wanted)>,
+    ) -> BTreeMap<usize, Result<Written, Outcome>> {
+        let mut written = BTreeMap::new();
+        let mut files = files.into_iter();
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < LARGE_AT_ONCE {
+                let Some((at, sources, wanted)) = files.next() else { break };
+                let fetch = self.large().fetch(sources, wanted, None);
+                running.spawn(async move { (at, fetch.await) });
+            }
+            match running.join_next().await {
+                Some(done) => written.extend(done),
+                None => return written,
+            }
+        }
+    }
+
+    fn large(&self) -> Large {
+        Large {
+            root: Arc::clone(&self.root),
+            engine: self.engine.clone(),
+            transport: self.transport.clone(),
+            arrivals: Arc::clone(&self.arrivals),
+            min_free: self.min_free,
+        }
     }
 
     async fn stage_inline(
@@ -207,43 +252,70 @@ impl Carrier {
             (_, Some(written)) if !update.linked => Ok(replace(&path, &update, written)),
             (_, Some(written)) => self.copy_into(&path, &update, written).await,
             (Source::Inline { writes, holes }, None) => {
-                self.patch(&path, &update, writes.clone(), holes.clone()).await
+                self.patch_inline(&path, &update, writes.clone(), holes.clone()).await
             }
-            (Source::Peer(peer), None) => self.patch_from(*peer, &path, body, &update).await,
+            (Source::Peers(peers), None) => self.patch_from(peers, &path, body, &update).await,
         };
         result.unwrap_or_else(Prepared::Ended)
     }
 
-    /// Gets what differs from a peer: first its hash list, then the leaves
-    /// that are not the same here.
+    /// Gets what differs from peers: the very bytes where one remembers which
+    /// they are, else the leaves that are not the same here.
     async fn patch_from(
         &self,
-        peer: NodeId,
+        peers: &[NodeId],
         path: &RelPath,
         body: BodyId,
         update: &Update,
     ) -> Result<Prepared, Outcome> {
         let wanted = Wanted { body, size: update.size, digest: update.to };
-        let download = Download { root: &self.root, engine: &self.engine };
-        let theirs = download.leaves(&self.transport, peer, &wanted).await?;
-        let mine = match update.held.clone() {
-            Some(leaves) => leaves,
-            None => self.read_leaves(path, update.expect).await?,
+        let Some(first) = peers.first() else { return Err(Outcome::NotHeld) };
+        let since = download::since(&self.transport, *first, &wanted, update.from).await?;
+        let (mut writes, mut holes) = since.unwrap_or_default();
+        let mut after = None;
+        if !writes.is_empty() || !holes.is_empty() {
+            let leaves = self.leaves_after(path, update, &writes, &holes).await?;
+            if leaves.digest() == update.to {
+                return self.patch(path, update, writes, holes, leaves).await;
+            }
+            // Bytes next to these were being written when they were read
+            // there: what was told is right, but not all.
+            after = Some(leaves);
+        }
+        let (holder, theirs) = download::fetch_leaves(&self.transport, peers, &wanted).await?;
+        let mine = match (after, update.held.clone()) {
+            (Some(leaves), _) | (None, Some(leaves)) => leaves,
+            (None, None) => self.read_leaves(path, update.expect).await?,
         };
         let mut differing = match mine.resized(update.size) {
-            Some(mine) => mine.differing(&theirs),
+            Some(mine) => theirs.differing(&mine),
             None => Range::new(0, update.size).into_iter().collect(),
         };
         differing.truncate(update.size);
         if differing.bytes() > PATCH_IN_PLACE_BYTES_MAX && !update.linked {
-            // Most of it is new: a file of its own, written while it comes.
-            let files = download.whole_files(&self.transport, peer, vec![(0, wanted)]).await;
-            let written = files.into_values().next().unwrap_or(Err(Outcome::NotHeld))?;
+            let held = update.held.clone();
+            let base = held.map(|leaves| Base { path: path.clone(), leaves });
+            let written = self.large().fetch(peers.to_vec(), wanted, base).await?;
             return Ok(replace(path, update, written));
         }
-        let part = Part::Ranges(differing.clone());
-        let writes = download.ranges(&self.transport, peer, &wanted, part, &differing).await?;
-        self.patch(path, update, writes, RangeSet::new()).await
+        let more = download::ranges(&self.transport, holder, &wanted, &differing).await?;
+        // Later writes count.
+        writes.extend(more);
+        holes.subtract(&differing);
+        let leaves = self.leaves_after(path, update, &writes, &holes).await?;
+        self.patch(path, update, writes, holes, leaves).await
+    }
+
+    /// The bytes came along with the record.
+    async fn patch_inline(
+        &self,
+        path: &RelPath,
+        update: &Update,
+        writes: Writes,
+        holes: RangeSet,
+    ) -> Result<Prepared, Outcome> {
+        let leaves = self.leaves_after(path, update, &writes, &holes).await?;
+        self.patch(path, update, writes, holes, leaves).await
     }
 
     /// Writes into the file, or into a copy of it that takes its place.
@@ -251,10 +323,10 @@ impl Carrier {
         &self,
         path: &RelPath,
         update: &Update,
-        writes: Vec<(u64, Bytes)>,
+        writes: Writes,
         holes: RangeSet,
+        leaves: Leaves,
     ) -> Result<Prepared, Outcome> {
-        let leaves = self.leaves_after(path, update, &writes, &holes).await?;
         if leaves.digest() != update.to {
             tracing::debug!(%path, "the bytes that came along lead to another version");
             return Err(Outcome::NotHeld);
@@ -278,7 +350,7 @@ impl Carrier {
         let copied = tokio::task::spawn_blocking(move || {
             let staged = Staged::copy_of(&root, &from).map_err(failed)?;
             for hole in holes.iter() {
-                punch(&staged, hole).map_err(failed)?;
+                punch(staged.file(), hole).map_err(failed)?;
             }
             write_all(&staged, &writes).map_err(failed)?;
             rustix::fs::ftruncate(staged.file().as_fd(), size).map_err(failed)?;
@@ -469,10 +541,10 @@ fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io:
     Ok(())
 }
 
-fn punch(staged: &Staged, hole: Range) -> Result<(), rustix::io::Errno> {
+pub(super) fn punch(file: &OwnedFd, hole: Range) -> Result<(), rustix::io::Errno> {
     use rustix::fs::FallocateFlags;
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(staged.file().as_fd(), flags, hole.start, hole.len())
+    rustix::fs::fallocate(file, flags, hole.start, hole.len())
 }
 
 /// Puts what lies of `writes` within `range` into that range's bytes.
@@ -503,15 +575,11 @@ fn bytes_of(action: &Action) -> u64 {
             Source::Inline { writes, .. } => {
                 writes.iter().map(|(_, bytes)| bytes.len() as u64).sum()
             }
-            Source::Peer(_) => update.size,
+            // Known once it is known what differs, and checked then.
+            Source::Peers(_) => 0,
         },
         _ => 0,
     }
-}
-
-/// Small enough to be had whole rather than leaf by leaf.
-fn is_small(update: &Update) -> bool {
-    update.size <= WHOLE_BYTES_MAX
 }
 
 fn file(fingerprint: Fingerprint) -> Expect {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::announce::Peer;
 use super::applied::Running;
 use super::effect::{Effect, Listed, Look, Now};
-use super::message::{Message, Records};
+use super::history::History;
+use super::message::{Delta, Message, Records};
 use super::patches::Patches;
 use super::plan::Retry;
 use super::record::{Held, Key, NameRow};
@@ -76,6 +77,7 @@ pub struct Core<S> {
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) patches: Patches,
+    pub(super) history: History,
     pub(super) have_changed: Option<Duration>,
     probes: BTreeMap<u64, Probing>,
     next_probe: u64,
@@ -173,6 +175,7 @@ impl<S: Store> Core<S> {
             next_job: 1,
             peers: BTreeMap::new(),
             patches: Patches::default(),
+            history: History::default(),
             have_changed: None,
             probes: BTreeMap::new(),
             next_probe: 1,
@@ -508,6 +511,12 @@ impl<S: Store> Core<S> {
             fingerprint: disk.fingerprint,
             leaves: self.store.leaves(body),
         })
+    }
+
+    /// What differs between an earlier version of a body and one that lies
+    /// here, if it is remembered.
+    pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
+        self.history.between(body, from, to)
     }
 
     /// Reads every file again, as if any byte of it might have changed.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::core::{Core, Looking};
 use super::effect::{Depth, Found, Known, Look, Now, Sight, Sighted};
-use super::message::Patch;
+use super::message::{Delta, Patch};
 use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow, Replaced};
 use super::register::Register;
 use super::settle::{Dirt, Spot};
@@ -32,6 +32,7 @@ const PARENT_WAIT: Duration = Duration::from_millis(5);
 struct Read {
     content: Content,
     leaves: Option<Leaves>,
+    changed: RangeSet,
     inline: Option<Vec<(u64, bytes::Bytes)>>,
     holes: RangeSet,
 }
@@ -182,14 +183,16 @@ impl<S: Store> Core<S> {
         sighted: Sighted,
         look: &Looking,
     ) -> Result<Option<Read>, Duration> {
-        let plain =
-            |content| Some(Read { content, leaves: None, inline: None, holes: RangeSet::new() });
+        let none = RangeSet::new;
+        let plain = |content| {
+            Some(Read { content, leaves: None, changed: none(), inline: None, holes: none() })
+        };
         Ok(match sighted {
             Sighted::NotRead => None,
             Sighted::Directory => plain(Content::Directory),
             Sighted::Fifo => plain(Content::Fifo),
             Sighted::Symlink(target) => plain(Content::Symlink(target)),
-            Sighted::File { leaves, inline, holes, stable } => {
+            Sighted::File { leaves, changed, inline, holes, stable } => {
                 let touched = self.strangers.get(&stat.fingerprint.inode);
                 if !stable || touched.is_some_and(|touched| *touched >= look.at) {
                     let first = *self.unsettled.entry(path.clone()).or_insert(look.at);
@@ -210,6 +213,7 @@ impl<S: Store> Core<S> {
                 Some(Read {
                     content,
                     leaves: (leaves.count() > 1).then_some(leaves),
+                    changed,
                     inline,
                     holes,
                 })
@@ -447,10 +451,17 @@ impl<S: Store> Core<S> {
         self.progress.note(now.wall, "moved here", to);
     }
 
+    /// What a peer may ask for: the bytes, where they are few, and which they
+    /// are.
     fn remember_patch(&mut self, body: BodyId, from: Option<Digest>, read: &Read) {
-        let (Content::File { digest, .. }, Some(inline)) = (&read.content, &read.inline) else {
-            return;
-        };
+        let Content::File { digest, .. } = &read.content else { return };
+        if let Some(from) = from {
+            let mut ranges = read.changed.clone();
+            ranges.subtract(&read.holes);
+            let delta = Delta { ranges, holes: read.holes.clone() };
+            self.history.insert(body, from, *digest, delta);
+        }
+        let Some(inline) = &read.inline else { return };
         self.patches.insert(Patch {
             body,
             from,

@@ -9,6 +9,7 @@ mod announce;
 mod applied;
 mod core;
 pub mod effect;
+mod history;
 mod local;
 pub mod message;
 mod patches;

@@ -20,7 +20,7 @@ use super::tree::held;
 use super::version::{Dot, VersionVector};
 use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
-use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX};
+use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX, SOURCES_MAX};
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -535,11 +535,12 @@ impl<S: Store> Core<S> {
             });
         }
         let attempts = self.retries.get(&spot).map_or(0, |retry| retry.attempts) as usize;
-        self.fetch_from(winner.dot, attempts).map(Source::Peer)
+        self.fetch_from(winner.dot, attempts).map(Source::Peers)
     }
 
-    /// The author first, then those that say they hold the change, then any.
-    fn fetch_from(&self, dot: Dot, attempts: usize) -> Option<NodeId> {
+    /// The author first, then those that say they hold the change, then any;
+    /// another one at every attempt.
+    fn fetch_from(&self, dot: Dot, attempts: usize) -> Option<Vec<NodeId>> {
         let mut candidates: Vec<(u8, NodeId)> = self
             .peers
             .iter()
@@ -553,7 +554,11 @@ impl<S: Store> Core<S> {
             })
             .collect();
         candidates.sort();
-        (!candidates.is_empty()).then(|| candidates[attempts % candidates.len()].1)
+        let mut sources: Vec<NodeId> = candidates.into_iter().map(|(_, id)| id).collect();
+        let first = attempts.checked_rem(sources.len())?;
+        sources.rotate_left(first);
+        sources.truncate(SOURCES_MAX);
+        Some(sources)
     }
 
     fn act(

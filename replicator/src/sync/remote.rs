@@ -22,6 +22,9 @@ use crate::path::RelPath;
 impl<S: Store> Core<S> {
     pub(super) fn merge(&mut self, records: Records) {
         for patch in records.patches {
+            if let Some(from) = patch.from {
+                self.history.insert(patch.body, from, patch.to, patch.delta());
+            }
             self.patches.insert(patch);
         }
         records.bodies.into_iter().for_each(|record| self.merge_body(record));

@@ -323,8 +323,8 @@ impl World {
             What::Update(update) => (&update.source, update.to),
             _ => return Ok(None),
         };
-        let Source::Peer(peer) = source else { return Ok(None) };
-        let peer = node_of(*peer);
+        let Source::Peers(peers) = source else { return Ok(None) };
+        let peer = node_of(peers[0]);
         if !self.links.contains_key(&(at, peer)) {
             return Err(());
         }
