@@ -64,6 +64,10 @@ pub const JOB_ACTIONS_MAX: usize = 512;
 /// Bytes to be fetched by one job, unless a single file is larger.
 pub const JOB_BYTES_MAX: u64 = 16 << 20;
 
+/// Smallest file that is looked for on the own disk before it is fetched: the
+/// record of a smaller one takes as many bytes as its content.
+pub const COPIED_BYTES_MIN: u64 = 1 << 10;
+
 /// Nodes a large file is fetched from at once.
 pub const SOURCES_MAX: usize = 8;
 

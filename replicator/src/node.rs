@@ -14,6 +14,7 @@ mod look;
 mod members;
 mod pieces;
 mod serve;
+mod update;
 mod wait;
 
 use std::collections::HashMap;

@@ -13,18 +13,18 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::arrivals::Arrivals;
-use super::download::{self, Wanted, Writes};
-use super::large::{Base, Large};
+use super::download::{self, Wanted};
+use super::large::Large;
 use crate::apply::{self, Applier, Expect, Staged, Step};
 use crate::engine::Engine;
-use crate::entry::{Fingerprint, Kind, Metadata};
+use crate::entry::Fingerprint;
 use crate::hash::{Digest, Leaves};
-use crate::id::{BodyId, NodeId};
-use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
+use crate::id::NodeId;
+use crate::limits::WHOLE_BYTES_MAX;
 use crate::path::RelPath;
-use crate::range::{Range, RangeSet};
-use crate::root::{Access, Root};
-use crate::sync::effect::{Action, Job, Keep, Outcome, Over, Source, Update, What};
+use crate::range::Range;
+use crate::root::Root;
+use crate::sync::effect::{Action, Job, Keep, Outcome, Over, Source, What};
 use crate::transport::Transport;
 
 /// Large files of one job fetched at the same time.
@@ -46,7 +46,7 @@ pub(super) struct Carrier {
 }
 
 /// An action after its bytes were got.
-enum Prepared {
+pub(super) enum Prepared {
     Steps(Vec<Step>, Option<Leaves>),
     Ended(Outcome),
 }
@@ -102,6 +102,7 @@ impl Carrier {
         let mut inline = Vec::new();
         let mut small: BTreeMap<NodeId, Vec<(usize, Wanted)>> = BTreeMap::new();
         let mut large = Vec::new();
+        let mut copies = Vec::new();
         for (at, action) in actions.iter().enumerate() {
             let (source, size, digest) = match &action.what {
                 What::Write { source, size, digest, .. } => (source, *size, *digest),
@@ -114,6 +115,10 @@ impl Carrier {
                 (Source::Inline { writes, .. }, What::Write { .. }) => {
                     let writes = writes.clone();
                     inline.push((at, InlineFile { writes, size, digest }));
+                }
+                (Source::Copy { from, expect }, _) => {
+                    let wanted = Wanted { body: action.body, size, digest };
+                    copies.push((at, from.clone(), *expect, wanted));
                 }
                 (Source::Peers(peers), _) => {
                     let wanted = Wanted { body: action.body, size, digest };
@@ -131,12 +136,40 @@ impl Carrier {
         if !inline.is_empty() {
             written.extend(self.stage_inline(inline).await);
         }
+        for (at, from, expect, wanted) in copies {
+            written.insert(at, self.copy_whole(from, expect, wanted).await);
+        }
         for (peer, wanted) in small {
             let files = download::small_files(&self.root, &self.transport, peer, wanted);
             written.extend(files.await);
         }
         written.extend(self.write_large(large).await);
         written
+    }
+
+    /// Content that lies in the folder already is not sent for: its blocks are
+    /// shared where the file system can, else copied, and read once to see
+    /// that they are what they are said to be.
+    async fn copy_whole(
+        &self,
+        from: RelPath,
+        expect: Fingerprint,
+        wanted: Wanted,
+    ) -> Result<Written, Outcome> {
+        let (root, engine) = (Arc::clone(&self.root), self.engine.clone());
+        let copied = tokio::task::spawn_blocking(move || {
+            let lies = root.stat(&from).ok().flatten();
+            match lies.is_some_and(|stat| stat.fingerprint.same_bytes(&expect)) {
+                true => Staged::copy_of(&root, &from).map_err(|_| Outcome::NotHeld),
+                false => Err(Outcome::NotHeld),
+            }
+        });
+        let staged = copied.await.map_err(failed)??;
+        let leaves = leaves_of(&engine, staged.file(), wanted.size).await?;
+        match leaves.digest() == wanted.digest {
+            true => Ok(Written { staged, leaves }),
+            false => Err(Outcome::NotHeld),
+        }
     }
 
     /// Several at a time, so that their round trips overlap.
@@ -160,7 +193,7 @@ impl Carrier {
         }
     }
 
-    fn large(&self) -> Large {
+    pub(super) fn large(&self) -> Large {
         Large {
             root: Arc::clone(&self.root),
             engine: self.engine.clone(),
@@ -240,213 +273,6 @@ impl Carrier {
         Prepared::Steps(vec![step], None)
     }
 
-    /// A file that lies here changes to another version.
-    async fn update(
-        &self,
-        path: RelPath,
-        body: BodyId,
-        update: Update,
-        written: Option<Written>,
-    ) -> Prepared {
-        let result = match (&update.source, written) {
-            (_, Some(written)) if !update.linked => Ok(replace(&path, &update, written)),
-            (_, Some(written)) => self.copy_into(&path, &update, written).await,
-            (Source::Inline { writes, holes }, None) => {
-                self.patch_inline(&path, &update, writes.clone(), holes.clone()).await
-            }
-            (Source::Peers(peers), None) => self.patch_from(peers, &path, body, &update).await,
-        };
-        result.unwrap_or_else(Prepared::Ended)
-    }
-
-    /// Gets what differs from peers: the very bytes where one remembers which
-    /// they are, else the leaves that are not the same here.
-    async fn patch_from(
-        &self,
-        peers: &[NodeId],
-        path: &RelPath,
-        body: BodyId,
-        update: &Update,
-    ) -> Result<Prepared, Outcome> {
-        let wanted = Wanted { body, size: update.size, digest: update.to };
-        let Some(first) = peers.first() else { return Err(Outcome::NotHeld) };
-        let since = download::since(&self.transport, *first, &wanted, update.from).await?;
-        let (mut writes, mut holes) = since.unwrap_or_default();
-        let mut after = None;
-        if !writes.is_empty() || !holes.is_empty() {
-            let leaves = self.leaves_after(path, update, &writes, &holes).await?;
-            if leaves.digest() == update.to {
-                return self.patch(path, update, writes, holes, leaves).await;
-            }
-            // Bytes next to these were being written when they were read
-            // there: what was told is right, but not all.
-            after = Some(leaves);
-        }
-        let (holder, theirs) = download::fetch_leaves(&self.transport, peers, &wanted).await?;
-        let mine = match (after, update.held.clone()) {
-            (Some(leaves), _) | (None, Some(leaves)) => leaves,
-            (None, None) => self.read_leaves(path, update.expect).await?,
-        };
-        let mut differing = match mine.resized(update.size) {
-            Some(mine) => theirs.differing(&mine),
-            None => Range::new(0, update.size).into_iter().collect(),
-        };
-        differing.truncate(update.size);
-        if differing.bytes() > PATCH_IN_PLACE_BYTES_MAX && !update.linked {
-            let held = update.held.clone();
-            let base = held.map(|leaves| Base { path: path.clone(), leaves });
-            let written = self.large().fetch(peers.to_vec(), wanted, base).await?;
-            return Ok(replace(path, update, written));
-        }
-        let more = download::ranges(&self.transport, holder, &wanted, &differing).await?;
-        // Later writes count.
-        writes.extend(more);
-        holes.subtract(&differing);
-        let leaves = self.leaves_after(path, update, &writes, &holes).await?;
-        self.patch(path, update, writes, holes, leaves).await
-    }
-
-    /// The bytes came along with the record.
-    async fn patch_inline(
-        &self,
-        path: &RelPath,
-        update: &Update,
-        writes: Writes,
-        holes: RangeSet,
-    ) -> Result<Prepared, Outcome> {
-        let leaves = self.leaves_after(path, update, &writes, &holes).await?;
-        self.patch(path, update, writes, holes, leaves).await
-    }
-
-    /// Writes into the file, or into a copy of it that takes its place.
-    async fn patch(
-        &self,
-        path: &RelPath,
-        update: &Update,
-        writes: Writes,
-        holes: RangeSet,
-        leaves: Leaves,
-    ) -> Result<Prepared, Outcome> {
-        if leaves.digest() != update.to {
-            tracing::debug!(%path, "the bytes that came along lead to another version");
-            return Err(Outcome::NotHeld);
-        }
-        let bytes: u64 = writes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        let conflict = matches!(update.keep, Keep::Conflict(_));
-        let fits = self.in_place && bytes <= PATCH_IN_PLACE_BYTES_MAX;
-        if update.linked || (fits && !conflict) {
-            let step = Step::Patch {
-                path: path.clone(),
-                expect: file(update.expect),
-                writes,
-                holes: holes.iter().collect(),
-                size: update.size,
-                metadata: update.metadata.clone(),
-                keep: kept(update.keep),
-            };
-            return Ok(Prepared::Steps(vec![step], Some(leaves)));
-        }
-        let (root, from, size) = (Arc::clone(&self.root), path.clone(), update.size);
-        let copied = tokio::task::spawn_blocking(move || {
-            let staged = Staged::copy_of(&root, &from).map_err(failed)?;
-            for hole in holes.iter() {
-                punch(staged.file(), hole).map_err(failed)?;
-            }
-            write_all(&staged, &writes).map_err(failed)?;
-            rustix::fs::ftruncate(staged.file().as_fd(), size).map_err(failed)?;
-            Ok(staged)
-        });
-        let staged = copied.await.map_err(failed)??;
-        Ok(replace(path, update, Written { staged, leaves }))
-    }
-
-    /// A whole new version goes into an inode that several names share.
-    async fn copy_into(
-        &self,
-        path: &RelPath,
-        update: &Update,
-        written: Written,
-    ) -> Result<Prepared, Outcome> {
-        let whole = Range::new(0, update.size);
-        let bytes = match whole {
-            Some(range) => self.engine.read(written.staged.file(), range).await.map_err(failed)?,
-            None => Bytes::new(),
-        };
-        let step = Step::Patch {
-            path: path.clone(),
-            expect: file(update.expect),
-            writes: if bytes.is_empty() { Vec::new() } else { vec![(0, bytes)] },
-            holes: Vec::new(),
-            size: update.size,
-            metadata: update.metadata.clone(),
-            keep: kept(update.keep),
-        };
-        Ok(Prepared::Steps(vec![step], Some(written.leaves)))
-    }
-
-    /// The hash list the file will have, reading only the leaves that change.
-    async fn leaves_after(
-        &self,
-        path: &RelPath,
-        update: &Update,
-        writes: &[(u64, Bytes)],
-        holes: &RangeSet,
-    ) -> Result<Leaves, Outcome> {
-        let opened = self.root.open_file(path, Access::Read).map_err(failed)?;
-        let old = Arc::new(opened.ok_or(Outcome::Raced)?);
-        let known = update.held.as_ref().and_then(|held| held.resized(update.size));
-        let mut touched: RangeSet = writes
-            .iter()
-            .filter_map(|(at, bytes)| Range::new(*at, at + bytes.len() as u64))
-            .collect();
-        touched.extend(holes);
-        let mut leaves = match known {
-            Some(leaves) => {
-                touched.extend(&leaves.stale());
-                leaves
-            }
-            None => {
-                touched.extend(&Range::new(0, update.size).into_iter().collect());
-                Leaves::new(update.size).ok_or_else(|| failed("the file is too large"))?
-            }
-        };
-        touched.truncate(update.size);
-        for index in leaves.touched(&touched) {
-            let range = leaves.range_of(index);
-            let mut bytes = self.engine.read(&old, range).await.map_err(failed)?.to_vec();
-            bytes.resize(range.len() as usize, 0);
-            let before = update.expect.size;
-            if before < range.end && before > range.start {
-                bytes[(before - range.start) as usize..].fill(0);
-            }
-            for hole in holes.iter().filter_map(|hole| hole.intersection(&range)) {
-                let place = (hole.start - range.start) as usize..(hole.end - range.start) as usize;
-                bytes[place].fill(0);
-            }
-            overlay(&mut bytes, range, writes);
-            leaves.set(index, &bytes);
-        }
-        Ok(leaves)
-    }
-
-    async fn read_leaves(&self, path: &RelPath, expect: Fingerprint) -> Result<Leaves, Outcome> {
-        let opened = self.root.open_file(path, Access::Read).map_err(failed)?;
-        let old = Arc::new(opened.ok_or(Outcome::Raced)?);
-        let mut leaves = Leaves::new(expect.size).ok_or_else(|| failed("the file is too large"))?;
-        for index in 0..leaves.count() {
-            let range = leaves.range_of(index);
-            if range.start >= range.end {
-                break;
-            }
-            let bytes = self.engine.read(&old, range).await.map_err(failed)?;
-            if bytes.len() as u64 != range.len() {
-                return Err(Outcome::Raced);
-            }
-            leaves.set(index, &bytes);
-        }
-        Ok(leaves)
-    }
-
     /// Makes what was written durable before any name leads to it.
     async fn flush(&self, prepared: &mut [Prepared]) -> Result<(), apply::Error> {
         let staged = prepared.iter().filter_map(|prepared| match prepared {
@@ -495,6 +321,24 @@ impl Carrier {
     }
 }
 
+/// Reads and hashes a whole file.
+pub(super) async fn leaves_of(
+    engine: &Engine,
+    file: &Arc<OwnedFd>,
+    size: u64,
+) -> Result<Leaves, Outcome> {
+    let mut leaves = Leaves::new(size).ok_or_else(|| failed("the file is too large"))?;
+    for index in 0..leaves.count() {
+        let range = leaves.range_of(index);
+        let bytes = engine.read(file, range).await.map_err(failed)?;
+        if bytes.len() as u64 != range.len() {
+            return Err(Outcome::Raced);
+        }
+        leaves.set(index, &bytes);
+    }
+    Ok(leaves)
+}
+
 /// Bytes in memory become a file beside its place, if they are what they are
 /// said to be.
 pub(super) fn stage_bytes(
@@ -528,7 +372,7 @@ pub(super) fn stage_bytes(
     Ok(Written { staged, leaves })
 }
 
-fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io::Errno> {
+pub(super) fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io::Errno> {
     for (at, bytes) in writes {
         let mut done = 0;
         while done < bytes.len() {
@@ -548,7 +392,7 @@ pub(super) fn punch(file: &OwnedFd, hole: Range) -> Result<(), rustix::io::Errno
 }
 
 /// Puts what lies of `writes` within `range` into that range's bytes.
-fn overlay(bytes: &mut [u8], range: Range, writes: &[(u64, Bytes)]) {
+pub(super) fn overlay(bytes: &mut [u8], range: Range, writes: &[(u64, Bytes)]) {
     for (at, write) in writes {
         let Some(span) = Range::new(*at, at + write.len() as u64) else { continue };
         let Some(common) = span.intersection(&range) else { continue };
@@ -556,15 +400,6 @@ fn overlay(bytes: &mut [u8], range: Range, writes: &[(u64, Bytes)]) {
         let place = (common.start - range.start) as usize..(common.end - range.start) as usize;
         bytes[place].copy_from_slice(source);
     }
-}
-
-/// A new version takes the place of the present one as a whole.
-fn replace(path: &RelPath, update: &Update, written: Written) -> Prepared {
-    let over = apply::Over { expect: file(update.expect), keep: kept(update.keep) };
-    let metadata: Metadata = update.metadata.clone();
-    let step =
-        Step::Place { path: path.clone(), staged: written.staged, metadata, over: Some(over) };
-    Prepared::Steps(vec![step], Some(written.leaves))
 }
 
 /// What an action writes at the most.
@@ -575,6 +410,7 @@ fn bytes_of(action: &Action) -> u64 {
             Source::Inline { writes, .. } => {
                 writes.iter().map(|(_, bytes)| bytes.len() as u64).sum()
             }
+            Source::Copy { .. } => 0,
             // Known once it is known what differs, and checked then.
             Source::Peers(_) => 0,
         },
@@ -582,16 +418,12 @@ fn bytes_of(action: &Action) -> u64 {
     }
 }
 
-fn file(fingerprint: Fingerprint) -> Expect {
-    Expect { kind: Kind::File, fingerprint }
-}
-
 fn displaced(over: Over) -> apply::Over {
     let expect = Expect { kind: over.kind, fingerprint: over.expect };
     apply::Over { expect, keep: kept(over.keep) }
 }
 
-fn kept(keep: Keep) -> apply::Keep {
+pub(super) fn kept(keep: Keep) -> apply::Keep {
     match keep {
         Keep::Trash => apply::Keep::Trash,
         Keep::Discard => apply::Keep::Discard,

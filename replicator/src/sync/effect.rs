@@ -213,6 +213,11 @@ pub enum Source {
         writes: Vec<(u64, Bytes)>,
         holes: RangeSet,
     },
+    /// A file of the folder that had the same content when it was read.
+    Copy {
+        from: RelPath,
+        expect: Fingerprint,
+    },
     /// Any of these, the best first; never none.
     Peers(Vec<NodeId>),
 }

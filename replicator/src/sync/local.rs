@@ -461,7 +461,9 @@ impl<S: Store> Core<S> {
             let delta = Delta { ranges, holes: read.holes.clone() };
             self.history.insert(body, from, *digest, delta);
         }
-        let Some(inline) = &read.inline else { return };
+        // Peers have the content of a copy already, most likely.
+        let is_copy = from.is_none() && self.same_content(body, *digest).is_some();
+        let Some(inline) = read.inline.as_ref().filter(|_| !is_copy) else { return };
         self.patches.insert(Patch {
             body,
             from,

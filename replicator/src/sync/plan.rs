@@ -535,7 +535,26 @@ impl<S: Store> Core<S> {
             });
         }
         let attempts = self.retries.get(&spot).map_or(0, |retry| retry.attempts) as usize;
+        if from.is_none()
+            && attempts == 0
+            && let Some((from, expect)) = self.same_content(id, digest_of(Some(&winner.value))?)
+        {
+            return Some(Source::Copy { from, expect });
+        }
         self.fetch_from(winner.dot, attempts).map(Source::Peers)
+    }
+
+    /// Another file on this disk with this content.
+    pub(super) fn same_content(
+        &self,
+        id: BodyId,
+        digest: crate::hash::Digest,
+    ) -> Option<(RelPath, crate::entry::Fingerprint)> {
+        let other = self.store.body_of_content(digest).filter(|other| *other != id)?;
+        let row = self.store.body(other)?;
+        (digest_of(row.content_on_disk()) == Some(digest)).then_some(())?;
+        let disk = row.disk?;
+        Some((disk.names.into_iter().next()?, disk.fingerprint))
     }
 
     /// The author first, then those that say they hold the change, then any;

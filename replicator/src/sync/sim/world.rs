@@ -323,7 +323,14 @@ impl World {
             What::Update(update) => (&update.source, update.to),
             _ => return Ok(None),
         };
-        let Source::Peers(peers) = source else { return Ok(None) };
+        let peers = match source {
+            Source::Peers(peers) => peers,
+            Source::Copy { from, expect } => {
+                let bytes = self.nodes[at].disk.read(from, expect).ok_or(())?;
+                return (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(());
+            }
+            Source::Inline { .. } => return Ok(None),
+        };
         let peer = node_of(peers[0]);
         if !self.links.contains_key(&(at, peer)) {
             return Err(());
