@@ -362,10 +362,10 @@ impl Node {
         while let Some(effect) = self.core.poll_effect() {
             self.carry_out(effect);
         }
+        self.carrier.arrivals.sweep(self.core.unfinished() == 0);
         self.facts.write_when_due(now, &self.core, &self.carrier, &self.capture);
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
-            self.carrier.arrivals.sweep();
             self.sweep();
             self.verify_when_due();
         }

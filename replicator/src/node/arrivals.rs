@@ -123,16 +123,19 @@ impl Arrivals {
         }
     }
 
-    /// Takes what was cut off of any version of this body.
-    pub fn claim(&self, body: BodyId) -> Option<(Arc<Arriving>, Staged)> {
+    /// Takes what was cut off of this content, else of any version of this
+    /// body. An origin that starts anew may tell of its files under new ids.
+    pub fn claim(&self, body: BodyId, digest: Digest) -> Option<(Arc<Arriving>, Staged)> {
         let mut parked = lock(&self.parked);
-        let at = parked.iter().position(|(_, arriving, _)| arriving.body == body)?;
+        let same = parked.iter().position(|(_, arriving, _)| arriving.digest() == digest);
+        let at = same.or_else(|| parked.iter().position(|(_, there, _)| there.body == body))?;
         parked.remove(at).map(|(_, arriving, staged)| (arriving, staged))
     }
 
-    /// Lets go of what nobody came back for.
-    pub fn sweep(&self) {
-        lock(&self.parked).retain(|(since, _, _)| since.elapsed() < PARKED_TIME_MAX);
+    /// Lets go of what nobody came back for; of all where nothing is wanted
+    /// any more.
+    pub fn sweep(&self, is_done: bool) {
+        lock(&self.parked).retain(|(since, _, _)| !is_done && since.elapsed() < PARKED_TIME_MAX);
     }
 }
 

@@ -84,7 +84,7 @@ impl Large {
         wanted: Wanted,
         base: Option<Base>,
     ) -> Result<Written, Outcome> {
-        let parked = self.arrivals.claim(wanted.body);
+        let parked = self.arrivals.claim(wanted.body, wanted.digest);
         let known = parked.as_ref().filter(|(there, _)| there.digest() == wanted.digest);
         let (origin, leaves) = match known {
             Some((there, _)) => (None, there.leaves.clone()),
