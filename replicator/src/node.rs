@@ -284,7 +284,8 @@ impl Node {
             in_place: carrier.in_place,
             ranges_told: capture.level() == capture::Level::Ebpf,
         };
-        let core = Core::new(options, opened.actor, opened.next_counter, opened.index);
+        let mut core = Core::new(options, opened.actor, opened.next_counter, opened.index);
+        core.remember_lives(opened.former);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
         Self {
             core,

@@ -42,6 +42,8 @@ pub struct Core<S> {
     pub(super) store: S,
     pub(super) actor: Actor,
     next_counter: u64,
+    /// The actors this node is and was.
+    pub(super) lives: BTreeSet<Actor>,
 
     pub(super) settle: Settle,
     pub(super) locks: Locks,
@@ -154,6 +156,7 @@ impl<S: Store> Core<S> {
             store,
             actor,
             next_counter: next_counter.max(1),
+            lives: BTreeSet::from([actor]),
             settle: Settle::new(options.delay, options.max_delay),
             locks: Locks::default(),
             looks: HashMap::new(),
@@ -358,6 +361,10 @@ impl<S: Store> Core<S> {
     /// An authenticated peer is connected.
     pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
         self.peers.insert(peer, Peer::new());
+        // It may hold now what it did not hold before.
+        for retry in self.retries.values_mut() {
+            retry.refused.remove(&peer);
+        }
         self.have_changed.get_or_insert(now.monotonic);
         self.turn(now);
     }

@@ -10,6 +10,7 @@ mod applied;
 mod core;
 pub mod effect;
 mod local;
+mod lost;
 pub mod message;
 mod patches;
 mod plan;

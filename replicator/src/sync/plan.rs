@@ -29,9 +29,11 @@ use crate::range::RangeSet;
 const LOOKED_AT_MAX: usize = 8192;
 
 /// When to try something again that failed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Retry {
     pub attempts: u32,
+    /// Peers that do not hold what is asked for.
+    pub refused: BTreeSet<NodeId>,
     pub not_before: Duration,
     /// The time above has not come yet. A due step that is blocked waits for
     /// an event, not for the clock.
@@ -377,7 +379,7 @@ impl<S: Store> Core<S> {
         }
         let metadata = body.metadata.winner().value.clone();
         let what = match body.content.winner().value.clone() {
-            Content::Directory => return Next::Blocked,
+            Content::Directory | Content::Lost => return Next::Blocked,
             Content::Symlink(target) => What::MakeSymlink { target, metadata, over },
             Content::Fifo => What::MakeFifo { metadata, over },
             Content::File { size, digest } => {

@@ -65,7 +65,15 @@ fn nodes_that_crash_end_the_same() {
 }
 
 fn peaceful() -> Plan {
-    Plan { seed: 0, nodes: 2, operations: 0, partitions: false, crashes: false, chain: false }
+    Plan {
+        seed: 0,
+        nodes: 2,
+        operations: 0,
+        traced: false,
+        partitions: false,
+        crashes: false,
+        chain: false,
+    }
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -74,7 +82,7 @@ fn number(variable: &str) -> Option<u64> {
 
 fn try_seeds(plan: impl Fn(u64) -> Plan) {
     if let Some(seed) = number("REPLICATOR_SIM_SEED") {
-        let (world, result) = run(plan(seed));
+        let (world, result) = run(Plan { traced: true, ..plan(seed) });
         world.trace.iter().for_each(|line| println!("{line}"));
         result.unwrap();
         return;

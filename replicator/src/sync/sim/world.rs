@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub nodes: usize,
     /// Operations of users, over all nodes.
     pub operations: usize,
+    /// Says what happens.
+    pub traced: bool,
     pub partitions: bool,
     pub crashes: bool,
     /// Nodes are connected one to the next, not each to each.
@@ -43,6 +45,8 @@ pub(super) struct Node {
     pub disk: Disk,
     pub running: bool,
     actor: Actor,
+    /// The actors before it.
+    lives: Vec<Actor>,
     /// Counts starts: what was under way before one is void.
     life: u32,
     snapshots: Vec<MemoryStore>,
@@ -112,6 +116,7 @@ impl World {
                 disk: Disk::new(1000 * (at as u64 + 1)),
                 running: false,
                 actor,
+                lives: Vec::new(),
                 life: 0,
                 snapshots: Vec::new(),
                 skew,
@@ -135,7 +140,7 @@ impl World {
             self.at(at, Event::Trouble);
         }
         self.run_until(Duration::from_millis(span))?;
-        self.trace("peace".into());
+        self.trace(|| "peace".into());
         self.plan.partitions = false;
         self.plan.crashes = false;
         for at in 0..self.nodes.len() {
@@ -279,6 +284,9 @@ impl World {
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }
         }
+        if !self.plan.crashes {
+            return;
+        }
         let node = &mut self.nodes[at];
         node.snapshots.push(node.core.store().clone());
         if node.snapshots.len() > SNAPSHOTS {
@@ -310,7 +318,7 @@ impl World {
                 Ok(fetched) => self.nodes[at].disk.apply(action, fetched),
                 Err(()) => Outcome::NotHeld,
             };
-            self.trace(format!("{at}: {} -> {}", said(action), ended(&outcome)));
+            self.trace(|| format!("{at}: {} -> {}", said(action), ended(&outcome)));
             outcomes.push(outcome);
         }
         self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
@@ -361,7 +369,7 @@ impl World {
         }
         let content = String::from_utf8_lossy(&content).into_owned();
         let other = if name == "rename" || name == "link" { other.to_string() } else { content };
-        self.trace(format!("{at}: USER {name} {path} {other}"));
+        self.trace(|| format!("{at}: USER {name} {path} {other}"));
         if self.nodes[at].running {
             let delay = Duration::from_micros(self.random.below(5_000));
             let due = self.nodes[at].capture_at.max(self.now + delay);
@@ -410,11 +418,12 @@ impl World {
             node.core = Core::new(options(), node.actor, next, store);
         } else {
             let store = node.snapshots.get(back).cloned().unwrap_or_default();
-            node.actor = fresh;
+            node.lives.push(std::mem::replace(&mut node.actor, fresh));
             node.core = Core::new(options(), fresh, 1, store);
         }
+        node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
-        self.trace(format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
+        self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
         let back = self.random.below(400);
         self.at_from_now(back, Event::Start(at));
     }
@@ -423,7 +432,8 @@ impl World {
         if self.nodes[at].running {
             return;
         }
-        self.trace(format!("{at}: STARTS as {:?}", self.nodes[at].actor));
+        let actor = self.nodes[at].actor;
+        self.trace(|| format!("{at}: STARTS as {actor:?}"));
         self.nodes[at].running = true;
         self.nodes[at].core.scan(RelPath::root());
         self.carry_out(at);
@@ -448,7 +458,7 @@ impl World {
             return;
         }
         self.connections += 1;
-        self.trace(format!("{one}-{other}: CONNECTED"));
+        self.trace(|| format!("{one}-{other}: CONNECTED"));
         for (from, to) in [(one, other), (other, one)] {
             self.links.insert((from, to), (self.connections, self.now));
         }
@@ -463,7 +473,7 @@ impl World {
             return;
         }
         self.links.remove(&(other, one));
-        self.trace(format!("{one}-{other}: CUT"));
+        self.trace(|| format!("{one}-{other}: CUT"));
         for (from, to) in [(one, other), (other, one)] {
             let life = self.nodes[from].life;
             self.with(from, life, |core, now| core.handle_disconnected(now, node_id(to)));
@@ -515,8 +525,10 @@ impl World {
         Actor(self.actors)
     }
 
-    fn trace(&mut self, line: String) {
-        self.trace.push(format!("{:>9.3} {line}", self.now.as_secs_f64() * 1000.0));
+    fn trace(&mut self, line: impl FnOnce() -> String) {
+        if self.plan.traced {
+            self.trace.push(format!("{:>9.3} {}", self.now.as_secs_f64() * 1000.0, line()));
+        }
     }
 }
 
