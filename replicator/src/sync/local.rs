@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::core::{Core, Looking};
 use super::effect::{Depth, Found, Known, Look, Now, Sight, Sighted};
 use super::message::Patch;
-use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow, Replaced};
+use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Replaced};
 use super::register::Register;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
@@ -309,7 +309,7 @@ impl<S: Store> Core<S> {
             let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
             self.put_body(id, row);
             if deleted_elsewhere && dot.is_some() {
-                self.unchecked.insert(super::record::Key::Body(id));
+                self.unchecked.insert(Key::Body(id));
             }
         }
     }
@@ -381,6 +381,10 @@ impl<S: Store> Core<S> {
         let binding = Binding::Bound { body: id, kind, over };
         let row = write_name(former.as_ref(), dot, when, binding, Some((id, kind)));
         self.put_name(path, former.as_ref(), row);
+        // It may have taken the place of a directory that is not empty.
+        if former.is_some() && kind != Kind::Directory {
+            self.unchecked.insert(Key::Name(path.clone()));
+        }
     }
 
     fn saw_nothing(&mut self, now: Now, path: &RelPath) {
@@ -426,7 +430,7 @@ impl<S: Store> Core<S> {
         let binding = Binding::Gone { was, kind, moved: names > 1 };
         let row = write_name(Some(&former), dot, now.wall, binding, None);
         self.put_name(path, Some(&former), row);
-        self.unchecked.insert(super::record::Key::Name(path.clone()));
+        self.unchecked.insert(Key::Name(path.clone()));
         self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
     }
 

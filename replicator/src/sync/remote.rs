@@ -149,15 +149,15 @@ impl<S: Store> Core<S> {
         let Some(row) = self.store.name(path) else {
             return;
         };
+        let is_directory = row.wanted().is_some_and(|(_, kind)| kind == Kind::Directory);
+        if !is_directory && self.any_below(path, |below| below.wanted().is_some()) {
+            self.keep_directory(now, path);
+            self.keep_parents(now, path);
+            return;
+        }
         match &row.binding.winner().value {
             Binding::Bound { body, .. } => {
                 if !self.gave_up(now, path, *body) {
-                    self.keep_parents(now, path);
-                }
-            }
-            Binding::Gone { kind: Kind::Directory, .. } => {
-                if self.any_below(path, |below| below.wanted().is_some()) {
-                    self.keep_directory(now, path);
                     self.keep_parents(now, path);
                 }
             }

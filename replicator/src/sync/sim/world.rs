@@ -244,6 +244,7 @@ impl World {
             Event::Message { from, to, connection, frame } => {
                 if self.is_up(from, to, connection) {
                     let message = Message::decode(&frame).expect("an honest node sent it");
+                    self.trace(|| format!("{to}: from {from}: {}", heard(&message)));
                     let life = self.nodes[to].life;
                     self.with(to, life, |core, now| {
                         core.handle_message(now, node_id(from), message);
@@ -271,6 +272,9 @@ impl World {
 
     /// Ends a turn: what the core asks for is begun.
     fn carry_out(&mut self, at: usize) {
+        for (_, what, path) in std::mem::take(&mut self.nodes[at].core.progress.recent) {
+            self.trace(|| format!("{at}: {what}: {path}"));
+        }
         let life = self.nodes[at].life;
         while let Some(effect) = self.nodes[at].core.poll_effect() {
             match effect {
@@ -580,4 +584,19 @@ fn said(action: &Action) -> String {
 fn ended(outcome: &Outcome) -> String {
     let outcome = format!("{outcome:?}");
     outcome.split('(').next().unwrap_or_default().to_owned()
+}
+
+fn heard(message: &Message) -> String {
+    let Message::Records(records) = message else { return format!("{message:?}") };
+    let names = records.names.iter().map(|name| {
+        let winner = name.binding.winner();
+        let losers = name.binding.losers().count();
+        format!("{} = {:?} {:?} +{losers}", name.path, winner.dot, winner.value.body())
+    });
+    let bodies = records.bodies.iter().map(|body| {
+        let winner = body.content.winner();
+        format!("{:?} = {:?} {:?}", body.id, winner.dot, winner.value)
+    });
+    let all: Vec<String> = bodies.chain(names).collect();
+    format!("{} closed {:?}", all.join(", "), records.have)
 }
