@@ -32,6 +32,8 @@ pub struct Options {
     /// Does capture tell which bytes of a file change? Then metadata that
     /// changed is no reason to read it.
     pub ranges_told: bool,
+    /// Records in one message: [`crate::limits::RECORDS_MAX`], or fewer.
+    pub records_max: usize,
 }
 
 /// One folder of one node. Feed it through `handle_*` and the `*_changed`

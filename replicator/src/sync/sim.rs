@@ -19,6 +19,7 @@ use world::{Plan, World};
 
 use super::store::Store;
 use crate::entry::Kind;
+use crate::limits::RECORDS_MAX;
 use crate::path::RelPath;
 
 /// Seeds tried where nothing else is asked for.
@@ -56,7 +57,15 @@ fn chained(seed: u64) -> Plan {
 
 fn crashing(seed: u64) -> Plan {
     let nodes = 2 + (seed % 3) as usize;
-    Plan { seed, nodes, operations: 40, partitions: true, crashes: true, ..peaceful() }
+    Plan {
+        seed,
+        nodes,
+        operations: 40,
+        records_max: if seed % 2 == 0 { RECORDS_MAX } else { 3 },
+        partitions: true,
+        crashes: true,
+        ..peaceful()
+    }
 }
 
 fn peaceful() -> Plan {
@@ -64,6 +73,7 @@ fn peaceful() -> Plan {
         seed: 0,
         nodes: 2,
         operations: 0,
+        records_max: RECORDS_MAX,
         traced: false,
         partitions: false,
         crashes: false,

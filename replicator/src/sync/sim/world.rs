@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub nodes: usize,
     /// Operations of users, over all nodes.
     pub operations: usize,
+    /// Records in one message: few make long series.
+    pub records_max: usize,
     /// Says what happens.
     pub traced: bool,
     pub partitions: bool,
@@ -112,7 +114,7 @@ impl World {
             let actor = world.next_actor();
             let skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
             world.nodes.push(Node {
-                core: Core::new(options(), actor, 1, MemoryStore::default()),
+                core: Core::new(options(&plan), actor, 1, MemoryStore::default()),
                 disk: Disk::new(1000 * (at as u64 + 1)),
                 running: false,
                 actor,
@@ -419,11 +421,11 @@ impl World {
         if is_clean {
             let next = node.core.next_counter();
             let store = node.core.store().clone();
-            node.core = Core::new(options(), node.actor, next, store);
+            node.core = Core::new(options(&self.plan), node.actor, next, store);
         } else {
             let store = node.snapshots.get(back).cloned().unwrap_or_default();
             node.lives.push(std::mem::replace(&mut node.actor, fresh));
-            node.core = Core::new(options(), fresh, 1, store);
+            node.core = Core::new(options(&self.plan), fresh, 1, store);
         }
         node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
@@ -536,12 +538,13 @@ impl World {
     }
 }
 
-fn options() -> Options {
+fn options(plan: &Plan) -> Options {
     Options {
         delay: Duration::from_millis(3),
         max_delay: Duration::from_millis(200),
         in_place: true,
         ranges_told: true,
+        records_max: plan.records_max,
     }
 }
 
