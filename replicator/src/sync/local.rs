@@ -114,12 +114,18 @@ impl<S: Store> Core<S> {
     fn hand_on_bytes(&mut self, now: Now, path: &RelPath, lay: Option<(BodyId, u64)>, dirt: Dirt) {
         let Some((id, inode)) = lay else { return };
         let is_dirty = dirt.bytes || dirt.whole;
-        match self.store.body(id).and_then(|row| row.disk) {
-            Some(disk) if is_dirty && !disk.names.contains(path) => {
+        let heir = self.store.body_of_inode(inode).filter(|heir| *heir != id);
+        match (self.store.body(id).and_then(|row| row.disk), heir) {
+            (Some(disk), _) if is_dirty && !disk.names.contains(path) => {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
+            // Its number was given to another file, which may have been read
+            // before these bytes were reported, as if of the former one.
+            (None, Some(heir)) => {
+                self.settle.pass_on(now.monotonic, &Spot::Body(id), Spot::Body(heir));
+            }
             // Whatever look finds the inode again may have read it before.
-            None if is_dirty || self.settle.holds(&Spot::Body(id)) => {
+            (None, None) if is_dirty || self.settle.holds(&Spot::Body(id)) => {
                 self.strangers.insert(inode, now.monotonic);
             }
             _ => {}

@@ -183,8 +183,8 @@ impl<S: Store> Core<S> {
                 self.bind_fresh_directory(now, path, &body);
                 self.plan_name(now, path)
             }
-            Kind::Directory => self.plan_directory(path, &name, id, body, lying),
-            _ => self.plan_entry(path, &name, id, body, lying),
+            Kind::Directory => self.plan_directory(now, path, &name, id, body, lying),
+            _ => self.plan_entry(now, path, &name, id, body, lying),
         }
     }
 
@@ -264,6 +264,7 @@ impl<S: Store> Core<S> {
 
     fn plan_directory(
         &mut self,
+        now: Now,
         path: &RelPath,
         name: &NameRow,
         id: BodyId,
@@ -312,7 +313,7 @@ impl<S: Store> Core<S> {
                 if body.disk.is_some() || self.is_to_move(&other, &disk) {
                     return Next::Blocked;
                 }
-                self.take_over(path, id, body, &other, disk)
+                self.take_over(now, path, id, body, &other, disk)
             }
             (Some((there, other, disk)), _) => {
                 if self.is_awaited(&other, &disk) {
@@ -331,6 +332,7 @@ impl<S: Store> Core<S> {
     /// Plans for anything but a directory.
     fn plan_entry(
         &mut self,
+        now: Now,
         path: &RelPath,
         name: &NameRow,
         id: BodyId,
@@ -371,7 +373,7 @@ impl<S: Store> Core<S> {
             if same && other.bound.is_empty() && disk.names.iter().all(leaving) {
                 let disk = disk.clone();
                 let other = other.clone();
-                return self.take_over(path, id, body, &other, disk);
+                return self.take_over(now, path, id, body, &other, disk);
             }
         }
         if awaited {
@@ -435,6 +437,7 @@ impl<S: Store> Core<S> {
     /// another body so far: nothing is done to the disk.
     fn take_over(
         &mut self,
+        now: Now,
         path: &RelPath,
         id: BodyId,
         mut body: BodyRow,
@@ -458,6 +461,10 @@ impl<S: Store> Core<S> {
             let leaves = there.and_then(|there| self.store.leaves(there));
             self.put_body(id, body);
             self.store.put_leaves(id, leaves);
+            // A write to it that was not looked at yet is one to this body.
+            if let Some(there) = there {
+                self.settle.pass_on(now.monotonic, &Spot::Body(there), Spot::Body(id));
+            }
         }
         let names = if kind == Kind::Directory { vec![path.clone()] } else { names };
         for name in names {

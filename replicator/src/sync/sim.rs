@@ -180,8 +180,10 @@ fn seeds_that_failed_once_stay_well() {
     let partitions = [1172];
     let chains = [1018];
     // 492: an author forgot what it had written; 981: a file in the place of a
-    // directory whose child had not come yet.
-    let crashes = [492, 981, 5958];
+    // directory whose child had not come yet; 4401: a write reported of a file
+    // whose inode number was another's before; 4839, 8445 and 13687: a write
+    // to a file that just then became known as another node's.
+    let crashes = [223, 492, 981, 4401, 4839, 5958, 8445, 13687];
     let plans = partitions.into_iter().map(partitioned);
     let plans = plans.chain(chains.into_iter().map(chained));
     for plan in plans.chain(crashes.into_iter().map(crashing)) {
