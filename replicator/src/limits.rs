@@ -10,6 +10,10 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Longest path below a folder's root, in bytes (`PATH_MAX` less the NUL).
 pub const PATH_BYTES_MAX: usize = 4095;
 
+/// Former actors of a node that it remembers: one for each unclean end. What
+/// an older one wrote is like what another node wrote.
+pub const LIVES_MAX: usize = 1024;
+
 /// Largest frame on a message stream, in bytes. A batch of records stays
 /// below it; a peer that announces more is cut off before anything is
 /// allocated.

@@ -37,6 +37,7 @@ use crate::config::{self, Config};
 use crate::engine::{self, Engine};
 use crate::id::{Actor, NodeId};
 use crate::index::{self, Index};
+use crate::limits::RECORDS_MAX;
 use crate::root::{self, Root};
 use crate::status::{PlaceError, StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
@@ -288,8 +289,10 @@ impl Node {
             max_delay: config.max_delay,
             in_place: carrier.in_place,
             ranges_told: capture.level() == capture::Level::Ebpf,
+            records_max: RECORDS_MAX,
         };
-        let core = Core::new(options, opened.actor, opened.next_counter, opened.index);
+        let mut core = Core::new(options, opened.actor, opened.next_counter, opened.index);
+        core.remember_lives(opened.former);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
         Self {
             core,

@@ -32,6 +32,8 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 
 pub(super) const META_SCHEMA: &str = "schema";
 pub(super) const META_ACTOR: &str = "actor";
+/// The actors before that one, each of which ended uncleanly.
+pub(super) const META_LIVES: &str = "lives";
 /// The next counter of the actor. There only while the index is closed and
 /// was closed cleanly.
 pub(super) const META_CLEAN: &str = "clean";

@@ -33,6 +33,8 @@ pub struct Options {
     /// Does capture tell which bytes of a file change? Then metadata that
     /// changed is no reason to read it.
     pub ranges_told: bool,
+    /// Records in one message: [`crate::limits::RECORDS_MAX`], or fewer.
+    pub records_max: usize,
 }
 
 /// One folder of one node. Feed it through `handle_*` and the `*_changed`
@@ -43,6 +45,8 @@ pub struct Core<S> {
     pub(super) store: S,
     pub(super) actor: Actor,
     next_counter: u64,
+    /// The actors this node is and was.
+    pub(super) lives: BTreeSet<Actor>,
 
     pub(super) settle: Settle,
     pub(super) locks: Locks,
@@ -156,6 +160,7 @@ impl<S: Store> Core<S> {
             store,
             actor,
             next_counter: next_counter.max(1),
+            lives: BTreeSet::from([actor]),
             settle: Settle::new(options.delay, options.max_delay),
             locks: Locks::default(),
             looks: HashMap::new(),
@@ -361,6 +366,10 @@ impl<S: Store> Core<S> {
     /// An authenticated peer is connected.
     pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
         self.peers.insert(peer, Peer::new());
+        // It may hold now what it did not hold before.
+        for retry in self.retries.values_mut() {
+            retry.refused.remove(&peer);
+        }
         self.have_changed.get_or_insert(now.monotonic);
         self.turn(now);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::core::{Core, Looking};
 use super::effect::{Depth, Found, Known, Look, Now, Sight, Sighted};
 use super::message::{Delta, Patch};
-use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow, Replaced};
+use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Replaced};
 use super::register::Register;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
@@ -115,12 +115,18 @@ impl<S: Store> Core<S> {
     fn hand_on_bytes(&mut self, now: Now, path: &RelPath, lay: Option<(BodyId, u64)>, dirt: Dirt) {
         let Some((id, inode)) = lay else { return };
         let is_dirty = dirt.bytes || dirt.whole;
-        match self.store.body(id).and_then(|row| row.disk) {
-            Some(disk) if is_dirty && !disk.names.contains(path) => {
+        let heir = self.store.body_of_inode(inode).filter(|heir| *heir != id);
+        match (self.store.body(id).and_then(|row| row.disk), heir) {
+            (Some(disk), _) if is_dirty && !disk.names.contains(path) => {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
+            // Its number was given to another file, which may have been read
+            // before these bytes were reported, as if of the former one.
+            (None, Some(heir)) => {
+                self.settle.pass_on(now.monotonic, &Spot::Body(id), Spot::Body(heir));
+            }
             // Whatever look finds the inode again may have read it before.
-            None if is_dirty || self.settle.holds(&Spot::Body(id)) => {
+            (None, None) if is_dirty || self.settle.holds(&Spot::Body(id)) => {
                 self.strangers.insert(inode, now.monotonic);
             }
             _ => {}
@@ -313,7 +319,7 @@ impl<S: Store> Core<S> {
             let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
             self.put_body(id, row);
             if deleted_elsewhere && dot.is_some() {
-                self.unchecked.insert(super::record::Key::Body(id));
+                self.unchecked.insert(Key::Body(id));
             }
         }
     }
@@ -385,6 +391,10 @@ impl<S: Store> Core<S> {
         let binding = Binding::Bound { body: id, kind, over };
         let row = write_name(former.as_ref(), dot, when, binding, Some((id, kind)));
         self.put_name(path, former.as_ref(), row);
+        // It may have taken the place of a directory that is not empty.
+        if former.is_some() && kind != Kind::Directory {
+            self.unchecked.insert(Key::Name(path.clone()));
+        }
     }
 
     fn saw_nothing(&mut self, now: Now, path: &RelPath) {
@@ -430,7 +440,7 @@ impl<S: Store> Core<S> {
         let binding = Binding::Gone { was, kind, moved: names > 1 };
         let row = write_name(Some(&former), dot, now.wall, binding, None);
         self.put_name(path, Some(&former), row);
-        self.unchecked.insert(super::record::Key::Name(path.clone()));
+        self.unchecked.insert(Key::Name(path.clone()));
         self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
     }
 

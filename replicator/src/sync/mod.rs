@@ -11,6 +11,7 @@ mod core;
 pub mod effect;
 mod history;
 mod local;
+mod lost;
 pub mod message;
 mod patches;
 mod plan;
