@@ -59,6 +59,9 @@ pub struct Config {
     pub in_place: InPlace,
     /// How long deleted and overwritten files rest in the trash.
     pub trash_keep: Duration,
+    /// How long a silent member is waited for; one that was away for longer
+    /// is merged like a new node.
+    pub retention: Duration,
     /// Space that replication leaves free on the root's file system.
     pub min_free: MinFree,
     /// The time one slow verification of everything takes.
@@ -161,6 +164,7 @@ impl Config {
                 .unwrap_or_else(|| "replicator".into()),
             in_place: settings.parse(Key::InPlace, str::parse)?.unwrap_or_default(),
             trash_keep: settings.parse(Key::TrashKeep, parse_duration)?.unwrap_or(7 * DAY),
+            retention: settings.parse(Key::Retention, parse_retention)?.unwrap_or(28 * DAY),
             min_free: settings.parse(Key::MinFree, str::parse)?.unwrap_or(MinFree::Percent(1)),
             verify_interval: settings
                 .parse(Key::VerifyInterval, parse_interval)?
@@ -370,6 +374,16 @@ fn parse_name(text: &str) -> Result<String, String> {
         return Err(format!("is no name: give 1 to {NAME_BYTES_MAX} printable characters"));
     }
     Ok(text.into())
+}
+
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    let retention = parse_duration(text)?;
+    if retention < Duration::from_secs(1) {
+        return Err(
+            "is too short: give at least 1s, and weeks where nodes are away for days".into()
+        );
+    }
+    Ok(retention)
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {

@@ -8,6 +8,7 @@
 mod conflicts;
 mod doctor;
 mod failure;
+mod leave;
 mod logging;
 mod notify;
 mod run;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.execute(),
         Command::Wait(wait) => wait.execute(),
         Command::Verify(verify) => verify.execute(),
+        Command::Leave(leave) => leave.execute(),
         Command::Conflicts(conflicts) => conflicts.execute(),
         Command::Doctor(doctor) => doctor.execute(),
     };
@@ -68,6 +70,7 @@ enum Command {
     Wait(wait::Wait),
     Verify(verify::Verify),
     Conflicts(conflicts::Conflicts),
+    Leave(leave::Leave),
     Doctor(doctor::Doctor),
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::announce::Peer;
 use super::applied::Running;
 use super::effect::{Effect, Listed, Look, Now};
+use super::members::Membership;
 use super::message::{Message, Records};
 use super::patches::Patches;
 use super::plan::Retry;
@@ -76,6 +77,7 @@ pub struct Core<S> {
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) patches: Patches,
+    pub(super) membership: Membership,
     pub(super) have_changed: Option<Duration>,
     probes: BTreeMap<u64, Probing>,
     next_probe: u64,
@@ -173,6 +175,7 @@ impl<S: Store> Core<S> {
             next_job: 1,
             peers: BTreeMap::new(),
             patches: Patches::default(),
+            membership: Membership::default(),
             have_changed: None,
             probes: BTreeMap::new(),
             next_probe: 1,
@@ -337,7 +340,7 @@ impl<S: Store> Core<S> {
         let retries = self.retries.values().filter(|retry| retry.waits);
         let retries = retries.map(|retry| retry.not_before).min();
         let forwards = self.peers.values().filter_map(Peer::next_forward).min();
-        [looks, retries, forwards, self.have_due()].into_iter().flatten().min()
+        [looks, retries, forwards, self.have_due(), self.members_due()].into_iter().flatten().min()
     }
 
     pub fn poll_effect(&mut self) -> Option<Effect> {
@@ -351,6 +354,7 @@ impl<S: Store> Core<S> {
         self.greet(now);
         self.plan(now);
         self.announce(now);
+        self.members_turn(now);
     }
 
     // Who is there.
@@ -359,6 +363,7 @@ impl<S: Store> Core<S> {
     pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
         self.peers.insert(peer, Peer::new());
         self.have_changed.get_or_insert(now.monotonic);
+        self.meet(peer);
         self.turn(now);
     }
 
@@ -405,17 +410,26 @@ impl<S: Store> Core<S> {
             Message::ProbeReply { token, have, unfinished } => {
                 self.probe_answered(from, token, &have, unfinished);
             }
+            Message::Meet { floor, mine } => self.handle_meet(now, from, floor, mine),
+            Message::Members(records) => self.handle_members(from, records),
+            Message::Refused { floor } => self.handle_refused(now, from, floor),
+            Message::WantBodies(wanted) => self.handle_want_bodies(from, &wanted),
+            Message::Bodies(bodies) => self.handle_bodies(bodies),
         }
         self.turn(now);
     }
 
     fn handle_records(&mut self, now: Now, from: NodeId, records: Records) {
+        if self.membership.refuses(from) {
+            return;
+        }
         let have = records.have.clone();
         self.merge(records);
         match have {
             Some(have) => {
                 self.mid_series.remove(&from);
                 self.logs_complete(now, from, have);
+                self.ask_for_bodies(from);
             }
             None => {
                 self.mid_series.insert(from);

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::record::{BodyRow, Key, NameRow};
+use super::roster::Roster;
 use super::version::VersionVector;
 use crate::hash::Leaves;
 use crate::id::{Actor, BodyId};
@@ -22,6 +23,9 @@ pub trait Store {
     /// Also keeps the log: the row's stamp leads to this path, its former
     /// stamp no longer does.
     fn put_name(&mut self, path: &RelPath, row: NameRow);
+
+    /// Forgets a name, and its place in the log.
+    fn remove_name(&mut self, path: &RelPath);
 
     /// Names at and below `within`, in byte order of their paths, after
     /// `after`, at most `limit`.
@@ -41,6 +45,9 @@ pub trait Store {
     /// inode does not take it back from another body, nor away from it.
     fn put_body(&mut self, id: BodyId, row: BodyRow);
 
+    /// Forgets a body with its hash list, and its place in the log.
+    fn remove_body(&mut self, id: BodyId);
+
     fn body_of_inode(&self, inode: u64) -> Option<BodyId>;
 
     /// The hash list of the content on this disk, where it has more than one
@@ -57,6 +64,11 @@ pub trait Store {
     fn have(&self) -> VersionVector;
 
     fn put_have(&mut self, have: VersionVector);
+
+    /// Who else belongs to the cluster, as far as it was ever written.
+    fn roster(&self) -> Option<Roster>;
+
+    fn put_roster(&mut self, roster: Roster);
 }
 
 /// A [`Store`] of maps.
@@ -68,6 +80,14 @@ pub struct MemoryStore {
     leaves: BTreeMap<BodyId, Leaves>,
     log: BTreeMap<(Actor, u64), Key>,
     have: VersionVector,
+    roster: Option<Roster>,
+}
+
+#[cfg(test)]
+impl MemoryStore {
+    pub fn bodies(&self) -> impl Iterator<Item = BodyId> {
+        self.bodies.keys().copied()
+    }
 }
 
 impl Store for MemoryStore {
@@ -81,6 +101,12 @@ impl Store for MemoryStore {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
         }
         self.log.insert(place, Key::Name(path.clone()));
+    }
+
+    fn remove_name(&mut self, path: &RelPath) {
+        if let Some(old) = self.names.remove(path) {
+            self.log.remove(&(old.stamp.actor, old.stamp.counter));
+        }
     }
 
     fn names_within(
@@ -125,6 +151,14 @@ impl Store for MemoryStore {
         }
     }
 
+    fn remove_body(&mut self, id: BodyId) {
+        if let Some(old) = self.bodies.remove(&id) {
+            self.log.remove(&(old.stamp.actor, old.stamp.counter));
+        }
+        self.inodes.retain(|_, body| *body != id);
+        self.leaves.remove(&id);
+    }
+
     fn body_of_inode(&self, inode: u64) -> Option<BodyId> {
         self.inodes.get(&inode).copied()
     }
@@ -157,5 +191,13 @@ impl Store for MemoryStore {
 
     fn put_have(&mut self, have: VersionVector) {
         self.have = have;
+    }
+
+    fn roster(&self) -> Option<Roster> {
+        self.roster.clone()
+    }
+
+    fn put_roster(&mut self, roster: Roster) {
+        self.roster = Some(roster);
     }
 }
