@@ -354,6 +354,7 @@ impl Node {
             max_delay: config.max_delay,
             in_place: carrier.in_place,
             ranges_told: capture.level() == capture::Level::Ebpf,
+            delete_brake: config.delete_brake,
         };
         let core = Core::new(options, opened.actor, opened.next_counter, opened.index);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
@@ -505,11 +506,11 @@ impl Node {
             Report::Scanned(beneath) => {
                 let before = self.core.progress().deletions_held;
                 self.core.handle_scanned(now, &beneath);
-                let held = self.core.progress().deletions_held - before;
-                if held > 0 {
+                let held = self.core.progress().deletions_held;
+                if held > before {
                     tracing::warn!(
                         entries = held,
-                        "most of the folder vanished while nobody looked: nothing is deleted elsewhere, it comes back from the other nodes; to delete it, delete it while this runs"
+                        "much of the folder vanished while nobody looked: these deletions are held back; `replicator confirm` lets them through, `replicator confirm --restore` brings the files back"
                     );
                 }
             }
@@ -625,6 +626,14 @@ impl Node {
             control::Request::Wait { timeout_ms } => {
                 let timeout = Duration::from_millis(timeout_ms);
                 self.flush_for(|waiters| waiters.wait(timeout, answer));
+            }
+            control::Request::Confirm { restore } => {
+                let entries = match restore {
+                    true => self.core.undo_deletions(now),
+                    false => self.core.confirm_deletions(now),
+                };
+                tracing::info!(entries, restore, "held deletions were judged");
+                let _ = answer.send(control::Response::Confirmed { entries });
             }
             control::Request::Leave { node: None, timeout_ms } => {
                 let timeout = Duration::from_millis(timeout_ms);

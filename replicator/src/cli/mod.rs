@@ -5,6 +5,7 @@
 //! files: `run` hands over to the node, the others ask the running node or
 //! the room that owns the answer.
 
+mod confirm;
 mod conflicts;
 mod doctor;
 mod failure;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.execute(),
         Command::Wait(wait) => wait.execute(),
         Command::Verify(verify) => verify.execute(),
+        Command::Confirm(confirm) => confirm.execute(),
         Command::Leave(leave) => leave.execute(),
         Command::Conflicts(conflicts) => conflicts.execute(),
         Command::Doctor(doctor) => doctor.execute(),
@@ -70,6 +72,7 @@ enum Command {
     Wait(wait::Wait),
     Verify(verify::Verify),
     Conflicts(conflicts::Conflicts),
+    Confirm(confirm::Confirm),
     Leave(leave::Leave),
     Doctor(doctor::Doctor),
 }

@@ -35,6 +35,7 @@ pub enum Key {
     InPlace,
     TrashKeep,
     Retention,
+    DeleteBrake,
     MinFree,
     VerifyInterval,
     StatusInterval,
@@ -171,7 +172,7 @@ impl Settings {
     }
 }
 
-const NAMES: [(Key, &str, &str); 19] = [
+const NAMES: [(Key, &str, &str); 20] = [
     (Key::Root, "root", "--root"),
     (Key::StateDir, "state_dir", "--state-dir"),
     (Key::Listen, "listen", "--listen"),
@@ -187,6 +188,7 @@ const NAMES: [(Key, &str, &str); 19] = [
     (Key::InPlace, "in_place", "--in-place"),
     (Key::TrashKeep, "trash_keep", "--trash-keep"),
     (Key::Retention, "retention", "--retention"),
+    (Key::DeleteBrake, "delete_brake", "--delete-brake"),
     (Key::MinFree, "min_free", "--min-free"),
     (Key::VerifyInterval, "verify_interval", "--verify-interval"),
     (Key::StatusInterval, "status_interval", "--status-interval"),

@@ -210,6 +210,7 @@ impl Facts {
         let busy = pending_in + progress.unsettled + progress.looking + progress.applying > 0;
         let state = match () {
             () if progress.scanning => state::SCANNING,
+            () if progress.deletions_held > 0 => state::HELD,
             () if pending_in > 0 => state::MERGING,
             () if busy || pending_out > 0 => state::SYNCING,
             () if self.connected() == 0 => state::ALONE,

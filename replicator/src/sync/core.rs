@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use super::announce::Peer;
 use super::applied::Running;
+use super::brake::Brake;
 use super::effect::{Effect, Listed, Look, Now};
 use super::members::Membership;
 use super::message::{Message, Records};
 use super::patches::Patches;
 use super::plan::Retry;
-use super::record::{Held, Key, NameRow};
+use super::record::Key;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
-use super::version::{Dot, VersionVector};
+use super::version::Dot;
 use crate::entry::{Fingerprint, Kind};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::{LOOKS_MAX, UNSEEN_DELETIONS_MAX};
+use crate::limits::LOOKS_MAX;
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -33,6 +34,9 @@ pub struct Options {
     /// Does capture tell which bytes of a file change? Then metadata that
     /// changed is no reason to read it.
     pub ranges_told: bool,
+    /// Deletions nobody saw that are more than this share of a folder, in
+    /// percent, are held; none are without.
+    pub delete_brake: Option<u8>,
 }
 
 /// One folder of one node. Feed it through `handle_*` and the `*_changed`
@@ -78,6 +82,7 @@ pub struct Core<S> {
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) patches: Patches,
     pub(super) membership: Membership,
+    pub(super) brake: Brake,
     pub(super) have_changed: Option<Duration>,
     probes: BTreeMap<u64, Probing>,
     next_probe: u64,
@@ -138,8 +143,8 @@ pub struct Progress {
     pub changes_applied: u64,
     pub bytes_fetched: u64,
     pub conflicts: u64,
-    /// Entries that vanished unseen, too many to be believed: they come back
-    /// from other nodes.
+    /// Entries that vanished unseen, too many to be believed until somebody
+    /// confirms it.
     pub deletions_held: u64,
     /// What could not be read or applied, newest last.
     pub errors: VecDeque<(RelPath, String)>,
@@ -176,6 +181,7 @@ impl<S: Store> Core<S> {
             peers: BTreeMap::new(),
             patches: Patches::default(),
             membership: Membership::default(),
+            brake: Brake::default(),
             have_changed: None,
             probes: BTreeMap::new(),
             next_probe: 1,
@@ -304,24 +310,8 @@ impl<S: Store> Core<S> {
                 }
             }
         });
-        if beneath.is_root() && is_disaster(held, missing.len()) {
-            self.progress.deletions_held += missing.len() as u64;
-            missing.iter().rev().for_each(|path| self.bring_back(path));
-        } else {
-            for path in missing {
-                self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
-            }
-        }
+        self.missed(now, beneath, held, missing);
         self.turn(now);
-    }
-
-    /// What is missing here counts as never having lain here: it comes back
-    /// from the peers.
-    fn bring_back(&mut self, path: &RelPath) {
-        let Some(former) = self.store.name(path) else { return };
-        let held = Held::Behind { value: None, seen: VersionVector::new() };
-        let row = NameRow { held, ..former.clone() };
-        self.put_name(path, Some(&former), row);
     }
 
     // Time and effects.
@@ -449,6 +439,7 @@ impl<S: Store> Core<S> {
             self.pending_bodies.len(),
             self.jobs.len(),
             self.scans.len(),
+            self.brake.len(),
         ];
         parts.iter().map(|part| *part as u64).sum()
     }
@@ -561,6 +552,7 @@ impl<S: Store> Core<S> {
             looking: self.looks.len() as u64,
             applying: self.jobs.values().map(|job| job.len() as u64).sum(),
             scanning: !self.scans.is_empty(),
+            deletions_held: self.brake.len() as u64,
             ..self.progress.clone()
         }
     }
@@ -603,15 +595,14 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// Did so much vanish while nobody looked that it was no user's doing? All of
-/// a folder, or more than half of it beyond a handful.
-fn is_disaster(held: usize, missing: usize) -> bool {
-    missing > 0 && (missing == held || (missing > UNSEEN_DELETIONS_MAX && missing * 2 > held))
-}
-
 impl Progress {
     /// Lines kept of each list.
     const LINES_MAX: usize = 64;
+
+    /// Everything that lies on the disk.
+    pub(super) fn entries(&self) -> u64 {
+        self.files + self.directories + self.others
+    }
 
     pub(super) fn count(&mut self, kind: Kind) {
         *self.counter(kind) += 1;

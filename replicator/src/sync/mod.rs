@@ -7,6 +7,7 @@
 
 mod announce;
 mod applied;
+mod brake;
 mod core;
 pub mod effect;
 mod local;

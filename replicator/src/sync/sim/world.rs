@@ -90,10 +90,21 @@ enum Event {
     Scanned(usize, u32, RelPath),
     Job(usize, u32, Job),
     Applied(usize, u32, u64, Vec<Outcome>),
-    Message { from: usize, to: usize, connection: u32, frame: bytes::Bytes },
-    Sent { from: usize, to: usize, connection: u32 },
+    Message {
+        from: usize,
+        to: usize,
+        connection: u32,
+        frame: bytes::Bytes,
+    },
+    Sent {
+        from: usize,
+        to: usize,
+        connection: u32,
+    },
     Connect(usize, usize),
     Start(usize),
+    /// A user says what held deletions are.
+    Judged(usize, u32, bool),
 }
 
 /// Few names, so that users meet on them.
@@ -217,6 +228,12 @@ impl World {
             Event::Operation => self.operate(),
             Event::Trouble => self.trouble(),
             Event::Start(at) => self.start(at),
+            Event::Judged(at, life, restores) => self.with(at, life, |core, now| {
+                match restores {
+                    true => core.undo_deletions(now),
+                    false => core.confirm_deletions(now),
+                };
+            }),
             Event::Connect(one, other) => self.connect(one, other),
             Event::Captured(at, life, changes) => self.with(at, life, |core, now| {
                 for change in changes {
@@ -305,6 +322,10 @@ impl World {
                 Effect::Apply(job) => self.after(at, 6, Event::Job(at, life, job)),
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }
+        }
+        if self.nodes[at].life == life && self.nodes[at].core.progress().deletions_held > 0 {
+            let restores = self.random.below(2) == 0;
+            self.after(at, 50, Event::Judged(at, life, restores));
         }
         let now = self.now;
         let node = &mut self.nodes[at];
@@ -605,6 +626,7 @@ fn options() -> Options {
         max_delay: Duration::from_millis(200),
         in_place: true,
         ranges_told: true,
+        delete_brake: Some(50),
     }
 }
 
