@@ -164,6 +164,14 @@ impl Index {
         Ok(Opened { index, actor, former, next_counter, unclean })
     }
 
+    /// Drops everything that was known: the next opening makes a new index.
+    pub fn discard(state_dir: &Path) -> Result<(), Error> {
+        match fs::remove_file(state_dir.join("index.redb")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// To be called between two turns of the core, and at [`Index::deadline`]:
     /// what was written so far belongs together. Hands it to the writer when
     /// it is old or much. Waits where the writer is a whole batch behind.

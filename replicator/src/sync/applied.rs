@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::effect::{Action, Keep, Now, Outcome, Source, What};
-use super::plan::Retry;
 use super::record::{Content, Disk};
 use super::settle::{Dirt, Spot};
 use super::store::Store;

@@ -101,6 +101,7 @@ impl<S: Store> Core<S> {
                 Found::Nothing => self.saw_nothing(now, &sight.path),
                 Found::Entry(stat, sighted) => {
                     self.progress.no_error(&sight.path);
+                    self.brake.release(&sight.path);
                     self.saw_entry(now, &sight.path, stat, sighted, look);
                 }
                 Found::Unreadable(reason) => self.progress.error(&sight.path, reason),
@@ -405,13 +406,13 @@ impl<S: Store> Core<S> {
         let Some((_, kind)) = row.on_disk() else {
             return;
         };
-        if path.is_root() {
+        if path.is_root() || self.is_held_back(path, &row) {
             return;
         }
         if kind == Kind::Directory {
             let mut inside = Vec::new();
-            self.for_each_within(path, |_, below, row| {
-                if row.on_disk().is_some() && below != *path {
+            self.for_each_within(path, |core, below, row| {
+                if row.on_disk().is_some() && below != *path && !core.brake.holds(&below) {
                     inside.push(below);
                 }
             });
