@@ -89,15 +89,23 @@ pub fn subject(inode: u64) -> Option<Subject> {
             fresh.state = known.state & !OUTSIDE;
         }
     }
-    decide(inode, super_block, number, &mut fresh)
+    // What counts as links of a directory are its children: it has one name.
+    let named_once = links <= 1 || kind == MODE_DIRECTORY;
+    decide(inode, super_block, number, named_once, &mut fresh)
 }
 
 #[inline(always)]
-fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Option<Subject> {
+fn decide(
+    inode: u64,
+    super_block: u64,
+    number: u64,
+    named_once: bool,
+    fresh: &mut Entry,
+) -> Option<Subject> {
     let verdict = walk(inode, super_block);
-    // Another name may be inside.
-    let sure = fresh.links <= 1;
-    if verdict == Verdict::Nameless || verdict == Verdict::Private && sure {
+    count(word::DECIDED);
+    // Otherwise another name may be inside.
+    if verdict == Verdict::Nameless || verdict == Verdict::Private && named_once {
         // Not remembered: it gets a name, or the daemon renames it into the
         // folder.
         return None;
@@ -106,7 +114,7 @@ fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Optio
         count(word::UNDECIDED);
         return Some(Subject { number, entry: core::ptr::null_mut() });
     }
-    let outside = verdict == Verdict::Outside && sure;
+    let outside = verdict == Verdict::Outside && named_once;
     if outside {
         fresh.state |= OUTSIDE;
     }

@@ -12,7 +12,7 @@ use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
-use crate::kernel::{get, is_own, read, set_word, word};
+use crate::kernel::{count, get, is_own, read, set_word, word};
 use crate::mark;
 use crate::place::{self, Subject};
 
@@ -279,6 +279,9 @@ programs! {
             mark::range(number, pending.start, pending.end, pending.flags);
             return None;
         }
+        if is_page(context.arg(1)) {
+            forgotten(inode, number)?;
+        }
         // Older kernels zero the edges of a range after they touched the
         // metadata of the inode.
         settled(inode);
@@ -304,6 +307,27 @@ fn announced_range(context: &RawTracePointContext) {
 #[inline(always)]
 fn is_whole_inode(flags: u64) -> bool {
     flags & 0x70 == 0x70 || flags & 0x07 == 0x07
+}
+
+/// `mark_inode_dirty` with nothing but `I_DIRTY_PAGES`.
+#[inline(always)]
+fn is_page(flags: u64) -> bool {
+    flags == 0x40 || flags == 0x04
+}
+
+/// A page was tagged, and which one is no longer known: the table was too
+/// small, or an interrupt made a page of its own dirty in between. Where that
+/// page may be a mapped one, all of the file is told.
+#[inline(always)]
+fn forgotten(inode: u64, number: u64) -> Option<()> {
+    let mapping: u64 = read(inode, get::INODE_MAPPING())?;
+    if read::<i32>(mapping, get::MAPPING_WRITABLE())? <= 0 {
+        return None;
+    }
+    place::subject(inode)?;
+    count(replicator_ebpf::word::FORGOTTEN);
+    mark::note_range(number, 0, u64::MAX, FLAG_MAPPED);
+    Some(())
 }
 
 /// Notices that the size is another one than at the last event, or that the

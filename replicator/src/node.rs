@@ -35,6 +35,7 @@ use crate::apply::Applier;
 use crate::capture::{self, Capture, Change};
 use crate::config::{self, Config};
 use crate::engine::{self, Engine};
+use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
 use crate::index::{self, Index};
 use crate::limits::RECORDS_MAX;
@@ -204,7 +205,7 @@ async fn live(
         capture::Options {
             root: root.path().to_path_buf(),
             choice: capture_choice(config.capture),
-            memory_bytes: capture::MEMORY_BYTES_DEFAULT,
+            memory_bytes: config.capture_memory,
         },
         changed,
     )?);
@@ -343,6 +344,8 @@ struct Node {
     /// The node is leaving for good: who is to be told, and when at the
     /// latest.
     leaving: Option<(oneshot::Sender<control::Response>, Instant)>,
+    /// The last life may not have read everything that was written since.
+    unread_since: Option<Timestamp>,
 }
 
 impl Node {
@@ -363,6 +366,9 @@ impl Node {
             records_max: RECORDS_MAX,
             delete_brake: config.delete_brake,
         };
+        let all_read = opened.index.note(READ_NOTE).is_some_and(|note| note == ALL_READ);
+        let unread_since = opened.last_written.filter(|_| opened.unclean || !all_read);
+        let unread_since = unread_since.map(|last| last.before(options.max_delay + UNREAD_MARGIN));
         let mut core = Core::new(options, opened.actor, opened.next_counter, opened.index);
         core.remember_lives(opened.former);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
@@ -381,6 +387,7 @@ impl Node {
             swept: Instant::now(),
             over: None,
             leaving: None,
+            unread_since,
         }
     }
 
@@ -396,13 +403,16 @@ impl Node {
             name: self.facts.name().to_owned(),
             retention: self.facts.retention(),
         });
-        self.core.scan(RelPath::root());
+        self.core.scan_since(RelPath::root(), self.unread_since);
         self.turn()?;
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
                 biased;
-                _ = stop.changed() => return Ok(()),
+                _ = stop.changed() => {
+                    self.note_whether_read(&mut changes).await;
+                    return Ok(());
+                }
                 report = reports.recv() => {
                     let report = report.ok_or(Error::Ended("the queue of reports"))?;
                     self.handle_report(report, &mut changes)?;
@@ -541,6 +551,16 @@ impl Node {
         Ok(())
     }
 
+    /// At the end: has everything been read that capture knows of? If not,
+    /// the next start reads what was written of late.
+    async fn note_whether_read(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
+        let flushed = tokio::time::timeout(LAST_FLUSH_LIMIT, self.capture.flush()).await;
+        self.drain_changes(changes);
+        let is_read = flushed.is_ok() && self.core.is_read();
+        let note = if is_read { ALL_READ } else { b"" };
+        self.core.store_mut().put_note(READ_NOTE, note.to_vec());
+    }
+
     fn drain_changes(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
         while let Ok(batch) = changes.try_recv() {
             self.handle_changes(batch);
@@ -560,9 +580,9 @@ impl Node {
                     self.core.bytes_changed(now, inode, ranges, mapped);
                 }
                 Change::DataAt(path) => self.core.bytes_changed_at(now, path),
-                Change::Lost { beneath, cause } => {
+                Change::Lost { beneath, cause, since } => {
                     tracing::warn!(%beneath, ?cause, "changes went unseen, looking again");
-                    self.core.scan(beneath);
+                    self.core.scan_since(beneath, since);
                 }
             }
         }
@@ -796,6 +816,17 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 /// The least time an entry must be quiet: long enough that the parts of one
 /// small write, from `open` to `close`, are one change.
 const SETTLE_MIN: Duration = Duration::from_millis(2);
+
+/// Set where a life ended with everything read that was written.
+const READ_NOTE: &str = "read";
+const ALL_READ: &[u8] = b"all";
+
+/// How long capture may take to tell its last.
+const LAST_FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long before the index was last written a write may lie that was told
+/// and never read, beyond the time it was to wait: looks that take their time.
+const UNREAD_MARGIN: Duration = Duration::from_secs(10);
 
 /// Sends one peer its messages, in order.
 async fn post(

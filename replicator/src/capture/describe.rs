@@ -49,6 +49,7 @@ pub(super) fn seen_late(level: Level) -> Vec<&'static str> {
             MAPPED,
             AIO,
             "writes through a hard link outside of the folder: when the folder is verified",
+            "writes to an open file whose name was removed, or had none: when the folder is verified",
         ],
     }
 }

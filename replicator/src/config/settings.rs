@@ -29,6 +29,7 @@ pub enum Key {
     Delay,
     MaxDelay,
     Capture,
+    CaptureMemory,
     Engine,
     Name,
     Cluster,
@@ -172,7 +173,7 @@ impl Settings {
     }
 }
 
-const NAMES: [(Key, &str, &str); 20] = [
+const NAMES: [(Key, &str, &str); 21] = [
     (Key::Root, "root", "--root"),
     (Key::StateDir, "state_dir", "--state-dir"),
     (Key::Listen, "listen", "--listen"),
@@ -182,6 +183,7 @@ const NAMES: [(Key, &str, &str); 20] = [
     (Key::Delay, "delay", "--delay"),
     (Key::MaxDelay, "max_delay", "--max-delay"),
     (Key::Capture, "capture", "--capture"),
+    (Key::CaptureMemory, "capture_memory", "--capture-memory"),
     (Key::Engine, "engine", "--engine"),
     (Key::Name, "name", "--name"),
     (Key::Cluster, "cluster", "--cluster"),

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableTable};
 use serde::{Deserialize, Serialize};
 
+use crate::entry::Timestamp;
 use crate::id::{Actor, BodyId};
 use crate::limits::LIVES_MAX;
 use crate::path::RelPath;
@@ -110,6 +111,8 @@ pub struct Opened {
     /// The last run did not end cleanly: rows of its last moments may be
     /// missing, and what was in flight is unknown. False for a new index.
     pub unclean: bool,
+    /// When the file was last written before; `None` for a new index.
+    pub last_written: Option<Timestamp>,
 }
 
 /// Numbers for the status file.
@@ -137,6 +140,8 @@ impl Index {
         let Options { fresh_actor, cache_bytes, before_commit } = options;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
         let path = state_dir.join("index.redb");
+        let last_written = fs::metadata(&path).and_then(|found| found.modified()).ok();
+        let last_written = last_written.map(Timestamp::from);
         // It holds the names of all files: for the owner's eyes only.
         let mut file = OpenOptions::new();
         file.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
@@ -161,7 +166,7 @@ impl Index {
             db,
         };
         let Life { actor, former, next_counter, unclean } = life;
-        Ok(Opened { index, actor, former, next_counter, unclean })
+        Ok(Opened { index, actor, former, next_counter, unclean, last_written })
     }
 
     /// Drops everything that was known: the next opening makes a new index.

@@ -21,6 +21,10 @@ use crate::range::{Range, RangeSet};
 use crate::root::Access;
 use crate::sync::effect::{Keep, Outcome, Source, Update};
 
+/// Fewer zeros than this are written as they are: a hole saves little there,
+/// and a file of many small ones is slow.
+const HOLE_BYTES_MIN: u64 = 64 << 10;
+
 impl Carrier {
     /// A file that lies here changes to another version.
     pub(super) async fn update(
@@ -83,9 +87,11 @@ impl Carrier {
             return Ok(replace(path, update, written));
         }
         let more = download::ranges(&self.transport, holder, &wanted, &differing).await?;
-        // Later writes count.
+        let (more, more_holes) = without_zeros(more);
+        writes = outside(&writes, &differing);
         writes.extend(more);
         holes.subtract(&differing);
+        holes.extend(&more_holes);
         let leaves = self.leaves_after(path, update, &writes, &holes).await?;
         self.patch(path, update, writes, holes, leaves).await
     }
@@ -156,11 +162,12 @@ impl Carrier {
             Some(range) => self.engine.read(written.staged.file(), range).await.map_err(failed)?,
             None => Bytes::new(),
         };
+        let (writes, holes) = without_zeros(vec![(0, bytes)]);
         let step = Step::Patch {
             path: path.clone(),
             expect: file(update.expect),
-            writes: if bytes.is_empty() { Vec::new() } else { vec![(0, bytes)] },
-            holes: Vec::new(),
+            writes,
+            holes: holes.iter().collect(),
             size: update.size,
             metadata: update.metadata.clone(),
             keep: kept(update.keep),
@@ -230,4 +237,87 @@ fn replace(path: &RelPath, update: &Update, written: Written) -> Prepared {
 
 fn file(fingerprint: Fingerprint) -> Expect {
     Expect { kind: Kind::File, fingerprint }
+}
+
+/// What of these writes lies outside of some ranges.
+fn outside(writes: &[(u64, Bytes)], ranges: &RangeSet) -> Writes {
+    let mut left = Vec::with_capacity(writes.len());
+    for (start, bytes) in writes {
+        let span = Range::new(*start, start + bytes.len() as u64);
+        let mut span: RangeSet = span.into_iter().collect();
+        span.subtract(ranges);
+        let piece = |range: Range| {
+            bytes.slice((range.start - start) as usize..(range.end - start) as usize)
+        };
+        left.extend(span.iter().map(|range| (range.start, piece(range))));
+    }
+    left
+}
+
+/// Fetched bytes do not tell which zeros were holes: long runs of them
+/// become holes, as they do in a file that is fetched as a whole.
+fn without_zeros(fetched: Writes) -> (Writes, RangeSet) {
+    let (mut writes, mut holes) = (Vec::with_capacity(fetched.len()), RangeSet::new());
+    for (start, bytes) in fetched {
+        let end = start + bytes.len() as u64;
+        let piece =
+            |from: u64, to: u64| bytes.slice((from - start) as usize..(to - start) as usize);
+        let (mut at, mut data_from) = (start, start);
+        while at < end {
+            let next = (at / HOLE_BYTES_MIN + 1).saturating_mul(HOLE_BYTES_MIN).min(end);
+            let is_aligned = at.is_multiple_of(HOLE_BYTES_MIN) && next - at == HOLE_BYTES_MIN;
+            if is_aligned && piece(at, next).iter().all(|byte| *byte == 0) {
+                holes.extend(&Range::new(at, next).into_iter().collect());
+                if data_from < at {
+                    writes.push((data_from, piece(data_from, at)));
+                }
+                data_from = next;
+            }
+            at = next;
+        }
+        if data_from < end {
+            writes.push((data_from, piece(data_from, end)));
+        }
+    }
+    (writes, holes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_runs_of_zeros_are_holes_and_all_else_is_written() {
+        let hole = HOLE_BYTES_MIN as usize;
+        let mut content = vec![0; 5 * hole + 10];
+        content[hole - 1] = 1;
+        content[3 * hole] = 2;
+        let start = HOLE_BYTES_MIN * 7;
+        let (writes, holes) = without_zeros(vec![(start, content.clone().into())]);
+        let holes: Vec<_> = holes.iter().map(|hole| (hole.start - start, hole.len())).collect();
+        assert_eq!(
+            holes,
+            [(HOLE_BYTES_MIN, 2 * HOLE_BYTES_MIN), (4 * HOLE_BYTES_MIN, HOLE_BYTES_MIN)]
+        );
+        let mut again = vec![0; content.len()];
+        let whole = Range { start, end: start + content.len() as u64 };
+        overlay(&mut again, whole, &writes);
+        assert!(again == content);
+        let written: usize = writes.iter().map(|(_, bytes)| bytes.len()).sum();
+        assert_eq!(written, 2 * hole + 10);
+    }
+
+    #[test]
+    fn zeros_that_are_no_whole_block_are_written() {
+        let content = Bytes::from(vec![0; HOLE_BYTES_MIN as usize]);
+        let (writes, holes) = without_zeros(vec![(100, content.clone()), (0, Bytes::new())]);
+        assert!(writes == [(100, content)] && holes.is_empty());
+    }
+
+    #[test]
+    fn writes_are_cut_where_newer_bytes_came() {
+        let newer = [Range { start: 3, end: 5 }, Range { start: 8, end: 20 }];
+        let left = outside(&[(0, Bytes::from_static(b"0123456789"))], &newer.into_iter().collect());
+        assert_eq!(left, [(0, Bytes::from_static(b"012")), (5, Bytes::from_static(b"567"))]);
+    }
 }

@@ -16,7 +16,7 @@ use super::record::Key;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
 use super::version::Dot;
-use crate::entry::{Fingerprint, Kind};
+use crate::entry::{Fingerprint, Kind, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
 use crate::limits::LOOKS_MAX;
@@ -110,6 +110,7 @@ struct Scanning {
     beneath: RelPath,
     /// What it met, and what came to lie here in its time.
     seen: HashSet<RelPath>,
+    since: Option<Timestamp>,
     /// It was asked for once more, perhaps because of what it has passed by.
     again: bool,
 }
@@ -265,11 +266,20 @@ impl<S: Store> Core<S> {
 
     /// Everything at and beneath this path is to be compared with the index.
     pub fn scan(&mut self, beneath: RelPath) {
+        self.scan_since(beneath, None);
+    }
+
+    /// The same, where written ranges may have gone untold: a file may look
+    /// as the index knows it, because a later write of it was told, and hold
+    /// other bytes. Every file changed at this time or later is read whole.
+    pub fn scan_since(&mut self, beneath: RelPath, since: Option<Timestamp>) {
         if let Some(scan) = self.scans.iter_mut().find(|scan| beneath == scan.beneath) {
             scan.again = true;
+            scan.since = [scan.since, since].into_iter().flatten().min();
             return;
         }
-        self.scans.push(Scanning { beneath: beneath.clone(), seen: HashSet::new(), again: false });
+        let seen = HashSet::new();
+        self.scans.push(Scanning { beneath: beneath.clone(), seen, since, again: false });
         self.effects.push_back(Effect::Scan(beneath));
     }
 
@@ -284,15 +294,22 @@ impl<S: Store> Core<S> {
     /// What a scan met.
     pub fn handle_listed(&mut self, now: Now, beneath: &RelPath, listed: Vec<Listed>) {
         for entry in listed {
+            let mut since = None;
             if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
                 scan.seen.insert(entry.path.clone());
+                since = scan.since;
             }
             let known = self.lying_at(&entry.path);
             let same = known.is_some_and(|(_, row, disk)| {
                 row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
             });
-            if !same {
-                self.settle.look(now.monotonic, Spot::Path(entry.path), Dirt::compare());
+            let is_late = since.is_some_and(|since| entry.fingerprint.ctime >= since);
+            let mut dirt = Dirt::compare();
+            if is_late && entry.kind == Kind::File {
+                dirt.merge(&Dirt::whole());
+            }
+            if !same || dirt.whole {
+                self.settle.look(now.monotonic, Spot::Path(entry.path), dirt);
             }
         }
         self.turn(now);
@@ -306,7 +323,7 @@ impl<S: Store> Core<S> {
         };
         let scan = self.scans.swap_remove(at);
         if scan.again {
-            self.scan(beneath.clone());
+            self.scan_since(beneath.clone(), scan.since);
         }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
         let (mut held, mut missing) = (0, Vec::new());
@@ -323,6 +340,11 @@ impl<S: Store> Core<S> {
     }
 
     // Time and effects.
+
+    /// Has everything that was told been looked at?
+    pub fn is_read(&self) -> bool {
+        self.settle.len() == 0 && self.looks.is_empty() && self.scans.is_empty()
+    }
 
     /// Time has passed, or `*_changed` was called.
     pub fn handle_timeout(&mut self, now: Now) {

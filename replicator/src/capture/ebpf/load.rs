@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
@@ -169,6 +170,8 @@ fn assemble(
         range_notes_dropped: 0,
         missed: 0,
         check_at: None,
+        drained_at: SystemTime::now().into(),
+        checked_at: SystemTime::now().into(),
         pending: Default::default(),
         tally,
         _ebpf: ebpf,
