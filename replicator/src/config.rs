@@ -61,6 +61,12 @@ pub struct Config {
     pub in_place: InPlace,
     /// How long deleted and overwritten files rest in the trash.
     pub trash_keep: Duration,
+    /// How long a silent member is waited for; one that was away for longer
+    /// is merged like a new node.
+    pub retention: Duration,
+    /// Deletions nobody saw that are more than this share of the folder, in
+    /// percent, wait for `replicator confirm`; `None`: none do.
+    pub delete_brake: Option<u8>,
     /// Space that replication leaves free on the root's file system.
     pub min_free: MinFree,
     /// The time one slow verification of everything takes.
@@ -166,6 +172,8 @@ impl Config {
                 .unwrap_or_else(|| "replicator".into()),
             in_place: settings.parse(Key::InPlace, str::parse)?.unwrap_or_default(),
             trash_keep: settings.parse(Key::TrashKeep, parse_duration)?.unwrap_or(7 * DAY),
+            retention: settings.parse(Key::Retention, parse_retention)?.unwrap_or(28 * DAY),
+            delete_brake: settings.parse(Key::DeleteBrake, parse_brake)?.unwrap_or(Some(50)),
             min_free: settings.parse(Key::MinFree, str::parse)?.unwrap_or(MinFree::Percent(1)),
             verify_interval: settings
                 .parse(Key::VerifyInterval, parse_interval)?
@@ -391,6 +399,27 @@ fn parse_name(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
+fn parse_brake(text: &str) -> Result<Option<u8>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+    percent
+        .filter(|percent| (1..=100).contains(percent))
+        .map(Some)
+        .ok_or_else(|| "is neither off nor a share from 1% to 100%".into())
+}
+
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    let retention = parse_duration(text)?;
+    if retention < Duration::from_secs(1) {
+        return Err(
+            "is too short: give at least 1s, and weeks where nodes are away for days".into()
+        );
+    }
+    Ok(retention)
+}
+
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     if interval < Duration::from_millis(100) {
@@ -476,6 +505,8 @@ mod tests {
             ("capture = 'epbf'", "is none of auto ebpf fanotify inotify"),
             ("min_free = '101%'", "is no size"),
             ("log = 'loud'", "is none of error warn info"),
+            ("delete_brake = '0%'", "is neither off nor a share"),
+            ("retention = '1ms'", "is too short"),
             ("name = true", "name: 'true' is a boolean; give a text"),
             ("name = ['a', 'b']", "is given twice"),
             ("root = '/x'", ":4: duplicate key"),

@@ -107,7 +107,7 @@ impl Cluster {
             why = self.why_not_same(limit);
             why.is_empty()
         });
-        assert!(settled, "not the same tree within {limit:?}:\n{why}");
+        assert!(settled, "not the same tree within {limit:?}:\n{why}{}", self.problems());
     }
 
     /// `rsync -aHAXnic --delete` between all trees prints nothing.
@@ -121,6 +121,22 @@ impl Cluster {
                 Err(error) => panic!("{error:#}"),
             }
         }
+    }
+
+    /// What the nodes say is wrong, for whoever reads a failure.
+    fn problems(&self) -> String {
+        let running = self.nodes.iter().filter(|node| node.pid().is_some());
+        running
+            .filter_map(|node| {
+                let status = node.status().ok()?;
+                Some(format!(
+                    "{}: {} {}\n",
+                    node.name(),
+                    status.json()["folder"],
+                    status.json()["errors"]
+                ))
+            })
+            .collect()
     }
 
     fn why_not_same(&self, limit: Duration) -> String {

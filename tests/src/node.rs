@@ -164,6 +164,16 @@ impl Node {
         self.ask("wait", &["--timeout", &timeout], limit + ANSWER_LIMIT)
     }
 
+    /// `replicator confirm`, with further words such as `--restore`.
+    pub fn confirm(&self, words: &[&str]) -> Result<Finished> {
+        self.ask("confirm", words, ANSWER_LIMIT)
+    }
+
+    /// `replicator leave`, with further words such as `--node b`.
+    pub fn leave(&self, words: &[&str]) -> Result<Finished> {
+        self.ask("leave", words, 4 * ANSWER_LIMIT)
+    }
+
     pub fn verify(&self) -> Result<Finished> {
         self.ask("verify", &[], 4 * ANSWER_LIMIT)
     }

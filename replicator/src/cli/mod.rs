@@ -5,9 +5,11 @@
 //! files: `run` hands over to the node, the others ask the running node or
 //! the room that owns the answer.
 
+mod confirm;
 mod conflicts;
 mod doctor;
 mod failure;
+mod leave;
 mod logging;
 mod notify;
 mod run;
@@ -41,6 +43,8 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.execute(),
         Command::Wait(wait) => wait.execute(),
         Command::Verify(verify) => verify.execute(),
+        Command::Confirm(confirm) => confirm.execute(),
+        Command::Leave(leave) => leave.execute(),
         Command::Conflicts(conflicts) => conflicts.execute(),
         Command::Doctor(doctor) => doctor.execute(),
     };
@@ -68,6 +72,8 @@ enum Command {
     Wait(wait::Wait),
     Verify(verify::Verify),
     Conflicts(conflicts::Conflicts),
+    Confirm(confirm::Confirm),
+    Leave(leave::Leave),
     Doctor(doctor::Doctor),
 }
 

@@ -97,6 +97,8 @@ pub mod state {
     pub const MERGING: &str = "merging";
     pub const SYNCING: &str = "syncing";
     pub const IN_SYNC: &str = "in sync";
+    /// Deletions wait for `replicator confirm`.
+    pub const HELD: &str = "held: deletions wait for `replicator confirm`";
     /// Nobody to compare with.
     pub const ALONE: &str = "alone";
 }

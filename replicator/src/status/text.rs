@@ -116,7 +116,8 @@ fn folder_lines(out: &mut String, snapshot: &Snapshot) {
         fact(out, "Trash", &human_bytes(folder.trash_bytes));
     }
     if folder.deletions_held > 0 {
-        fact(out, "Held back", &format!("{} deletions", folder.deletions_held));
+        let text = format!("{} deletions: see `replicator confirm --help`", folder.deletions_held);
+        fact(out, "Held back", &text);
     }
 }
 

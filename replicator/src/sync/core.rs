@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use super::announce::Peer;
 use super::applied::Running;
+use super::brake::Brake;
 use super::effect::{Effect, Listed, Look, Now};
-use super::message::{Message, Records};
+use super::history::History;
+use super::members::Membership;
+use super::message::{Delta, Message, Records};
 use super::patches::Patches;
 use super::plan::Retry;
-use super::record::{Held, Key, NameRow};
+use super::record::Key;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
-use super::version::{Dot, VersionVector};
+use super::version::Dot;
 use crate::entry::{Fingerprint, Kind, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::{LOOKS_MAX, UNSEEN_DELETIONS_MAX};
+use crate::limits::LOOKS_MAX;
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -32,6 +35,11 @@ pub struct Options {
     /// Does capture tell which bytes of a file change? Then metadata that
     /// changed is no reason to read it.
     pub ranges_told: bool,
+    /// Records in one message: [`crate::limits::RECORDS_MAX`], or fewer.
+    pub records_max: usize,
+    /// Deletions nobody saw that are more than this share of a folder, in
+    /// percent, are held; none are without.
+    pub delete_brake: Option<u8>,
 }
 
 /// One folder of one node. Feed it through `handle_*` and the `*_changed`
@@ -42,6 +50,8 @@ pub struct Core<S> {
     pub(super) store: S,
     pub(super) actor: Actor,
     next_counter: u64,
+    /// The actors this node is and was.
+    pub(super) lives: BTreeSet<Actor>,
 
     pub(super) settle: Settle,
     pub(super) locks: Locks,
@@ -76,6 +86,9 @@ pub struct Core<S> {
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) patches: Patches,
+    pub(super) history: History,
+    pub(super) membership: Membership,
+    pub(super) brake: Brake,
     pub(super) have_changed: Option<Duration>,
     probes: BTreeMap<u64, Probing>,
     next_probe: u64,
@@ -137,8 +150,8 @@ pub struct Progress {
     pub changes_applied: u64,
     pub bytes_fetched: u64,
     pub conflicts: u64,
-    /// Entries that vanished unseen, too many to be believed: they come back
-    /// from other nodes.
+    /// Entries that vanished unseen, too many to be believed until somebody
+    /// confirms it.
     pub deletions_held: u64,
     /// What could not be read or applied, newest last.
     pub errors: VecDeque<(RelPath, String)>,
@@ -155,6 +168,7 @@ impl<S: Store> Core<S> {
             store,
             actor,
             next_counter: next_counter.max(1),
+            lives: BTreeSet::from([actor]),
             settle: Settle::new(options.delay, options.max_delay),
             locks: Locks::default(),
             looks: HashMap::new(),
@@ -174,6 +188,9 @@ impl<S: Store> Core<S> {
             next_job: 1,
             peers: BTreeMap::new(),
             patches: Patches::default(),
+            history: History::default(),
+            membership: Membership::default(),
+            brake: Brake::default(),
             have_changed: None,
             probes: BTreeMap::new(),
             next_probe: 1,
@@ -318,24 +335,8 @@ impl<S: Store> Core<S> {
                 }
             }
         });
-        if beneath.is_root() && is_disaster(held, missing.len()) {
-            self.progress.deletions_held += missing.len() as u64;
-            missing.iter().rev().for_each(|path| self.bring_back(path));
-        } else {
-            for path in missing {
-                self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
-            }
-        }
+        self.missed(now, beneath, held, missing);
         self.turn(now);
-    }
-
-    /// What is missing here counts as never having lain here: it comes back
-    /// from the peers.
-    fn bring_back(&mut self, path: &RelPath) {
-        let Some(former) = self.store.name(path) else { return };
-        let held = Held::Behind { value: None, seen: VersionVector::new() };
-        let row = NameRow { held, ..former.clone() };
-        self.put_name(path, Some(&former), row);
     }
 
     // Time and effects.
@@ -359,7 +360,7 @@ impl<S: Store> Core<S> {
         let retries = self.retries.values().filter(|retry| retry.waits);
         let retries = retries.map(|retry| retry.not_before).min();
         let forwards = self.peers.values().filter_map(Peer::next_forward).min();
-        [looks, retries, forwards, self.have_due()].into_iter().flatten().min()
+        [looks, retries, forwards, self.have_due(), self.members_due()].into_iter().flatten().min()
     }
 
     pub fn poll_effect(&mut self) -> Option<Effect> {
@@ -373,6 +374,7 @@ impl<S: Store> Core<S> {
         self.greet(now);
         self.plan(now);
         self.announce(now);
+        self.members_turn(now);
     }
 
     // Who is there.
@@ -380,7 +382,12 @@ impl<S: Store> Core<S> {
     /// An authenticated peer is connected.
     pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
         self.peers.insert(peer, Peer::new());
+        // It may hold now what it did not hold before.
+        for retry in self.retries.values_mut() {
+            retry.refused.remove(&peer);
+        }
         self.have_changed.get_or_insert(now.monotonic);
+        self.meet(peer);
         self.turn(now);
     }
 
@@ -427,17 +434,26 @@ impl<S: Store> Core<S> {
             Message::ProbeReply { token, have, unfinished } => {
                 self.probe_answered(from, token, &have, unfinished);
             }
+            Message::Meet { floor, mine } => self.handle_meet(now, from, floor, mine),
+            Message::Members(records) => self.handle_members(from, records),
+            Message::Refused { floor } => self.handle_refused(now, from, floor),
+            Message::WantBodies(wanted) => self.handle_want_bodies(from, &wanted),
+            Message::Bodies(bodies) => self.handle_bodies(bodies),
         }
         self.turn(now);
     }
 
     fn handle_records(&mut self, now: Now, from: NodeId, records: Records) {
+        if self.membership.refuses(from) {
+            return;
+        }
         let have = records.have.clone();
         self.merge(records);
         match have {
             Some(have) => {
                 self.mid_series.remove(&from);
                 self.logs_complete(now, from, have);
+                self.ask_for_bodies(from);
             }
             None => {
                 self.mid_series.insert(from);
@@ -457,6 +473,7 @@ impl<S: Store> Core<S> {
             self.pending_bodies.len(),
             self.jobs.len(),
             self.scans.len(),
+            self.brake.len(),
         ];
         parts.iter().map(|part| *part as u64).sum()
     }
@@ -532,6 +549,12 @@ impl<S: Store> Core<S> {
         })
     }
 
+    /// What differs between an earlier version of a body and one that lies
+    /// here, if it is remembered.
+    pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
+        self.history.between(body, from, to)
+    }
+
     /// Reads every file again, as if any byte of it might have changed.
     pub fn verify(&mut self, now: Now) -> u64 {
         let mut files = 0;
@@ -569,6 +592,7 @@ impl<S: Store> Core<S> {
             looking: self.looks.len() as u64,
             applying: self.jobs.values().map(|job| job.len() as u64).sum(),
             scanning: !self.scans.is_empty(),
+            deletions_held: self.brake.len() as u64,
             ..self.progress.clone()
         }
     }
@@ -611,15 +635,14 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// Did so much vanish while nobody looked that it was no user's doing? All of
-/// a folder, or more than half of it beyond a handful.
-fn is_disaster(held: usize, missing: usize) -> bool {
-    missing > 0 && (missing == held || (missing > UNSEEN_DELETIONS_MAX && missing * 2 > held))
-}
-
 impl Progress {
     /// Lines kept of each list.
     const LINES_MAX: usize = 64;
+
+    /// Everything that lies on the disk.
+    pub(super) fn entries(&self) -> u64 {
+        self.files + self.directories + self.others
+    }
 
     pub(super) fn count(&mut self, kind: Kind) {
         *self.counter(kind) += 1;

@@ -7,21 +7,28 @@
 
 mod announce;
 mod applied;
+mod brake;
 mod core;
 pub mod effect;
+mod history;
 mod local;
+mod lost;
+mod members;
 pub mod message;
 mod patches;
 mod plan;
 pub mod record;
 pub mod register;
 mod remote;
+mod retire;
+pub mod roster;
 mod settle;
 pub mod store;
 mod tree;
 pub mod version;
 
 pub use self::core::{Core, Located, Options, Progress};
+pub use self::members::Introduction;
 
 #[cfg(test)]
 mod sim;

@@ -12,8 +12,9 @@ use super::record::{
     Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow, Replaced,
 };
 use super::register::Register;
+use super::settle::Spot;
 use super::store::Store;
-use super::tree::held;
+use super::tree::{held, held_at};
 use super::version::VersionVector;
 use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
@@ -22,6 +23,9 @@ use crate::path::RelPath;
 impl<S: Store> Core<S> {
     pub(super) fn merge(&mut self, records: Records) {
         for patch in records.patches {
+            if let Some(from) = patch.from {
+                self.history.insert(patch.body, from, patch.to, patch.delta());
+            }
             self.patches.insert(patch);
         }
         records.bodies.into_iter().for_each(|record| self.merge_body(record));
@@ -39,9 +43,13 @@ impl<S: Store> Core<S> {
         self.heard_claim(from, &claim);
     }
 
-    fn merge_body(&mut self, record: BodyRecord) {
+    pub(super) fn merge_body(&mut self, record: BodyRecord) {
         let id = record.id;
         let Some(mut row) = self.store.body(id) else {
+            // A late copy of what was forgotten since.
+            if !self.orphans.contains_key(&id) && self.store.have().contains(record.stamp) {
+                return;
+            }
             let bound = self.orphans.remove(&id).unwrap_or_default();
             let mut row = BodyRow {
                 stamp: record.stamp,
@@ -55,6 +63,7 @@ impl<S: Store> Core<S> {
                 let wants = self.store.name(&path).and_then(|name| name.wanted());
                 if wants.is_some_and(|(body, _)| body == id) {
                     super::tree::insert_path(&mut row.bound, &path);
+                    self.unchecked.insert(Key::Name(path.clone()));
                     self.pending_names.insert(path);
                 }
             }
@@ -77,18 +86,29 @@ impl<S: Store> Core<S> {
         }
         let theirs = row.content == record.content && row.metadata == record.metadata;
         row.stamp = if theirs { record.stamp } else { self.next_dot() };
-        let lost = row.bound.is_empty() && row.grave.is_some();
+        self.stand_in(&mut row);
+        let is_lost = row.content.winner().value.is_lost();
+        let deleted = row.bound.is_empty() && row.grave.is_some();
+        let bound = row.bound.clone();
         self.put_body(id, row);
-        if lost {
+        if deleted {
             self.unchecked.insert(Key::Body(id));
         }
-        self.retries.remove(&super::settle::Spot::Body(id));
+        self.retries.remove(&Spot::Body(id));
+        for path in bound {
+            self.retries.remove(&Spot::Path(path.clone()));
+            if is_lost {
+                self.unchecked.insert(Key::Name(path));
+            }
+        }
     }
 
     fn merge_name(&mut self, record: NameRecord) {
         let path = record.path.clone();
         let former = self.store.name(&path);
         let row = match &former {
+            // A late copy of what was forgotten since.
+            None if self.store.have().contains(record.stamp) => return,
             None => {
                 let held = match record.binding.winner().value.body() {
                     None => Held::Winner,
@@ -103,16 +123,12 @@ impl<S: Store> Core<S> {
                     return;
                 }
                 let stamp = if binding == record.binding { record.stamp } else { self.next_dot() };
-                let (on_disk, seen) = (former.on_disk(), former.seen().clone());
-                let held = match binding.winner().value.body() == on_disk {
-                    true => Held::Winner,
-                    false => Held::Behind { value: on_disk, seen },
-                };
+                let held = held_at(former, &binding);
                 NameRow { stamp, binding, held }
             }
         };
         self.put_name(&path, former.as_ref(), row);
-        self.retries.remove(&super::settle::Spot::Path(path.clone()));
+        self.retries.remove(&Spot::Path(path.clone()));
         self.unchecked.insert(Key::Name(path));
     }
 
@@ -142,17 +158,41 @@ impl<S: Store> Core<S> {
         let Some(row) = self.store.name(path) else {
             return;
         };
+        let is_directory = row.wanted().is_some_and(|(_, kind)| kind == Kind::Directory);
+        if !is_directory && self.any_below(path, |below| below.wanted().is_some()) {
+            self.keep_directory(now, path);
+            self.keep_parents(now, path);
+            return;
+        }
         match &row.binding.winner().value {
-            Binding::Bound { .. } => self.keep_parents(now, path),
-            Binding::Gone { kind: Kind::Directory, .. } => {
-                if self.any_below(path, |below| below.wanted().is_some()) {
-                    self.keep_directory(now, path);
+            Binding::Bound { body, .. } => {
+                if let Some((id, kind)) = self.latest_of(&row) {
+                    self.rebind(now, path, id, kind);
+                    self.keep_parents(now, path);
+                } else if !self.gave_up(now, path, *body) {
                     self.keep_parents(now, path);
                 }
             }
             Binding::Gone { was, moved: false, .. } => self.revive(now, was.body),
             Binding::Gone { .. } => {}
         }
+    }
+
+    /// Files that came to one name on several nodes: the one that was changed
+    /// last is shown, not the one that got its name last. `None` where it is
+    /// shown already.
+    fn latest_of(&self, row: &NameRow) -> Option<(BodyId, Kind)> {
+        let changed = |binding: &Binding| match binding.body() {
+            Some((id, Kind::File)) => {
+                let body = self.store.body(id).filter(|body| body.kind() == Kind::File)?;
+                Some((body.content.winner().when, id))
+            }
+            _ => None,
+        };
+        let shown = changed(&row.binding.winner().value)?;
+        let others = row.binding.losers().filter_map(|loser| changed(&loser.value));
+        let latest = others.max_by_key(|(when, id)| (*when, *id))?;
+        (latest.0 > shown.0 && latest.1 != shown.1).then_some((latest.1, Kind::File))
     }
 
     /// A change beats a concurrent deletion: a body whose content was changed
@@ -251,11 +291,7 @@ impl<S: Store> Core<S> {
         // Nobody meant to delete what gives way.
         let over = former.wanted().map(|(body, _)| Replaced { body, seen: VersionVector::new() });
         binding.write(&seen, dot, now.wall, Binding::Bound { body: id, kind, over });
-        let on_disk = former.on_disk();
-        let held = match on_disk == Some((id, kind)) {
-            true => Held::Winner,
-            false => Held::Behind { value: on_disk, seen: former.seen().clone() },
-        };
+        let held = held_at(&former, &binding);
         self.put_name(path, Some(&former), NameRow { stamp: dot, binding, held });
         self.progress.note(now.wall, "kept, since it changed", path);
     }

@@ -11,6 +11,7 @@ use crate::hash::Digest;
 use crate::id::{Actor, NodeId};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
+use crate::sync::Introduction;
 use crate::sync::core::{Core, Options};
 use crate::sync::effect::{Action, Effect, Job, Listed, Look, Now, Outcome, Sight, Source, What};
 use crate::sync::message::Message;
@@ -23,11 +24,24 @@ pub(super) struct Plan {
     pub nodes: usize,
     /// Operations of users, over all nodes.
     pub operations: usize,
+    /// Records in one message: few make long series.
+    pub records_max: usize,
+    /// Says what happens.
+    pub traced: bool,
     pub partitions: bool,
     pub crashes: bool,
     /// Nodes are connected one to the next, not each to each.
     pub chain: bool,
+    /// Nodes know each other as members and forget what was deleted.
+    pub members: bool,
 }
+
+/// How long a silent member is waited for.
+pub(super) const RETENTION: Duration = Duration::from_secs(20);
+
+/// What a crash loses at most, where nodes rely on what others said they
+/// hold.
+const LOST_MAX: Duration = Duration::from_millis(100);
 
 /// After this long nothing may be left to do.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
@@ -43,9 +57,13 @@ pub(super) struct Node {
     pub disk: Disk,
     pub running: bool,
     actor: Actor,
+    /// The actors before it.
+    lives: Vec<Actor>,
+    /// How often it began anew.
+    pub rejoined: u32,
     /// Counts starts: what was under way before one is void.
     life: u32,
-    snapshots: Vec<MemoryStore>,
+    snapshots: Vec<(Duration, MemoryStore)>,
     skew: i64,
     capture_at: Duration,
 }
@@ -78,10 +96,21 @@ enum Event {
     Scanned(usize, u32, RelPath),
     Job(usize, u32, Job),
     Applied(usize, u32, u64, Vec<Outcome>),
-    Message { from: usize, to: usize, connection: u32, frame: bytes::Bytes },
-    Sent { from: usize, to: usize, connection: u32 },
+    Message {
+        from: usize,
+        to: usize,
+        connection: u32,
+        frame: bytes::Bytes,
+    },
+    Sent {
+        from: usize,
+        to: usize,
+        connection: u32,
+    },
     Connect(usize, usize),
     Start(usize),
+    /// A user says what held deletions are.
+    Judged(usize, u32, bool),
 }
 
 /// Few names, so that users meet on them.
@@ -108,10 +137,12 @@ impl World {
             let actor = world.next_actor();
             let skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
             world.nodes.push(Node {
-                core: Core::new(options(), actor, 1, MemoryStore::default()),
+                core: new_core(plan, at, actor, 1, MemoryStore::default()),
                 disk: Disk::new(1000 * (at as u64 + 1)),
                 running: false,
                 actor,
+                lives: Vec::new(),
+                rejoined: 0,
                 life: 0,
                 snapshots: Vec::new(),
                 skew,
@@ -135,7 +166,12 @@ impl World {
             self.at(at, Event::Trouble);
         }
         self.run_until(Duration::from_millis(span))?;
-        self.trace("peace".into());
+        self.settle()
+    }
+
+    /// Peace: all run, all can reach each other, until nothing is left to do.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        self.trace(|| "peace".into());
         self.plan.partitions = false;
         self.plan.crashes = false;
         for at in 0..self.nodes.len() {
@@ -150,6 +186,10 @@ impl World {
             return Err(format!("it never settles: {}", states.join("; ")));
         }
         Ok(())
+    }
+
+    pub(super) fn run_for(&mut self, time: Duration) -> Result<(), String> {
+        self.run_until(self.now + time)
     }
 
     fn run_until(&mut self, end: Duration) -> Result<(), String> {
@@ -195,6 +235,12 @@ impl World {
             Event::Operation => self.operate(),
             Event::Trouble => self.trouble(),
             Event::Start(at) => self.start(at),
+            Event::Judged(at, life, restores) => self.with(at, life, |core, now| {
+                match restores {
+                    true => core.undo_deletions(now),
+                    false => core.confirm_deletions(now),
+                };
+            }),
             Event::Connect(one, other) => self.connect(one, other),
             Event::Captured(at, life, changes) => self.with(at, life, |core, now| {
                 for change in changes {
@@ -239,6 +285,7 @@ impl World {
             Event::Message { from, to, connection, frame } => {
                 if self.is_up(from, to, connection) {
                     let message = Message::decode(&frame).expect("an honest node sent it");
+                    self.trace(|| format!("{to}: from {from}: {}", heard(&message)));
                     let life = self.nodes[to].life;
                     self.with(to, life, |core, now| {
                         core.handle_message(now, node_id(from), message);
@@ -266,9 +313,17 @@ impl World {
 
     /// Ends a turn: what the core asks for is begun.
     fn carry_out(&mut self, at: usize) {
+        for (_, what, path) in std::mem::take(&mut self.nodes[at].core.progress.recent) {
+            self.trace(|| format!("{at}: {what}: {path}"));
+        }
         let life = self.nodes[at].life;
-        while let Some(effect) = self.nodes[at].core.poll_effect() {
+        while self.nodes[at].life == life
+            && let Some(effect) = self.nodes[at].core.poll_effect()
+        {
             match effect {
+                Effect::Forget(member) => self.disconnect(at, node_of(member)),
+                Effect::Rejoin => self.rejoin(at),
+                Effect::Retired => self.stop(at),
                 Effect::Look(looks) => {
                     for look in looks {
                         self.after(at, 4, Event::Look(at, life, vec![look]));
@@ -279,8 +334,16 @@ impl World {
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }
         }
+        if self.nodes[at].life == life && self.nodes[at].core.progress().deletions_held > 0 {
+            let restores = self.random.below(2) == 0;
+            self.after(at, 50, Event::Judged(at, life, restores));
+        }
+        if !self.plan.crashes && !self.plan.members {
+            return;
+        }
+        let now = self.now;
         let node = &mut self.nodes[at];
-        node.snapshots.push(node.core.store().clone());
+        node.snapshots.push((now, node.core.store().clone()));
         if node.snapshots.len() > SNAPSHOTS {
             node.snapshots.remove(0);
         }
@@ -310,7 +373,7 @@ impl World {
                 Ok(fetched) => self.nodes[at].disk.apply(action, fetched),
                 Err(()) => Outcome::NotHeld,
             };
-            self.trace(format!("{at}: {} -> {}", said(action), ended(&outcome)));
+            self.trace(|| format!("{at}: {} -> {}", said(action), ended(&outcome)));
             outcomes.push(outcome);
         }
         self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
@@ -323,8 +386,15 @@ impl World {
             What::Update(update) => (&update.source, update.to),
             _ => return Ok(None),
         };
-        let Source::Peer(peer) = source else { return Ok(None) };
-        let peer = node_of(*peer);
+        let peers = match source {
+            Source::Peers(peers) => peers,
+            Source::Copy { from, expect } => {
+                let bytes = self.nodes[at].disk.read(from, expect).ok_or(())?;
+                return (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(());
+            }
+            Source::Inline { .. } => return Ok(None),
+        };
+        let peer = node_of(peers[0]);
         if !self.links.contains_key(&(at, peer)) {
             return Err(());
         }
@@ -361,7 +431,7 @@ impl World {
         }
         let content = String::from_utf8_lossy(&content).into_owned();
         let other = if name == "rename" || name == "link" { other.to_string() } else { content };
-        self.trace(format!("{at}: USER {name} {path} {other}"));
+        self.trace(|| format!("{at}: USER {name} {path} {other}"));
         if self.nodes[at].running {
             let delay = Duration::from_micros(self.random.below(5_000));
             let due = self.nodes[at].capture_at.max(self.now + delay);
@@ -374,6 +444,17 @@ impl World {
     fn any_path(&mut self) -> RelPath {
         let at = self.random.below(PATHS.len() as u64) as usize;
         RelPath::parse(PATHS[at].as_bytes()).expect("a path")
+    }
+
+    /// A user removes an entry, with everything in it.
+    pub(super) fn remove(&mut self, at: usize, path: &RelPath) {
+        self.set_clock(at);
+        let changes = self.nodes[at].disk.remove_all(path, &mut self.dead);
+        self.trace(|| format!("{at}: USER remove {path}"));
+        if self.nodes[at].running && !changes.is_empty() {
+            let life = self.nodes[at].life;
+            self.push(self.now, Event::Captured(at, life, changes));
+        }
     }
 
     // What goes wrong.
@@ -395,35 +476,63 @@ impl World {
 
     /// Loses what was not durable, and now and then nothing: a clean end.
     fn crash(&mut self, at: usize) {
+        self.stop(at);
+        let back = self.random.below(400);
+        self.at_from_now(back, Event::Start(at));
+    }
+
+    /// Ends, well or badly, and stays away.
+    pub(super) fn stop(&mut self, at: usize) {
         for peer in 0..self.nodes.len() {
             self.disconnect(at, peer);
         }
         let is_clean = self.random.below(3) == 0;
         let back = self.random.below(self.nodes[at].snapshots.len().max(1) as u64) as usize;
-        let fresh = self.next_actor();
+        let (fresh, plan) = (self.next_actor(), self.plan);
+        let oldest = self.now.saturating_sub(LOST_MAX);
         let node = &mut self.nodes[at];
         node.running = false;
         node.life += 1;
         if is_clean {
             let next = node.core.next_counter();
             let store = node.core.store().clone();
-            node.core = Core::new(options(), node.actor, next, store);
+            node.core = new_core(plan, at, node.actor, next, store);
         } else {
-            let store = node.snapshots.get(back).cloned().unwrap_or_default();
-            node.actor = fresh;
-            node.core = Core::new(options(), fresh, 1, store);
+            let durable = node.snapshots.iter().rposition(|(when, _)| *when <= oldest);
+            let back = if plan.members { back.max(durable.unwrap_or(0)) } else { back };
+            let store = node.snapshots.get(back).map(|(_, store)| store.clone());
+            node.lives.push(std::mem::replace(&mut node.actor, fresh));
+            node.core = new_core(plan, at, fresh, 1, store.unwrap_or_default());
         }
+        node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
-        self.trace(format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
-        let back = self.random.below(400);
-        self.at_from_now(back, Event::Start(at));
+        self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
     }
 
-    fn start(&mut self, at: usize) {
+    /// Begins anew over what lies on its disk.
+    fn rejoin(&mut self, at: usize) {
+        self.trace(|| format!("{at}: REJOINS"));
+        for peer in 0..self.nodes.len() {
+            self.disconnect(at, peer);
+        }
+        let (fresh, plan) = (self.next_actor(), self.plan);
+        let node = &mut self.nodes[at];
+        node.rejoined += 1;
+        node.lives.clear();
+        node.running = false;
+        node.life += 1;
+        node.actor = fresh;
+        node.core = new_core(plan, at, fresh, 1, MemoryStore::default());
+        node.snapshots.clear();
+        self.at_from_now(5, Event::Start(at));
+    }
+
+    pub(super) fn start(&mut self, at: usize) {
         if self.nodes[at].running {
             return;
         }
-        self.trace(format!("{at}: STARTS as {:?}", self.nodes[at].actor));
+        let actor = self.nodes[at].actor;
+        self.trace(|| format!("{at}: STARTS as {actor:?}"));
         self.nodes[at].running = true;
         self.nodes[at].core.scan(RelPath::root());
         self.carry_out(at);
@@ -448,7 +557,7 @@ impl World {
             return;
         }
         self.connections += 1;
-        self.trace(format!("{one}-{other}: CONNECTED"));
+        self.trace(|| format!("{one}-{other}: CONNECTED"));
         for (from, to) in [(one, other), (other, one)] {
             self.links.insert((from, to), (self.connections, self.now));
         }
@@ -463,7 +572,7 @@ impl World {
             return;
         }
         self.links.remove(&(other, one));
-        self.trace(format!("{one}-{other}: CUT"));
+        self.trace(|| format!("{one}-{other}: CUT"));
         for (from, to) in [(one, other), (other, one)] {
             let life = self.nodes[from].life;
             self.with(from, life, |core, now| core.handle_disconnected(now, node_id(to)));
@@ -515,17 +624,36 @@ impl World {
         Actor(self.actors)
     }
 
-    fn trace(&mut self, line: String) {
-        self.trace.push(format!("{:>9.3} {line}", self.now.as_secs_f64() * 1000.0));
+    fn trace(&mut self, line: impl FnOnce() -> String) {
+        if self.plan.traced {
+            self.trace.push(format!("{:>9.3} {}", self.now.as_secs_f64() * 1000.0, line()));
+        }
     }
 }
 
-fn options() -> Options {
+fn new_core(
+    plan: Plan,
+    at: usize,
+    actor: Actor,
+    next: u64,
+    store: MemoryStore,
+) -> Core<MemoryStore> {
+    let mut core = Core::new(options(&plan), actor, next, store);
+    if plan.members {
+        let (node, name) = (node_id(at), format!("node {at}"));
+        core.introduce(Introduction { node, name, retention: RETENTION });
+    }
+    core
+}
+
+fn options(plan: &Plan) -> Options {
     Options {
         delay: Duration::from_millis(3),
         max_delay: Duration::from_millis(200),
         in_place: true,
         ranges_told: true,
+        records_max: plan.records_max,
+        delete_brake: Some(50),
     }
 }
 
@@ -568,4 +696,19 @@ fn said(action: &Action) -> String {
 fn ended(outcome: &Outcome) -> String {
     let outcome = format!("{outcome:?}");
     outcome.split('(').next().unwrap_or_default().to_owned()
+}
+
+fn heard(message: &Message) -> String {
+    let Message::Records(records) = message else { return format!("{message:?}") };
+    let names = records.names.iter().map(|name| {
+        let winner = name.binding.winner();
+        let losers = name.binding.losers().count();
+        format!("{} = {:?} {:?} +{losers}", name.path, winner.dot, winner.value.body())
+    });
+    let bodies = records.bodies.iter().map(|body| {
+        let winner = body.content.winner();
+        format!("{:?} = {:?} {:?}", body.id, winner.dot, winner.value)
+    });
+    let all: Vec<String> = bodies.chain(names).collect();
+    format!("{} closed {:?}", all.join(", "), records.have)
 }
