@@ -5,12 +5,16 @@
 //! the index; looking, fetching, applying and sending run beside it and
 //! report back through one bounded queue. It decides nothing about the tree.
 
+mod arrivals;
 mod carry;
 mod download;
 mod facts;
+mod large;
 mod look;
 mod members;
+mod pieces;
 mod serve;
+mod update;
 mod wait;
 
 use std::collections::HashMap;
@@ -34,10 +38,11 @@ use crate::engine::{self, Engine};
 use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
 use crate::index::{self, Index};
+use crate::limits::RECORDS_MAX;
 use crate::root::{self, Root};
 use crate::status::{PlaceError, StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
-use crate::sync::message::{FetchRequest, Message};
+use crate::sync::message::{FetchItem, FetchRequest, Message, Part};
 use crate::sync::{Core, Options};
 use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
 use crate::{apply, path::RelPath};
@@ -189,6 +194,7 @@ pub async fn run(
         engine,
         applier,
         transport,
+        arrivals: Arc::default(),
         in_place: config.in_place != config::InPlace::Never,
         min_free,
     };
@@ -286,11 +292,13 @@ impl Node {
             max_delay: config.max_delay,
             in_place: carrier.in_place,
             ranges_told: capture.level() == capture::Level::Ebpf,
+            records_max: RECORDS_MAX,
         };
         let all_read = opened.index.note(READ_NOTE).is_some_and(|note| note == ALL_READ);
         let unread_since = opened.last_written.filter(|_| opened.unclean || !all_read);
         let unread_since = unread_since.map(|last| last.before(options.max_delay + UNREAD_MARGIN));
-        let core = Core::new(options, opened.actor, opened.next_counter, opened.index);
+        let mut core = Core::new(options, opened.actor, opened.next_counter, opened.index);
+        core.remember_lives(opened.former);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
         Self {
             core,
@@ -367,6 +375,7 @@ impl Node {
         while let Some(effect) = self.core.poll_effect() {
             self.carry_out(effect);
         }
+        self.carrier.arrivals.sweep(self.core.unfinished() == 0);
         self.facts.write_when_due(now, &self.core, &self.carrier, &self.capture);
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
@@ -527,11 +536,7 @@ impl Node {
             },
             Event::Fetch { from, request, reply } => match FetchRequest::decode(&request) {
                 Ok(request) => {
-                    let locate = |item: crate::sync::message::FetchItem| {
-                        let located = self.core.locate(item.body, item.digest);
-                        (item, located)
-                    };
-                    let items = request.items.into_iter().map(locate).collect();
+                    let items = request.items.into_iter().map(|item| self.find(item)).collect();
                     let (root, engine) = (&self.carrier.root, &self.carrier.engine);
                     tokio::spawn(serve::answer(Arc::clone(root), engine.clone(), items, reply));
                 }
@@ -540,6 +545,24 @@ impl Node {
             Event::Datagram { from, payload } => self.members.datagram(from, &payload),
             Event::Refused { address, reason } => self.facts.refused(address, reason.to_string()),
         }
+    }
+
+    /// What there is here of what a peer asks for.
+    fn find(&self, item: FetchItem) -> serve::Found {
+        let holding = match self.core.locate(item.body, item.digest) {
+            Some(located) => {
+                let delta = match item.part {
+                    Part::Since(from) => self.core.changed_since(item.body, from, item.digest),
+                    _ => None,
+                };
+                Some(serve::Holding::Placed(located, delta))
+            }
+            None => {
+                let arriving = self.carrier.arrivals.find(item.body, item.digest);
+                arriving.map(serve::Holding::Arriving)
+            }
+        };
+        (item, holding)
     }
 
     fn handle_question(&mut self, (request, answer): control::Asked) {

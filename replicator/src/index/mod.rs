@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::Timestamp;
 use crate::id::{Actor, BodyId};
+use crate::limits::LIVES_MAX;
 use crate::path::RelPath;
 use crate::sync::record::{BodyRow, NameRow};
 
@@ -42,7 +43,7 @@ pub use error::Error;
 use batch::Batch;
 use cache::Cache;
 use snapshot::Snapshot;
-use tables::{META, META_ACTOR, META_CLEAN, META_SCHEMA, SCHEMA};
+use tables::{META, META_ACTOR, META_CLEAN, META_LIVES, META_SCHEMA, SCHEMA};
 use writer::{Commit, Failure, Writer};
 
 /// How long a written row may wait for its transaction. Each one costs a
@@ -103,6 +104,8 @@ pub struct Opened {
     pub index: Index,
     /// Writes from now on.
     pub actor: Actor,
+    /// The actors of this node's lives before, the latest last.
+    pub former: Vec<Actor>,
     /// The first counter that the actor has not used.
     pub next_counter: u64,
     /// The last run did not end cleanly: rows of its last moments may be
@@ -162,8 +165,8 @@ impl Index {
             failure,
             db,
         };
-        let Life { actor, next_counter, unclean } = life;
-        Ok(Opened { index, actor, next_counter, unclean, last_written })
+        let Life { actor, former, next_counter, unclean } = life;
+        Ok(Opened { index, actor, former, next_counter, unclean, last_written })
     }
 
     /// To be called between two turns of the core, and at [`Index::deadline`]:
@@ -309,6 +312,7 @@ impl Index {
 /// How a run of the node writes.
 struct Life {
     actor: Actor,
+    former: Vec<Actor>,
     next_counter: u64,
     unclean: bool,
 }
@@ -324,12 +328,18 @@ fn begin_life(db: &Database, fresh_actor: Actor) -> Result<Life, Error> {
         }
         let former: Option<u64> = read_meta(&meta, META_ACTOR)?;
         let clean: Option<u64> = read_meta(&meta, META_CLEAN)?;
-        let life = match (former, clean) {
-            (Some(former), Some(next_counter)) => {
-                Life { actor: Actor(former), next_counter, unclean: false }
+        let mut lives: Vec<u64> = read_meta(&meta, META_LIVES)?.unwrap_or_default();
+        let (actor, next_counter, unclean) = match (former, clean) {
+            (Some(former), Some(next_counter)) => (Actor(former), next_counter, false),
+            (former, _) => {
+                lives.extend(former);
+                lives.drain(..lives.len().saturating_sub(LIVES_MAX));
+                (fresh_actor, 1, former.is_some())
             }
-            (former, _) => Life { actor: fresh_actor, next_counter: 1, unclean: former.is_some() },
         };
+        let former = lives.iter().copied().map(Actor).collect();
+        let life = Life { actor, former, next_counter, unclean };
+        meta.insert(META_LIVES, tables::encode(&lives).as_slice())?;
         meta.insert(META_SCHEMA, tables::encode(&SCHEMA).as_slice())?;
         meta.insert(META_ACTOR, tables::encode(&life.actor.0).as_slice())?;
         meta.remove(META_CLEAN)?;
@@ -338,6 +348,7 @@ fn begin_life(db: &Database, fresh_actor: Actor) -> Result<Life, Error> {
     txn.open_table(tables::NAMES)?;
     txn.open_table(tables::BODIES)?;
     txn.open_table(tables::INODES)?;
+    txn.open_table(tables::CONTENTS)?;
     txn.open_table(tables::LOG)?;
     txn.open_table(tables::LEAVES)?;
     txn.commit()?;

@@ -123,6 +123,7 @@ fn sight(observation: Observation) -> Sight {
                 Content::Symlink(target) => Sighted::Symlink(target),
                 Content::File(file) => Sighted::File {
                     leaves: file.leaves,
+                    changed: file.changed,
                     inline: file.inline,
                     holes: file.holes,
                     stable: file.stable,
@@ -130,6 +131,7 @@ fn sight(observation: Observation) -> Sight {
             };
             Found::Entry(entry.stat, sighted)
         }
+        Err(engine::Error::Unsettled { .. }) => Found::Unsettled,
         Err(error) => Found::Unreadable(error.to_string()),
     };
     Sight { path: observation.path, found }

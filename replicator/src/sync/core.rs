@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::announce::Peer;
 use super::applied::Running;
 use super::effect::{Effect, Listed, Look, Now};
-use super::message::{Message, Records};
+use super::history::History;
+use super::message::{Delta, Message, Records};
 use super::patches::Patches;
 use super::plan::Retry;
 use super::record::{Held, Key, NameRow};
@@ -32,6 +33,8 @@ pub struct Options {
     /// Does capture tell which bytes of a file change? Then metadata that
     /// changed is no reason to read it.
     pub ranges_told: bool,
+    /// Records in one message: [`crate::limits::RECORDS_MAX`], or fewer.
+    pub records_max: usize,
 }
 
 /// One folder of one node. Feed it through `handle_*` and the `*_changed`
@@ -42,6 +45,8 @@ pub struct Core<S> {
     pub(super) store: S,
     pub(super) actor: Actor,
     next_counter: u64,
+    /// The actors this node is and was.
+    pub(super) lives: BTreeSet<Actor>,
 
     pub(super) settle: Settle,
     pub(super) locks: Locks,
@@ -76,6 +81,7 @@ pub struct Core<S> {
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) patches: Patches,
+    pub(super) history: History,
     pub(super) have_changed: Option<Duration>,
     probes: BTreeMap<u64, Probing>,
     next_probe: u64,
@@ -155,6 +161,7 @@ impl<S: Store> Core<S> {
             store,
             actor,
             next_counter: next_counter.max(1),
+            lives: BTreeSet::from([actor]),
             settle: Settle::new(options.delay, options.max_delay),
             locks: Locks::default(),
             looks: HashMap::new(),
@@ -174,6 +181,7 @@ impl<S: Store> Core<S> {
             next_job: 1,
             peers: BTreeMap::new(),
             patches: Patches::default(),
+            history: History::default(),
             have_changed: None,
             probes: BTreeMap::new(),
             next_probe: 1,
@@ -380,6 +388,10 @@ impl<S: Store> Core<S> {
     /// An authenticated peer is connected.
     pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
         self.peers.insert(peer, Peer::new());
+        // It may hold now what it did not hold before.
+        for retry in self.retries.values_mut() {
+            retry.refused.remove(&peer);
+        }
         self.have_changed.get_or_insert(now.monotonic);
         self.turn(now);
     }
@@ -530,6 +542,12 @@ impl<S: Store> Core<S> {
             fingerprint: disk.fingerprint,
             leaves: self.store.leaves(body),
         })
+    }
+
+    /// What differs between an earlier version of a body and one that lies
+    /// here, if it is remembered.
+    pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
+        self.history.between(body, from, to)
     }
 
     /// Reads every file again, as if any byte of it might have changed.

@@ -23,6 +23,18 @@ pub(super) fn held<V: Rank + Clone + Eq>(
     if register.winner().value == value { Held::Winner } else { Held::Behind { value, seen } }
 }
 
+/// How the disk stands to a name that was bound anew: what lies there stays.
+pub(super) fn held_at(
+    former: &NameRow,
+    binding: &Register<Binding>,
+) -> Held<Option<(BodyId, Kind)>> {
+    let on_disk = former.on_disk();
+    match binding.winner().value.body() == on_disk {
+        true => Held::Winner,
+        false => Held::Behind { value: on_disk, seen: former.seen().clone() },
+    }
+}
+
 impl<S: Store> Core<S> {
     /// Writes a name's row. `former` is the row it replaces.
     pub(super) fn put_name(&mut self, path: &RelPath, former: Option<&NameRow>, row: NameRow) {

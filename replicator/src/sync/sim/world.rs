@@ -12,7 +12,9 @@ use crate::id::{Actor, NodeId};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::sync::core::{Core, Options};
-use crate::sync::effect::{Action, Effect, Job, Listed, Look, Now, Outcome, Sight, Source, What};
+use crate::sync::effect::{
+    Action, Effect, Found, Job, Listed, Look, Now, Outcome, Sight, Source, What,
+};
 use crate::sync::message::Message;
 use crate::sync::store::MemoryStore;
 
@@ -23,6 +25,10 @@ pub(super) struct Plan {
     pub nodes: usize,
     /// Operations of users, over all nodes.
     pub operations: usize,
+    /// Records in one message: few make long series.
+    pub records_max: usize,
+    /// Says what happens.
+    pub traced: bool,
     pub partitions: bool,
     pub crashes: bool,
     /// Nodes are connected one to the next, not each to each.
@@ -43,6 +49,8 @@ pub(super) struct Node {
     pub disk: Disk,
     pub running: bool,
     actor: Actor,
+    /// The actors before it.
+    lives: Vec<Actor>,
     /// Counts starts: what was under way before one is void.
     life: u32,
     snapshots: Vec<MemoryStore>,
@@ -108,10 +116,11 @@ impl World {
             let actor = world.next_actor();
             let skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
             world.nodes.push(Node {
-                core: Core::new(options(), actor, 1, MemoryStore::default()),
+                core: Core::new(options(&plan), actor, 1, MemoryStore::default()),
                 disk: Disk::new(1000 * (at as u64 + 1)),
                 running: false,
                 actor,
+                lives: Vec::new(),
                 life: 0,
                 snapshots: Vec::new(),
                 skew,
@@ -135,7 +144,7 @@ impl World {
             self.at(at, Event::Trouble);
         }
         self.run_until(Duration::from_millis(span))?;
-        self.trace("peace".into());
+        self.trace(|| "peace".into());
         self.plan.partitions = false;
         self.plan.crashes = false;
         for at in 0..self.nodes.len() {
@@ -213,6 +222,10 @@ impl World {
                     .iter()
                     .map(|look| {
                         let with_bytes = self.random.below(3) > 0;
+                        // Somebody replaced it all the time.
+                        if self.random.below(16) == 0 {
+                            return Sight { path: look.path.clone(), found: Found::Unsettled };
+                        }
                         self.nodes[at].disk.look(look, with_bytes)
                     })
                     .collect();
@@ -239,6 +252,7 @@ impl World {
             Event::Message { from, to, connection, frame } => {
                 if self.is_up(from, to, connection) {
                     let message = Message::decode(&frame).expect("an honest node sent it");
+                    self.trace(|| format!("{to}: from {from}: {}", heard(&message)));
                     let life = self.nodes[to].life;
                     self.with(to, life, |core, now| {
                         core.handle_message(now, node_id(from), message);
@@ -266,6 +280,9 @@ impl World {
 
     /// Ends a turn: what the core asks for is begun.
     fn carry_out(&mut self, at: usize) {
+        for (_, what, path) in std::mem::take(&mut self.nodes[at].core.progress.recent) {
+            self.trace(|| format!("{at}: {what}: {path}"));
+        }
         let life = self.nodes[at].life;
         while let Some(effect) = self.nodes[at].core.poll_effect() {
             match effect {
@@ -278,6 +295,9 @@ impl World {
                 Effect::Apply(job) => self.after(at, 6, Event::Job(at, life, job)),
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }
+        }
+        if !self.plan.crashes {
+            return;
         }
         let node = &mut self.nodes[at];
         node.snapshots.push(node.core.store().clone());
@@ -310,7 +330,7 @@ impl World {
                 Ok(fetched) => self.nodes[at].disk.apply(action, fetched),
                 Err(()) => Outcome::NotHeld,
             };
-            self.trace(format!("{at}: {} -> {}", said(action), ended(&outcome)));
+            self.trace(|| format!("{at}: {} -> {}", said(action), ended(&outcome)));
             outcomes.push(outcome);
         }
         self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
@@ -323,8 +343,15 @@ impl World {
             What::Update(update) => (&update.source, update.to),
             _ => return Ok(None),
         };
-        let Source::Peer(peer) = source else { return Ok(None) };
-        let peer = node_of(*peer);
+        let peers = match source {
+            Source::Peers(peers) => peers,
+            Source::Copy { from, expect } => {
+                let bytes = self.nodes[at].disk.read(from, expect).ok_or(())?;
+                return (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(());
+            }
+            Source::Inline { .. } => return Ok(None),
+        };
+        let peer = node_of(peers[0]);
         if !self.links.contains_key(&(at, peer)) {
             return Err(());
         }
@@ -361,7 +388,7 @@ impl World {
         }
         let content = String::from_utf8_lossy(&content).into_owned();
         let other = if name == "rename" || name == "link" { other.to_string() } else { content };
-        self.trace(format!("{at}: USER {name} {path} {other}"));
+        self.trace(|| format!("{at}: USER {name} {path} {other}"));
         if self.nodes[at].running {
             let delay = Duration::from_micros(self.random.below(5_000));
             let due = self.nodes[at].capture_at.max(self.now + delay);
@@ -407,14 +434,15 @@ impl World {
         if is_clean {
             let next = node.core.next_counter();
             let store = node.core.store().clone();
-            node.core = Core::new(options(), node.actor, next, store);
+            node.core = Core::new(options(&self.plan), node.actor, next, store);
         } else {
             let store = node.snapshots.get(back).cloned().unwrap_or_default();
-            node.actor = fresh;
-            node.core = Core::new(options(), fresh, 1, store);
+            node.lives.push(std::mem::replace(&mut node.actor, fresh));
+            node.core = Core::new(options(&self.plan), fresh, 1, store);
         }
+        node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
-        self.trace(format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
+        self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
         let back = self.random.below(400);
         self.at_from_now(back, Event::Start(at));
     }
@@ -423,7 +451,8 @@ impl World {
         if self.nodes[at].running {
             return;
         }
-        self.trace(format!("{at}: STARTS as {:?}", self.nodes[at].actor));
+        let actor = self.nodes[at].actor;
+        self.trace(|| format!("{at}: STARTS as {actor:?}"));
         self.nodes[at].running = true;
         self.nodes[at].core.scan(RelPath::root());
         self.carry_out(at);
@@ -448,7 +477,7 @@ impl World {
             return;
         }
         self.connections += 1;
-        self.trace(format!("{one}-{other}: CONNECTED"));
+        self.trace(|| format!("{one}-{other}: CONNECTED"));
         for (from, to) in [(one, other), (other, one)] {
             self.links.insert((from, to), (self.connections, self.now));
         }
@@ -463,7 +492,7 @@ impl World {
             return;
         }
         self.links.remove(&(other, one));
-        self.trace(format!("{one}-{other}: CUT"));
+        self.trace(|| format!("{one}-{other}: CUT"));
         for (from, to) in [(one, other), (other, one)] {
             let life = self.nodes[from].life;
             self.with(from, life, |core, now| core.handle_disconnected(now, node_id(to)));
@@ -515,17 +544,20 @@ impl World {
         Actor(self.actors)
     }
 
-    fn trace(&mut self, line: String) {
-        self.trace.push(format!("{:>9.3} {line}", self.now.as_secs_f64() * 1000.0));
+    fn trace(&mut self, line: impl FnOnce() -> String) {
+        if self.plan.traced {
+            self.trace.push(format!("{:>9.3} {}", self.now.as_secs_f64() * 1000.0, line()));
+        }
     }
 }
 
-fn options() -> Options {
+fn options(plan: &Plan) -> Options {
     Options {
         delay: Duration::from_millis(3),
         max_delay: Duration::from_millis(200),
         in_place: true,
         ranges_told: true,
+        records_max: plan.records_max,
     }
 }
 
@@ -568,4 +600,19 @@ fn said(action: &Action) -> String {
 fn ended(outcome: &Outcome) -> String {
     let outcome = format!("{outcome:?}");
     outcome.split('(').next().unwrap_or_default().to_owned()
+}
+
+fn heard(message: &Message) -> String {
+    let Message::Records(records) = message else { return format!("{message:?}") };
+    let names = records.names.iter().map(|name| {
+        let winner = name.binding.winner();
+        let losers = name.binding.losers().count();
+        format!("{} = {:?} {:?} +{losers}", name.path, winner.dot, winner.value.body())
+    });
+    let bodies = records.bodies.iter().map(|body| {
+        let winner = body.content.winner();
+        format!("{:?} = {:?} {:?}", body.id, winner.dot, winner.value)
+    });
+    let all: Vec<String> = bodies.chain(names).collect();
+    format!("{} closed {:?}", all.join(", "), records.have)
 }
