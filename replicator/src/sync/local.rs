@@ -28,6 +28,10 @@ const LOCKED_WAIT: Duration = Duration::from_millis(2);
 /// How long to wait for the directory of an entry to be met.
 const PARENT_WAIT: Duration = Duration::from_millis(5);
 
+/// How long to leave an entry alone that does not stay the same while it is
+/// read.
+const UNSETTLED_WAIT: Duration = Duration::from_millis(20);
+
 /// Content as a sight brought it.
 struct Read {
     content: Content,
@@ -103,6 +107,12 @@ impl<S: Store> Core<S> {
                     self.progress.no_error(&sight.path);
                     self.brake.release(&sight.path);
                     self.saw_entry(now, &sight.path, stat, sighted, look);
+                }
+                Found::Unsettled => {
+                    // Not sooner than the look took: it may be a large file.
+                    let wait = now.monotonic.saturating_sub(look.at).max(UNSETTLED_WAIT);
+                    let spot = Spot::Path(sight.path.clone());
+                    self.settle.look_after(now.monotonic, wait, spot, look.dirt);
                 }
                 Found::Unreadable(reason) => self.progress.error(&sight.path, reason),
             }
