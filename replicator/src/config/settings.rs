@@ -34,6 +34,7 @@ pub enum Key {
     Cluster,
     InPlace,
     TrashKeep,
+    Mode,
     Retention,
     DeleteBrake,
     MinFree,
@@ -172,7 +173,7 @@ impl Settings {
     }
 }
 
-const NAMES: [(Key, &str, &str); 20] = [
+const NAMES: [(Key, &str, &str); 21] = [
     (Key::Root, "root", "--root"),
     (Key::StateDir, "state_dir", "--state-dir"),
     (Key::Listen, "listen", "--listen"),
@@ -189,6 +190,7 @@ const NAMES: [(Key, &str, &str); 20] = [
     (Key::TrashKeep, "trash_keep", "--trash-keep"),
     (Key::Retention, "retention", "--retention"),
     (Key::DeleteBrake, "delete_brake", "--delete-brake"),
+    (Key::Mode, "mode", "--mode"),
     (Key::MinFree, "min_free", "--min-free"),
     (Key::VerifyInterval, "verify_interval", "--verify-interval"),
     (Key::StatusInterval, "status_interval", "--status-interval"),

@@ -9,9 +9,11 @@ use super::brake::Brake;
 use super::effect::{Effect, Listed, Look, Now};
 use super::members::Membership;
 use super::message::{Message, Records};
+use super::oneway::{Mode, Own};
 use super::patches::Patches;
 use super::plan::Retry;
 use super::record::Key;
+use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
 use super::version::Dot;
@@ -37,6 +39,7 @@ pub struct Options {
     /// Deletions nobody saw that are more than this share of a folder, in
     /// percent, are held; none are without.
     pub delete_brake: Option<u8>,
+    pub mode: Mode,
 }
 
 /// One folder of one node. Feed it through `handle_*` and the `*_changed`
@@ -83,6 +86,8 @@ pub struct Core<S> {
     pub(super) patches: Patches,
     pub(super) membership: Membership,
     pub(super) brake: Brake,
+    pub(super) own: Own,
+    pub(super) restored: Restored,
     pub(super) have_changed: Option<Duration>,
     probes: BTreeMap<u64, Probing>,
     next_probe: u64,
@@ -146,6 +151,8 @@ pub struct Progress {
     /// Entries that vanished unseen, too many to be believed until somebody
     /// confirms it.
     pub deletions_held: u64,
+    /// What changed on a node that only receives.
+    pub own_changes: u64,
     /// What could not be read or applied, newest last.
     pub errors: VecDeque<(RelPath, String)>,
     /// What was done lately, newest last.
@@ -182,6 +189,8 @@ impl<S: Store> Core<S> {
             patches: Patches::default(),
             membership: Membership::default(),
             brake: Brake::default(),
+            own: Own::default(),
+            restored: Restored::default(),
             have_changed: None,
             probes: BTreeMap::new(),
             next_probe: 1,
@@ -284,6 +293,7 @@ impl<S: Store> Core<S> {
                 row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
             });
             if !same {
+                self.note_restored(&entry);
                 self.settle.look(now.monotonic, Spot::Path(entry.path), Dirt::compare());
             }
         }
@@ -440,6 +450,7 @@ impl<S: Store> Core<S> {
             self.jobs.len(),
             self.scans.len(),
             self.brake.len(),
+            self.own.len(),
         ];
         parts.iter().map(|part| *part as u64).sum()
     }
@@ -540,6 +551,11 @@ impl<S: Store> Core<S> {
         self.store
     }
 
+    /// Has it logged anything since it was made?
+    pub(super) fn has_written(&self) -> bool {
+        self.progress.changes_made > 0
+    }
+
     pub fn next_counter(&self) -> u64 {
         self.next_counter
     }
@@ -553,6 +569,7 @@ impl<S: Store> Core<S> {
             applying: self.jobs.values().map(|job| job.len() as u64).sum(),
             scanning: !self.scans.is_empty(),
             deletions_held: self.brake.len() as u64,
+            own_changes: self.own.len() as u64,
             ..self.progress.clone()
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::core::{Core, Looking};
 use super::effect::{Depth, Found, Known, Look, Now, Sight, Sighted};
 use super::message::Patch;
+use super::oneway::Mode;
 use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow, Replaced};
 use super::register::Register;
 use super::settle::{Dirt, Spot};
@@ -29,9 +30,9 @@ const LOCKED_WAIT: Duration = Duration::from_millis(2);
 const PARENT_WAIT: Duration = Duration::from_millis(5);
 
 /// Content as a sight brought it.
-struct Read {
-    content: Content,
-    leaves: Option<Leaves>,
+pub(super) struct Read {
+    pub content: Content,
+    pub leaves: Option<Leaves>,
     inline: Option<Vec<(u64, bytes::Bytes)>>,
     holes: RangeSet,
 }
@@ -94,6 +95,10 @@ impl<S: Store> Core<S> {
                 continue;
             };
             self.locks.unlock(&sight.path, &look.bodies);
+            if self.options.mode == Mode::ReceiveOnly {
+                self.compare_sight(now, &sight.path, sight.found, look);
+                continue;
+            }
             let lay = self.lying_at(&sight.path).map(|(id, _, disk)| (id, disk.fingerprint.inode));
             let dirt = look.dirt.clone();
             match sight.found {
@@ -175,7 +180,7 @@ impl<S: Store> Core<S> {
 
     /// What was read, if it was read in one piece. An error is how long to
     /// wait before reading again.
-    fn digest_sight(
+    pub(super) fn digest_sight(
         &mut self,
         now: Now,
         path: &RelPath,
@@ -270,10 +275,14 @@ impl<S: Store> Core<S> {
         let before = row.clone();
         let when = stat.metadata.mtime.as_nanos();
         let mut dot = None;
+        let restored = self.restored.take(path);
         if let Some(read) = read {
             let from = digest_of(row.content_on_disk());
             if row.content_on_disk() != Some(&read.content) {
-                let mut seen = row.content_seen().clone();
+                let mut seen = match restored {
+                    true => VersionVector::new(),
+                    false => row.content_seen().clone(),
+                };
                 if row.content.winner().value != read.content {
                     let written = self.next_dot();
                     dot = Some(written);
@@ -338,14 +347,17 @@ impl<S: Store> Core<S> {
         };
         self.store.put_leaves(id, read.leaves);
         self.put_body(id, row);
-        self.bind(path, id, stat.kind, when);
+        match self.restored.take(path) {
+            true => self.bind_beside(path, id, stat.kind, when),
+            false => self.bind(path, id, stat.kind, when),
+        }
         self.progress.note(now.wall, "created here", path);
     }
 
     /// What was found is what the tree is to show here anyway: the node was
     /// seeded, or died between applying and remembering it. Its metadata is
     /// taken from the record.
-    fn adopt(&mut self, path: &RelPath, stat: &Stat, read: &Read) -> bool {
+    pub(super) fn adopt(&mut self, path: &RelPath, stat: &Stat, read: &Read) -> bool {
         let Some(name) = self.store.name(path) else {
             return false;
         };

@@ -12,6 +12,7 @@ use super::record::{
     Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow, Replaced,
 };
 use super::register::Register;
+use super::settle::Dirt;
 use super::store::Store;
 use super::tree::held;
 use super::version::VersionVector;
@@ -148,6 +149,10 @@ impl<S: Store> Core<S> {
         let Some(row) = self.store.name(path) else {
             return;
         };
+        if self.own.holds(path) {
+            // It may be what the others have by now.
+            self.settle.look(now.monotonic, super::settle::Spot::Path(path.clone()), Dirt::whole());
+        }
         match &row.binding.winner().value {
             Binding::Bound { .. } => {
                 if let Some((id, kind)) = self.latest_of(&row) {

@@ -23,6 +23,18 @@ pub(super) fn held<V: Rank + Clone + Eq>(
     if register.winner().value == value { Held::Winner } else { Held::Behind { value, seen } }
 }
 
+/// The same for a name.
+pub(super) fn held_binding(
+    register: &Register<Binding>,
+    value: Option<(BodyId, Kind)>,
+    seen: VersionVector,
+) -> Held<Option<(BodyId, Kind)>> {
+    match register.winner().value.body() == value {
+        true => Held::Winner,
+        false => Held::Behind { value, seen },
+    }
+}
+
 impl<S: Store> Core<S> {
     /// Writes a name's row. `former` is the row it replaces.
     pub(super) fn put_name(&mut self, path: &RelPath, former: Option<&NameRow>, row: NameRow) {
