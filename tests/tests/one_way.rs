@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
 use replicator_tests::{Cluster, Node, poll, tree};
@@ -19,8 +20,12 @@ fn pair(mode: &str) -> Cluster {
     for name in ["a", "b", "c", "d/a", "d/b"] {
         fs::write(cluster[0].path(name), name).unwrap();
     }
-    // Known to both before they meet.
-    fs::write(cluster[1].path("a"), "a").unwrap();
+    // A node that sends has to have it already.
+    if mode == "send-only" {
+        fs::remove_dir(cluster[1].root()).unwrap();
+        let copy = |from, to| Command::new("cp").arg("-a").arg(from).arg(to).status();
+        assert!(copy(cluster[0].root(), cluster[1].root()).unwrap().success());
+    }
     cluster.start();
     cluster.assert_same();
     cluster
@@ -28,6 +33,13 @@ fn pair(mode: &str) -> Cluster {
 
 fn own_changes(node: &Node) -> u64 {
     node.status().unwrap().number("/folder/own_changes")
+}
+
+#[track_caller]
+fn assert_own_changes(node: &Node, count: u64) {
+    let as_expected = || own_changes(node) == count;
+    let status = || node.status().unwrap().to_string();
+    assert!(poll::until(ARRIVES_WITHIN, as_expected), "not {count} own changes: {}", status());
 }
 
 fn reads(node: &Node, name: &str, content: &str) -> bool {
@@ -44,7 +56,7 @@ fn what_changes_on_a_node_that_receives_is_reported_and_can_be_reverted() {
     fs::create_dir(b.path("new")).unwrap();
     fs::write(b.path("new/file"), "added here").unwrap();
     fs::rename(b.path("d/a"), b.path("d/moved")).unwrap();
-    poll::eventually(ARRIVES_WITHIN, "all of it is reported", || own_changes(b) == 7);
+    assert_own_changes(b, 7);
     let status = b.status().unwrap();
     let told = status.json()["errors"].to_string();
     for (path, what) in [("a", "changed here"), ("b", "deleted here"), ("new/file", "added here")] {
@@ -67,13 +79,13 @@ fn what_changes_on_a_node_that_receives_is_reported_and_can_be_reverted() {
     // A restart finds it all again.
     cluster[1].stop().unwrap();
     cluster[1].start().unwrap();
-    poll::eventually(ARRIVES_WITHIN, "it is reported again", || own_changes(&cluster[1]) == 7);
+    assert_own_changes(&cluster[1], 7);
 
     let reverted = cluster[1].revert().unwrap();
     assert_eq!(reverted.code, 0, "{reverted:?}");
     assert_eq!(reverted.stdout, "7 entries go back to what the other nodes hold\n");
+    assert_own_changes(&cluster[1], 0);
     cluster.assert_same();
-    assert_eq!(own_changes(&cluster[1]), 0);
     assert!(reads(&cluster[1], "a", "from the other") && reads(&cluster[1], "b", "b"));
     assert_eq!(tree::count(cluster[0].root()).unwrap().0, 5);
     cluster.assert_rsync_agrees();
@@ -87,7 +99,7 @@ fn a_node_that_receives_takes_everything_and_keeps_what_it_had() {
     fs::write(cluster[1].path("common"), "had it").unwrap();
     fs::write(cluster[1].path("own"), "own").unwrap();
     cluster.start();
-    poll::eventually(ARRIVES_WITHIN, "both are reported", || own_changes(&cluster[1]) == 2);
+    assert_own_changes(&cluster[1], 2);
     assert!(!cluster[0].path("own").exists());
     assert!(reads(&cluster[1], "common", "had it"));
     let refused = cluster[0].revert().unwrap();

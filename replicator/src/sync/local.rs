@@ -165,6 +165,7 @@ impl<S: Store> Core<S> {
                 return;
             }
         };
+        let known = known.or_else(|| self.same_again(path, read.as_ref()?));
         match (known, read) {
             (Some((id, row)), read) => self.saw_known(now, path, id, row, stat, read),
             (None, Some(read)) => self.saw_new(now, path, stat, read),
@@ -176,6 +177,14 @@ impl<S: Store> Core<S> {
         if list && kind == Kind::Directory {
             self.scan(path.clone());
         }
+    }
+
+    /// A file that took the place of one with the same content, as in a copied
+    /// tree, goes on as that one: what others change of it lands in it.
+    fn same_again(&self, path: &RelPath, read: &Read) -> Option<(BodyId, BodyRow)> {
+        let (id, row, disk) = self.lying_at(path)?;
+        let is_same = row.content_on_disk() == Some(&read.content) && row.kind() == Kind::File;
+        (is_same && disk.names == [path.clone()]).then_some((id, row))
     }
 
     /// What was read, if it was read in one piece. An error is how long to

@@ -140,9 +140,13 @@ impl<S: Store> Core<S> {
             self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
             return;
         }
-        let same_content =
-            read.as_ref().is_none_or(|read| row.content_on_disk() == Some(&read.content));
-        let same_metadata = row.metadata_on_disk().is_some_and(|known| looks_alike(known, stat));
+        // What is to lie here may do so already: the node ended before it knew.
+        let same_content = read.as_ref().is_none_or(|read| {
+            let wanted = &row.content.winner().value;
+            row.content_on_disk() == Some(&read.content) || *wanted == read.content
+        });
+        let lies = row.metadata_on_disk().is_some_and(|known| looks_alike(known, stat));
+        let same_metadata = lies || looks_alike(&row.metadata.winner().value, stat);
         let reverts = self.own.reverting.contains_key(path);
         if !(same_content && same_metadata) && !reverts {
             let what = if same_content { "metadata changed here" } else { "changed here" };
@@ -151,11 +155,11 @@ impl<S: Store> Core<S> {
         }
         // What lies here is known, or counts as an older version from now on.
         disk.fingerprint = stat.fingerprint;
-        if let Some(read) = read {
+        if let Some(read) = read.filter(|read| row.content_on_disk() != Some(&read.content)) {
             disk.content = held(&row.content, read.content, VersionVector::new());
             self.store.put_leaves(id, read.leaves);
         }
-        if !same_metadata {
+        if !lies {
             disk.metadata = held(&row.metadata, stat.metadata.clone(), VersionVector::new());
         }
         row.disk = Some(disk);
@@ -165,6 +169,13 @@ impl<S: Store> Core<S> {
 
     /// Something that is nobody else's goes to the trash.
     fn remove_own(&mut self, now: Now, path: &RelPath, stat: &Stat) {
+        let below = self.own.reverting.range(path.clone()..).skip(1);
+        if below.take_while(|(other, _)| starts_with(other, path)).any(|(o, _)| o.is_within(path)) {
+            // What is in it goes first.
+            let spot = Spot::Path(path.clone());
+            self.settle.look_after(now.monotonic, REVERT_WAIT, spot, Dirt::compare());
+            return;
+        }
         let tries = self.own.reverting.get_mut(path).map_or(REVERTS_MAX, |tries| {
             *tries += 1;
             *tries
@@ -180,7 +191,8 @@ impl<S: Store> Core<S> {
         if !self.locks.is_free(path, &[]) || !self.locks.may_share(&parent) {
             return;
         }
-        let what = What::Remove { expect: stat.fingerprint, keep: Keep::Trash };
+        let keep = if stat.kind == Kind::Directory { Keep::Discard } else { Keep::Trash };
+        let what = What::Remove { expect: stat.fingerprint, keep };
         let nobody = BodyId { origin: Actor(0), counter: 0 };
         let action = Action { path: path.clone(), body: nobody, kind: stat.kind, what };
         let lying = self.store.name(path);
@@ -195,6 +207,10 @@ impl<S: Store> Core<S> {
         self.own.changes.remove(path);
         self.own.reverting.remove(path);
     }
+}
+
+fn starts_with(path: &RelPath, beginning: &RelPath) -> bool {
+    path.as_bytes().starts_with(beginning.as_bytes())
 }
 
 /// A directory's time follows what happens in it.
