@@ -61,6 +61,8 @@ pub struct Config {
     pub in_place: InPlace,
     /// How long deleted and overwritten files rest in the trash.
     pub trash_keep: Duration,
+    /// In which direction changes travel.
+    pub mode: Mode,
     /// How long a silent member is waited for; one that was away for longer
     /// is merged like a new node.
     pub retention: Duration,
@@ -173,6 +175,7 @@ impl Config {
             in_place: settings.parse(Key::InPlace, str::parse)?.unwrap_or_default(),
             trash_keep: settings.parse(Key::TrashKeep, parse_duration)?.unwrap_or(7 * DAY),
             retention: settings.parse(Key::Retention, parse_retention)?.unwrap_or(28 * DAY),
+            mode: settings.parse(Key::Mode, str::parse)?.unwrap_or_default(),
             delete_brake: settings.parse(Key::DeleteBrake, parse_brake)?.unwrap_or(Some(50)),
             min_free: settings.parse(Key::MinFree, str::parse)?.unwrap_or(MinFree::Percent(1)),
             verify_interval: settings
@@ -288,6 +291,17 @@ pub enum InPlace {
     Never,
 }
 
+/// In which direction changes travel between this node and the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    #[default]
+    Both,
+    /// What changes here is reported and goes nowhere.
+    ReceiveOnly,
+    /// What changes elsewhere is not applied here.
+    SendOnly,
+}
+
 /// Parses one word of a fixed set; the message lists the set.
 macro_rules! words {
     ($type:ty: $($word:literal => $value:expr),+) => {
@@ -314,6 +328,7 @@ macro_rules! words {
 
 words!(CaptureChoice: "auto" => Self::Auto, "ebpf" => Self::Ebpf, "fanotify" => Self::Fanotify, "inotify" => Self::Inotify);
 words!(EngineChoice: "auto" => Self::Auto, "uring" => Self::Uring, "threads" => Self::Threads);
+words!(Mode: "both" => Self::Both, "receive-only" => Self::ReceiveOnly, "send-only" => Self::SendOnly);
 words!(InPlace: "auto" => Self::Auto, "never" => Self::Never);
 
 /// Why there is no configuration. All of it is the user's to mend.

@@ -12,7 +12,9 @@ mod facts;
 mod large;
 mod look;
 mod members;
+mod nested;
 mod pieces;
+mod provenance;
 mod serve;
 mod update;
 mod wait;
@@ -45,7 +47,7 @@ use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
 use crate::sync::message::{FetchItem, FetchRequest, Message, Part};
 use crate::sync::roster::MemberRecord;
 use crate::sync::store::Store;
-use crate::sync::{Core, Introduction, Options};
+use crate::sync::{Core, Introduction, Mode, Options};
 use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
 use crate::{apply, path::RelPath};
 
@@ -124,6 +126,19 @@ pub enum Error {
     Retired,
     #[error("this node was away for longer than the retention and begins anew")]
     Rejoin,
+    #[error(
+        "the state directory is from a backup: this node goes on under a new name for its changes"
+    )]
+    NewActor,
+    #[error(
+        "another replicator with this node's identity runs at the same time (told by {told_by}): was the state directory copied? give every node its own, empty one"
+    )]
+    Twin { told_by: NodeId },
+    #[error(
+        "the folder {} lies in {}, or holds it, and another replicator serves that: no folder may lie in another",
+        root.display(), other.display()
+    )]
+    Nested { root: PathBuf, other: PathBuf },
 }
 
 impl Error {
@@ -133,7 +148,7 @@ impl Error {
             Self::Config(error) => error.exit_code(),
             Self::Place(error) => error.exit_code(),
             Self::Control(error) => error.exit_code(),
-            Self::OtherRoot { .. } | Self::Retired => 78,
+            Self::OtherRoot { .. } | Self::Retired | Self::Twin { .. } | Self::Nested { .. } => 78,
             Self::Root(root::Error::Denied { .. }) => 77,
             Self::Root(
                 root::Error::Missing { .. }
@@ -158,6 +173,7 @@ pub async fn run(
     let (asked, mut questions) = mpsc::channel(QUESTIONS_QUEUE);
     let _server = control::serve(&place.control_socket(), asked)?;
     let root = Arc::new(Root::open(&config.root)?);
+    nested::check_above(root.path())?;
     let cluster = config.cluster.clone();
     let secret = tokio::task::spawn_blocking(move || Secret::derive(&password, &cluster));
     let secret = secret.await.map_err(|_| Error::Ended("stretching the password"))??;
@@ -172,9 +188,15 @@ pub async fn run(
         match life.await {
             Err(Error::Rejoin) => {
                 tracing::warn!(
-                    "this node was away for longer than the others wait: its folder is merged like a new node's, nothing in it counts as a deletion"
+                    "this node was away for longer than the others wait, or its state is from a backup: its folder is merged like a new node's, nothing in it counts as a deletion"
                 );
                 Index::discard(&config.state_dir)?;
+            }
+            // The index was not closed, so its next opening draws an actor.
+            Err(Error::NewActor) => {
+                tracing::warn!(
+                    "other nodes know more of this node's changes than it does: its state is from a backup, everything is compared"
+                );
             }
             ended => return ended,
         }
@@ -274,19 +296,22 @@ fn open_index(
     root: &Arc<Root>,
     settled: &Arc<AtomicBool>,
 ) -> Result<index::Opened, Error> {
-    let fresh = Actor(getrandom::u64().map_err(|error| Error::Random(error.to_string()))?);
-    // After a power loss the index must not speak of files the disk lost.
-    let (disk, settled) = (Arc::clone(root), Arc::clone(settled));
-    let before_commit = move || match settled.swap(true, Ordering::AcqRel) {
-        true => Ok(()),
-        false => apply::flush_all(&disk).map_err(|error| error.to_string()),
+    let open = || {
+        let fresh = getrandom::u64().map_err(|error| Error::Random(error.to_string()))?;
+        // After a power loss the index must not speak of files the disk lost.
+        let (disk, settled) = (Arc::clone(root), Arc::clone(settled));
+        let before_commit = move || match settled.swap(true, Ordering::AcqRel) {
+            true => Ok(()),
+            false => apply::flush_all(&disk).map_err(|error| error.to_string()),
+        };
+        let options = index::Options {
+            fresh_actor: Actor(fresh),
+            cache_bytes: INDEX_CACHE_BYTES,
+            before_commit: Box::new(before_commit),
+        };
+        Ok(Index::open(&config.state_dir, options)?)
     };
-    let options = index::Options {
-        fresh_actor: fresh,
-        cache_bytes: INDEX_CACHE_BYTES,
-        before_commit: Box::new(before_commit),
-    };
-    let mut opened = Index::open(&config.state_dir, options)?;
+    let mut opened = open()?;
     let marker = root.marker().as_bytes();
     match opened.index.note(MARKER_NOTE) {
         Some(noted) if noted != marker => {
@@ -295,6 +320,7 @@ fn open_index(
         Some(_) => {}
         None => opened.index.put_note(MARKER_NOTE, marker.to_vec()),
     }
+    let opened = provenance::check(opened, &config.state_dir, root, open)?;
     if opened.unclean {
         tracing::warn!("the last run did not end cleanly: everything is compared with the index");
     }
@@ -312,6 +338,8 @@ struct Inputs<'a> {
 enum Report {
     Seen(Vec<Sight>),
     Listed(RelPath, Vec<Listed>),
+    /// Another replicator serves a folder in this one.
+    Nested(PathBuf),
     Scanned(RelPath),
     Applied(u64, Vec<Outcome>),
     /// The transport has taken a message that counts.
@@ -365,6 +393,11 @@ impl Node {
             ranges_told: capture.level() == capture::Level::Ebpf,
             records_max: RECORDS_MAX,
             delete_brake: config.delete_brake,
+            mode: match config.mode {
+                config::Mode::Both => Mode::Both,
+                config::Mode::ReceiveOnly => Mode::ReceiveOnly,
+                config::Mode::SendOnly => Mode::SendOnly,
+            },
         };
         let all_read = opened.index.note(READ_NOTE).is_some_and(|note| note == ALL_READ);
         let unread_since = opened.last_written.filter(|_| opened.unclean || !all_read);
@@ -521,6 +554,10 @@ impl Node {
         let now = self.now();
         match report {
             Report::Seen(sights) => self.core.handle_sights(now, sights),
+            Report::Nested(other) => {
+                let root = self.carrier.root.path().to_path_buf();
+                return Err(Error::Nested { root, other });
+            }
             Report::Listed(beneath, listed) => self.core.handle_listed(now, &beneath, listed),
             Report::Scanned(beneath) => {
                 let before = self.core.progress().deletions_held;
@@ -634,6 +671,7 @@ impl Node {
                 Err(error) => tracing::error!(peer = %from, "a request was refused: {error}"),
             },
             Event::Datagram { from, payload } => self.members.datagram(from, &payload),
+            Event::Twin { told_by } => self.over = Some(Error::Twin { told_by }),
             Event::Refused { address, reason } => self.facts.refused(address, reason.to_string()),
         }
     }
@@ -677,6 +715,17 @@ impl Node {
                 };
                 tracing::info!(entries, restore, "held deletions were judged");
                 let _ = answer.send(control::Response::Confirmed { entries });
+            }
+            control::Request::Revert => {
+                let response = match self.facts.mode() {
+                    config::Mode::ReceiveOnly => {
+                        control::Response::Reverted { entries: self.core.revert(now) }
+                    }
+                    _ => control::Response::Refused {
+                        reason: "this node sends what changes here: only a node with mode receive-only has something to revert".to_owned(),
+                    },
+                };
+                let _ = answer.send(response);
             }
             control::Request::Leave { node: None, timeout_ms } => {
                 let timeout = Duration::from_millis(timeout_ms);
@@ -727,6 +776,7 @@ impl Node {
                 self.facts.forget(member);
                 self.carrier.transport.disconnect(member);
             }
+            Effect::NewActor => self.over = Some(Error::NewActor),
             Effect::Rejoin => self.over = Some(Error::Rejoin),
             Effect::Retired => self.over = Some(Error::Retired),
             Effect::Apply(job) => {

@@ -169,6 +169,11 @@ impl Node {
         self.ask("confirm", words, ANSWER_LIMIT)
     }
 
+    /// `replicator revert`.
+    pub fn revert(&self) -> Result<Finished> {
+        self.ask("revert", &[], ANSWER_LIMIT)
+    }
+
     /// `replicator leave`, with further words such as `--node b`.
     pub fn leave(&self, words: &[&str]) -> Result<Finished> {
         self.ask("leave", words, 4 * ANSWER_LIMIT)

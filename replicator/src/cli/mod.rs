@@ -12,6 +12,7 @@ mod failure;
 mod leave;
 mod logging;
 mod notify;
+mod revert;
 mod run;
 mod signals;
 mod status;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Wait(wait) => wait.execute(),
         Command::Verify(verify) => verify.execute(),
         Command::Confirm(confirm) => confirm.execute(),
+        Command::Revert(revert) => revert.execute(),
         Command::Leave(leave) => leave.execute(),
         Command::Conflicts(conflicts) => conflicts.execute(),
         Command::Doctor(doctor) => doctor.execute(),
@@ -73,6 +75,7 @@ enum Command {
     Verify(verify::Verify),
     Conflicts(conflicts::Conflicts),
     Confirm(confirm::Confirm),
+    Revert(revert::Revert),
     Leave(leave::Leave),
     Doctor(doctor::Doctor),
 }

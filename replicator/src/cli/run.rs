@@ -72,6 +72,9 @@ pub struct Run {
     /// How long the trash keeps files [default: 7d]
     #[arg(long, value_name = "TIME")]
     trash_keep: Option<OsString>,
+    /// Direction of changes: both, receive-only, send-only [default: both]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<OsString>,
     /// How long an absent node is waited for; longer, and it is merged like a
     /// new one when it comes back [default: 28d]
     #[arg(long, value_name = "TIME")]
@@ -150,6 +153,7 @@ impl Run {
             (Key::TrashKeep, self.trash_keep),
             (Key::Retention, self.retention),
             (Key::DeleteBrake, self.delete_brake),
+            (Key::Mode, self.mode),
             (Key::MinFree, self.min_free),
             (Key::VerifyInterval, self.verify_interval),
             (Key::StatusInterval, self.status_interval),

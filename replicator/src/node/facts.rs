@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::carry::Carrier;
 use crate::capture::Capture;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::id::NodeId;
 use crate::index::Index;
 use crate::status::{
@@ -67,6 +67,10 @@ impl Facts {
 
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.config.mode
     }
 
     pub fn retention(&self) -> Duration {
@@ -185,6 +189,10 @@ impl Facts {
                 path: path.to_string(),
             });
         }
+        for (path, what) in core.own_changes() {
+            let reason = format!("{what}, not replicated: `replicator revert` undoes it");
+            snapshot.note_error(PathError { path: path.to_string(), reason });
+        }
         for (path, reason) in &progress.errors {
             let (path, reason) = (path.to_string(), reason.clone());
             snapshot.note_error(PathError { path, reason });
@@ -227,6 +235,8 @@ impl Facts {
             pending_out,
             conflicts: progress.conflicts,
             deletions_held: progress.deletions_held,
+            own_changes: progress.own_changes,
+            mode: self.config.mode.to_string(),
             ..FolderFacts::default()
         }
     }

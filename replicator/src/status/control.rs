@@ -51,6 +51,8 @@ pub enum Request {
     },
     /// Read every file again and compare with the index and the peers.
     Verify,
+    /// What changed on a node that only receives is undone.
+    Revert,
     /// Held deletions are meant, or are to be undone.
     Confirm {
         restore: bool,
@@ -74,6 +76,10 @@ pub enum Response {
     Status(Box<Snapshot>),
     Waited(Waited),
     Verified(Verified),
+    /// So many entries are being undone.
+    Reverted {
+        entries: u64,
+    },
     /// So many deletions were held.
     Confirmed {
         entries: u64,

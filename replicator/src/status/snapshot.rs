@@ -89,6 +89,10 @@ pub struct FolderFacts {
     pub trash_bytes: u64,
     /// Deletions the brake holds back.
     pub deletions_held: u64,
+    /// `both`, `receive-only` or `send-only`.
+    pub mode: String,
+    /// What changed here, on a node that only receives.
+    pub own_changes: u64,
 }
 
 /// The states a folder can be in.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::effect::Now;
+use super::oneway::Mode;
 use super::record::{Held, NameRow};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
@@ -49,6 +50,12 @@ impl Brake {
 impl<S: Store> Core<S> {
     /// What a scan of everything beneath a path missed.
     pub(super) fn missed(&mut self, now: Now, beneath: &RelPath, there: usize, gone: Vec<RelPath>) {
+        if self.options.mode == Mode::ReceiveOnly {
+            for path in gone {
+                self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
+            }
+            return;
+        }
         let fresh = gone.iter().filter(|path| !self.brake.holds(path)).count();
         if now.monotonic.saturating_sub(self.brake.since) > WINDOW {
             self.brake.passed = 0;
@@ -70,7 +77,8 @@ impl<S: Store> Core<S> {
     /// handful.
     fn is_too_much(&self, all: bool, missed: usize, in_all: usize) -> bool {
         let Some(percent) = self.options.delete_brake else { return false };
-        all || (missed > UNSEEN_DELETIONS_MAX && missed * 100 > in_all * usize::from(percent))
+        all || self.restored.any()
+            || (missed > UNSEEN_DELETIONS_MAX && missed * 100 > in_all * usize::from(percent))
     }
 
     /// The held deletions are meant: they are looked at once more and told.

@@ -10,9 +10,11 @@ use super::effect::{Effect, Listed, Look, Now};
 use super::history::History;
 use super::members::Membership;
 use super::message::{Delta, Message, Records};
+use super::oneway::{Mode, Own};
 use super::patches::Patches;
 use super::plan::Retry;
 use super::record::Key;
+use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
 use super::version::Dot;
@@ -40,6 +42,7 @@ pub struct Options {
     /// Deletions nobody saw that are more than this share of a folder, in
     /// percent, are held; none are without.
     pub delete_brake: Option<u8>,
+    pub mode: Mode,
 }
 
 /// One folder of one node. Feed it through `handle_*` and the `*_changed`
@@ -89,6 +92,8 @@ pub struct Core<S> {
     pub(super) history: History,
     pub(super) membership: Membership,
     pub(super) brake: Brake,
+    pub(super) own: Own,
+    pub(super) restored: Restored,
     pub(super) have_changed: Option<Duration>,
     probes: BTreeMap<u64, Probing>,
     next_probe: u64,
@@ -153,6 +158,8 @@ pub struct Progress {
     /// Entries that vanished unseen, too many to be believed until somebody
     /// confirms it.
     pub deletions_held: u64,
+    /// What changed on a node that only receives.
+    pub own_changes: u64,
     /// What could not be read or applied, newest last.
     pub errors: VecDeque<(RelPath, String)>,
     /// What was done lately, newest last.
@@ -191,6 +198,8 @@ impl<S: Store> Core<S> {
             history: History::default(),
             membership: Membership::default(),
             brake: Brake::default(),
+            own: Own::default(),
+            restored: Restored::default(),
             have_changed: None,
             probes: BTreeMap::new(),
             next_probe: 1,
@@ -307,6 +316,9 @@ impl<S: Store> Core<S> {
             let mut dirt = Dirt::compare();
             if is_late && entry.kind == Kind::File {
                 dirt.merge(&Dirt::whole());
+            }
+            if !same {
+                self.note_restored(&entry);
             }
             if !same || dirt.whole {
                 self.settle.look(now.monotonic, Spot::Path(entry.path), dirt);
@@ -474,6 +486,7 @@ impl<S: Store> Core<S> {
             self.jobs.len(),
             self.scans.len(),
             self.brake.len(),
+            self.own.len(),
         ];
         parts.iter().map(|part| *part as u64).sum()
     }
@@ -580,6 +593,11 @@ impl<S: Store> Core<S> {
         self.store
     }
 
+    /// Has it logged anything since it was made?
+    pub(super) fn has_written(&self) -> bool {
+        self.progress.changes_made > 0
+    }
+
     pub fn next_counter(&self) -> u64 {
         self.next_counter
     }
@@ -593,6 +611,7 @@ impl<S: Store> Core<S> {
             applying: self.jobs.values().map(|job| job.len() as u64).sum(),
             scanning: !self.scans.is_empty(),
             deletions_held: self.brake.len() as u64,
+            own_changes: self.own.len() as u64,
             ..self.progress.clone()
         }
     }

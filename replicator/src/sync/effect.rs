@@ -39,6 +39,9 @@ pub enum Effect {
     /// This node was away for too long: its index is to be dropped, and its
     /// folder to be merged like a new one's. The core is of no more use.
     Rejoin,
+    /// The numbers of this actor's changes are used already: the node goes on
+    /// as another one. The core is of no more use.
+    NewActor,
     /// This node was told to leave for good.
     Retired,
 }

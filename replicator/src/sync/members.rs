@@ -79,6 +79,13 @@ impl<S: Store> Core<S> {
         &self.membership.roster
     }
 
+    /// Is there anybody else who may hold what this node held?
+    pub(super) fn has_other_members(&self) -> bool {
+        let Some(me) = self.membership.me.as_ref().map(|me| me.node) else { return false };
+        let mut others = self.membership.roster.members().map(|member| &member.record);
+        others.any(|record| record.node != me && !record.retired)
+    }
+
     /// This member, or this node itself, leaves for good. False where it is
     /// not known.
     pub fn retire(&mut self, node: NodeId) -> bool {
@@ -123,6 +130,16 @@ impl<S: Store> Core<S> {
             return;
         }
         let have = self.store.have();
+        if theirs.have.get(self.actor) >= self.next_counter() {
+            // They hold more of this node's log than it ever wrote, as far as
+            // it knows: its state is from a backup. What it wrote since under
+            // the same numbers would be taken for what they hold.
+            self.end(match self.has_written() {
+                true => Effect::Rejoin,
+                false => Effect::NewActor,
+            });
+            return;
+        }
         let share = shares(&theirs.have, &have);
         self.handle_members(from, vec![theirs.clone()]);
         if self.membership.roster.is_retired(from) {

@@ -15,11 +15,13 @@ mod local;
 mod lost;
 mod members;
 pub mod message;
+mod oneway;
 mod patches;
 mod plan;
 pub mod record;
 pub mod register;
 mod remote;
+mod restored;
 mod retire;
 pub mod roster;
 mod settle;
@@ -29,6 +31,7 @@ pub mod version;
 
 pub use self::core::{Core, Located, Options, Progress};
 pub use self::members::Introduction;
+pub use self::oneway::Mode;
 
 #[cfg(test)]
 mod sim;

@@ -12,7 +12,7 @@ use super::record::{
     Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow, Replaced,
 };
 use super::register::Register;
-use super::settle::Spot;
+use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::{held, held_at};
 use super::version::VersionVector;
@@ -158,6 +158,10 @@ impl<S: Store> Core<S> {
         let Some(row) = self.store.name(path) else {
             return;
         };
+        if self.own.holds(path) {
+            // It may be what the others have by now.
+            self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
+        }
         let is_directory = row.wanted().is_some_and(|(_, kind)| kind == Kind::Directory);
         if !is_directory && self.any_below(path, |below| below.wanted().is_some()) {
             self.keep_directory(now, path);

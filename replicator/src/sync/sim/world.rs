@@ -11,13 +11,13 @@ use crate::hash::Digest;
 use crate::id::{Actor, NodeId};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
-use crate::sync::Introduction;
 use crate::sync::core::{Core, Options};
 use crate::sync::effect::{
     Action, Effect, Found, Job, Listed, Look, Now, Outcome, Sight, Source, What,
 };
 use crate::sync::message::Message;
 use crate::sync::store::MemoryStore;
+use crate::sync::{Introduction, Mode};
 
 /// How a run is made.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +137,11 @@ impl World {
         };
         for at in 0..plan.nodes {
             let actor = world.next_actor();
-            let skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
+            let mut skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
+            if plan.members {
+                // Clocks a year ahead, right, or a year behind.
+                skew += (at as i64 % 3 - 1) * 365 * 86_400 * 1_000_000_000;
+            }
             world.nodes.push(Node {
                 core: new_core(plan, at, actor, 1, MemoryStore::default()),
                 disk: Disk::new(1000 * (at as u64 + 1)),
@@ -329,6 +333,7 @@ impl World {
             match effect {
                 Effect::Forget(member) => self.disconnect(at, node_of(member)),
                 Effect::Rejoin => self.rejoin(at),
+                Effect::NewActor => unreachable!("no state is restored here"),
                 Effect::Retired => self.stop(at),
                 Effect::Look(looks) => {
                     for look in looks {
@@ -660,6 +665,7 @@ fn options(plan: &Plan) -> Options {
         ranges_told: true,
         records_max: plan.records_max,
         delete_brake: Some(50),
+        mode: Mode::Both,
     }
 }
 
