@@ -52,6 +52,8 @@ pub struct Config {
     /// A file that never falls quiet is read this often.
     pub max_delay: Duration,
     pub capture: CaptureChoice,
+    /// Bound of the kernel memory that capture uses, in bytes.
+    pub capture_memory: usize,
     pub engine: EngineChoice,
     pub name: String,
     /// Salts the password: nodes of another cluster name cannot join.
@@ -162,6 +164,9 @@ impl Config {
             delay,
             max_delay,
             capture: settings.parse(Key::Capture, str::parse)?.unwrap_or_default(),
+            capture_memory: settings
+                .parse(Key::CaptureMemory, parse_capture_memory)?
+                .unwrap_or(CAPTURE_MEMORY_DEFAULT),
             engine: settings.parse(Key::Engine, str::parse)?.unwrap_or_default(),
             name: settings.parse(Key::Name, parse_name)?.unwrap_or_else(host_name),
             cluster: settings
@@ -239,6 +244,20 @@ impl FromStr for Address {
         }
         Ok(Self { host: host.into(), port })
     }
+}
+
+/// Kernel memory for what was written and not yet read.
+const CAPTURE_MEMORY_DEFAULT: usize = 64 << 20;
+
+/// Less is not worth the programs, and more than this no kernel gives them.
+const CAPTURE_MEMORY: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
+
+fn parse_capture_memory(text: &str) -> Result<usize, String> {
+    let bytes = parse_size(text)?;
+    if !CAPTURE_MEMORY.contains(&bytes) {
+        return Err("is not between 1MiB and 4GiB".into());
+    }
+    usize::try_from(bytes).map_err(|_| "is more than this machine can address".into())
 }
 
 /// Which capture level is asked for.

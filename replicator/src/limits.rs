@@ -10,6 +10,10 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Longest path below a folder's root, in bytes (`PATH_MAX` less the NUL).
 pub const PATH_BYTES_MAX: usize = 4095;
 
+/// Former actors of a node that it remembers: one for each unclean end. What
+/// an older one wrote is like what another node wrote.
+pub const LIVES_MAX: usize = 1024;
+
 /// Largest frame on a message stream, in bytes. A batch of records stays
 /// below it; a peer that announces more is cut off before anything is
 /// allocated.
@@ -63,6 +67,13 @@ pub const JOB_ACTIONS_MAX: usize = 512;
 
 /// Bytes to be fetched by one job, unless a single file is larger.
 pub const JOB_BYTES_MAX: u64 = 16 << 20;
+
+/// Smallest file that is looked for on the own disk before it is fetched: the
+/// record of a smaller one takes as many bytes as its content.
+pub const COPIED_BYTES_MIN: u64 = 1 << 10;
+
+/// Nodes a large file is fetched from at once.
+pub const SOURCES_MAX: usize = 8;
 
 /// Looks in flight at once: bounds what the engine holds in memory.
 pub const LOOKS_MAX: usize = 2048;

@@ -5,14 +5,18 @@
 //! the index; looking, fetching, applying and sending run beside it and
 //! report back through one bounded queue. It decides nothing about the tree.
 
+mod arrivals;
 mod carry;
 mod download;
 mod facts;
+mod large;
 mod look;
 mod members;
 mod nested;
+mod pieces;
 mod provenance;
 mod serve;
+mod update;
 mod wait;
 
 use std::collections::HashMap;
@@ -33,12 +37,14 @@ use crate::apply::Applier;
 use crate::capture::{self, Capture, Change};
 use crate::config::{self, Config};
 use crate::engine::{self, Engine};
+use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
 use crate::index::{self, Index};
+use crate::limits::RECORDS_MAX;
 use crate::root::{self, Root};
 use crate::status::{PlaceError, StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
-use crate::sync::message::{FetchRequest, Message};
+use crate::sync::message::{FetchItem, FetchRequest, Message, Part};
 use crate::sync::roster::MemberRecord;
 use crate::sync::store::Store;
 use crate::sync::{Core, Introduction, Mode, Options};
@@ -221,7 +227,7 @@ async fn live(
         capture::Options {
             root: root.path().to_path_buf(),
             choice: capture_choice(config.capture),
-            memory_bytes: capture::MEMORY_BYTES_DEFAULT,
+            memory_bytes: config.capture_memory,
         },
         changed,
     )?);
@@ -246,6 +252,7 @@ async fn live(
         engine,
         applier,
         transport,
+        arrivals: Arc::default(),
         in_place: config.in_place != config::InPlace::Never,
         min_free,
     };
@@ -365,6 +372,8 @@ struct Node {
     /// The node is leaving for good: who is to be told, and when at the
     /// latest.
     leaving: Option<(oneshot::Sender<control::Response>, Instant)>,
+    /// The last life may not have read everything that was written since.
+    unread_since: Option<Timestamp>,
 }
 
 impl Node {
@@ -382,6 +391,7 @@ impl Node {
             max_delay: config.max_delay,
             in_place: carrier.in_place,
             ranges_told: capture.level() == capture::Level::Ebpf,
+            records_max: RECORDS_MAX,
             delete_brake: config.delete_brake,
             mode: match config.mode {
                 config::Mode::Both => Mode::Both,
@@ -389,7 +399,11 @@ impl Node {
                 config::Mode::SendOnly => Mode::SendOnly,
             },
         };
-        let core = Core::new(options, opened.actor, opened.next_counter, opened.index);
+        let all_read = opened.index.note(READ_NOTE).is_some_and(|note| note == ALL_READ);
+        let unread_since = opened.last_written.filter(|_| opened.unclean || !all_read);
+        let unread_since = unread_since.map(|last| last.before(options.max_delay + UNREAD_MARGIN));
+        let mut core = Core::new(options, opened.actor, opened.next_counter, opened.index);
+        core.remember_lives(opened.former);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
         Self {
             core,
@@ -406,6 +420,7 @@ impl Node {
             swept: Instant::now(),
             over: None,
             leaving: None,
+            unread_since,
         }
     }
 
@@ -421,13 +436,16 @@ impl Node {
             name: self.facts.name().to_owned(),
             retention: self.facts.retention(),
         });
-        self.core.scan(RelPath::root());
+        self.core.scan_since(RelPath::root(), self.unread_since);
         self.turn()?;
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
                 biased;
-                _ = stop.changed() => return Ok(()),
+                _ = stop.changed() => {
+                    self.note_whether_read(&mut changes).await;
+                    return Ok(());
+                }
                 report = reports.recv() => {
                     let report = report.ok_or(Error::Ended("the queue of reports"))?;
                     self.handle_report(report, &mut changes)?;
@@ -479,6 +497,7 @@ impl Node {
         while let Some(effect) = self.core.poll_effect() {
             self.carry_out(effect);
         }
+        self.carrier.arrivals.sweep(self.core.unfinished() == 0);
         self.facts.write_when_due(now, &self.core, &self.carrier, &self.capture);
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
@@ -569,6 +588,16 @@ impl Node {
         Ok(())
     }
 
+    /// At the end: has everything been read that capture knows of? If not,
+    /// the next start reads what was written of late.
+    async fn note_whether_read(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
+        let flushed = tokio::time::timeout(LAST_FLUSH_LIMIT, self.capture.flush()).await;
+        self.drain_changes(changes);
+        let is_read = flushed.is_ok() && self.core.is_read();
+        let note = if is_read { ALL_READ } else { b"" };
+        self.core.store_mut().put_note(READ_NOTE, note.to_vec());
+    }
+
     fn drain_changes(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
         while let Ok(batch) = changes.try_recv() {
             self.handle_changes(batch);
@@ -588,9 +617,9 @@ impl Node {
                     self.core.bytes_changed(now, inode, ranges, mapped);
                 }
                 Change::DataAt(path) => self.core.bytes_changed_at(now, path),
-                Change::Lost { beneath, cause } => {
+                Change::Lost { beneath, cause, since } => {
                     tracing::warn!(%beneath, ?cause, "changes went unseen, looking again");
-                    self.core.scan(beneath);
+                    self.core.scan_since(beneath, since);
                 }
             }
         }
@@ -635,11 +664,7 @@ impl Node {
             },
             Event::Fetch { from, request, reply } => match FetchRequest::decode(&request) {
                 Ok(request) => {
-                    let locate = |item: crate::sync::message::FetchItem| {
-                        let located = self.core.locate(item.body, item.digest);
-                        (item, located)
-                    };
-                    let items = request.items.into_iter().map(locate).collect();
+                    let items = request.items.into_iter().map(|item| self.find(item)).collect();
                     let (root, engine) = (&self.carrier.root, &self.carrier.engine);
                     tokio::spawn(serve::answer(Arc::clone(root), engine.clone(), items, reply));
                 }
@@ -649,6 +674,24 @@ impl Node {
             Event::Twin { told_by } => self.over = Some(Error::Twin { told_by }),
             Event::Refused { address, reason } => self.facts.refused(address, reason.to_string()),
         }
+    }
+
+    /// What there is here of what a peer asks for.
+    fn find(&self, item: FetchItem) -> serve::Found {
+        let holding = match self.core.locate(item.body, item.digest) {
+            Some(located) => {
+                let delta = match item.part {
+                    Part::Since(from) => self.core.changed_since(item.body, from, item.digest),
+                    _ => None,
+                };
+                Some(serve::Holding::Placed(located, delta))
+            }
+            None => {
+                let arriving = self.carrier.arrivals.find(item.body, item.digest);
+                arriving.map(serve::Holding::Arriving)
+            }
+        };
+        (item, holding)
     }
 
     fn handle_question(&mut self, (request, answer): control::Asked) {
@@ -823,6 +866,17 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 /// The least time an entry must be quiet: long enough that the parts of one
 /// small write, from `open` to `close`, are one change.
 const SETTLE_MIN: Duration = Duration::from_millis(2);
+
+/// Set where a life ended with everything read that was written.
+const READ_NOTE: &str = "read";
+const ALL_READ: &[u8] = b"all";
+
+/// How long capture may take to tell its last.
+const LAST_FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long before the index was last written a write may lie that was told
+/// and never read, beyond the time it was to wait: looks that take their time.
+const UNREAD_MARGIN: Duration = Duration::from_secs(10);
 
 /// Sends one peer its messages, in order.
 async fn post(

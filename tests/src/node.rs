@@ -160,7 +160,7 @@ impl Node {
 
     /// `replicator wait`: 0 when this node and its peers hold the same tree.
     pub fn wait(&self, limit: Duration) -> Result<Finished> {
-        let timeout = format!("{}ms", limit.as_millis());
+        let timeout = format!("{}ms", limit.as_millis() * u128::from(poll::patience()));
         self.ask("wait", &["--timeout", &timeout], limit + ANSWER_LIMIT)
     }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, Node, machine, poll, tree};
+use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, poll, tree};
 
 /// More than any brake lets through unseen.
 const FILES: u64 = 300;
@@ -161,7 +161,7 @@ fn a_root_moved_away_under_a_running_node() {
 fn a_root_that_was_unmounted() {
     let mut cluster = Cluster::new(2);
     let image = cluster.dir().join("image");
-    let mounted = machine::LoopMount::ext4(&image, cluster[1].root(), 64 << 20);
+    let mounted = Volume::in_image(FileSystem::Ext4, &image, cluster[1].root(), 64 << 20);
     let mut mount = match mounted {
         Ok(mount) => mount,
         Err(error) => return machine::skip(&format!("no loop mount: {error:#}")),

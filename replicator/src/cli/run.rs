@@ -54,6 +54,9 @@ pub struct Run {
     /// How to learn of changes: auto, ebpf, fanotify, inotify
     #[arg(long, value_name = "LEVEL")]
     capture: Option<OsString>,
+    /// Bound of the kernel memory that capture uses [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    capture_memory: Option<OsString>,
     /// How to read and write: auto, uring, threads
     #[arg(long, value_name = "ENGINE")]
     engine: Option<OsString>,
@@ -142,6 +145,7 @@ impl Run {
             (Key::Delay, self.delay),
             (Key::MaxDelay, self.max_delay),
             (Key::Capture, self.capture),
+            (Key::CaptureMemory, self.capture_memory),
             (Key::Engine, self.engine),
             (Key::Name, self.name),
             (Key::Cluster, self.cluster),
@@ -224,7 +228,7 @@ mod tests {
         let config = config(
             "--root /r --state-dir /s --listen 127.0.0.1:1 --advertise 192.0.2.1:2 --peer a:3 \
              --peer b:4 --password-file /p --delay 5s --max-delay 6s --capture inotify \
-             --engine threads --name n --cluster c --in-place never --trash-keep 7s --retention 4s --delete-brake 9% \
+             --capture-memory 2MiB --engine threads --name n --cluster c --in-place never --trash-keep 7s --retention 4s --delete-brake 9% \
              --min-free 8% --verify-interval 9s --status-interval 11s --log debug",
         )
         .unwrap();
@@ -242,6 +246,7 @@ mod tests {
             (config.capture, config.engine),
             (CaptureChoice::Inotify, EngineChoice::Threads)
         );
+        assert_eq!(config.capture_memory, 2 << 20);
         assert_eq!((config.name.as_str(), config.cluster.as_str()), ("n", "c"));
         assert_eq!((config.in_place, config.min_free), (InPlace::Never, MinFree::Percent(8)));
         assert_eq!((config.trash_keep, config.verify_interval), (seconds(7), seconds(9)));

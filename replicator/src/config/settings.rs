@@ -29,6 +29,7 @@ pub enum Key {
     Delay,
     MaxDelay,
     Capture,
+    CaptureMemory,
     Engine,
     Name,
     Cluster,
@@ -173,7 +174,7 @@ impl Settings {
     }
 }
 
-const NAMES: [(Key, &str, &str); 21] = [
+const NAMES: [(Key, &str, &str); 22] = [
     (Key::Root, "root", "--root"),
     (Key::StateDir, "state_dir", "--state-dir"),
     (Key::Listen, "listen", "--listen"),
@@ -183,6 +184,7 @@ const NAMES: [(Key, &str, &str); 21] = [
     (Key::Delay, "delay", "--delay"),
     (Key::MaxDelay, "max_delay", "--max-delay"),
     (Key::Capture, "capture", "--capture"),
+    (Key::CaptureMemory, "capture_memory", "--capture-memory"),
     (Key::Engine, "engine", "--engine"),
     (Key::Name, "name", "--name"),
     (Key::Cluster, "cluster", "--cluster"),

@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableTable};
 use serde::{Deserialize, Serialize};
 
+use crate::entry::Timestamp;
 use crate::id::{Actor, BodyId};
+use crate::limits::LIVES_MAX;
 use crate::path::RelPath;
 use crate::sync::record::{BodyRow, NameRow};
 
@@ -41,7 +43,7 @@ pub use error::Error;
 use batch::Batch;
 use cache::Cache;
 use snapshot::Snapshot;
-use tables::{META, META_ACTOR, META_CLEAN, META_SCHEMA, SCHEMA};
+use tables::{META, META_ACTOR, META_CLEAN, META_LIVES, META_SCHEMA, SCHEMA};
 use writer::{Commit, Failure, Writer};
 
 /// How long a written row may wait for its transaction. Each one costs a
@@ -102,11 +104,15 @@ pub struct Opened {
     pub index: Index,
     /// Writes from now on.
     pub actor: Actor,
+    /// The actors of this node's lives before, the latest last.
+    pub former: Vec<Actor>,
     /// The first counter that the actor has not used.
     pub next_counter: u64,
     /// The last run did not end cleanly: rows of its last moments may be
     /// missing, and what was in flight is unknown. False for a new index.
     pub unclean: bool,
+    /// When the file was last written before; `None` for a new index.
+    pub last_written: Option<Timestamp>,
 }
 
 /// Numbers for the status file.
@@ -134,6 +140,8 @@ impl Index {
         let Options { fresh_actor, cache_bytes, before_commit } = options;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
         let path = state_dir.join("index.redb");
+        let last_written = fs::metadata(&path).and_then(|found| found.modified()).ok();
+        let last_written = last_written.map(Timestamp::from);
         // It holds the names of all files: for the owner's eyes only.
         let mut file = OpenOptions::new();
         file.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
@@ -157,8 +165,8 @@ impl Index {
             failure,
             db,
         };
-        let Life { actor, next_counter, unclean } = life;
-        Ok(Opened { index, actor, next_counter, unclean })
+        let Life { actor, former, next_counter, unclean } = life;
+        Ok(Opened { index, actor, former, next_counter, unclean, last_written })
     }
 
     /// Of the index's file: a copy has another.
@@ -317,6 +325,7 @@ impl Index {
 /// How a run of the node writes.
 struct Life {
     actor: Actor,
+    former: Vec<Actor>,
     next_counter: u64,
     unclean: bool,
 }
@@ -332,12 +341,18 @@ fn begin_life(db: &Database, fresh_actor: Actor) -> Result<Life, Error> {
         }
         let former: Option<u64> = read_meta(&meta, META_ACTOR)?;
         let clean: Option<u64> = read_meta(&meta, META_CLEAN)?;
-        let life = match (former, clean) {
-            (Some(former), Some(next_counter)) => {
-                Life { actor: Actor(former), next_counter, unclean: false }
+        let mut lives: Vec<u64> = read_meta(&meta, META_LIVES)?.unwrap_or_default();
+        let (actor, next_counter, unclean) = match (former, clean) {
+            (Some(former), Some(next_counter)) => (Actor(former), next_counter, false),
+            (former, _) => {
+                lives.extend(former);
+                lives.drain(..lives.len().saturating_sub(LIVES_MAX));
+                (fresh_actor, 1, former.is_some())
             }
-            (former, _) => Life { actor: fresh_actor, next_counter: 1, unclean: former.is_some() },
         };
+        let former = lives.iter().copied().map(Actor).collect();
+        let life = Life { actor, former, next_counter, unclean };
+        meta.insert(META_LIVES, tables::encode(&lives).as_slice())?;
         meta.insert(META_SCHEMA, tables::encode(&SCHEMA).as_slice())?;
         meta.insert(META_ACTOR, tables::encode(&life.actor.0).as_slice())?;
         meta.remove(META_CLEAN)?;
@@ -346,6 +361,7 @@ fn begin_life(db: &Database, fresh_actor: Actor) -> Result<Life, Error> {
     txn.open_table(tables::NAMES)?;
     txn.open_table(tables::BODIES)?;
     txn.open_table(tables::INODES)?;
+    txn.open_table(tables::CONTENTS)?;
     txn.open_table(tables::LOG)?;
     txn.open_table(tables::LEAVES)?;
     txn.commit()?;

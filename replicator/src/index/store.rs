@@ -14,12 +14,12 @@ use super::merge::{Sorted, merge};
 use super::snapshot::Encoded;
 use super::tables::{self, META_HAVE};
 use super::{Index, Snapshot};
-use crate::hash::Leaves;
+use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId};
 use crate::path::RelPath;
 use crate::sync::record::{BodyRow, Key, NameRow};
 use crate::sync::roster::Roster;
-use crate::sync::store::Store;
+use crate::sync::store::{Store, content_key, digest_key};
 use crate::sync::version::{Dot, VersionVector};
 
 impl Store for Index {
@@ -77,12 +77,14 @@ impl Store for Index {
     fn put_body(&mut self, id: BodyId, row: BodyRow) {
         let old = self.body_row(id);
         let former = old.as_ref().and_then(|old| inode_of(old));
+        let former_content = old.as_ref().and_then(|old| content_key(old));
         match old {
             Some(old) => self.leave_place(old.stamp),
             None => self.stats.bodies += 1,
         }
         self.take_place(row.stamp, Key::Body(id));
         self.lead_inode(id, former, inode_of(&row));
+        self.lead_content(id, former_content, content_key(&row));
         let row = Arc::new(row);
         lock(&self.bodies).insert(id, Some(row.clone()));
         self.active.bodies.insert(id, Some(row));
@@ -92,6 +94,7 @@ impl Store for Index {
         let Some(old) = self.body_row(id) else { return };
         self.leave_place(old.stamp);
         self.lead_inode(id, inode_of(&old), None);
+        self.lead_content(id, content_key(&old), None);
         self.put_leaves(id, None);
         self.stats.bodies = self.stats.bodies.saturating_sub(1);
         lock(&self.bodies).insert(id, None);
@@ -103,6 +106,10 @@ impl Store for Index {
             Some(body) => *body,
             None => self.read(|snapshot| snapshot.body_of_inode(inode)),
         }
+    }
+
+    fn body_of_content(&self, digest: Digest) -> Option<BodyId> {
+        self.body_of_key(digest_key(digest))
     }
 
     fn leaves(&self, id: BodyId) -> Option<Leaves> {
@@ -196,6 +203,25 @@ impl Index {
 
     fn leave_place(&mut self, stamp: Dot) {
         self.active.log.insert((stamp.actor, stamp.counter), None);
+    }
+
+    fn body_of_key(&self, content: u64) -> Option<BodyId> {
+        match self.pending(|batch| batch.contents.get(&content)) {
+            Some(body) => *body,
+            None => self.read(|snapshot| snapshot.body_of_content(content)),
+        }
+    }
+
+    fn lead_content(&mut self, id: BodyId, former: Option<u64>, content: Option<u64>) {
+        if former == content {
+            return;
+        }
+        if let Some(former) = former.filter(|former| self.body_of_key(*former) == Some(id)) {
+            self.active.contents.insert(former, None);
+        }
+        if let Some(content) = content {
+            self.active.contents.insert(content, Some(id));
+        }
     }
 
     fn lead_inode(&mut self, id: BodyId, former: Option<u64>, inode: Option<u64>) {

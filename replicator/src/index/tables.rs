@@ -13,7 +13,7 @@ use crate::hash::Leaves;
 use crate::id::{Actor, BodyId};
 
 /// Counts the layouts this file ever had.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 
 /// Path -> `NameRow`.
 pub(super) const NAMES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("names");
@@ -21,6 +21,8 @@ pub(super) const NAMES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("na
 pub(super) const BODIES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("bodies");
 /// Inode -> body id.
 pub(super) const INODES: TableDefinition<u64, &[u8; 16]> = TableDefinition::new("inodes");
+/// First eight bytes of a content's digest -> a body that had it on this disk.
+pub(super) const CONTENTS: TableDefinition<u64, &[u8; 16]> = TableDefinition::new("contents");
 /// Place in an actor's log -> `Key`.
 pub(super) const LOG: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("log");
 /// Body id and number of the chunk -> a part of the body's hash list.
@@ -30,6 +32,8 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 
 pub(super) const META_SCHEMA: &str = "schema";
 pub(super) const META_ACTOR: &str = "actor";
+/// The actors before that one, each of which ended uncleanly.
+pub(super) const META_LIVES: &str = "lives";
 /// The next counter of the actor. There only while the index is closed and
 /// was closed cleanly.
 pub(super) const META_CLEAN: &str = "clean";

@@ -211,7 +211,11 @@ fn a_clean_end_keeps_the_actor_and_any_other_makes_a_new_one() {
 
     let opened = open(&dir, 13);
     assert_eq!((opened.actor, opened.next_counter, opened.unclean), (Actor(13), 1, true));
+    assert_eq!(opened.former, [Actor(11)]);
     assert_eq!(opened.index.note("root"), Some(b"marker".to_vec()));
+    drop(opened);
+
+    assert_eq!(open(&dir, 14).former, [Actor(11), Actor(13)]);
 }
 
 /// Rows that each turn of [`a_killed_node_finds_whole_turns`] writes anew.

@@ -14,7 +14,7 @@ use redb::{Database, ReadableTable, Table, WriteTransaction};
 use super::BeforeCommit;
 use super::batch::Batch;
 use super::error::Error;
-use super::tables::{self, BODIES, INODES, LEAVES, LOG, META, META_HAVE, NAMES};
+use super::tables::{self, BODIES, CONTENTS, INODES, LEAVES, LOG, META, META_HAVE, NAMES};
 use crate::hash::Leaves;
 use crate::id::BodyId;
 
@@ -163,14 +163,16 @@ fn write_bodies(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {
             None => bodies.remove(&key)?,
         };
     }
-    let mut inodes = txn.open_table(INODES)?;
-    for (inode, body) in &batch.inodes {
-        match body {
-            Some(id) => inodes.insert(inode, &tables::body_key(*id))?,
-            None => inodes.remove(inode)?,
-        };
+    for (table, leads) in [(INODES, &batch.inodes), (CONTENTS, &batch.contents)] {
+        let mut table = txn.open_table(table)?;
+        for (key, body) in leads {
+            match body {
+                Some(id) => table.insert(key, &tables::body_key(*id))?,
+                None => table.remove(key)?,
+            };
+        }
     }
-    Ok((batch.bodies.len() + batch.inodes.len()) as u64)
+    Ok((batch.bodies.len() + batch.inodes.len() + batch.contents.len()) as u64)
 }
 
 fn write_log(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {

@@ -132,6 +132,7 @@ fn sight(observation: Observation) -> Sight {
                 Content::Symlink(target) => Sighted::Symlink(target),
                 Content::File(file) => Sighted::File {
                     leaves: file.leaves,
+                    changed: file.changed,
                     inline: file.inline,
                     holes: file.holes,
                     stable: file.stable,

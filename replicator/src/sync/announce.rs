@@ -17,7 +17,7 @@ use super::record::{BodyRow, Key};
 use super::store::Store;
 use super::version::{Dot, VersionVector};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::{PATCH_BYTES_MAX, RECORDS_MAX, SENDS_IN_FLIGHT_MAX};
+use crate::limits::{PATCH_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
 
 /// How long to leave it to others to pass on a change that the peer can hear
 /// from its author.
@@ -223,7 +223,10 @@ impl<S: Store> Core<S> {
             peer.forward.remove(&end.actor);
             loop {
                 let after = sent.get(end.actor);
-                let room = RECORDS_MAX.saturating_sub(records.names.len() + records.bodies.len());
+                let room = self
+                    .options
+                    .records_max
+                    .saturating_sub(records.names.len() + records.bodies.len());
                 if room == 0 || patch_bytes >= PATCH_BYTES_MAX / 2 {
                     return false;
                 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::core::Core;
-use super::effect::{Action, Keep, Now, Outcome, What};
-use super::plan::Retry;
+use super::effect::{Action, Keep, Now, Outcome, Source, What};
 use super::record::{Content, Disk};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
@@ -12,7 +11,7 @@ use super::tree::held;
 use super::version::VersionVector;
 use crate::entry::{Kind, Metadata, Stat};
 use crate::hash::Leaves;
-use crate::id::BodyId;
+use crate::id::{BodyId, NodeId};
 use crate::path::RelPath;
 
 /// Longest wait before something that failed is tried again.
@@ -55,6 +54,19 @@ impl Step {
 
     pub fn needs_bytes(&self) -> bool {
         matches!(self.action.what, What::Write { .. } | What::Update(_))
+    }
+
+    /// The peer that was asked for the bytes first.
+    fn asked(&self) -> Option<NodeId> {
+        let source = match &self.action.what {
+            What::Write { source, .. } => source,
+            What::Update(update) => &update.source,
+            _ => return None,
+        };
+        match source {
+            Source::Peers(peers) => peers.first().copied(),
+            Source::Inline { .. } | Source::Copy { .. } => None,
+        }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -157,7 +169,10 @@ impl<S: Store> Core<S> {
                 if let Some((Content::File { digest, .. }, _)) = &step.content {
                     self.patches.remove(step.action.body, *digest);
                 }
-                self.retry(now, spot, Duration::from_millis(20));
+                self.retry(now, spot.clone(), Duration::from_millis(20));
+                if let Some(peer) = step.asked() {
+                    self.refused(now, &spot, step.action.body, peer);
+                }
             }
             Outcome::Failed(reason) => {
                 self.progress.error(&path, reason);
@@ -167,12 +182,11 @@ impl<S: Store> Core<S> {
     }
 
     fn retry(&mut self, now: Now, spot: Spot, unit: Duration) {
-        let retry = self.retries.entry(spot).or_insert(Retry {
-            attempts: 0,
-            not_before: Duration::ZERO,
-            waits: true,
-        });
-        let wait = unit.saturating_mul(1 << retry.attempts.min(12)).min(RETRY_MAX);
+        let peers = self.peers.len().max(1) as u32;
+        let retry = self.retries.entry(spot).or_default();
+        // Each peer is asked once before the wait doubles.
+        let rounds = if retry.refused.is_empty() { retry.attempts } else { retry.attempts / peers };
+        let wait = unit.saturating_mul(1 << rounds.min(12)).min(RETRY_MAX);
         retry.attempts += 1;
         retry.not_before = now.monotonic + wait;
         retry.waits = true;

@@ -7,8 +7,9 @@ use super::announce::Peer;
 use super::applied::Running;
 use super::brake::Brake;
 use super::effect::{Effect, Listed, Look, Now};
+use super::history::History;
 use super::members::Membership;
-use super::message::{Message, Records};
+use super::message::{Delta, Message, Records};
 use super::oneway::{Mode, Own};
 use super::patches::Patches;
 use super::plan::Retry;
@@ -17,7 +18,7 @@ use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
 use super::version::Dot;
-use crate::entry::{Fingerprint, Kind};
+use crate::entry::{Fingerprint, Kind, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
 use crate::limits::LOOKS_MAX;
@@ -36,6 +37,8 @@ pub struct Options {
     /// Does capture tell which bytes of a file change? Then metadata that
     /// changed is no reason to read it.
     pub ranges_told: bool,
+    /// Records in one message: [`crate::limits::RECORDS_MAX`], or fewer.
+    pub records_max: usize,
     /// Deletions nobody saw that are more than this share of a folder, in
     /// percent, are held; none are without.
     pub delete_brake: Option<u8>,
@@ -50,6 +53,8 @@ pub struct Core<S> {
     pub(super) store: S,
     pub(super) actor: Actor,
     next_counter: u64,
+    /// The actors this node is and was.
+    pub(super) lives: BTreeSet<Actor>,
 
     pub(super) settle: Settle,
     pub(super) locks: Locks,
@@ -84,6 +89,7 @@ pub struct Core<S> {
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) patches: Patches,
+    pub(super) history: History,
     pub(super) membership: Membership,
     pub(super) brake: Brake,
     pub(super) own: Own,
@@ -109,6 +115,7 @@ struct Scanning {
     beneath: RelPath,
     /// What it met, and what came to lie here in its time.
     seen: HashSet<RelPath>,
+    since: Option<Timestamp>,
     /// It was asked for once more, perhaps because of what it has passed by.
     again: bool,
 }
@@ -168,6 +175,7 @@ impl<S: Store> Core<S> {
             store,
             actor,
             next_counter: next_counter.max(1),
+            lives: BTreeSet::from([actor]),
             settle: Settle::new(options.delay, options.max_delay),
             locks: Locks::default(),
             looks: HashMap::new(),
@@ -187,6 +195,7 @@ impl<S: Store> Core<S> {
             next_job: 1,
             peers: BTreeMap::new(),
             patches: Patches::default(),
+            history: History::default(),
             membership: Membership::default(),
             brake: Brake::default(),
             own: Own::default(),
@@ -266,11 +275,20 @@ impl<S: Store> Core<S> {
 
     /// Everything at and beneath this path is to be compared with the index.
     pub fn scan(&mut self, beneath: RelPath) {
+        self.scan_since(beneath, None);
+    }
+
+    /// The same, where written ranges may have gone untold: a file may look
+    /// as the index knows it, because a later write of it was told, and hold
+    /// other bytes. Every file changed at this time or later is read whole.
+    pub fn scan_since(&mut self, beneath: RelPath, since: Option<Timestamp>) {
         if let Some(scan) = self.scans.iter_mut().find(|scan| beneath == scan.beneath) {
             scan.again = true;
+            scan.since = [scan.since, since].into_iter().flatten().min();
             return;
         }
-        self.scans.push(Scanning { beneath: beneath.clone(), seen: HashSet::new(), again: false });
+        let seen = HashSet::new();
+        self.scans.push(Scanning { beneath: beneath.clone(), seen, since, again: false });
         self.effects.push_back(Effect::Scan(beneath));
     }
 
@@ -285,16 +303,25 @@ impl<S: Store> Core<S> {
     /// What a scan met.
     pub fn handle_listed(&mut self, now: Now, beneath: &RelPath, listed: Vec<Listed>) {
         for entry in listed {
+            let mut since = None;
             if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
                 scan.seen.insert(entry.path.clone());
+                since = scan.since;
             }
             let known = self.lying_at(&entry.path);
             let same = known.is_some_and(|(_, row, disk)| {
                 row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
             });
+            let is_late = since.is_some_and(|since| entry.fingerprint.ctime >= since);
+            let mut dirt = Dirt::compare();
+            if is_late && entry.kind == Kind::File {
+                dirt.merge(&Dirt::whole());
+            }
             if !same {
                 self.note_restored(&entry);
-                self.settle.look(now.monotonic, Spot::Path(entry.path), Dirt::compare());
+            }
+            if !same || dirt.whole {
+                self.settle.look(now.monotonic, Spot::Path(entry.path), dirt);
             }
         }
         self.turn(now);
@@ -308,7 +335,7 @@ impl<S: Store> Core<S> {
         };
         let scan = self.scans.swap_remove(at);
         if scan.again {
-            self.scan(beneath.clone());
+            self.scan_since(beneath.clone(), scan.since);
         }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
         let (mut held, mut missing) = (0, Vec::new());
@@ -325,6 +352,11 @@ impl<S: Store> Core<S> {
     }
 
     // Time and effects.
+
+    /// Has everything that was told been looked at?
+    pub fn is_read(&self) -> bool {
+        self.settle.len() == 0 && self.looks.is_empty() && self.scans.is_empty()
+    }
 
     /// Time has passed, or `*_changed` was called.
     pub fn handle_timeout(&mut self, now: Now) {
@@ -362,6 +394,10 @@ impl<S: Store> Core<S> {
     /// An authenticated peer is connected.
     pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
         self.peers.insert(peer, Peer::new());
+        // It may hold now what it did not hold before.
+        for retry in self.retries.values_mut() {
+            retry.refused.remove(&peer);
+        }
         self.have_changed.get_or_insert(now.monotonic);
         self.meet(peer);
         self.turn(now);
@@ -524,6 +560,12 @@ impl<S: Store> Core<S> {
             fingerprint: disk.fingerprint,
             leaves: self.store.leaves(body),
         })
+    }
+
+    /// What differs between an earlier version of a body and one that lies
+    /// here, if it is remembered.
+    pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
+        self.history.between(body, from, to)
     }
 
     /// Reads every file again, as if any byte of it might have changed.

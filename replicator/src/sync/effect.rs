@@ -87,6 +87,7 @@ pub struct Sight {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every look finds an entry")]
 pub enum Found {
     Nothing,
     Entry(Stat, Sighted),
@@ -104,6 +105,8 @@ pub enum Sighted {
     Symlink(Vec<u8>),
     File {
         leaves: Leaves,
+        /// What may differ from the known version.
+        changed: RangeSet,
         /// The bytes asked for, where they are few.
         inline: Option<Vec<(u64, Bytes)>>,
         /// Holes among the bytes asked for, not part of `inline`.
@@ -216,8 +219,17 @@ pub struct Update {
 /// Where bytes come from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    Inline { writes: Vec<(u64, Bytes)>, holes: RangeSet },
-    Peer(NodeId),
+    Inline {
+        writes: Vec<(u64, Bytes)>,
+        holes: RangeSet,
+    },
+    /// A file of the folder that had the same content when it was read.
+    Copy {
+        from: RelPath,
+        expect: Fingerprint,
+    },
+    /// Any of these, the best first; never none.
+    Peers(Vec<NodeId>),
 }
 
 /// What lies in the way and is to be displaced.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::core::{Core, Looking};
 use super::effect::{Depth, Found, Known, Look, Now, Sight, Sighted};
-use super::message::Patch;
+use super::message::{Delta, Patch};
 use super::oneway::Mode;
-use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow, Replaced};
+use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Replaced};
 use super::register::Register;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
@@ -33,6 +33,7 @@ const PARENT_WAIT: Duration = Duration::from_millis(5);
 pub(super) struct Read {
     pub content: Content,
     pub leaves: Option<Leaves>,
+    changed: RangeSet,
     inline: Option<Vec<(u64, bytes::Bytes)>>,
     holes: RangeSet,
 }
@@ -120,12 +121,18 @@ impl<S: Store> Core<S> {
     fn hand_on_bytes(&mut self, now: Now, path: &RelPath, lay: Option<(BodyId, u64)>, dirt: Dirt) {
         let Some((id, inode)) = lay else { return };
         let is_dirty = dirt.bytes || dirt.whole;
-        match self.store.body(id).and_then(|row| row.disk) {
-            Some(disk) if is_dirty && !disk.names.contains(path) => {
+        let heir = self.store.body_of_inode(inode).filter(|heir| *heir != id);
+        match (self.store.body(id).and_then(|row| row.disk), heir) {
+            (Some(disk), _) if is_dirty && !disk.names.contains(path) => {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
+            // Its number was given to another file, which may have been read
+            // before these bytes were reported, as if of the former one.
+            (None, Some(heir)) => {
+                self.settle.pass_on(now.monotonic, &Spot::Body(id), Spot::Body(heir));
+            }
             // Whatever look finds the inode again may have read it before.
-            None if is_dirty || self.settle.holds(&Spot::Body(id)) => {
+            (None, None) if is_dirty || self.settle.holds(&Spot::Body(id)) => {
                 self.strangers.insert(inode, now.monotonic);
             }
             _ => {}
@@ -197,14 +204,16 @@ impl<S: Store> Core<S> {
         sighted: Sighted,
         look: &Looking,
     ) -> Result<Option<Read>, Duration> {
-        let plain =
-            |content| Some(Read { content, leaves: None, inline: None, holes: RangeSet::new() });
+        let none = RangeSet::new;
+        let plain = |content| {
+            Some(Read { content, leaves: None, changed: none(), inline: None, holes: none() })
+        };
         Ok(match sighted {
             Sighted::NotRead => None,
             Sighted::Directory => plain(Content::Directory),
             Sighted::Fifo => plain(Content::Fifo),
             Sighted::Symlink(target) => plain(Content::Symlink(target)),
-            Sighted::File { leaves, inline, holes, stable } => {
+            Sighted::File { leaves, changed, inline, holes, stable } => {
                 let touched = self.strangers.get(&stat.fingerprint.inode);
                 if !stable || touched.is_some_and(|touched| *touched >= look.at) {
                     let first = *self.unsettled.entry(path.clone()).or_insert(look.at);
@@ -225,6 +234,7 @@ impl<S: Store> Core<S> {
                 Some(Read {
                     content,
                     leaves: (leaves.count() > 1).then_some(leaves),
+                    changed,
                     inline,
                     holes,
                 })
@@ -328,7 +338,7 @@ impl<S: Store> Core<S> {
             let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
             self.put_body(id, row);
             if deleted_elsewhere && dot.is_some() {
-                self.unchecked.insert(super::record::Key::Body(id));
+                self.unchecked.insert(Key::Body(id));
             }
         }
     }
@@ -403,6 +413,10 @@ impl<S: Store> Core<S> {
         let binding = Binding::Bound { body: id, kind, over };
         let row = write_name(former.as_ref(), dot, when, binding, Some((id, kind)));
         self.put_name(path, former.as_ref(), row);
+        // It may have taken the place of a directory that is not empty.
+        if former.is_some() && kind != Kind::Directory {
+            self.unchecked.insert(Key::Name(path.clone()));
+        }
     }
 
     fn saw_nothing(&mut self, now: Now, path: &RelPath) {
@@ -448,7 +462,7 @@ impl<S: Store> Core<S> {
         let binding = Binding::Gone { was, kind, moved: names > 1 };
         let row = write_name(Some(&former), dot, now.wall, binding, None);
         self.put_name(path, Some(&former), row);
-        self.unchecked.insert(super::record::Key::Name(path.clone()));
+        self.unchecked.insert(Key::Name(path.clone()));
         self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
     }
 
@@ -469,10 +483,19 @@ impl<S: Store> Core<S> {
         self.progress.note(now.wall, "moved here", to);
     }
 
+    /// What a peer may ask for: the bytes, where they are few, and which they
+    /// are.
     fn remember_patch(&mut self, body: BodyId, from: Option<Digest>, read: &Read) {
-        let (Content::File { digest, .. }, Some(inline)) = (&read.content, &read.inline) else {
-            return;
-        };
+        let Content::File { digest, .. } = &read.content else { return };
+        if let Some(from) = from {
+            let mut ranges = read.changed.clone();
+            ranges.subtract(&read.holes);
+            let delta = Delta { ranges, holes: read.holes.clone() };
+            self.history.insert(body, from, *digest, delta);
+        }
+        // Peers have the content of a copy already, most likely.
+        let is_copy = from.is_none() && self.same_content(body, *digest).is_some();
+        let Some(inline) = read.inline.as_ref().filter(|_| !is_copy) else { return };
         self.patches.insert(Patch {
             body,
             from,

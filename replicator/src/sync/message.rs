@@ -14,7 +14,7 @@ use super::version::VersionVector;
 use crate::hash::Digest;
 use crate::id::{Actor, BodyId};
 use crate::limits::{BODIES_ASKED_MAX, FETCH_ITEMS_MAX, FRAME_BYTES_MAX};
-use crate::range::RangeSet;
+use crate::range::{Range, RangeSet};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
@@ -85,13 +85,19 @@ impl Patch {
     pub fn bytes(&self) -> usize {
         self.writes.iter().map(|(_, bytes)| bytes.len()).sum()
     }
+
+    /// Where its bytes lie.
+    pub fn delta(&self) -> Delta {
+        let span = |(at, bytes): &(u64, Bytes)| Range::new(*at, at + bytes.len() as u64);
+        Delta { ranges: self.writes.iter().filter_map(span).collect(), holes: self.holes.clone() }
+    }
 }
 
 /// A request on a stream of its own: file contents or hash lists.
 ///
 /// Each item is answered in turn by one byte, [`HELD`] or [`NOT_HELD`], and
 /// after the former by the bytes asked for, whose number follows from the
-/// item.
+/// item; for [`Part::Since`] and [`Part::Held`] from a head as told there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FetchRequest {
     pub items: Vec<FetchItem>,
@@ -111,6 +117,43 @@ pub enum Part {
     /// The hash list, 32 bytes a leaf.
     Leaves,
     Ranges(RangeSet),
+    /// What differs from this earlier version, if that is known and little:
+    /// four bytes with the length of the [`Delta`] (little endian), the delta,
+    /// the bytes of its ranges.
+    Since(Digest),
+    /// Which leaves are to be had here already: a bitmap, a bit a leaf, the
+    /// lowest bit of a byte first.
+    Held,
+}
+
+/// The bytes in which two versions of a file may differ, apart from its size.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Delta {
+    pub ranges: RangeSet,
+    /// Bytes that are a hole now, none of `ranges`.
+    pub holes: RangeSet,
+}
+
+impl Delta {
+    /// Only what lies within a file of this size.
+    pub fn truncate(&mut self, size: u64) {
+        self.ranges.truncate(size);
+        self.holes.truncate(size);
+    }
+
+    pub fn encode(&self) -> Bytes {
+        encode(self)
+    }
+
+    /// Takes what a peer sent for a file of `size` bytes.
+    pub fn decode(bytes: &[u8], size: u64) -> Result<Self, Malformed> {
+        let delta: Delta = postcard::from_bytes(bytes)?;
+        let fits = |set: &RangeSet| set.is_well_formed() && set.end() <= size;
+        match fits(&delta.ranges) && fits(&delta.holes) {
+            true => Ok(delta),
+            false => Err(Malformed::Impossible("delta")),
+        }
+    }
 }
 
 /// The bytes follow.

@@ -21,7 +21,7 @@ use super::tree::held;
 use super::version::{Dot, VersionVector};
 use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
-use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX};
+use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX, SOURCES_MAX};
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -30,9 +30,11 @@ use crate::range::RangeSet;
 const LOOKED_AT_MAX: usize = 8192;
 
 /// When to try something again that failed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Retry {
     pub attempts: u32,
+    /// Peers that do not hold what is asked for.
+    pub refused: BTreeSet<NodeId>,
     pub not_before: Duration,
     /// The time above has not come yet. A due step that is blocked waits for
     /// an event, not for the clock.
@@ -191,8 +193,8 @@ impl<S: Store> Core<S> {
                 self.bind_fresh_directory(now, path, &body);
                 self.plan_name(now, path)
             }
-            Kind::Directory => self.plan_directory(path, &name, id, body, lying),
-            _ => self.plan_entry(path, &name, id, body, lying),
+            Kind::Directory => self.plan_directory(now, path, &name, id, body, lying),
+            _ => self.plan_entry(now, path, &name, id, body, lying),
         }
     }
 
@@ -272,6 +274,7 @@ impl<S: Store> Core<S> {
 
     fn plan_directory(
         &mut self,
+        now: Now,
         path: &RelPath,
         name: &NameRow,
         id: BodyId,
@@ -320,7 +323,7 @@ impl<S: Store> Core<S> {
                 if body.disk.is_some() || self.is_to_move(&other, &disk) {
                     return Next::Blocked;
                 }
-                self.take_over(path, id, body, &other, disk)
+                self.take_over(now, path, id, body, &other, disk)
             }
             (Some((there, other, disk)), _) => {
                 if self.is_awaited(&other, &disk) {
@@ -339,6 +342,7 @@ impl<S: Store> Core<S> {
     /// Plans for anything but a directory.
     fn plan_entry(
         &mut self,
+        now: Now,
         path: &RelPath,
         name: &NameRow,
         id: BodyId,
@@ -379,7 +383,7 @@ impl<S: Store> Core<S> {
             if same && other.bound.is_empty() && disk.names.iter().all(leaving) {
                 let disk = disk.clone();
                 let other = other.clone();
-                return self.take_over(path, id, body, &other, disk);
+                return self.take_over(now, path, id, body, &other, disk);
             }
         }
         if awaited {
@@ -387,7 +391,7 @@ impl<S: Store> Core<S> {
         }
         let metadata = body.metadata.winner().value.clone();
         let what = match body.content.winner().value.clone() {
-            Content::Directory => return Next::Blocked,
+            Content::Directory | Content::Lost => return Next::Blocked,
             Content::Symlink(target) => What::MakeSymlink { target, metadata, over },
             Content::Fifo => What::MakeFifo { metadata, over },
             Content::File { size, digest } => {
@@ -443,6 +447,7 @@ impl<S: Store> Core<S> {
     /// another body so far: nothing is done to the disk.
     fn take_over(
         &mut self,
+        now: Now,
         path: &RelPath,
         id: BodyId,
         mut body: BodyRow,
@@ -466,6 +471,10 @@ impl<S: Store> Core<S> {
             let leaves = there.and_then(|there| self.store.leaves(there));
             self.put_body(id, body);
             self.store.put_leaves(id, leaves);
+            // A write to it that was not looked at yet is one to this body.
+            if let Some(there) = there {
+                self.settle.pass_on(now.monotonic, &Spot::Body(there), Spot::Body(id));
+            }
         }
         let names = if kind == Kind::Directory { vec![path.clone()] } else { names };
         for name in names {
@@ -545,11 +554,31 @@ impl<S: Store> Core<S> {
             });
         }
         let attempts = self.retries.get(&spot).map_or(0, |retry| retry.attempts) as usize;
-        self.fetch_from(winner.dot, attempts).map(Source::Peer)
+        if from.is_none()
+            && attempts == 0
+            && let Some((from, expect)) = self.same_content(id, digest_of(Some(&winner.value))?)
+        {
+            return Some(Source::Copy { from, expect });
+        }
+        self.fetch_from(winner.dot, attempts).map(Source::Peers)
     }
 
-    /// The author first, then those that say they hold the change, then any.
-    fn fetch_from(&self, dot: Dot, attempts: usize) -> Option<NodeId> {
+    /// Another file on this disk with this content.
+    pub(super) fn same_content(
+        &self,
+        id: BodyId,
+        digest: crate::hash::Digest,
+    ) -> Option<(RelPath, crate::entry::Fingerprint)> {
+        let other = self.store.body_of_content(digest).filter(|other| *other != id)?;
+        let row = self.store.body(other)?;
+        (digest_of(row.content_on_disk()) == Some(digest)).then_some(())?;
+        let disk = row.disk?;
+        Some((disk.names.into_iter().next()?, disk.fingerprint))
+    }
+
+    /// The author first, then those that say they hold the change, then any;
+    /// another one at every attempt.
+    fn fetch_from(&self, dot: Dot, attempts: usize) -> Option<Vec<NodeId>> {
         let mut candidates: Vec<(u8, NodeId)> = self
             .peers
             .iter()
@@ -563,7 +592,11 @@ impl<S: Store> Core<S> {
             })
             .collect();
         candidates.sort();
-        (!candidates.is_empty()).then(|| candidates[attempts % candidates.len()].1)
+        let mut sources: Vec<NodeId> = candidates.into_iter().map(|(_, id)| id).collect();
+        let first = attempts.checked_rem(sources.len())?;
+        sources.rotate_left(first);
+        sources.truncate(SOURCES_MAX);
+        Some(sources)
     }
 
     fn act(

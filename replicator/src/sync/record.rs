@@ -75,20 +75,29 @@ impl Rank for Binding {
 /// What a body contains.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Content {
-    File { size: u64, digest: Digest },
+    File {
+        size: u64,
+        digest: Digest,
+    },
     Directory,
     Symlink(Vec<u8>),
     Fifo,
+    /// A file's, of which its author says that nobody holds it any more.
+    Lost,
 }
 
 impl Content {
     pub fn kind(&self) -> Kind {
         match self {
-            Content::File { .. } => Kind::File,
+            Content::File { .. } | Content::Lost => Kind::File,
             Content::Directory => Kind::Directory,
             Content::Symlink(_) => Kind::Symlink,
             Content::Fifo => Kind::Fifo,
         }
+    }
+
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Content::Lost)
     }
 
     /// Bytes to be carried for it.
@@ -100,7 +109,13 @@ impl Content {
     }
 }
 
-impl Rank for Content {}
+impl Rank for Content {
+    /// Anything that is held beats what nobody holds.
+    fn rank(&self) -> u8 {
+        u8::from(!self.is_lost())
+    }
+}
+
 impl Rank for Metadata {}
 
 /// A name as nodes tell it each other.
@@ -137,7 +152,7 @@ impl BodyRecord {
                 !target.is_empty() && target.len() <= LINK_TARGET_BYTES_MAX && !target.contains(&0)
             }
             Content::File { size, .. } => i64::try_from(*size).is_ok(),
-            Content::Directory | Content::Fifo => true,
+            Content::Directory | Content::Fifo | Content::Lost => true,
         };
         let bounded = |metadata: &Metadata| {
             let bytes = metadata.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());

@@ -68,6 +68,20 @@ impl<V: Rank + Clone + Eq> Register<V> {
         self.siblings.sort_by_key(|sibling| sibling.dot);
     }
 
+    /// Writes a value in the place of some and leaves the others beside it.
+    pub fn replace(
+        &mut self,
+        is_replaced: impl Fn(&Sibling<V>) -> bool,
+        dot: Dot,
+        when: i64,
+        value: V,
+    ) {
+        self.siblings.retain(|sibling| !is_replaced(sibling));
+        self.context.advance(dot);
+        self.siblings.push(Sibling { dot, when, value });
+        self.siblings.sort_by_key(|sibling| sibling.dot);
+    }
+
     pub fn merge(&mut self, other: &Register<V>) -> Merged {
         if *self == *other {
             return Merged::Mine;

@@ -12,9 +12,9 @@ use super::record::{
     Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow, Replaced,
 };
 use super::register::Register;
-use super::settle::Dirt;
+use super::settle::{Dirt, Spot};
 use super::store::Store;
-use super::tree::held;
+use super::tree::{held, held_at};
 use super::version::VersionVector;
 use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
@@ -23,6 +23,9 @@ use crate::path::RelPath;
 impl<S: Store> Core<S> {
     pub(super) fn merge(&mut self, records: Records) {
         for patch in records.patches {
+            if let Some(from) = patch.from {
+                self.history.insert(patch.body, from, patch.to, patch.delta());
+            }
             self.patches.insert(patch);
         }
         records.bodies.into_iter().for_each(|record| self.merge_body(record));
@@ -60,6 +63,7 @@ impl<S: Store> Core<S> {
                 let wants = self.store.name(&path).and_then(|name| name.wanted());
                 if wants.is_some_and(|(body, _)| body == id) {
                     super::tree::insert_path(&mut row.bound, &path);
+                    self.unchecked.insert(Key::Name(path.clone()));
                     self.pending_names.insert(path);
                 }
             }
@@ -82,12 +86,21 @@ impl<S: Store> Core<S> {
         }
         let theirs = row.content == record.content && row.metadata == record.metadata;
         row.stamp = if theirs { record.stamp } else { self.next_dot() };
-        let lost = row.bound.is_empty() && row.grave.is_some();
+        self.stand_in(&mut row);
+        let is_lost = row.content.winner().value.is_lost();
+        let deleted = row.bound.is_empty() && row.grave.is_some();
+        let bound = row.bound.clone();
         self.put_body(id, row);
-        if lost {
+        if deleted {
             self.unchecked.insert(Key::Body(id));
         }
-        self.retries.remove(&super::settle::Spot::Body(id));
+        self.retries.remove(&Spot::Body(id));
+        for path in bound {
+            self.retries.remove(&Spot::Path(path.clone()));
+            if is_lost {
+                self.unchecked.insert(Key::Name(path));
+            }
+        }
     }
 
     fn merge_name(&mut self, record: NameRecord) {
@@ -110,16 +123,12 @@ impl<S: Store> Core<S> {
                     return;
                 }
                 let stamp = if binding == record.binding { record.stamp } else { self.next_dot() };
-                let (on_disk, seen) = (former.on_disk(), former.seen().clone());
-                let held = match binding.winner().value.body() == on_disk {
-                    true => Held::Winner,
-                    false => Held::Behind { value: on_disk, seen },
-                };
+                let held = held_at(former, &binding);
                 NameRow { stamp, binding, held }
             }
         };
         self.put_name(&path, former.as_ref(), row);
-        self.retries.remove(&super::settle::Spot::Path(path.clone()));
+        self.retries.remove(&Spot::Path(path.clone()));
         self.unchecked.insert(Key::Name(path));
     }
 
@@ -151,18 +160,20 @@ impl<S: Store> Core<S> {
         };
         if self.own.holds(path) {
             // It may be what the others have by now.
-            self.settle.look(now.monotonic, super::settle::Spot::Path(path.clone()), Dirt::whole());
+            self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
+        }
+        let is_directory = row.wanted().is_some_and(|(_, kind)| kind == Kind::Directory);
+        if !is_directory && self.any_below(path, |below| below.wanted().is_some()) {
+            self.keep_directory(now, path);
+            self.keep_parents(now, path);
+            return;
         }
         match &row.binding.winner().value {
-            Binding::Bound { .. } => {
+            Binding::Bound { body, .. } => {
                 if let Some((id, kind)) = self.latest_of(&row) {
                     self.rebind(now, path, id, kind);
-                }
-                self.keep_parents(now, path);
-            }
-            Binding::Gone { kind: Kind::Directory, .. } => {
-                if self.any_below(path, |below| below.wanted().is_some()) {
-                    self.keep_directory(now, path);
+                    self.keep_parents(now, path);
+                } else if !self.gave_up(now, path, *body) {
                     self.keep_parents(now, path);
                 }
             }
@@ -284,11 +295,7 @@ impl<S: Store> Core<S> {
         // Nobody meant to delete what gives way.
         let over = former.wanted().map(|(body, _)| Replaced { body, seen: VersionVector::new() });
         binding.write(&seen, dot, now.wall, Binding::Bound { body: id, kind, over });
-        let on_disk = former.on_disk();
-        let held = match on_disk == Some((id, kind)) {
-            true => Held::Winner,
-            false => Held::Behind { value: on_disk, seen: former.seen().clone() },
-        };
+        let held = held_at(&former, &binding);
         self.put_name(path, Some(&former), NameRow { stamp: dot, binding, held });
         self.progress.note(now.wall, "kept, since it changed", path);
     }

@@ -114,6 +114,13 @@ impl Settle {
         None
     }
 
+    /// What waits for one spot waits for another from now on.
+    pub fn pass_on(&mut self, now: Duration, from: &Spot, to: Spot) {
+        if let Some(waiting) = self.waiting.remove(from) {
+            self.touch(now, to, waiting.dirt);
+        }
+    }
+
     /// Is a change of this spot waiting?
     pub fn holds(&self, spot: &Spot) -> bool {
         self.waiting.contains_key(spot)

@@ -35,6 +35,18 @@ pub(super) fn held_binding(
     }
 }
 
+/// How the disk stands to a name that was bound anew: what lies there stays.
+pub(super) fn held_at(
+    former: &NameRow,
+    binding: &Register<Binding>,
+) -> Held<Option<(BodyId, Kind)>> {
+    let on_disk = former.on_disk();
+    match binding.winner().value.body() == on_disk {
+        true => Held::Winner,
+        false => Held::Behind { value: on_disk, seen: former.seen().clone() },
+    }
+}
+
 impl<S: Store> Core<S> {
     /// Writes a name's row. `former` is the row it replaces.
     pub(super) fn put_name(&mut self, path: &RelPath, former: Option<&NameRow>, row: NameRow) {

@@ -19,9 +19,10 @@ fn in_peace_every_tombstone_is_forgotten() {
             nodes: 2 + (seed % 4) as usize,
             operations: 40,
             partitions: true,
-            crashes: seed % 2 == 0,
-            chain: seed % 3 == 0,
+            crashes: seed.is_multiple_of(2),
+            chain: seed.is_multiple_of(3),
             members: true,
+            ..peaceful()
         });
         let result = world.run().and_then(|()| check(&world)).and_then(|()| nothing_rests(&world));
         (world, result)

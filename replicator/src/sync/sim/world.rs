@@ -24,6 +24,10 @@ pub(super) struct Plan {
     pub nodes: usize,
     /// Operations of users, over all nodes.
     pub operations: usize,
+    /// Records in one message: few make long series.
+    pub records_max: usize,
+    /// Says what happens.
+    pub traced: bool,
     pub partitions: bool,
     pub crashes: bool,
     /// Nodes are connected one to the next, not each to each.
@@ -53,6 +57,8 @@ pub(super) struct Node {
     pub disk: Disk,
     pub running: bool,
     actor: Actor,
+    /// The actors before it.
+    lives: Vec<Actor>,
     /// How often it began anew.
     pub rejoined: u32,
     /// Counts starts: what was under way before one is void.
@@ -139,6 +145,7 @@ impl World {
                 disk: Disk::new(1000 * (at as u64 + 1)),
                 running: false,
                 actor,
+                lives: Vec::new(),
                 rejoined: 0,
                 life: 0,
                 snapshots: Vec::new(),
@@ -168,7 +175,7 @@ impl World {
 
     /// Peace: all run, all can reach each other, until nothing is left to do.
     pub(super) fn settle(&mut self) -> Result<(), String> {
-        self.trace("peace".into());
+        self.trace(|| "peace".into());
         self.plan.partitions = false;
         self.plan.crashes = false;
         for at in 0..self.nodes.len() {
@@ -282,6 +289,7 @@ impl World {
             Event::Message { from, to, connection, frame } => {
                 if self.is_up(from, to, connection) {
                     let message = Message::decode(&frame).expect("an honest node sent it");
+                    self.trace(|| format!("{to}: from {from}: {}", heard(&message)));
                     let life = self.nodes[to].life;
                     self.with(to, life, |core, now| {
                         core.handle_message(now, node_id(from), message);
@@ -309,6 +317,9 @@ impl World {
 
     /// Ends a turn: what the core asks for is begun.
     fn carry_out(&mut self, at: usize) {
+        for (_, what, path) in std::mem::take(&mut self.nodes[at].core.progress.recent) {
+            self.trace(|| format!("{at}: {what}: {path}"));
+        }
         let life = self.nodes[at].life;
         while self.nodes[at].life == life
             && let Some(effect) = self.nodes[at].core.poll_effect()
@@ -331,6 +342,9 @@ impl World {
         if self.nodes[at].life == life && self.nodes[at].core.progress().deletions_held > 0 {
             let restores = self.random.below(2) == 0;
             self.after(at, 50, Event::Judged(at, life, restores));
+        }
+        if !self.plan.crashes && !self.plan.members {
+            return;
         }
         let now = self.now;
         let node = &mut self.nodes[at];
@@ -364,7 +378,7 @@ impl World {
                 Ok(fetched) => self.nodes[at].disk.apply(action, fetched),
                 Err(()) => Outcome::NotHeld,
             };
-            self.trace(format!("{at}: {} -> {}", said(action), ended(&outcome)));
+            self.trace(|| format!("{at}: {} -> {}", said(action), ended(&outcome)));
             outcomes.push(outcome);
         }
         self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
@@ -377,8 +391,15 @@ impl World {
             What::Update(update) => (&update.source, update.to),
             _ => return Ok(None),
         };
-        let Source::Peer(peer) = source else { return Ok(None) };
-        let peer = node_of(*peer);
+        let peers = match source {
+            Source::Peers(peers) => peers,
+            Source::Copy { from, expect } => {
+                let bytes = self.nodes[at].disk.read(from, expect).ok_or(())?;
+                return (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(());
+            }
+            Source::Inline { .. } => return Ok(None),
+        };
+        let peer = node_of(peers[0]);
         if !self.links.contains_key(&(at, peer)) {
             return Err(());
         }
@@ -415,7 +436,7 @@ impl World {
         }
         let content = String::from_utf8_lossy(&content).into_owned();
         let other = if name == "rename" || name == "link" { other.to_string() } else { content };
-        self.trace(format!("{at}: USER {name} {path} {other}"));
+        self.trace(|| format!("{at}: USER {name} {path} {other}"));
         if self.nodes[at].running {
             let delay = Duration::from_micros(self.random.below(5_000));
             let due = self.nodes[at].capture_at.max(self.now + delay);
@@ -434,7 +455,7 @@ impl World {
     pub(super) fn remove(&mut self, at: usize, path: &RelPath) {
         self.set_clock(at);
         let changes = self.nodes[at].disk.remove_all(path, &mut self.dead);
-        self.trace(format!("{at}: USER remove {path}"));
+        self.trace(|| format!("{at}: USER remove {path}"));
         if self.nodes[at].running && !changes.is_empty() {
             let life = self.nodes[at].life;
             self.push(self.now, Event::Captured(at, life, changes));
@@ -485,22 +506,24 @@ impl World {
             let durable = node.snapshots.iter().rposition(|(when, _)| *when <= oldest);
             let back = if plan.members { back.max(durable.unwrap_or(0)) } else { back };
             let store = node.snapshots.get(back).map(|(_, store)| store.clone());
-            node.actor = fresh;
+            node.lives.push(std::mem::replace(&mut node.actor, fresh));
             node.core = new_core(plan, at, fresh, 1, store.unwrap_or_default());
         }
+        node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
-        self.trace(format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
+        self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
     }
 
     /// Begins anew over what lies on its disk.
     fn rejoin(&mut self, at: usize) {
-        self.trace(format!("{at}: REJOINS"));
+        self.trace(|| format!("{at}: REJOINS"));
         for peer in 0..self.nodes.len() {
             self.disconnect(at, peer);
         }
         let (fresh, plan) = (self.next_actor(), self.plan);
         let node = &mut self.nodes[at];
         node.rejoined += 1;
+        node.lives.clear();
         node.running = false;
         node.life += 1;
         node.actor = fresh;
@@ -513,7 +536,8 @@ impl World {
         if self.nodes[at].running {
             return;
         }
-        self.trace(format!("{at}: STARTS as {:?}", self.nodes[at].actor));
+        let actor = self.nodes[at].actor;
+        self.trace(|| format!("{at}: STARTS as {actor:?}"));
         self.nodes[at].running = true;
         self.nodes[at].core.scan(RelPath::root());
         self.carry_out(at);
@@ -538,7 +562,7 @@ impl World {
             return;
         }
         self.connections += 1;
-        self.trace(format!("{one}-{other}: CONNECTED"));
+        self.trace(|| format!("{one}-{other}: CONNECTED"));
         for (from, to) in [(one, other), (other, one)] {
             self.links.insert((from, to), (self.connections, self.now));
         }
@@ -553,7 +577,7 @@ impl World {
             return;
         }
         self.links.remove(&(other, one));
-        self.trace(format!("{one}-{other}: CUT"));
+        self.trace(|| format!("{one}-{other}: CUT"));
         for (from, to) in [(one, other), (other, one)] {
             let life = self.nodes[from].life;
             self.with(from, life, |core, now| core.handle_disconnected(now, node_id(to)));
@@ -605,8 +629,10 @@ impl World {
         Actor(self.actors)
     }
 
-    fn trace(&mut self, line: String) {
-        self.trace.push(format!("{:>9.3} {line}", self.now.as_secs_f64() * 1000.0));
+    fn trace(&mut self, line: impl FnOnce() -> String) {
+        if self.plan.traced {
+            self.trace.push(format!("{:>9.3} {}", self.now.as_secs_f64() * 1000.0, line()));
+        }
     }
 }
 
@@ -617,7 +643,7 @@ fn new_core(
     next: u64,
     store: MemoryStore,
 ) -> Core<MemoryStore> {
-    let mut core = Core::new(options(), actor, next, store);
+    let mut core = Core::new(options(&plan), actor, next, store);
     if plan.members {
         let (node, name) = (node_id(at), format!("node {at}"));
         core.introduce(Introduction { node, name, retention: RETENTION });
@@ -625,12 +651,13 @@ fn new_core(
     core
 }
 
-fn options() -> Options {
+fn options(plan: &Plan) -> Options {
     Options {
         delay: Duration::from_millis(3),
         max_delay: Duration::from_millis(200),
         in_place: true,
         ranges_told: true,
+        records_max: plan.records_max,
         delete_brake: Some(50),
         mode: Mode::Both,
     }
@@ -675,4 +702,19 @@ fn said(action: &Action) -> String {
 fn ended(outcome: &Outcome) -> String {
     let outcome = format!("{outcome:?}");
     outcome.split('(').next().unwrap_or_default().to_owned()
+}
+
+fn heard(message: &Message) -> String {
+    let Message::Records(records) = message else { return format!("{message:?}") };
+    let names = records.names.iter().map(|name| {
+        let winner = name.binding.winner();
+        let losers = name.binding.losers().count();
+        format!("{} = {:?} {:?} +{losers}", name.path, winner.dot, winner.value.body())
+    });
+    let bodies = records.bodies.iter().map(|body| {
+        let winner = body.content.winner();
+        format!("{:?} = {:?} {:?}", body.id, winner.dot, winner.value)
+    });
+    let all: Vec<String> = bodies.chain(names).collect();
+    format!("{} closed {:?}", all.join(", "), records.have)
 }
