@@ -61,6 +61,14 @@ pub struct Config {
     pub in_place: InPlace,
     /// How long deleted and overwritten files rest in the trash.
     pub trash_keep: Duration,
+    /// In which direction changes travel.
+    pub mode: Mode,
+    /// How long a silent member is waited for; one that was away for longer
+    /// is merged like a new node.
+    pub retention: Duration,
+    /// Deletions nobody saw that are more than this share of the folder, in
+    /// percent, wait for `replicator confirm`; `None`: none do.
+    pub delete_brake: Option<u8>,
     /// Space that replication leaves free on the root's file system.
     pub min_free: MinFree,
     /// The time one slow verification of everything takes.
@@ -166,6 +174,9 @@ impl Config {
                 .unwrap_or_else(|| "replicator".into()),
             in_place: settings.parse(Key::InPlace, str::parse)?.unwrap_or_default(),
             trash_keep: settings.parse(Key::TrashKeep, parse_duration)?.unwrap_or(7 * DAY),
+            retention: settings.parse(Key::Retention, parse_retention)?.unwrap_or(28 * DAY),
+            mode: settings.parse(Key::Mode, str::parse)?.unwrap_or_default(),
+            delete_brake: settings.parse(Key::DeleteBrake, parse_brake)?.unwrap_or(Some(50)),
             min_free: settings.parse(Key::MinFree, str::parse)?.unwrap_or(MinFree::Percent(1)),
             verify_interval: settings
                 .parse(Key::VerifyInterval, parse_interval)?
@@ -280,6 +291,17 @@ pub enum InPlace {
     Never,
 }
 
+/// In which direction changes travel between this node and the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    #[default]
+    Both,
+    /// What changes here is reported and goes nowhere.
+    ReceiveOnly,
+    /// What changes elsewhere is not applied here.
+    SendOnly,
+}
+
 /// Parses one word of a fixed set; the message lists the set.
 macro_rules! words {
     ($type:ty: $($word:literal => $value:expr),+) => {
@@ -306,6 +328,7 @@ macro_rules! words {
 
 words!(CaptureChoice: "auto" => Self::Auto, "ebpf" => Self::Ebpf, "fanotify" => Self::Fanotify, "inotify" => Self::Inotify);
 words!(EngineChoice: "auto" => Self::Auto, "uring" => Self::Uring, "threads" => Self::Threads);
+words!(Mode: "both" => Self::Both, "receive-only" => Self::ReceiveOnly, "send-only" => Self::SendOnly);
 words!(InPlace: "auto" => Self::Auto, "never" => Self::Never);
 
 /// Why there is no configuration. All of it is the user's to mend.
@@ -389,6 +412,27 @@ fn parse_name(text: &str) -> Result<String, String> {
         return Err(format!("is no name: give 1 to {NAME_BYTES_MAX} printable characters"));
     }
     Ok(text.into())
+}
+
+fn parse_brake(text: &str) -> Result<Option<u8>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+    percent
+        .filter(|percent| (1..=100).contains(percent))
+        .map(Some)
+        .ok_or_else(|| "is neither off nor a share from 1% to 100%".into())
+}
+
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    let retention = parse_duration(text)?;
+    if retention < Duration::from_secs(1) {
+        return Err(
+            "is too short: give at least 1s, and weeks where nodes are away for days".into()
+        );
+    }
+    Ok(retention)
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -476,6 +520,8 @@ mod tests {
             ("capture = 'epbf'", "is none of auto ebpf fanotify inotify"),
             ("min_free = '101%'", "is no size"),
             ("log = 'loud'", "is none of error warn info"),
+            ("delete_brake = '0%'", "is neither off nor a share"),
+            ("retention = '1ms'", "is too short"),
             ("name = true", "name: 'true' is a boolean; give a text"),
             ("name = ['a', 'b']", "is given twice"),
             ("root = '/x'", ":4: duplicate key"),

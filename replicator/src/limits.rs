@@ -96,3 +96,16 @@ pub const LOOKS_TOGETHER_MAX: usize = 128;
 /// Deletions that nobody saw happen and that are believed though they are
 /// most of a folder.
 pub const UNSEEN_DELETIONS_MAX: usize = 100;
+
+/// Members of a cluster that are remembered, those that left included.
+pub const MEMBERS_MAX: usize = 4096;
+
+/// Longest name of a node in a record, in bytes (as the configuration has
+/// it).
+pub const NODE_NAME_BYTES_MAX: usize = 253;
+
+/// Bodies asked for in one message by a node that has forgotten them.
+pub const BODIES_ASKED_MAX: usize = 256;
+
+/// Log places gone through in one turn for tombstones to forget.
+pub const SWEEP_PLACES_MAX: usize = 512;

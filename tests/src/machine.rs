@@ -30,6 +30,14 @@ pub fn skip(reason: &str) {
     }
 }
 
+/// Says on the standard output how a method of writing went on a file system
+/// with these hooks, where somebody asked for rows of a table.
+pub fn row(file_system: &str, hooks: &str, method: &str, outcome: &str) {
+    if std::env::var_os("REPLICATOR_ROWS").is_some() {
+        println!("\nmatrix|{file_system}|{hooks}|{method}|{}", outcome.replace('\n', " "));
+    }
+}
+
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -59,7 +59,8 @@ fn story(kind: FileSystem) {
     cluster.assert_same();
     // Lower levels are told of stores when the mapping is closed: there the
     // writers close it before each pause.
-    let stays = cluster[0].status().unwrap().capture() == "ebpf";
+    let status = cluster[0].status().unwrap();
+    let stays = status.capture() == "ebpf";
     let stores = std::env::var("REPLICATOR_STORES").map_or(STORES, |text| text.parse().unwrap());
     let of_epoch = stores / WRITERS / EPOCHS;
 
@@ -81,6 +82,8 @@ fn story(kind: FileSystem) {
         });
         assert!(same, "epoch {epoch} on {kind}: bytes at {why:?} are not there");
     }
+    let method = format!("{stores} stores through mappings");
+    machine::row(&kind.to_string(), status.hooks(), &method, "same");
     drop(writers);
     cluster.assert_same();
     let differences = tree::differences(cluster[0].root(), cluster[1].root()).unwrap();

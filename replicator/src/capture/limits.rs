@@ -45,6 +45,9 @@ pub const PENDING_INODES_MAX: usize = 1024;
 /// program.
 pub const MISS_CHECK_DELAY: Duration = Duration::from_secs(1);
 
+/// Type descriptions of loaded modules that are looked through.
+pub const MODULES_MAX: usize = 65_536;
+
 /// How far the time a file system gives a change may be behind the clock:
 /// many ticks of any kernel.
 pub const LOSS_MARGIN: Duration = Duration::from_secs(2);

@@ -35,6 +35,9 @@ pub enum Key {
     Cluster,
     InPlace,
     TrashKeep,
+    Mode,
+    Retention,
+    DeleteBrake,
     MinFree,
     VerifyInterval,
     StatusInterval,
@@ -171,7 +174,7 @@ impl Settings {
     }
 }
 
-const NAMES: [(Key, &str, &str); 19] = [
+const NAMES: [(Key, &str, &str); 22] = [
     (Key::Root, "root", "--root"),
     (Key::StateDir, "state_dir", "--state-dir"),
     (Key::Listen, "listen", "--listen"),
@@ -187,6 +190,9 @@ const NAMES: [(Key, &str, &str); 19] = [
     (Key::Cluster, "cluster", "--cluster"),
     (Key::InPlace, "in_place", "--in-place"),
     (Key::TrashKeep, "trash_keep", "--trash-keep"),
+    (Key::Retention, "retention", "--retention"),
+    (Key::DeleteBrake, "delete_brake", "--delete-brake"),
+    (Key::Mode, "mode", "--mode"),
     (Key::MinFree, "min_free", "--min-free"),
     (Key::VerifyInterval, "verify_interval", "--verify-interval"),
     (Key::StatusInterval, "status_interval", "--status-interval"),

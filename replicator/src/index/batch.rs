@@ -17,8 +17,8 @@ use crate::sync::version::VersionVector;
 /// keys touch each page of the database once.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) names: BTreeMap<ByBytes, Arc<NameRow>>,
-    pub(super) bodies: BTreeMap<BodyId, Arc<BodyRow>>,
+    pub(super) names: BTreeMap<ByBytes, Option<Arc<NameRow>>>,
+    pub(super) bodies: BTreeMap<BodyId, Option<Arc<BodyRow>>>,
     pub(super) inodes: BTreeMap<u64, Option<BodyId>>,
     pub(super) contents: BTreeMap<u64, Option<BodyId>>,
     pub(super) log: BTreeMap<(Actor, u64), Option<Key>>,

@@ -13,7 +13,7 @@
 //! Nothing here knows what the rows mean.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -167,6 +167,19 @@ impl Index {
         };
         let Life { actor, former, next_counter, unclean } = life;
         Ok(Opened { index, actor, former, next_counter, unclean, last_written })
+    }
+
+    /// Of the index's file: a copy has another.
+    pub fn inode(state_dir: &Path) -> Result<u64, Error> {
+        Ok(fs::metadata(state_dir.join("index.redb"))?.ino())
+    }
+
+    /// Drops everything that was known: the next opening makes a new index.
+    pub fn discard(state_dir: &Path) -> Result<(), Error> {
+        match fs::remove_file(state_dir.join("index.redb")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// To be called between two turns of the core, and at [`Index::deadline`]:

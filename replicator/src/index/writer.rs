@@ -146,7 +146,10 @@ fn commit(db: &Database, batch: &Batch) -> Result<Commit, Error> {
 fn write_names(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {
     let mut names = txn.open_table(NAMES)?;
     for (path, row) in &batch.names {
-        names.insert(path.0.as_bytes(), tables::encode(&**row).as_slice())?;
+        match row {
+            Some(row) => names.insert(path.0.as_bytes(), tables::encode(&**row).as_slice())?,
+            None => names.remove(path.0.as_bytes())?,
+        };
     }
     Ok(batch.names.len() as u64)
 }
@@ -154,7 +157,11 @@ fn write_names(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {
 fn write_bodies(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {
     let mut bodies = txn.open_table(BODIES)?;
     for (id, row) in &batch.bodies {
-        bodies.insert(&tables::body_key(*id), tables::encode(&**row).as_slice())?;
+        let key = tables::body_key(*id);
+        match row {
+            Some(row) => bodies.insert(&key, tables::encode(&**row).as_slice())?,
+            None => bodies.remove(&key)?,
+        };
     }
     for (table, leads) in [(INODES, &batch.inodes), (CONTENTS, &batch.contents)] {
         let mut table = txn.open_table(table)?;

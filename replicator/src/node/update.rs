@@ -87,15 +87,11 @@ impl Carrier {
             return Ok(replace(path, update, written));
         }
         let more = download::ranges(&self.transport, holder, &wanted, &differing).await?;
+        let (more, more_holes) = without_zeros(more);
+        writes = outside(&writes, &differing);
+        writes.extend(more);
         holes.subtract(&differing);
-        if writes.is_empty() {
-            let zeros;
-            (writes, zeros) = without_zeros(more);
-            holes.extend(&zeros);
-        } else {
-            // Later writes count, and holes come before all writes.
-            writes.extend(more);
-        }
+        holes.extend(&more_holes);
         let leaves = self.leaves_after(path, update, &writes, &holes).await?;
         self.patch(path, update, writes, holes, leaves).await
     }
@@ -243,6 +239,21 @@ fn file(fingerprint: Fingerprint) -> Expect {
     Expect { kind: Kind::File, fingerprint }
 }
 
+/// What of these writes lies outside of some ranges.
+fn outside(writes: &[(u64, Bytes)], ranges: &RangeSet) -> Writes {
+    let mut left = Vec::with_capacity(writes.len());
+    for (start, bytes) in writes {
+        let span = Range::new(*start, start + bytes.len() as u64);
+        let mut span: RangeSet = span.into_iter().collect();
+        span.subtract(ranges);
+        let piece = |range: Range| {
+            bytes.slice((range.start - start) as usize..(range.end - start) as usize)
+        };
+        left.extend(span.iter().map(|range| (range.start, piece(range))));
+    }
+    left
+}
+
 /// Fetched bytes do not tell which zeros were holes: long runs of them
 /// become holes, as they do in a file that is fetched as a whole.
 fn without_zeros(fetched: Writes) -> (Writes, RangeSet) {
@@ -301,5 +312,12 @@ mod tests {
         let content = Bytes::from(vec![0; HOLE_BYTES_MIN as usize]);
         let (writes, holes) = without_zeros(vec![(100, content.clone()), (0, Bytes::new())]);
         assert!(writes == [(100, content)] && holes.is_empty());
+    }
+
+    #[test]
+    fn writes_are_cut_where_newer_bytes_came() {
+        let newer = [Range { start: 3, end: 5 }, Range { start: 8, end: 20 }];
+        let left = outside(&[(0, Bytes::from_static(b"0123456789"))], &newer.into_iter().collect());
+        assert_eq!(left, [(0, Bytes::from_static(b"012")), (5, Bytes::from_static(b"567"))]);
     }
 }

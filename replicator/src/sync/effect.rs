@@ -34,6 +34,16 @@ pub enum Effect {
     Send { peer: NodeId, message: Message },
     /// Make it so and answer with `handle_applied`.
     Apply(Job),
+    /// This member has left for good: nobody is to dial it or show it.
+    Forget(NodeId),
+    /// This node was away for too long: its index is to be dropped, and its
+    /// folder to be merged like a new one's. The core is of no more use.
+    Rejoin,
+    /// The numbers of this actor's changes are used already: the node goes on
+    /// as another one. The core is of no more use.
+    NewActor,
+    /// This node was told to leave for good.
+    Retired,
 }
 
 /// A look at one entry.

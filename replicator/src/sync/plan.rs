@@ -13,6 +13,7 @@ use super::applied::{Running, Step};
 use super::core::Core;
 use super::effect::{Action, Effect, Job, Keep, Now, Over, Source, Update, What};
 use super::local::digest_of;
+use super::oneway::Mode;
 use super::record::{BodyRow, Content, Disk, Held, NameRow};
 use super::settle::Spot;
 use super::store::Store;
@@ -86,8 +87,17 @@ impl<S: Store> Core<S> {
                 continue;
             }
             let next = match &spot {
+                // What changed here stays until somebody reverts it.
+                Spot::Path(path) if self.own.holds(path) => Next::Blocked,
                 Spot::Path(path) => self.plan_name(now, path),
                 Spot::Body(id) => self.plan_body(*id),
+            };
+            let next = match next {
+                Next::Act(_) | Next::ActAlone(_) if self.options.mode == Mode::SendOnly => {
+                    Next::Blocked
+                }
+                Next::Act(step) if self.own.holds(&step.action.path) => Next::Blocked,
+                next => next,
             };
             match next {
                 Next::Settled | Next::Blocked => {}
@@ -116,7 +126,7 @@ impl<S: Store> Core<S> {
         (structure, contents)
     }
 
-    fn start_job(&mut self, steps: Vec<Step>) {
+    pub(super) fn start_job(&mut self, steps: Vec<Step>) {
         if steps.is_empty() {
             return;
         }

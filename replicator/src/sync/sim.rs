@@ -11,6 +11,7 @@
 
 mod disk;
 mod random;
+mod retention;
 mod world;
 
 use std::collections::BTreeSet;
@@ -74,10 +75,11 @@ fn peaceful() -> Plan {
         nodes: 2,
         operations: 0,
         records_max: RECORDS_MAX,
-        traced: false,
+        traced: number("REPLICATOR_SIM_SEED").is_some(),
         partitions: false,
         crashes: false,
         chain: false,
+        members: false,
     }
 }
 
@@ -86,19 +88,30 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn try_seeds(plan: impl Fn(u64) -> Plan) {
+    try_worlds(|seed| run(plan(seed)));
+}
+
+fn try_worlds(run: impl Fn(u64) -> (World, Result<(), String>)) {
+    try_some_worlds(RUNS, run);
+}
+
+fn try_some_worlds(runs: u64, run: impl Fn(u64) -> (World, Result<(), String>)) {
     if let Some(seed) = number("REPLICATOR_SIM_SEED") {
-        let (world, result) = run(Plan { traced: true, ..plan(seed) });
+        let (world, result) = run(seed);
         world.trace.iter().for_each(|line| println!("{line}"));
         result.unwrap();
         return;
     }
-    let runs = number("REPLICATOR_SIM_RUNS").unwrap_or(RUNS);
+    let runs = number("REPLICATOR_SIM_RUNS").unwrap_or(runs);
     let mut failures = Vec::new();
     for seed in 0..runs {
-        let plan = plan(seed);
-        let result = std::panic::catch_unwind(|| run(plan).1);
-        let result = result.unwrap_or_else(|_| Err("it panics".into()));
-        failures.extend(result.err().map(|reason| format!("{plan:?}\n    {reason}")));
+        let run = std::panic::AssertUnwindSafe(|| {
+            let (world, result) = run(seed);
+            result.map_err(|reason| format!("{:?}\n    {reason}", world.plan))
+        });
+        let result = std::panic::catch_unwind(run);
+        let result = result.unwrap_or_else(|_| Err(format!("seed {seed}: it panics")));
+        failures.extend(result.err());
     }
     let count = failures.len();
     failures.truncate(12);

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::record::{BodyRow, Content, Key, NameRow};
+use super::roster::Roster;
 use super::version::VersionVector;
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId};
@@ -23,6 +24,9 @@ pub trait Store {
     /// Also keeps the log: the row's stamp leads to this path, its former
     /// stamp no longer does.
     fn put_name(&mut self, path: &RelPath, row: NameRow);
+
+    /// Forgets a name, and its place in the log.
+    fn remove_name(&mut self, path: &RelPath);
 
     /// Names at and below `within`, in byte order of their paths, after
     /// `after`, at most `limit`.
@@ -41,6 +45,9 @@ pub trait Store {
     /// written once more before anybody notices: so a row that only keeps its
     /// inode does not take it back from another body, nor away from it.
     fn put_body(&mut self, id: BodyId, row: BodyRow);
+
+    /// Forgets a body with its hash list, and its place in the log.
+    fn remove_body(&mut self, id: BodyId);
 
     fn body_of_inode(&self, inode: u64) -> Option<BodyId>;
 
@@ -62,6 +69,11 @@ pub trait Store {
     fn have(&self) -> VersionVector;
 
     fn put_have(&mut self, have: VersionVector);
+
+    /// Who else belongs to the cluster, as far as it was ever written.
+    fn roster(&self) -> Option<Roster>;
+
+    fn put_roster(&mut self, roster: Roster);
 }
 
 /// The content on the disk by which a body is found, if it is worth finding.
@@ -88,6 +100,14 @@ pub struct MemoryStore {
     leaves: BTreeMap<BodyId, Leaves>,
     log: BTreeMap<(Actor, u64), Key>,
     have: VersionVector,
+    roster: Option<Roster>,
+}
+
+#[cfg(test)]
+impl MemoryStore {
+    pub fn bodies(&self) -> impl Iterator<Item = BodyId> {
+        self.bodies.keys().copied()
+    }
 }
 
 impl Store for MemoryStore {
@@ -101,6 +121,12 @@ impl Store for MemoryStore {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
         }
         self.log.insert(place, Key::Name(path.clone()));
+    }
+
+    fn remove_name(&mut self, path: &RelPath) {
+        if let Some(old) = self.names.remove(path) {
+            self.log.remove(&(old.stamp.actor, old.stamp.counter));
+        }
     }
 
     fn names_within(
@@ -153,6 +179,15 @@ impl Store for MemoryStore {
         }
     }
 
+    fn remove_body(&mut self, id: BodyId) {
+        if let Some(old) = self.bodies.remove(&id) {
+            self.log.remove(&(old.stamp.actor, old.stamp.counter));
+        }
+        self.inodes.retain(|_, body| *body != id);
+        self.contents.retain(|_, body| *body != id);
+        self.leaves.remove(&id);
+    }
+
     fn body_of_inode(&self, inode: u64) -> Option<BodyId> {
         self.inodes.get(&inode).copied()
     }
@@ -189,5 +224,13 @@ impl Store for MemoryStore {
 
     fn put_have(&mut self, have: VersionVector) {
         self.have = have;
+    }
+
+    fn roster(&self) -> Option<Roster> {
+        self.roster.clone()
+    }
+
+    fn put_roster(&mut self, roster: Roster) {
+        self.roster = Some(roster);
     }
 }

@@ -5,10 +5,13 @@
 //! bounded by what the user allows and goes away with this value.
 
 mod btf;
+mod code;
+mod exits;
 mod hooks;
 mod load;
 mod offsets;
 mod slots;
+mod sys;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,6 +23,7 @@ use std::time::{Instant, SystemTime};
 use aya::maps::{MapData, RingBuf};
 use replicator_ebpf::{FLAG_MAPPED, FLAG_SIZE, NOTE_RANGE, NOTE_SLOT, Note, word};
 
+use self::code::Tracing;
 pub use self::hooks::FileSystem;
 pub use self::load::load;
 use self::slots::{Collected, Mapped, SharedSlot};
@@ -52,8 +56,9 @@ pub struct Kernel {
     checked_at: Timestamp,
     pending: BTreeMap<u64, Pending>,
     tally: Arc<Tally>,
-    /// Holds the programs in the kernel.
+    /// These two hold the programs in the kernel.
     _ebpf: aya::Ebpf,
+    _tracing: Vec<Tracing>,
 }
 
 /// What was collected of one inode and not yet told.

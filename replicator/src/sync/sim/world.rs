@@ -17,6 +17,7 @@ use crate::sync::effect::{
 };
 use crate::sync::message::Message;
 use crate::sync::store::MemoryStore;
+use crate::sync::{Introduction, Mode};
 
 /// How a run is made.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,16 @@ pub(super) struct Plan {
     pub crashes: bool,
     /// Nodes are connected one to the next, not each to each.
     pub chain: bool,
+    /// Nodes know each other as members and forget what was deleted.
+    pub members: bool,
 }
+
+/// How long a silent member is waited for.
+pub(super) const RETENTION: Duration = Duration::from_secs(20);
+
+/// What a crash loses at most, where nodes rely on what others said they
+/// hold.
+const LOST_MAX: Duration = Duration::from_millis(100);
 
 /// After this long nothing may be left to do.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
@@ -51,9 +61,11 @@ pub(super) struct Node {
     actor: Actor,
     /// The actors before it.
     lives: Vec<Actor>,
+    /// How often it began anew.
+    pub rejoined: u32,
     /// Counts starts: what was under way before one is void.
     life: u32,
-    snapshots: Vec<MemoryStore>,
+    snapshots: Vec<(Duration, MemoryStore)>,
     skew: i64,
     capture_at: Duration,
 }
@@ -86,10 +98,21 @@ enum Event {
     Scanned(usize, u32, RelPath),
     Job(usize, u32, Job),
     Applied(usize, u32, u64, Vec<Outcome>),
-    Message { from: usize, to: usize, connection: u32, frame: bytes::Bytes },
-    Sent { from: usize, to: usize, connection: u32 },
+    Message {
+        from: usize,
+        to: usize,
+        connection: u32,
+        frame: bytes::Bytes,
+    },
+    Sent {
+        from: usize,
+        to: usize,
+        connection: u32,
+    },
     Connect(usize, usize),
     Start(usize),
+    /// A user says what held deletions are.
+    Judged(usize, u32, bool),
 }
 
 /// Few names, so that users meet on them.
@@ -114,13 +137,18 @@ impl World {
         };
         for at in 0..plan.nodes {
             let actor = world.next_actor();
-            let skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
+            let mut skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
+            if plan.members {
+                // Clocks a year ahead, right, or a year behind.
+                skew += (at as i64 % 3 - 1) * 365 * 86_400 * 1_000_000_000;
+            }
             world.nodes.push(Node {
-                core: Core::new(options(&plan), actor, 1, MemoryStore::default()),
+                core: new_core(plan, at, actor, 1, MemoryStore::default()),
                 disk: Disk::new(1000 * (at as u64 + 1)),
                 running: false,
                 actor,
                 lives: Vec::new(),
+                rejoined: 0,
                 life: 0,
                 snapshots: Vec::new(),
                 skew,
@@ -144,6 +172,11 @@ impl World {
             self.at(at, Event::Trouble);
         }
         self.run_until(Duration::from_millis(span))?;
+        self.settle()
+    }
+
+    /// Peace: all run, all can reach each other, until nothing is left to do.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
         self.trace(|| "peace".into());
         self.plan.partitions = false;
         self.plan.crashes = false;
@@ -159,6 +192,10 @@ impl World {
             return Err(format!("it never settles: {}", states.join("; ")));
         }
         Ok(())
+    }
+
+    pub(super) fn run_for(&mut self, time: Duration) -> Result<(), String> {
+        self.run_until(self.now + time)
     }
 
     fn run_until(&mut self, end: Duration) -> Result<(), String> {
@@ -204,6 +241,12 @@ impl World {
             Event::Operation => self.operate(),
             Event::Trouble => self.trouble(),
             Event::Start(at) => self.start(at),
+            Event::Judged(at, life, restores) => self.with(at, life, |core, now| {
+                match restores {
+                    true => core.undo_deletions(now),
+                    false => core.confirm_deletions(now),
+                };
+            }),
             Event::Connect(one, other) => self.connect(one, other),
             Event::Captured(at, life, changes) => self.with(at, life, |core, now| {
                 for change in changes {
@@ -284,8 +327,14 @@ impl World {
             self.trace(|| format!("{at}: {what}: {path}"));
         }
         let life = self.nodes[at].life;
-        while let Some(effect) = self.nodes[at].core.poll_effect() {
+        while self.nodes[at].life == life
+            && let Some(effect) = self.nodes[at].core.poll_effect()
+        {
             match effect {
+                Effect::Forget(member) => self.disconnect(at, node_of(member)),
+                Effect::Rejoin => self.rejoin(at),
+                Effect::NewActor => unreachable!("no state is restored here"),
+                Effect::Retired => self.stop(at),
                 Effect::Look(looks) => {
                     for look in looks {
                         self.after(at, 4, Event::Look(at, life, vec![look]));
@@ -296,11 +345,16 @@ impl World {
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }
         }
-        if !self.plan.crashes {
+        if self.nodes[at].life == life && self.nodes[at].core.progress().deletions_held > 0 {
+            let restores = self.random.below(2) == 0;
+            self.after(at, 50, Event::Judged(at, life, restores));
+        }
+        if !self.plan.crashes && !self.plan.members {
             return;
         }
+        let now = self.now;
         let node = &mut self.nodes[at];
-        node.snapshots.push(node.core.store().clone());
+        node.snapshots.push((now, node.core.store().clone()));
         if node.snapshots.len() > SNAPSHOTS {
             node.snapshots.remove(0);
         }
@@ -403,6 +457,17 @@ impl World {
         RelPath::parse(PATHS[at].as_bytes()).expect("a path")
     }
 
+    /// A user removes an entry, with everything in it.
+    pub(super) fn remove(&mut self, at: usize, path: &RelPath) {
+        self.set_clock(at);
+        let changes = self.nodes[at].disk.remove_all(path, &mut self.dead);
+        self.trace(|| format!("{at}: USER remove {path}"));
+        if self.nodes[at].running && !changes.is_empty() {
+            let life = self.nodes[at].life;
+            self.push(self.now, Event::Captured(at, life, changes));
+        }
+    }
+
     // What goes wrong.
 
     fn trouble(&mut self) {
@@ -422,32 +487,58 @@ impl World {
 
     /// Loses what was not durable, and now and then nothing: a clean end.
     fn crash(&mut self, at: usize) {
+        self.stop(at);
+        let back = self.random.below(400);
+        self.at_from_now(back, Event::Start(at));
+    }
+
+    /// Ends, well or badly, and stays away.
+    pub(super) fn stop(&mut self, at: usize) {
         for peer in 0..self.nodes.len() {
             self.disconnect(at, peer);
         }
         let is_clean = self.random.below(3) == 0;
         let back = self.random.below(self.nodes[at].snapshots.len().max(1) as u64) as usize;
-        let fresh = self.next_actor();
+        let (fresh, plan) = (self.next_actor(), self.plan);
+        let oldest = self.now.saturating_sub(LOST_MAX);
         let node = &mut self.nodes[at];
         node.running = false;
         node.life += 1;
         if is_clean {
             let next = node.core.next_counter();
             let store = node.core.store().clone();
-            node.core = Core::new(options(&self.plan), node.actor, next, store);
+            node.core = new_core(plan, at, node.actor, next, store);
         } else {
-            let store = node.snapshots.get(back).cloned().unwrap_or_default();
+            let durable = node.snapshots.iter().rposition(|(when, _)| *when <= oldest);
+            let back = if plan.members { back.max(durable.unwrap_or(0)) } else { back };
+            let store = node.snapshots.get(back).map(|(_, store)| store.clone());
             node.lives.push(std::mem::replace(&mut node.actor, fresh));
-            node.core = Core::new(options(&self.plan), fresh, 1, store);
+            node.core = new_core(plan, at, fresh, 1, store.unwrap_or_default());
         }
         node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
         self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
-        let back = self.random.below(400);
-        self.at_from_now(back, Event::Start(at));
     }
 
-    fn start(&mut self, at: usize) {
+    /// Begins anew over what lies on its disk.
+    fn rejoin(&mut self, at: usize) {
+        self.trace(|| format!("{at}: REJOINS"));
+        for peer in 0..self.nodes.len() {
+            self.disconnect(at, peer);
+        }
+        let (fresh, plan) = (self.next_actor(), self.plan);
+        let node = &mut self.nodes[at];
+        node.rejoined += 1;
+        node.lives.clear();
+        node.running = false;
+        node.life += 1;
+        node.actor = fresh;
+        node.core = new_core(plan, at, fresh, 1, MemoryStore::default());
+        node.snapshots.clear();
+        self.at_from_now(5, Event::Start(at));
+    }
+
+    pub(super) fn start(&mut self, at: usize) {
         if self.nodes[at].running {
             return;
         }
@@ -551,6 +642,21 @@ impl World {
     }
 }
 
+fn new_core(
+    plan: Plan,
+    at: usize,
+    actor: Actor,
+    next: u64,
+    store: MemoryStore,
+) -> Core<MemoryStore> {
+    let mut core = Core::new(options(&plan), actor, next, store);
+    if plan.members {
+        let (node, name) = (node_id(at), format!("node {at}"));
+        core.introduce(Introduction { node, name, retention: RETENTION });
+    }
+    core
+}
+
 fn options(plan: &Plan) -> Options {
     Options {
         delay: Duration::from_millis(3),
@@ -558,6 +664,8 @@ fn options(plan: &Plan) -> Options {
         in_place: true,
         ranges_told: true,
         records_max: plan.records_max,
+        delete_brake: Some(50),
+        mode: Mode::Both,
     }
 }
 
