@@ -161,6 +161,7 @@ impl<S: Store> Core<S> {
         });
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
+        let is_same = known.is_some();
         let known = known.or_else(|| {
             let (id, row, _) = self.lying_at(path)?;
             (row.kind() == Kind::Directory && stat.kind == Kind::Directory).then_some((id, row))
@@ -176,7 +177,10 @@ impl<S: Store> Core<S> {
             return;
         }
         let kind = stat.kind;
-        let list = look.dirt.list && known.is_none();
+        // What lay in the former one went with it, and of a removal in a
+        // directory that is gone nothing is told.
+        let made_anew = known.is_some() && !is_same;
+        let list = made_anew || look.dirt.list && known.is_none();
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {
