@@ -14,10 +14,12 @@ use super::core::Core;
 use super::effect::Now;
 use super::message::{Message, Records};
 use super::record::{BodyRow, Key};
+#[cfg(test)]
+use super::sim::planted::{Bug, is_planted};
 use super::store::Store;
 use super::version::{Dot, VersionVector};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::{PATCH_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
+use crate::limits::{RECORD_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
 
 /// How long to leave it to others to pass on a change that the peer can hear
 /// from its author.
@@ -25,6 +27,9 @@ const FORWARD_AFTER: Duration = Duration::from_secs(1);
 
 /// How long to gather changes of what this node holds before saying so.
 const HAVE_AFTER: Duration = Duration::from_millis(50);
+
+/// Places of a log read at once.
+const LOG_CHUNK: usize = 64;
 
 /// A connected peer.
 #[derive(Debug)]
@@ -164,6 +169,8 @@ impl<S: Store> Core<S> {
             let mut records = Records::default();
             let before = sent.clone();
             let complete = self.fill(now, peer, &mut sent, have, &mut records);
+            #[cfg(test)]
+            let complete = complete || is_planted(Bug::CloseEarly);
             let empty = records.names.is_empty() && records.bodies.is_empty();
             // Also where every change of a stretch was replaced and there is
             // nothing to send of it: that is for the peer to know.
@@ -205,7 +212,7 @@ impl<S: Store> Core<S> {
         records: &mut Records,
     ) -> bool {
         let mut included = BTreeSet::new();
-        let mut patch_bytes = 0;
+        let mut bytes = 0;
         for end in have.iter() {
             if sent.contains(end) {
                 peer.forward.remove(&end.actor);
@@ -220,20 +227,15 @@ impl<S: Store> Core<S> {
             peer.forward.remove(&end.actor);
             loop {
                 let after = sent.get(end.actor);
-                let room = self
-                    .options
-                    .records_max
-                    .saturating_sub(records.names.len() + records.bodies.len());
-                if room == 0 || patch_bytes >= PATCH_BYTES_MAX / 2 {
+                if self.is_full(records, bytes) {
                     return false;
                 }
-                let room = room.min(64);
-                let entries = self.store.log(end.actor, after, end.counter, room);
-                let last = entries.len() < room;
+                let entries = self.store.log(end.actor, after, end.counter, LOG_CHUNK);
+                let last = entries.len() < LOG_CHUNK;
                 for (counter, key) in entries {
-                    patch_bytes += self.add(peer, sent, &key, records, &mut included);
+                    bytes += self.add(peer, sent, &key, records, &mut included);
                     sent.advance(Dot { actor: end.actor, counter });
-                    if patch_bytes >= PATCH_BYTES_MAX / 2 {
+                    if self.is_full(records, bytes) {
                         return false;
                     }
                 }
@@ -246,9 +248,14 @@ impl<S: Store> Core<S> {
         true
     }
 
-    /// Adds one record and what it needs; says how many bytes rode along.
+    fn is_full(&self, records: &Records, bytes: usize) -> bool {
+        let count = records.names.len() + records.bodies.len();
+        count >= self.options.records_max || bytes >= RECORD_BYTES_MAX
+    }
+
+    /// Adds one record and what it needs; says about how many bytes that is.
     fn add(
-        &mut self,
+        &self,
         peer: &Peer,
         sent: &VersionVector,
         key: &Key,
@@ -264,6 +271,10 @@ impl<S: Store> Core<S> {
                 let Some(row) = self.store.name(path) else {
                     return 0;
                 };
+                #[cfg(test)]
+                if row.wanted().is_none() && is_planted(Bug::SkipTombstone) {
+                    return 0;
+                }
                 let bytes = match row.wanted().and_then(|(id, _)| Some((id, self.store.body(id)?)))
                 {
                     Some((id, body)) if !sent.contains(body.stamp) => {
@@ -271,14 +282,16 @@ impl<S: Store> Core<S> {
                     }
                     _ => 0,
                 };
-                records.names.push(row.record(path));
+                let record = row.record(path);
+                let bytes = bytes + record.weight();
+                records.names.push(record);
                 bytes
             }
         }
     }
 
     fn add_body(
-        &mut self,
+        &self,
         peer: &Peer,
         id: BodyId,
         row: BodyRow,
@@ -288,14 +301,15 @@ impl<S: Store> Core<S> {
         if !included.insert(id) {
             return 0;
         }
-        records.bodies.push(row.record(id));
+        let record = row.record(id);
+        let weight = record.weight();
+        records.bodies.push(record);
         let digest = super::local::digest_of(Some(&row.content.winner().value));
         let patch = digest.and_then(|digest| self.patches.get(id, digest));
         let Some(patch) = patch.filter(|patch| !peer.seeded || patch.from.is_some()) else {
-            return 0;
+            return weight;
         };
-        let bytes = patch.bytes();
         records.patches.push(patch.clone());
-        bytes
+        weight + patch.bytes()
     }
 }

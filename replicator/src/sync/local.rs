@@ -142,6 +142,7 @@ impl<S: Store> Core<S> {
         });
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
+        let is_known_inode = known.is_some();
         let known = known.or_else(|| {
             let (id, row, _) = self.lying_at(path)?;
             (row.kind() == Kind::Directory && stat.kind == Kind::Directory).then_some((id, row))
@@ -157,7 +158,8 @@ impl<S: Store> Core<S> {
             return;
         }
         let kind = stat.kind;
-        let list = look.dirt.list && known.is_none();
+        // Another directory in its place holds other entries.
+        let list = !is_known_inode && (look.dirt.list || known.is_some());
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {

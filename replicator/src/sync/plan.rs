@@ -55,9 +55,14 @@ impl<S: Store> Core<S> {
     /// Starts jobs as long as there is something to do and room.
     pub(super) fn plan(&mut self, now: Now) {
         self.draining = false;
-        for retry in self.retries.values_mut() {
+        let (names, bodies) = (&self.pending_names, &self.pending_bodies);
+        self.retries.retain(|spot, retry| {
             retry.waits &= retry.not_before > now.monotonic;
-        }
+            match spot {
+                Spot::Path(path) => names.contains(path),
+                Spot::Body(id) => bodies.contains(id),
+            }
+        });
         if self.pending_names.is_empty() && self.pending_bodies.is_empty() {
             return;
         }
@@ -621,6 +626,10 @@ fn keep(
     disk: &Disk,
     instead: Option<&BodyRow>,
 ) -> Keep {
+    #[cfg(test)]
+    if super::sim::planted::is_planted(super::sim::planted::Bug::KeepNothing) {
+        return Keep::Discard;
+    }
     let same = |instead: &BodyRow| body.content_on_disk() == Some(&instead.content.winner().value);
     if body.kind() == Kind::Directory || disk.names.len() > 1 || instead.is_some_and(same) {
         return Keep::Discard;

@@ -78,6 +78,17 @@ impl Disk {
         Some(self.inode(path)?.kind)
     }
 
+    /// The first name that leads to this inode.
+    pub(super) fn place_of(&self, inode: u64) -> Option<RelPath> {
+        self.names.iter().find(|(_, id)| **id == inode).map(|(path, _)| path.clone())
+    }
+
+    /// The contents of files at and below a path.
+    pub(super) fn contents_within(&self, path: &RelPath) -> Vec<Vec<u8>> {
+        let inodes = self.within(path).filter_map(|path| self.inode(&path).cloned());
+        inodes.filter(|inode| inode.kind == Kind::File).map(|inode| inode.content).collect()
+    }
+
     pub(super) fn stat(&self, path: &RelPath) -> Option<Stat> {
         let id = *self.names.get(path)?;
         let inode = &self.inodes[&id];

@@ -5,39 +5,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::disk::{Change, Disk};
+use super::ledger::Ledger;
+use super::plan::Plan;
+use super::planted::Bug;
 use super::random::Random;
-use crate::entry::Kind;
+use super::said::{ended, heard, said, stuck};
+use super::users::Contents;
 use crate::hash::Digest;
 use crate::id::{Actor, NodeId};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
-use crate::sync::core::{Core, Options};
+use crate::sync::core::Core;
 use crate::sync::effect::{Action, Effect, Job, Listed, Look, Now, Outcome, Sight, Source, What};
 use crate::sync::message::Message;
-use crate::sync::store::MemoryStore;
-
-/// How a run is made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    pub seed: u64,
-    pub nodes: usize,
-    /// Operations of users, over all nodes.
-    pub operations: usize,
-    /// Records in one message: few make long series.
-    pub records_max: usize,
-    /// Says what happens.
-    pub traced: bool,
-    pub partitions: bool,
-    pub crashes: bool,
-    /// Nodes are connected one to the next, not each to each.
-    pub chain: bool,
-}
+use crate::sync::store::{MemoryStore, Store};
 
 /// After this long nothing may be left to do.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
 
 /// Events after which a run counts as going round in circles.
 const EVENTS_MAX: usize = 400_000;
+
+/// How far a clock may be off, in nanoseconds: a year.
+const SKEW_MAX: i64 = 365 * 86_400 * 1_000_000_000;
 
 /// States a crash may fall back to.
 const SNAPSHOTS: usize = 12;
@@ -46,35 +36,47 @@ pub(super) struct Node {
     pub core: Core<MemoryStore>,
     pub disk: Disk,
     pub running: bool,
+    /// It has not joined yet.
+    pub awaited: bool,
+    /// It has left for good.
+    pub left: bool,
+    /// What its former lives held back.
+    pub deletions_held: u64,
     actor: Actor,
     /// The actors before it.
     lives: Vec<Actor>,
     /// Counts starts: what was under way before one is void.
-    life: u32,
-    snapshots: Vec<MemoryStore>,
+    pub life: u32,
+    snapshots: Vec<(Duration, MemoryStore)>,
     skew: i64,
-    capture_at: Duration,
+    pub capture_at: Duration,
+    /// When its core wants to be woken.
+    wakes: Option<Duration>,
 }
 
 pub(super) struct World {
     pub nodes: Vec<Node>,
     pub plan: Plan,
-    /// Contents that users wrote, and those that users destroyed knowing them.
-    pub written: BTreeSet<Vec<u8>>,
-    pub dead: BTreeSet<Vec<u8>>,
+    pub contents: Contents,
+    pub ledger: Ledger,
     pub trace: Vec<String>,
-    random: Random,
-    now: Duration,
+    pub operations_done: u64,
+    pub connections: u32,
+    pub starts: u64,
+    pub random: Random,
+    pub now: Duration,
     events: BTreeMap<(Duration, u64), Event>,
     tickets: u64,
     /// Connections, with when the last message on them arrives. Both ways.
     links: BTreeMap<(usize, usize), (u32, Duration)>,
-    connections: u32,
+    /// When cores want to be woken.
+    timers: BTreeSet<(Duration, usize)>,
     actors: u64,
 }
 
-enum Event {
-    Operation,
+pub(super) enum Event {
+    /// Of a user; of the second round or not.
+    Operation(bool),
     Trouble,
     Captured(usize, u32, Vec<Change>),
     Look(usize, u32, Vec<Look>),
@@ -84,74 +86,129 @@ enum Event {
     Scanned(usize, u32, RelPath),
     Job(usize, u32, Job),
     Applied(usize, u32, u64, Vec<Outcome>),
-    Message { from: usize, to: usize, connection: u32, frame: bytes::Bytes },
-    Sent { from: usize, to: usize, connection: u32 },
+    Message {
+        from: usize,
+        to: usize,
+        connection: u32,
+        frame: bytes::Bytes,
+    },
+    Sent {
+        from: usize,
+        to: usize,
+        connection: u32,
+    },
     Connect(usize, usize),
     Start(usize),
 }
-
-/// Few names, so that users meet on them.
-const PATHS: [&str; 12] =
-    ["a", "b", "c", "d", "e", "d/a", "d/b", "d/d", "e/a", "e/d", "d/d/a", "e/d/a"];
 
 impl World {
     pub(super) fn new(plan: Plan) -> Self {
         let mut world = Self {
             nodes: Vec::new(),
             plan,
-            written: BTreeSet::new(),
-            dead: BTreeSet::new(),
+            contents: Contents::default(),
+            ledger: Ledger::default(),
             trace: Vec::new(),
+            operations_done: 0,
+            connections: 0,
+            starts: 0,
             random: Random::new(plan.seed),
             now: Duration::ZERO,
             events: BTreeMap::new(),
             tickets: 0,
             links: BTreeMap::new(),
-            connections: 0,
+            timers: BTreeSet::new(),
             actors: 0,
         };
         for at in 0..plan.nodes {
-            let actor = world.next_actor();
             let skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
-            world.nodes.push(Node {
-                core: Core::new(options(&plan), actor, 1, MemoryStore::default()),
-                disk: Disk::new(1000 * (at as u64 + 1)),
-                running: false,
-                actor,
-                lives: Vec::new(),
-                life: 0,
-                snapshots: Vec::new(),
-                skew,
-                capture_at: Duration::ZERO,
-            });
-            world.at(0, Event::Start(at));
+            let store = MemoryStore::default();
+            world.add(store, Disk::new(1000 * (at as u64 + 1)), skew);
+        }
+        if plan.skewed {
+            let at = world.random.below(plan.nodes as u64) as usize;
+            let off = world.random.below(2 * SKEW_MAX as u64) as i64 - SKEW_MAX;
+            world.nodes[at].skew += off;
         }
         world
     }
 
-    /// Operations and trouble, then peace until nothing is left to do.
+    /// One more node, which does not run yet.
+    pub(super) fn add(&mut self, store: MemoryStore, disk: Disk, skew: i64) -> usize {
+        let actor = self.next_actor();
+        self.nodes.push(Node {
+            core: Core::new(self.plan.options(), actor, 1, store),
+            disk,
+            running: false,
+            awaited: false,
+            left: false,
+            deletions_held: 0,
+            actor,
+            lives: Vec::new(),
+            life: 0,
+            snapshots: Vec::new(),
+            skew,
+            capture_at: Duration::ZERO,
+            wakes: None,
+        });
+        self.nodes.len() - 1
+    }
+
+    /// A round of operations and trouble and then peace, and perhaps another.
     pub(super) fn run(&mut self) -> Result<(), String> {
-        let span = 40 * self.plan.operations as u64;
-        for _ in 0..self.plan.operations {
-            let at = self.random.below(span);
-            self.at(at, Event::Operation);
-        }
-        let troubles = self.plan.operations as u64 / 6;
-        for _ in 0..troubles {
-            let at = self.random.below(span);
-            self.at(at, Event::Trouble);
-        }
-        self.run_until(Duration::from_millis(span))?;
-        self.trace(|| "peace".into());
-        self.plan.partitions = false;
-        self.plan.crashes = false;
-        for at in 0..self.nodes.len() {
-            if !self.nodes[at].running {
-                self.start(at);
+        let plan = self.plan;
+        let span = 40 * plan.operations as u64;
+        for at in 0..plan.nodes {
+            let late = plan.comings && at > 1 && self.random.below(2) > 0;
+            let start = if late { self.random.below(span) } else { 0 };
+            if plan.comings && at + 2 == plan.nodes {
+                self.nodes[at].awaited = true;
+            } else {
+                self.at(start, Event::Start(at));
             }
         }
+        self.round(plan.operations, false)?;
+        if plan.deletions == 0 {
+            return Ok(());
+        }
+        super::check::check(self)?;
+        self.run_until(self.now + Duration::from_secs(1))?;
+        if plan.comings {
+            self.leave(plan.nodes - 1);
+            let start = self.random.below(40 * plan.deletions as u64);
+            self.nodes[plan.nodes - 2].awaited = false;
+            self.at_from_now(start, Event::Start(plan.nodes - 2));
+        }
+        self.round(plan.deletions, true)
+    }
+
+    fn round(&mut self, operations: usize, is_tidying: bool) -> Result<(), String> {
+        let span = 40 * operations as u64;
+        let end = self.now + Duration::from_millis(span);
+        for _ in 0..operations {
+            let at = self.random.below(span);
+            self.at_from_now(at, Event::Operation(is_tidying));
+        }
+        for _ in 0..operations as u64 / 6 {
+            let at = self.random.below(span);
+            self.at_from_now(at, Event::Trouble);
+        }
+        self.run_until(end)?;
+        self.trace(|| "peace".into());
+        let plan = self.plan;
+        (self.plan.partitions, self.plan.crashes) = (false, false);
+        for at in 0..self.nodes.len() {
+            self.start(at);
+        }
         self.connect_all();
-        self.run_until(self.now + SETTLED_WITHIN)?;
+        self.settle()?;
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// Lets all come to rest.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        self.run_events(self.now + SETTLED_WITHIN)?;
         if self.next_event().is_some() {
             let states: Vec<_> = self.nodes.iter().map(|node| stuck(&node.core)).collect();
             return Err(format!("it never settles: {}", states.join("; ")));
@@ -160,9 +217,14 @@ impl World {
     }
 
     fn run_until(&mut self, end: Duration) -> Result<(), String> {
-        for _ in 0..EVENTS_MAX {
+        self.run_events(end)?;
+        self.now = self.now.max(end);
+        Ok(())
+    }
+
+    fn run_events(&mut self, end: Duration) -> Result<(), String> {
+        for _ in 0..EVENTS_MAX * (1 + self.nodes.len() / 8) {
             let Some((at, is_timer)) = self.next_event().filter(|(at, _)| *at <= end) else {
-                self.now = self.now.max(end);
                 return Ok(());
             };
             self.now = self.now.max(at);
@@ -188,33 +250,28 @@ impl World {
     /// When something happens next; with the node whose timer it is.
     fn next_event(&self) -> Option<(Duration, Option<usize>)> {
         let event = self.events.keys().next().map(|(at, _)| (*at, None));
-        let timers = self.nodes.iter().enumerate().filter(|(_, node)| node.running);
-        let timers = timers
-            .filter_map(|(at, node)| Some((node.core.next_timeout()?, Some(at))))
-            .min_by_key(|(due, _)| *due);
+        let timer = self.timers.first().map(|(at, node)| (*at, Some(*node)));
         // A timer long due must not keep everything else from happening.
         let at = |(due, _): &(Duration, _)| (*due).max(self.now);
-        [event, timers].into_iter().flatten().min_by_key(at)
+        [event, timer].into_iter().flatten().min_by_key(at)
+    }
+
+    fn set_timer(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let wakes = node.core.next_timeout().filter(|_| node.running);
+        if let Some(former) = std::mem::replace(&mut node.wakes, wakes) {
+            self.timers.remove(&(former, at));
+        }
+        self.timers.extend(wakes.map(|wakes| (wakes, at)));
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Operation => self.operate(),
+            Event::Operation(is_tidying) => self.operate(is_tidying),
             Event::Trouble => self.trouble(),
             Event::Start(at) => self.start(at),
             Event::Connect(one, other) => self.connect(one, other),
-            Event::Captured(at, life, changes) => self.with(at, life, |core, now| {
-                for change in changes {
-                    match change {
-                        Change::Name(path) => core.path_changed(now, path, true),
-                        Change::Data(inode) => {
-                            let all: RangeSet = Range::new(0, 1 << 20).into_iter().collect();
-                            core.bytes_changed(now, inode, Some(all), false);
-                        }
-                    }
-                }
-                core.handle_timeout(now);
-            }),
+            Event::Captured(at, life, changes) => self.capture(at, life, changes),
             Event::Look(at, life, looks) if self.lives(at, life) => {
                 let sights = looks
                     .iter()
@@ -263,6 +320,30 @@ impl World {
         }
     }
 
+    fn capture(&mut self, at: usize, life: u32, changes: Vec<Change>) {
+        let (ranges_told, disk) = (self.plan.ranges_told, &self.nodes[at].disk);
+        let places: Vec<_> = changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Data(inode) if !ranges_told => (disk.place_of(inode), change),
+                _ => (None, change),
+            })
+            .collect();
+        self.with(at, life, |core, now| {
+            for (place, change) in places {
+                match (place, change) {
+                    (Some(place), _) => core.bytes_changed_at(now, place),
+                    (None, Change::Name(path)) => core.path_changed(now, path, true),
+                    (None, Change::Data(inode)) => {
+                        let all: RangeSet = Range::new(0, 1 << 20).into_iter().collect();
+                        core.bytes_changed(now, inode, Some(all), false);
+                    }
+                }
+            }
+            core.handle_timeout(now);
+        });
+    }
+
     /// Feeds a core, if it still is the one that was meant.
     fn with(&mut self, at: usize, life: u32, feed: impl FnOnce(&mut Core<MemoryStore>, Now)) {
         if self.lives(at, life) {
@@ -290,11 +371,12 @@ impl World {
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }
         }
+        self.set_timer(at);
         if !self.plan.crashes {
             return;
         }
         let node = &mut self.nodes[at];
-        node.snapshots.push(node.core.store().clone());
+        node.snapshots.push((self.now, node.core.store().clone()));
         if node.snapshots.len() > SNAPSHOTS {
             node.snapshots.remove(0);
         }
@@ -307,6 +389,7 @@ impl World {
         let arrives = arrives.max(self.now + wait);
         self.links.insert((from, to), (connection, arrives));
         let frame = message.encode();
+        self.ledger.note(message, frame.len(), self.plan.records_max);
         self.push(arrives, Event::Message { from, to, connection, frame });
         let taken = self.random.below(4_000);
         let sent = Event::Sent { from, to, connection };
@@ -347,49 +430,6 @@ impl World {
         (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(())
     }
 
-    // What users do.
-
-    fn operate(&mut self) {
-        let at = self.random.below(self.nodes.len() as u64) as usize;
-        let (path, other) = (self.any_path(), self.any_path());
-        self.set_clock(at);
-        let content = format!("{}", self.written.len() + 1).into_bytes();
-        let what = self.random.below(100);
-        let node = &mut self.nodes[at];
-        let (disk, dead) = (&mut node.disk, &mut self.dead);
-        let (name, changes) = match what {
-            0..30 => ("write", disk.write(&path, &content, dead)),
-            30..40 => ("replace", disk.replace(&path, &content, dead)),
-            40..52 => ("remove", disk.remove_all(&path, dead)),
-            52..70 => ("rename", disk.rename(&path, &other, dead)),
-            70..86 => ("mkdir", disk.make_entry(&path, Kind::Directory, b"")),
-            86..90 => ("symlink", disk.make_entry(&path, Kind::Symlink, &content)),
-            90..94 => ("link", disk.link(&path, &other)),
-            _ => ("chmod", disk.chmod(&path, 0o600 + (what as u32 % 8))),
-        };
-        if changes.is_empty() {
-            return;
-        }
-        if matches!(name, "write" | "replace") {
-            self.written.insert(content.clone());
-        }
-        let content = String::from_utf8_lossy(&content).into_owned();
-        let other = if name == "rename" || name == "link" { other.to_string() } else { content };
-        self.trace(|| format!("{at}: USER {name} {path} {other}"));
-        if self.nodes[at].running {
-            let delay = Duration::from_micros(self.random.below(5_000));
-            let due = self.nodes[at].capture_at.max(self.now + delay);
-            self.nodes[at].capture_at = due;
-            let life = self.nodes[at].life;
-            self.push(due, Event::Captured(at, life, changes));
-        }
-    }
-
-    fn any_path(&mut self) -> RelPath {
-        let at = self.random.below(PATHS.len() as u64) as usize;
-        RelPath::parse(PATHS[at].as_bytes()).expect("a path")
-    }
-
     // What goes wrong.
 
     fn trouble(&mut self) {
@@ -413,35 +453,61 @@ impl World {
             self.disconnect(at, peer);
         }
         let is_clean = self.random.below(3) == 0;
+        if let Some(durable) = self.plan.durable_after.map(|age| self.now.saturating_sub(age)) {
+            let snapshots = &mut self.nodes[at].snapshots;
+            let sure = snapshots.iter().rposition(|(when, _)| *when <= durable);
+            snapshots.drain(..sure.unwrap_or(0));
+        }
         let back = self.random.below(self.nodes[at].snapshots.len().max(1) as u64) as usize;
         let fresh = self.next_actor();
         let node = &mut self.nodes[at];
         node.running = false;
         node.life += 1;
-        if is_clean {
-            let next = node.core.next_counter();
-            let store = node.core.store().clone();
-            node.core = Core::new(options(&self.plan), node.actor, next, store);
+        node.deletions_held += node.core.progress().deletions_held;
+        let store = match is_clean {
+            true => node.core.store().clone(),
+            false => node.snapshots.get(back).map(|(_, store)| store.clone()).unwrap_or_default(),
+        };
+        let next = if is_clean {
+            node.core.next_counter()
+        } else if self.plan.bug == Some(Bug::ReuseCounter) {
+            store.have().get(node.actor) + 1
         } else {
-            let store = node.snapshots.get(back).cloned().unwrap_or_default();
             node.lives.push(std::mem::replace(&mut node.actor, fresh));
-            node.core = Core::new(options(&self.plan), fresh, 1, store);
-        }
+            1
+        };
+        node.core = Core::new(self.plan.options(), node.actor, next, store);
         node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
         self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
         let back = self.random.below(400);
         self.at_from_now(back, Event::Start(at));
+        self.set_timer(at);
     }
 
-    fn start(&mut self, at: usize) {
-        if self.nodes[at].running {
+    /// Its changes are everywhere; it ends and does not come back.
+    fn leave(&mut self, at: usize) {
+        self.trace(|| format!("{at}: LEAVES"));
+        for peer in 0..self.nodes.len() {
+            self.disconnect(at, peer);
+        }
+        let node = &mut self.nodes[at];
+        node.running = false;
+        node.life += 1;
+        node.left = true;
+        self.set_timer(at);
+    }
+
+    pub(super) fn start(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.running || node.left || node.awaited {
             return;
         }
+        node.running = true;
+        node.core.scan(RelPath::root());
+        self.starts += 1;
         let actor = self.nodes[at].actor;
         self.trace(|| format!("{at}: STARTS as {actor:?}"));
-        self.nodes[at].running = true;
-        self.nodes[at].core.scan(RelPath::root());
         self.carry_out(at);
         self.connect_all();
     }
@@ -449,18 +515,31 @@ impl World {
     fn connect_all(&mut self) {
         for one in 0..self.nodes.len() {
             for other in one + 1..self.nodes.len() {
-                if !self.plan.chain || other == one + 1 {
-                    let wait = self.random.below(20);
-                    self.at_from_now(wait, Event::Connect(one, other));
-                }
+                self.connect_soon(one, other);
             }
         }
     }
 
+    fn connect_soon(&mut self, one: usize, other: usize) {
+        if self.plan.are_neighbours(one, other) {
+            let wait = self.random.below(20);
+            self.at_from_now(wait, Event::Connect(one, other));
+        }
+    }
+
+    /// Connections there may be, each counted from both sides.
+    pub(super) fn directed_links(&self) -> u64 {
+        let count = self.nodes.len();
+        let pairs = (0..count).flat_map(|one| (0..count).map(move |other| (one, other)));
+        pairs.filter(|(one, other)| self.plan.are_neighbours(*one, *other)).count() as u64
+    }
+
     fn connect(&mut self, one: usize, other: usize) {
         let is_ready = self.nodes[one].running && self.nodes[other].running;
-        let is_far = self.plan.chain && one.abs_diff(other) != 1;
-        if !is_ready || is_far || one == other || self.links.contains_key(&(one, other)) {
+        if !is_ready
+            || !self.plan.are_neighbours(one, other)
+            || self.links.contains_key(&(one, other))
+        {
             return;
         }
         self.connections += 1;
@@ -493,7 +572,7 @@ impl World {
         Now { monotonic: self.now, wall }
     }
 
-    fn set_clock(&mut self, at: usize) {
+    pub(super) fn set_clock(&mut self, at: usize) {
         let wall = self.clock(at).wall;
         self.nodes[at].disk.set_clock(wall);
     }
@@ -513,7 +592,7 @@ impl World {
         self.push(self.now + wait, event);
     }
 
-    fn push(&mut self, due: Duration, event: Event) {
+    pub(super) fn push(&mut self, due: Duration, event: Event) {
         self.tickets += 1;
         self.events.insert((due, self.tickets), event);
     }
@@ -531,75 +610,17 @@ impl World {
         Actor(self.actors)
     }
 
-    fn trace(&mut self, line: impl FnOnce() -> String) {
+    pub(super) fn trace(&mut self, line: impl FnOnce() -> String) {
         if self.plan.traced {
             self.trace.push(format!("{:>9.3} {}", self.now.as_secs_f64() * 1000.0, line()));
         }
     }
 }
 
-fn options(plan: &Plan) -> Options {
-    Options {
-        delay: Duration::from_millis(3),
-        max_delay: Duration::from_millis(200),
-        in_place: true,
-        ranges_told: true,
-        records_max: plan.records_max,
-    }
-}
-
 fn node_id(at: usize) -> NodeId {
-    NodeId::from_bytes([at as u8; 16])
+    NodeId::from_bytes((at as u128).to_be_bytes())
 }
 
 fn node_of(id: NodeId) -> usize {
-    usize::from(id.as_bytes()[0])
-}
-
-/// What a core that does not come to rest is in the middle of.
-fn stuck(core: &Core<MemoryStore>) -> String {
-    format!(
-        "timer {:?}, {:?}, looks {:?}, jobs {:?}, pending {:?} {:?}, draining {}",
-        core.next_timeout(),
-        core.locks,
-        core.looks.keys(),
-        core.jobs.keys(),
-        core.pending_names,
-        core.pending_bodies,
-        core.draining,
-    )
-}
-
-fn said(action: &Action) -> String {
-    let what = format!("{:?}", action.what);
-    let what = what.split([' ', '(']).next().unwrap_or_default();
-    let from = match &action.what {
-        What::Rename { from, .. } | What::Link { from, .. } => format!(" from {from}"),
-        What::Exchange { with, .. } => format!(" with {with}"),
-        What::Remove { keep, .. } => format!(" {keep:?}"),
-        What::Update(update) => format!(" {:?}", update.keep),
-        What::Write { over: Some(over), .. } => format!(" over {:?}", over.keep),
-        _ => String::new(),
-    };
-    format!("{what} {} {:?}{from}", action.path, action.body)
-}
-
-fn ended(outcome: &Outcome) -> String {
-    let outcome = format!("{outcome:?}");
-    outcome.split('(').next().unwrap_or_default().to_owned()
-}
-
-fn heard(message: &Message) -> String {
-    let Message::Records(records) = message else { return format!("{message:?}") };
-    let names = records.names.iter().map(|name| {
-        let winner = name.binding.winner();
-        let losers = name.binding.losers().count();
-        format!("{} = {:?} {:?} +{losers}", name.path, winner.dot, winner.value.body())
-    });
-    let bodies = records.bodies.iter().map(|body| {
-        let winner = body.content.winner();
-        format!("{:?} = {:?} {:?}", body.id, winner.dot, winner.value)
-    });
-    let all: Vec<String> = bodies.chain(names).collect();
-    format!("{} closed {:?}", all.join(", "), records.have)
+    u128::from_be_bytes(*id.as_bytes()) as usize
 }
