@@ -381,9 +381,16 @@ impl<S: Store> Core<S> {
     /// Logs that a path leads to a body now.
     pub(super) fn bind(&mut self, path: &RelPath, id: BodyId, kind: Kind, when: i64) {
         let former = self.store.name(path);
-        let over = former.as_ref().and_then(|row| row.on_disk()).map(|(body, _)| {
-            let seen = self.store.body(body).map(|row| row.content_seen().clone());
-            Replaced { body, seen: seen.unwrap_or_default() }
+        let over = former.as_ref().and_then(|row| match row.on_disk() {
+            Some((body, _)) => {
+                let seen = self.store.body(body).map(|row| row.content_seen().clone());
+                Some(Replaced { body, seen: seen.unwrap_or_default() })
+            }
+            // What was deleted here has not come back for all that.
+            None => match &row.binding.winner().value {
+                Binding::Gone { was, .. } => Some(was.clone()),
+                Binding::Bound { .. } => None,
+            },
         });
         let dot = self.next_dot();
         let binding = Binding::Bound { body: id, kind, over };

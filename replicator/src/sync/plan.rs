@@ -13,7 +13,7 @@ use super::applied::{Running, Step};
 use super::core::Core;
 use super::effect::{Action, Effect, Job, Keep, Now, Over, Source, Update, What};
 use super::local::digest_of;
-use super::record::{BodyRow, Content, Disk, Held, NameRow};
+use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow};
 use super::settle::Spot;
 use super::store::Store;
 use super::tree::held;
@@ -231,7 +231,7 @@ impl<S: Store> Core<S> {
             // The name it is to have fetches it from here.
             return Next::Blocked;
         }
-        let keep = keep(name, id, &body, &disk, None);
+        let keep = self.keep(name, id, &body, &disk, None);
         if self.may_be_wanted(keep) {
             return Next::Blocked;
         }
@@ -324,7 +324,7 @@ impl<S: Store> Core<S> {
                 if self.is_awaited(&other, &disk) {
                     return Next::Blocked;
                 }
-                let keep = keep(name, there, &other, &disk, None);
+                let keep = self.keep(name, there, &other, &disk, None);
                 if self.may_be_wanted(keep) {
                     return Next::Blocked;
                 }
@@ -360,7 +360,7 @@ impl<S: Store> Core<S> {
                 let what = What::Remove { expect: disk.fingerprint, keep: Keep::Discard };
                 return self.act(path, name, *there, Kind::Directory, what, bodies);
             }
-            let keep = keep(name, *there, other, disk, Some(&body));
+            let keep = self.keep(name, *there, other, disk, Some(&body));
             if self.may_be_wanted(keep) {
                 return Next::Blocked;
             }
@@ -616,34 +616,37 @@ impl<S: Store> Core<S> {
             other => other,
         }
     }
-}
 
-/// What becomes of a body that loses its place at a name.
-fn keep(
-    name: &NameRow,
-    id: BodyId,
-    body: &BodyRow,
-    disk: &Disk,
-    instead: Option<&BodyRow>,
-) -> Keep {
-    #[cfg(test)]
-    if super::sim::planted::is_planted(super::sim::planted::Bug::KeepNothing) {
-        return Keep::Discard;
-    }
-    let same = |instead: &BodyRow| body.content_on_disk() == Some(&instead.content.winner().value);
-    if body.kind() == Kind::Directory || disk.names.len() > 1 || instead.is_some_and(same) {
-        return Keep::Discard;
-    }
-    let mut losers = name.binding.losers();
-    if let Some(loser) = losers.find(|loser| loser.value.body().is_some_and(|(lost, _)| lost == id))
-    {
-        return Keep::Conflict(loser.dot.actor);
-    }
-    let replaced = name.binding.winner().value.replaced().filter(|replaced| replaced.body == id);
-    match replaced {
-        Some(replaced) if !replaced.seen.covers(body.content_seen()) => {
-            Keep::Conflict(body.content.winner().dot.actor)
+    /// What becomes of a body that loses its place at a name.
+    fn keep(
+        &self,
+        name: &NameRow,
+        id: BodyId,
+        body: &BodyRow,
+        disk: &Disk,
+        instead: Option<&BodyRow>,
+    ) -> Keep {
+        #[cfg(test)]
+        if super::sim::planted::is_planted(super::sim::planted::Bug::KeepNothing) {
+            return Keep::Discard;
         }
-        _ => Keep::Trash,
+        let same =
+            |instead: &BodyRow| body.content_on_disk() == Some(&instead.content.winner().value);
+        if body.kind() == Kind::Directory || disk.names.len() > 1 || instead.is_some_and(same) {
+            return Keep::Discard;
+        }
+        let is_it = |binding: &Binding| binding.body().is_some_and(|(lost, _)| lost == id);
+        if let Some(loser) = name.binding.losers().find(|loser| is_it(&loser.value)) {
+            return Keep::Conflict(loser.dot.actor);
+        }
+        let written = body.content.winner().dot;
+        let replaced = name.binding.winner().value.replaced();
+        let was_seen = match replaced.filter(|replaced| replaced.body == id) {
+            Some(replaced) => replaced.seen.covers(body.content_seen()),
+            // Several others were here since. What this node wrote itself may
+            // be unknown to who replaced it.
+            None => body.content_is_pending() || !self.lives.contains(&written.actor),
+        };
+        if was_seen { Keep::Trash } else { Keep::Conflict(written.actor) }
     }
 }

@@ -33,7 +33,9 @@ pub(super) struct Disk {
     first_inode: u64,
     /// The last time that was given out: no two changes share one.
     clock: i64,
+    /// The conflict store: what lost against a concurrent change.
     pub(super) kept: Vec<Vec<u8>>,
+    trash: Vec<Vec<u8>>,
     /// What the daemon's own steps made of fingerprints its core knows.
     lineage: Vec<(Fingerprint, Fingerprint)>,
 }
@@ -62,6 +64,7 @@ impl Disk {
             first_inode,
             clock: 0,
             kept: Vec::new(),
+            trash: Vec::new(),
             lineage: Vec::new(),
         };
         let root = disk.make(Kind::Directory, Vec::new(), None);
@@ -442,8 +445,10 @@ impl Disk {
     fn lay_to_rest(&mut self, path: &RelPath, keep: Keep) {
         let mut destroyed = BTreeSet::new();
         self.bury(path, &mut destroyed);
-        if keep != Keep::Discard {
-            self.kept.extend(destroyed);
+        match keep {
+            Keep::Conflict(_) => self.kept.extend(destroyed),
+            Keep::Trash => self.trash.extend(destroyed),
+            Keep::Discard => {}
         }
     }
 

@@ -157,6 +157,11 @@ impl World {
     /// A round of operations and trouble and then peace, and perhaps another.
     pub(super) fn run(&mut self) -> Result<(), String> {
         let plan = self.plan;
+        if plan.deletions > 0 {
+            // Without it all of a folder may seem to be gone.
+            let lasting = RelPath::parse(b"lasting").expect("a path");
+            self.nodes[0].disk.write(&lasting, b"lasting", &mut BTreeSet::new());
+        }
         let span = 40 * plan.operations as u64;
         for at in 0..plan.nodes {
             let late = plan.comings && at > 1 && self.random.below(2) > 0;
