@@ -510,8 +510,7 @@ impl<S: Store> Core<S> {
             let Some(source) = self.source(Spot::Body(id), id, &body, Some(from)) else {
                 return Next::Blocked;
             };
-            let loser =
-                body.content.losers().find(|loser| Some(&loser.value) == body.content_on_disk());
+            let loser = body.content_loser();
             What::Update(Update {
                 expect,
                 from,
@@ -632,11 +631,19 @@ impl<S: Store> Core<S> {
         }
         let same =
             |instead: &BodyRow| body.content_on_disk() == Some(&instead.content.winner().value);
-        if body.kind() == Kind::Directory || disk.names.len() > 1 || instead.is_some_and(same) {
+        if body.kind() == Kind::Directory || instead.is_some_and(same) {
             return Keep::Discard;
+        }
+        // The others may have gone without having been looked at yet: what is
+        // laid to rest is the inode if this was its last name, else nothing.
+        if disk.names.len() > 1 {
+            return Keep::Trash;
         }
         let is_it = |binding: &Binding| binding.body().is_some_and(|(lost, _)| lost == id);
         if let Some(loser) = name.binding.losers().find(|loser| is_it(&loser.value)) {
+            return Keep::Conflict(loser.dot.actor);
+        }
+        if let Some(loser) = body.content_loser() {
             return Keep::Conflict(loser.dot.actor);
         }
         let written = body.content.winner().dot;

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::register::{Rank, Register};
+use super::register::{Rank, Register, Sibling};
 use super::version::{Dot, VersionVector};
 use crate::entry::{Fingerprint, Kind, Metadata};
 use crate::hash::Digest;
@@ -276,6 +276,13 @@ impl BodyRow {
             Held::Winner => Some(&self.content.winner().value),
             Held::Behind { value, .. } => Some(value),
         }
+    }
+
+    /// What lies on this disk, where it lost against a concurrent content.
+    pub fn content_loser(&self) -> Option<&Sibling<Content>> {
+        let on_disk = self.content_on_disk()?;
+        let is_winner = self.content.winner().value == *on_disk;
+        self.content.losers().find(|loser| !is_winner && loser.value == *on_disk)
     }
 
     /// The metadata that lies on this disk.

@@ -61,16 +61,35 @@ fn up_to_fifty_nodes_end_the_same() {
 /// Seeds that failed once, each with what it found.
 #[test]
 fn seeds_that_failed_once_stay_well() {
-    // 24348: a directory was renamed and another made in its place.
-    let partitions = [1172, 24348];
-    let chains = [1018];
-    // 492: an author forgot what it had written; 981: a file in the place of a
-    // directory whose child had not come yet; 4401: a write reported of a file
-    // whose inode number was another's before; 4839, 8445 and 13687: a write
-    // to a file that just then became known as another node's.
-    let crashes = [223, 492, 981, 4401, 4839, 5958, 8445, 13687];
-    let plans = partitions.map(Plan::partitioned).into_iter();
-    let plans = plans.chain(chains.map(Plan::chained)).chain(crashes.map(Plan::crashing));
+    let plans = [
+        // An edit that lost a conflict, and was then deleted, went to the trash.
+        Plan::peaceful(2919),
+        // A winner whose bytes its author destroyed while it was cut off.
+        Plan::partitioned(1172),
+        Plan::chained(1018),
+        // What a deleted name was bound to was forgotten with the next file of
+        // that name, and with it that an edit was unseen.
+        Plan::partitioned(364),
+        Plan::chained(608),
+        // A directory was renamed, and another made in its place.
+        Plan::partitioned(24348),
+        // An author forgot in a crash what it had written.
+        Plan::crashing(492),
+        // A file in the place of a directory whose child had not come yet.
+        Plan::crashing(981),
+        // A write reported of a file whose inode number was another's before.
+        Plan::crashing(4401),
+        // A write to a file that just then became known as another node's.
+        Plan::crashing(4839),
+        Plan::crashing(8445),
+        Plan::crashing(13687),
+        // Never traced, and gone with the above.
+        Plan::crashing(223),
+        Plan::crashing(5958),
+        // A renamed file was removed without being kept, since its former name
+        // had not been looked at yet.
+        Plan::deleting(509),
+    ];
     for plan in plans {
         run(plan).1.unwrap_or_else(|reason| panic!("{plan:?}\n    {reason}"));
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::disk::Shown;
 use super::world::World;
 use crate::entry::Kind;
+use crate::hash::Digest;
 use crate::path::RelPath;
 use crate::sync::core::Core;
 use crate::sync::store::{MemoryStore, Store};
@@ -69,26 +70,44 @@ fn all_indexes_are_equal(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// Every content that no user destroyed is in the tree, or kept somewhere.
+/// Every content that no user destroyed is in the tree or kept somewhere, and
+/// in a conflict store unless somebody may have known of it.
 fn no_content_is_lost(world: &World) -> Result<(), String> {
-    let mut kept: BTreeSet<Vec<u8>> = BTreeSet::new();
     let root = RelPath::root();
+    let mut kept: BTreeSet<&[u8]> = BTreeSet::new();
+    let mut trash = kept.clone();
+    let mut unlinked = kept.clone();
+    let mut lying = world.nodes[staying(world)[0]].disk.contents_within(&root);
     for node in &world.nodes {
-        kept.extend(node.disk.kept.iter().cloned());
+        kept.extend(node.disk.kept.iter().map(Vec::as_slice));
+        trash.extend(node.disk.trash.iter().map(Vec::as_slice));
+        unlinked.extend(node.disk.unlinked.iter().map(Vec::as_slice));
         // Who has not joined yet has a folder of its own.
-        kept.extend(node.disk.contents_within(&root).into_iter().filter(|_| node.awaited));
+        lying.extend(node.disk.contents_within(&root).into_iter().filter(|_| node.awaited));
     }
-    kept.extend(world.nodes[staying(world)[0]].disk.contents_within(&root));
+    kept.extend(lying.iter().map(Vec::as_slice));
     let contents = &world.contents;
-    let alive = contents.written.iter().filter(|content| !contents.dead.contains(*content));
-    match alive.into_iter().find(|content| !kept.contains(*content)) {
-        Some(lost) => Err(format!("content {} is lost", String::from_utf8_lossy(lost))),
-        None => Ok(()),
+    for content in contents.written.iter().filter(|content| !contents.dead.contains(*content)) {
+        let name = String::from_utf8_lossy(content);
+        if kept.contains(content.as_slice()) {
+            continue;
+        }
+        if !trash.contains(content.as_slice()) {
+            return Err(format!("content {name} is lost"));
+        }
+        // A user who resolves a conflict has seen of it what came that far,
+        // and one who takes one of two names away lets go of the other's.
+        let has_lost = world.ledger.losers.contains(&Digest::of(content));
+        let is_named_anew = contents.moved.contains(content);
+        if !has_lost && !is_named_anew && !unlinked.contains(content.as_slice()) {
+            return Err(format!("content {name} is in the trash, which nobody threw away"));
+        }
     }
+    Ok(())
 }
 
 /// What was the same everywhere, and was then destroyed by a user while no
-/// user gave it another name, is in no tree.
+/// user gave it another name and no index forgot it, is in no tree.
 fn nothing_is_resurrected(world: &World) -> Result<(), String> {
     // A folder of which all seems to have gone is given everything back.
     let held = |node: &super::world::Node| node.core.progress().deletions_held;
@@ -97,8 +116,10 @@ fn nothing_is_resurrected(world: &World) -> Result<(), String> {
     }
     let contents = &world.contents;
     for (path, entry) in shown(world, staying(world)[0]) {
+        let excuses = [&contents.moved_lately, &contents.forgotten];
+        let is_excused = excuses.iter().any(|set| set.contains(&entry.content));
         let is_dead = contents.dead_lately.contains(&entry.content);
-        if entry.kind == Kind::File && is_dead && !contents.moved_lately.contains(&entry.content) {
+        if entry.kind == Kind::File && is_dead && !is_excused {
             let content = String::from_utf8_lossy(&entry.content).into_owned();
             return Err(format!("deleted content {content} came back at {path}"));
         }

@@ -35,9 +35,11 @@ pub(super) struct Disk {
     clock: i64,
     /// The conflict store: what lost against a concurrent change.
     pub(super) kept: Vec<Vec<u8>>,
-    trash: Vec<Vec<u8>>,
+    pub(super) trash: Vec<Vec<u8>>,
     /// What the daemon's own steps made of fingerprints its core knows.
     lineage: Vec<(Fingerprint, Fingerprint)>,
+    /// Contents from which a name was taken while another was left.
+    pub(super) unlinked: BTreeSet<Vec<u8>>,
 }
 
 /// What capture would report of a user's change.
@@ -66,6 +68,7 @@ impl Disk {
             kept: Vec::new(),
             trash: Vec::new(),
             lineage: Vec::new(),
+            unlinked: BTreeSet::new(),
         };
         let root = disk.make(Kind::Directory, Vec::new(), None);
         disk.names.insert(RelPath::root(), root);
@@ -537,6 +540,7 @@ impl Disk {
         self.touch_parent(path);
         if self.names.values().any(|other| *other == id) {
             self.touch(id);
+            self.unlinked.insert(self.inodes[&id].content.clone());
         } else if let Some(inode) = self.inodes.remove(&id)
             && inode.kind == Kind::File
         {

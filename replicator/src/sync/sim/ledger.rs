@@ -3,12 +3,13 @@
 //! One dot names one change for ever, and one stamp one state of a row: a
 //! counter that is used twice shows here, whoever uses it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::hash::Digest;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::sync::message::Message;
-use crate::sync::record::{BodyRecord, NameRecord};
+use crate::sync::record::{BodyRecord, Content, NameRecord};
 use crate::sync::register::{Rank, Register};
 use crate::sync::version::Dot;
 
@@ -25,6 +26,8 @@ enum Part {
 pub(super) struct Ledger {
     /// What each change wrote and each stamp stands for, as a hash.
     said: HashMap<(Dot, Part), u64>,
+    /// Contents that were told of as losers of a conflict.
+    pub losers: HashSet<Digest>,
     pub messages: u64,
     pub bytes: u64,
     pub records: u64,
@@ -57,6 +60,11 @@ impl Ledger {
 
     fn note_body(&mut self, body: &BodyRecord) {
         self.note_siblings(Part::Content, &body.content);
+        for loser in body.content.losers() {
+            if let Content::File { digest, .. } = loser.value {
+                self.losers.insert(digest);
+            }
+        }
         self.note_siblings(Part::Metadata, &body.metadata);
         self.note_one(body.stamp, Part::Body, body);
     }

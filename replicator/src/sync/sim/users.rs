@@ -34,11 +34,15 @@ pub(super) struct Contents {
     pub written: BTreeSet<Vec<u8>>,
     /// Destroyed by a user who saw them.
     pub dead: BTreeSet<Vec<u8>>,
-    /// Of those, the ones of the second round.
+    /// Given another name.
+    pub moved: BTreeSet<Vec<u8>>,
+    /// Of both, those of the second round. Who gives another name keeps from
+    /// a deletion elsewhere.
     pub dead_lately: BTreeSet<Vec<u8>>,
-    /// Given another name in the second round: who does that keeps it from a
-    /// deletion elsewhere.
     pub moved_lately: BTreeSet<Vec<u8>>,
+    /// Lay on a disk whose index forgot them in a crash: what is new there may
+    /// have been deleted elsewhere.
+    pub forgotten: BTreeSet<Vec<u8>>,
 }
 
 impl World {
@@ -80,8 +84,9 @@ impl World {
         if matches!(name, "write" | "replace") {
             contents.written.insert(content.clone());
         }
-        if is_tidying && matches!(name, "rename" | "link") {
-            contents.moved_lately.extend(moved);
+        if matches!(name, "rename" | "link") {
+            contents.moved_lately.extend(moved.iter().filter(|_| is_tidying).cloned());
+            contents.moved.extend(moved);
         }
         if is_tidying {
             contents.dead_lately.extend(dead.iter().cloned());

@@ -18,6 +18,7 @@ use crate::range::{Range, RangeSet};
 use crate::sync::core::Core;
 use crate::sync::effect::{Action, Effect, Job, Listed, Look, Now, Outcome, Sight, Source, What};
 use crate::sync::message::Message;
+use crate::sync::record::{BodyRow, Content};
 use crate::sync::store::{MemoryStore, Store};
 
 /// After this long nothing may be left to do.
@@ -473,6 +474,10 @@ impl World {
             true => node.core.store().clone(),
             false => node.snapshots.get(back).map(|(_, store)| store.clone()).unwrap_or_default(),
         };
+        let known = contents_known(&store);
+        let lying = node.disk.contents_within(&RelPath::root());
+        let forgotten = lying.into_iter().filter(|content| !known.contains(&Digest::of(content)));
+        self.contents.forgotten.extend(forgotten);
         let next = if is_clean {
             node.core.next_counter()
         } else if self.plan.bug == Some(Bug::ReuseCounter) {
@@ -628,4 +633,15 @@ fn node_id(at: usize) -> NodeId {
 
 fn node_of(id: NodeId) -> usize {
     u128::from_be_bytes(*id.as_bytes()) as usize
+}
+
+/// What an index says lies on its disk.
+fn contents_known(store: &MemoryStore) -> Vec<Digest> {
+    let names = store.names_within(&RelPath::root(), None, usize::MAX);
+    let bodies = names.into_iter().filter_map(|(_, row)| store.body(row.on_disk()?.0));
+    let digest = |body: BodyRow| match body.content_on_disk() {
+        Some(Content::File { digest, .. }) => Some(*digest),
+        _ => None,
+    };
+    bodies.filter_map(digest).collect()
 }
