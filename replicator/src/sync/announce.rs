@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::core::Core;
-use super::effect::Now;
+use super::effect::{Effect, Now};
 use super::message::{Message, Records};
 use super::record::{BodyRow, Key};
 #[cfg(test)]
@@ -50,6 +50,13 @@ pub(super) struct Peer {
     in_flight: usize,
     /// It has been told that it is complete so far.
     closed: bool,
+    /// Logs of which more is held here than it was told of. What a message
+    /// costs follows from these, and not from how many nodes there are.
+    news: BTreeSet<Actor>,
+    /// Logs of which it does not know that more is held here by now.
+    untold: BTreeSet<Actor>,
+    /// Whom it was told that this node is connected to.
+    links_told: Option<Vec<Actor>>,
     /// It came with a log of its own, so it may hold much of what it is told
     /// of; bytes are not pressed on it until it is complete.
     seeded: bool,
@@ -66,6 +73,9 @@ impl Peer {
             forward: BTreeMap::new(),
             in_flight: 0,
             closed: false,
+            news: BTreeSet::new(),
+            untold: BTreeSet::new(),
+            links_told: None,
             seeded: true,
         }
     }
@@ -95,6 +105,22 @@ impl<S: Store> Core<S> {
         peer.said = have.clone();
         peer.sent = Some(have);
         peer.closed = false;
+        peer.news = self.store.have().iter().map(|dot| dot.actor).collect();
+    }
+
+    /// More of these logs is held here from now on.
+    pub(super) fn advance_have(&mut self, dots: &[Dot], heard_from: Option<NodeId>) {
+        let mut have = self.store.have();
+        dots.iter().for_each(|dot| have.advance(*dot));
+        self.store.put_have(have);
+        for (id, peer) in &mut self.peers {
+            if Some(*id) != heard_from {
+                peer.news.extend(dots.iter().map(|dot| dot.actor));
+                // Of its own changes a peer hears at once.
+                let others = dots.iter().filter(|dot| dot.actor != self.actor);
+                peer.untold.extend(others.map(|dot| dot.actor));
+            }
+        }
     }
 
     pub(super) fn heard_have(
@@ -134,23 +160,35 @@ impl<S: Store> Core<S> {
 
     /// Sends every peer what it lacks, as far as its transport has room.
     pub(super) fn announce(&mut self, now: Now) {
-        let have = self.store.have();
-        let ids: Vec<NodeId> = self.peers.keys().copied().collect();
+        let has_news = |peer: &Peer| !peer.closed || !peer.news.is_empty();
+        let peers = self.peers.iter().filter(|(_, peer)| peer.sent.is_some() && has_news(peer));
+        let ids: Vec<NodeId> = peers.map(|(id, _)| *id).collect();
         for id in ids {
             let Some(mut peer) = self.peers.remove(&id) else {
                 continue;
             };
-            self.announce_to(now, id, &mut peer, &have);
+            self.announce_to(now, id, &mut peer);
             self.peers.insert(id, peer);
         }
         if self.have_due().is_some_and(|due| due <= now.monotonic) {
             self.have_changed = None;
-            let links: Vec<Actor> = self.peers.values().filter_map(|peer| peer.actor).collect();
-            let ids: Vec<NodeId> = self.peers.keys().copied().collect();
-            for id in ids {
-                let (have, links) = (have.clone(), links.clone());
-                self.send(id, Message::Have { have, links });
+            self.tell_have();
+        }
+    }
+
+    /// Tells every peer what it does not know yet of what is held here.
+    fn tell_have(&mut self) {
+        let have = self.store.have();
+        let links: Vec<Actor> = self.peers.values().filter_map(|peer| peer.actor).collect();
+        for (id, peer) in &mut self.peers {
+            let same = peer.links_told.as_ref() == Some(&links);
+            if same && peer.untold.is_empty() {
+                continue;
             }
+            peer.links_told = Some(links.clone());
+            let have = only(&have, &std::mem::take(&mut peer.untold));
+            let message = Message::Have { have, links: links.clone() };
+            self.effects.push_back(Effect::Send { peer: *id, message });
         }
     }
 
@@ -161,35 +199,36 @@ impl<S: Store> Core<S> {
         self.have_changed.map(|changed| changed + HAVE_AFTER)
     }
 
-    fn announce_to(&mut self, now: Now, id: NodeId, peer: &mut Peer, have: &VersionVector) {
+    fn announce_to(&mut self, now: Now, id: NodeId, peer: &mut Peer) {
+        let have = self.store.have();
         while peer.in_flight < SENDS_IN_FLIGHT_MAX {
             let Some(mut sent) = peer.sent.take() else {
                 return;
             };
             let mut records = Records::default();
-            let before = sent.clone();
-            let complete = self.fill(now, peer, &mut sent, have, &mut records);
+            let mut advanced = false;
+            let complete = self.fill(now, peer, &mut sent, &have, (&mut records, &mut advanced));
             #[cfg(test)]
             let complete = complete || is_planted(Bug::CloseEarly);
             let empty = records.names.is_empty() && records.bodies.is_empty();
             // Also where every change of a stretch was replaced and there is
             // nothing to send of it: that is for the peer to know.
-            if !empty || sent != before {
+            if !empty || advanced {
                 peer.closed = false;
             }
             if complete && !peer.closed {
                 // Logs left to their authors are not claimed.
-                let mut claim = have.clone();
-                if !peer.forward.is_empty() {
-                    claim = VersionVector::new();
-                    let known = have.iter().filter(|dot| !peer.forward.contains_key(&dot.actor));
-                    known.for_each(|dot| claim.advance(dot));
-                }
-                records.have = Some(claim);
+                let mut claimed = peer.news.clone();
+                claimed.retain(|actor| !peer.forward.contains_key(actor));
+                peer.untold.retain(|actor| !claimed.contains(actor));
+                records.have = Some(only(&have, &claimed));
                 peer.closed = true;
                 peer.seeded &= !self.surveyed;
             }
             peer.sent = Some(sent);
+            if complete {
+                peer.news.retain(|actor| peer.forward.contains_key(actor));
+            }
             if empty && records.have.is_none() {
                 return;
             }
@@ -201,19 +240,20 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Fills one message with what lies beyond `sent`. True where nothing is
-    /// left.
+    /// Fills one message with what lies beyond `sent`, and says whether that
+    /// goes further now. True where nothing is left.
     fn fill(
         &mut self,
         now: Now,
         peer: &mut Peer,
         sent: &mut VersionVector,
         have: &VersionVector,
-        records: &mut Records,
+        (records, advanced): (&mut Records, &mut bool),
     ) -> bool {
         let mut included = BTreeSet::new();
         let mut bytes = 0;
-        for end in have.iter() {
+        for actor in peer.news.clone() {
+            let end = Dot { actor, counter: have.get(actor) };
             if sent.contains(end) {
                 peer.forward.remove(&end.actor);
                 continue;
@@ -225,6 +265,7 @@ impl<S: Store> Core<S> {
                 }
             }
             peer.forward.remove(&end.actor);
+            *advanced = true;
             loop {
                 let after = sent.get(end.actor);
                 if self.is_full(records, bytes) {
@@ -312,4 +353,12 @@ impl<S: Store> Core<S> {
         records.patches.push(patch.clone());
         weight + patch.bytes()
     }
+}
+
+/// What a vector says of some actors.
+fn only(have: &VersionVector, actors: &BTreeSet<Actor>) -> VersionVector {
+    let mut some = VersionVector::new();
+    let dots = actors.iter().map(|actor| Dot { actor: *actor, counter: have.get(*actor) });
+    dots.filter(|dot| dot.counter > 0).for_each(|dot| some.advance(dot));
+    some
 }

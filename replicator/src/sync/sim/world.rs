@@ -30,6 +30,13 @@ const EVENTS_MAX: usize = 400_000;
 /// How far a clock may be off, in nanoseconds: a year.
 const SKEW_MAX: i64 = 365 * 86_400 * 1_000_000_000;
 
+/// Nodes among which every start makes everybody try to connect again.
+const ALL_AT_ONCE_MAX: usize = 64;
+
+/// Beyond so many nodes a state is not remembered after every event.
+const CROWD: usize = 8;
+const SNAPSHOT_EVERY: Duration = Duration::from_millis(20);
+
 /// States a crash may fall back to.
 const SNAPSHOTS: usize = 12;
 
@@ -64,6 +71,8 @@ pub(super) struct World {
     pub operations_done: u64,
     pub connections: u32,
     pub starts: u64,
+    /// When a change was last applied somewhere.
+    pub applied_at: Duration,
     pub random: Random,
     pub now: Duration,
     events: BTreeMap<(Duration, u64), Event>,
@@ -113,6 +122,7 @@ impl World {
             operations_done: 0,
             connections: 0,
             starts: 0,
+            applied_at: Duration::ZERO,
             random: Random::new(plan.seed),
             now: Duration::ZERO,
             events: BTreeMap::new(),
@@ -153,6 +163,27 @@ impl World {
             wakes: None,
         });
         self.nodes.len() - 1
+    }
+
+    pub(super) fn actor(&self, at: usize) -> Actor {
+        self.nodes[at].actor
+    }
+
+    /// Gives a node that does not run yet a past.
+    pub(super) fn seed(&mut self, at: usize, store: MemoryStore, disk: Disk) {
+        let options = self.plan.options();
+        let node = &mut self.nodes[at];
+        let next = store.have().get(node.actor) + 1;
+        node.core = Core::new(options, node.actor, next, store);
+        node.disk = disk;
+    }
+
+    /// A user writes to a file, and capture reports it.
+    pub(super) fn write_at(&mut self, at: usize, path: &RelPath, content: &[u8]) {
+        self.set_clock(at);
+        let changes = self.nodes[at].disk.write(path, content, &mut BTreeSet::new());
+        let life = self.nodes[at].life;
+        self.push(self.now, Event::Captured(at, life, changes));
     }
 
     /// A round of operations and trouble and then peace, and perhaps another.
@@ -381,7 +412,12 @@ impl World {
         if !self.plan.crashes {
             return;
         }
+        let among_many = self.plan.durable_after.is_some() && self.nodes.len() > CROWD;
         let node = &mut self.nodes[at];
+        let latest = node.snapshots.last().map(|(when, _)| *when);
+        if among_many && latest.is_some_and(|latest| self.now < latest + SNAPSHOT_EVERY) {
+            return;
+        }
         node.snapshots.push((self.now, node.core.store().clone()));
         if node.snapshots.len() > SNAPSHOTS {
             node.snapshots.remove(0);
@@ -416,6 +452,7 @@ impl World {
             self.trace(|| format!("{at}: {} -> {}", said(action), ended(&outcome)));
             outcomes.push(outcome);
         }
+        self.applied_at = self.now;
         self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
     }
 
@@ -519,7 +556,10 @@ impl World {
         let actor = self.nodes[at].actor;
         self.trace(|| format!("{at}: STARTS as {actor:?}"));
         self.carry_out(at);
-        self.connect_all();
+        if self.nodes.len() <= ALL_AT_ONCE_MAX {
+            return self.connect_all();
+        }
+        (0..self.nodes.len()).for_each(|other| self.connect_soon(at, other));
     }
 
     fn connect_all(&mut self) {
