@@ -57,7 +57,7 @@ fn nodes_that_come_and_go_end_the_same() {
 
 #[test]
 fn up_to_fifty_nodes_end_the_same() {
-    try_seeds(40, Plan::crowded);
+    try_seeds(100, Plan::crowded);
 }
 
 /// Seeds that failed once, each with what it found. What a seed leads to
