@@ -77,5 +77,11 @@ pub mod word {
     /// When (in nanoseconds since boot) an operation was last announced
     /// before it took effect.
     pub const ANNOUNCED_AT: u32 = 5;
+    /// Stores whose page was forgotten before it was told, and that became
+    /// notes of whole files.
+    pub const FORGOTTEN: u32 = 6;
+    /// Inodes whose place was found by a walk: those met for the first time,
+    /// and those pushed out of the table by others.
+    pub const DECIDED: u32 = 7;
     pub const COUNT: u32 = 512;
 }

@@ -15,6 +15,7 @@ use crate::kernel::{count, get, read, word};
 /// Directories between an inode and the root before the walk gives up.
 const DEPTH_MAX: u32 = 64;
 const PRIVATE: [u8; 12] = *b".replicator\0";
+const BTRFS_MAGIC: u64 = 0x9123_683e;
 const MODE_TYPE: u16 = 0o170_000;
 const MODE_REGULAR: u16 = 0o100_000;
 const MODE_DIRECTORY: u16 = 0o040_000;
@@ -63,7 +64,7 @@ enum Verdict {
 #[inline(never)]
 pub fn subject(inode: u64) -> Option<Subject> {
     let super_block: u64 = read(inode, get::INODE_SUPER())?;
-    if read::<u32>(super_block, get::SUPER_DEVICE())? != get::ROOT_DEVICE() {
+    if !is_same_file_system(inode, super_block)? {
         return None;
     }
     // Of a directory only the attributes are told; its entries are names.
@@ -89,15 +90,38 @@ pub fn subject(inode: u64) -> Option<Subject> {
             fresh.state = known.state & !OUTSIDE;
         }
     }
-    decide(inode, super_block, number, &mut fresh)
+    // What counts as links of a directory are its children: it has one name.
+    let named_once = links <= 1 || kind == MODE_DIRECTORY;
+    decide(inode, super_block, number, named_once, &mut fresh)
+}
+
+/// Is the inode on the file system of the root, and where one has several
+/// trees with inode numbers of their own, in the same tree?
+#[inline(always)]
+fn is_same_file_system(inode: u64, super_block: u64) -> Option<bool> {
+    if get::SUBVOLUME() == 0 {
+        return Some(read::<u32>(super_block, get::SUPER_DEVICE())? == get::ROOT_DEVICE());
+    }
+    if read::<u64>(super_block, get::SUPER_MAGIC())? != BTRFS_MAGIC {
+        return Some(false);
+    }
+    let own = inode - u64::from(get::BTRFS_INODE_VFS());
+    let tree: u64 = read(own, get::BTRFS_INODE_ROOT())?;
+    Some(read::<u32>(tree, get::BTRFS_ROOT_DEVICE())? == get::ROOT_DEVICE())
 }
 
 #[inline(always)]
-fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Option<Subject> {
+fn decide(
+    inode: u64,
+    super_block: u64,
+    number: u64,
+    named_once: bool,
+    fresh: &mut Entry,
+) -> Option<Subject> {
     let verdict = walk(inode, super_block);
-    // Another name may be inside.
-    let sure = fresh.links <= 1;
-    if verdict == Verdict::Nameless || verdict == Verdict::Private && sure {
+    count(word::DECIDED);
+    // Otherwise another name may be inside.
+    if verdict == Verdict::Nameless || verdict == Verdict::Private && named_once {
         // Not remembered: it gets a name, or the daemon renames it into the
         // folder.
         return None;
@@ -106,7 +130,7 @@ fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Optio
         count(word::UNDECIDED);
         return Some(Subject { number, entry: core::ptr::null_mut() });
     }
-    let outside = verdict == Verdict::Outside && sure;
+    let outside = verdict == Verdict::Outside && named_once;
     if outside {
         fresh.state |= OUTSIDE;
     }

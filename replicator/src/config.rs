@@ -52,6 +52,8 @@ pub struct Config {
     /// A file that never falls quiet is read this often.
     pub max_delay: Duration,
     pub capture: CaptureChoice,
+    /// Bound of the kernel memory that capture uses, in bytes.
+    pub capture_memory: usize,
     pub engine: EngineChoice,
     pub name: String,
     /// Salts the password: nodes of another cluster name cannot join.
@@ -59,6 +61,14 @@ pub struct Config {
     pub in_place: InPlace,
     /// How long deleted and overwritten files rest in the trash.
     pub trash_keep: Duration,
+    /// In which direction changes travel.
+    pub mode: Mode,
+    /// How long a silent member is waited for; one that was away for longer
+    /// is merged like a new node.
+    pub retention: Duration,
+    /// Deletions nobody saw that are more than this share of the folder, in
+    /// percent, wait for `replicator confirm`; `None`: none do.
+    pub delete_brake: Option<u8>,
     /// Space that replication leaves free on the root's file system.
     pub min_free: MinFree,
     /// The time one slow verification of everything takes.
@@ -154,6 +164,9 @@ impl Config {
             delay,
             max_delay,
             capture: settings.parse(Key::Capture, str::parse)?.unwrap_or_default(),
+            capture_memory: settings
+                .parse(Key::CaptureMemory, parse_capture_memory)?
+                .unwrap_or(CAPTURE_MEMORY_DEFAULT),
             engine: settings.parse(Key::Engine, str::parse)?.unwrap_or_default(),
             name: settings.parse(Key::Name, parse_name)?.unwrap_or_else(host_name),
             cluster: settings
@@ -161,6 +174,9 @@ impl Config {
                 .unwrap_or_else(|| "replicator".into()),
             in_place: settings.parse(Key::InPlace, str::parse)?.unwrap_or_default(),
             trash_keep: settings.parse(Key::TrashKeep, parse_duration)?.unwrap_or(7 * DAY),
+            retention: settings.parse(Key::Retention, parse_retention)?.unwrap_or(28 * DAY),
+            mode: settings.parse(Key::Mode, str::parse)?.unwrap_or_default(),
+            delete_brake: settings.parse(Key::DeleteBrake, parse_brake)?.unwrap_or(Some(50)),
             min_free: settings.parse(Key::MinFree, str::parse)?.unwrap_or(MinFree::Percent(1)),
             verify_interval: settings
                 .parse(Key::VerifyInterval, parse_interval)?
@@ -230,6 +246,20 @@ impl FromStr for Address {
     }
 }
 
+/// Kernel memory for what was written and not yet read.
+const CAPTURE_MEMORY_DEFAULT: usize = 64 << 20;
+
+/// Less is not worth the programs, and more than this no kernel gives them.
+const CAPTURE_MEMORY: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
+
+fn parse_capture_memory(text: &str) -> Result<usize, String> {
+    let bytes = parse_size(text)?;
+    if !CAPTURE_MEMORY.contains(&bytes) {
+        return Err("is not between 1MiB and 4GiB".into());
+    }
+    usize::try_from(bytes).map_err(|_| "is more than this machine can address".into())
+}
+
 /// Which capture level is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CaptureChoice {
@@ -261,6 +291,17 @@ pub enum InPlace {
     Never,
 }
 
+/// In which direction changes travel between this node and the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    #[default]
+    Both,
+    /// What changes here is reported and goes nowhere.
+    ReceiveOnly,
+    /// What changes elsewhere is not applied here.
+    SendOnly,
+}
+
 /// Parses one word of a fixed set; the message lists the set.
 macro_rules! words {
     ($type:ty: $($word:literal => $value:expr),+) => {
@@ -287,6 +328,7 @@ macro_rules! words {
 
 words!(CaptureChoice: "auto" => Self::Auto, "ebpf" => Self::Ebpf, "fanotify" => Self::Fanotify, "inotify" => Self::Inotify);
 words!(EngineChoice: "auto" => Self::Auto, "uring" => Self::Uring, "threads" => Self::Threads);
+words!(Mode: "both" => Self::Both, "receive-only" => Self::ReceiveOnly, "send-only" => Self::SendOnly);
 words!(InPlace: "auto" => Self::Auto, "never" => Self::Never);
 
 /// Why there is no configuration. All of it is the user's to mend.
@@ -370,6 +412,27 @@ fn parse_name(text: &str) -> Result<String, String> {
         return Err(format!("is no name: give 1 to {NAME_BYTES_MAX} printable characters"));
     }
     Ok(text.into())
+}
+
+fn parse_brake(text: &str) -> Result<Option<u8>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+    percent
+        .filter(|percent| (1..=100).contains(percent))
+        .map(Some)
+        .ok_or_else(|| "is neither off nor a share from 1% to 100%".into())
+}
+
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    let retention = parse_duration(text)?;
+    if retention < Duration::from_secs(1) {
+        return Err(
+            "is too short: give at least 1s, and weeks where nodes are away for days".into()
+        );
+    }
+    Ok(retention)
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -457,6 +520,8 @@ mod tests {
             ("capture = 'epbf'", "is none of auto ebpf fanotify inotify"),
             ("min_free = '101%'", "is no size"),
             ("log = 'loud'", "is none of error warn info"),
+            ("delete_brake = '0%'", "is neither off nor a share"),
+            ("retention = '1ms'", "is too short"),
             ("name = true", "name: 'true' is a boolean; give a text"),
             ("name = ['a', 'b']", "is given twice"),
             ("root = '/x'", ":4: duplicate key"),

@@ -29,9 +29,23 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
+    /// So much earlier; the beginning of time at the earliest.
+    pub fn before(&self, span: std::time::Duration) -> Self {
+        let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        Self { seconds: self.seconds.saturating_sub(seconds), nanos: self.nanos }
+    }
+
     /// Nanoseconds since 1970, for ordering; saturates some 292 years away.
     pub fn as_nanos(&self) -> i64 {
         self.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(self.nanos))
+    }
+}
+
+impl From<std::time::SystemTime> for Timestamp {
+    fn from(time: std::time::SystemTime) -> Self {
+        // Clocks before 1970 are wrong anyway.
+        let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
     }
 }
 

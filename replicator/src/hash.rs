@@ -278,51 +278,31 @@ impl<'de> Deserialize<'de> for Leaves {
     }
 }
 
-/// Makes the list of a file that is fed front to back in pieces of any size.
-pub struct LeavesBuilder {
-    leaves: Leaves,
-    /// What was fed of the leaf that is not full yet.
+/// Hashes one leaf that is fed front to back in pieces of any size.
+pub struct LeafHasher {
     hasher: blake3::Hasher,
-    fed_bytes: u64,
+    is_only: bool,
 }
 
-impl LeavesBuilder {
-    /// For a file of `size` bytes; `None` above [`FILE_BYTES_MAX`].
-    pub fn new(size: u64) -> Option<Self> {
-        let leaves = Leaves::new(size)?;
-        Some(Self { leaves, hasher: blake3::Hasher::new(), fed_bytes: 0 })
+impl LeafHasher {
+    /// For leaf `index` of a file of `size` bytes.
+    ///
+    /// # Panics
+    /// When there is no such leaf.
+    pub fn new(size: u64, index: u64) -> Self {
+        let start = leaf_range(size, index).start;
+        Self { hasher: leaf_hasher(start), is_only: count(size) == 1 }
     }
 
-    /// Takes the bytes that follow. Those behind the end are only counted.
-    pub fn update(&mut self, mut bytes: &[u8]) {
-        while self.fed_bytes < self.leaves.size && !bytes.is_empty() {
-            let index = self.fed_bytes / self.leaves.leaf_bytes();
-            let end = self.leaves.range_of(index).end;
-            let take = bytes.len().min((end - self.fed_bytes) as usize);
-            self.hasher.update(&bytes[..take]);
-            self.fed_bytes += take as u64;
-            bytes = &bytes[take..];
-            if self.fed_bytes == end {
-                self.finish_leaf(index, end);
-            }
-        }
-        self.fed_bytes += bytes.len() as u64;
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
     }
 
-    /// The list; `None` where not exactly the announced size was fed.
-    pub fn finish(self) -> Option<Leaves> {
-        (self.fed_bytes == self.leaves.size).then_some(self.leaves)
-    }
-
-    fn finish_leaf(&mut self, index: u64, end: u64) {
-        let hash = if self.leaves.count() == 1 {
-            *self.hasher.finalize().as_bytes()
-        } else {
-            self.hasher.finalize_non_root()
-        };
-        self.leaves.set_hash(index, hash);
-        if end < self.leaves.size {
-            self.hasher = leaf_hasher(end);
+    /// The hash of the leaf, once exactly its bytes were fed.
+    pub fn finish(self) -> LeafHash {
+        match self.is_only {
+            true => *self.hasher.finalize().as_bytes(),
+            false => self.hasher.finalize_non_root(),
         }
     }
 }
@@ -395,9 +375,13 @@ mod tests {
             assert_eq!(leaves.count(), size.div_ceil(leaf_bytes(size)));
             assert!(leaves.stale().is_empty());
 
-            let mut builder = LeavesBuilder::new(size).unwrap();
-            content.chunks(100_003).for_each(|bytes| builder.update(bytes));
-            assert!(builder.finish().unwrap() == leaves, "{size} bytes");
+            for index in 0..leaves.count() {
+                let range = leaves.range_of(index);
+                let mut hasher = LeafHasher::new(size, index);
+                let bytes = &content[range.start as usize..range.end as usize];
+                bytes.chunks(10_007).for_each(|bytes| hasher.update(bytes));
+                assert_eq!(Some(&hasher.finish()), leaves.get(index), "leaf {index} of {size}");
+            }
         }
     }
 
@@ -426,7 +410,6 @@ mod tests {
     fn a_size_beyond_reason_takes_no_memory() {
         assert!(Leaves::new(i64::MAX as u64).is_none());
         assert!(Leaves::of(&content(3 * LEAF)).resized(u64::MAX).is_none());
-        assert!(LeavesBuilder::new(FILE_BYTES_MAX + 1).is_none());
     }
 
     #[test]
@@ -442,15 +425,6 @@ mod tests {
         assert!(postcard::from_bytes::<Leaves>(&wire).unwrap() == leaves);
         let wrong = postcard::to_stdvec(&(9 * LEAF, &leaves.hashes)).unwrap();
         assert!(postcard::from_bytes::<Leaves>(&wrong).is_err());
-    }
-
-    #[test]
-    fn a_builder_fed_too_little_or_too_much_gives_nothing() {
-        for fed in [LEAF, 2 * LEAF + 1] {
-            let mut builder = LeavesBuilder::new(2 * LEAF).unwrap();
-            builder.update(&content(fed));
-            assert!(builder.finish().is_none());
-        }
     }
 
     #[test]

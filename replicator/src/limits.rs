@@ -69,6 +69,13 @@ pub const JOB_ACTIONS_MAX: usize = 512;
 /// Bytes to be fetched by one job, unless a single file is larger.
 pub const JOB_BYTES_MAX: u64 = 16 << 20;
 
+/// Smallest file that is looked for on the own disk before it is fetched: the
+/// record of a smaller one takes as many bytes as its content.
+pub const COPIED_BYTES_MIN: u64 = 1 << 10;
+
+/// Nodes a large file is fetched from at once.
+pub const SOURCES_MAX: usize = 8;
+
 /// Looks in flight at once: bounds what the engine holds in memory.
 pub const LOOKS_MAX: usize = 2048;
 
@@ -90,3 +97,16 @@ pub const LOOKS_TOGETHER_MAX: usize = 128;
 /// Deletions that nobody saw happen and that are believed though they are
 /// most of a folder.
 pub const UNSEEN_DELETIONS_MAX: usize = 100;
+
+/// Members of a cluster that are remembered, those that left included.
+pub const MEMBERS_MAX: usize = 4096;
+
+/// Longest name of a node in a record, in bytes (as the configuration has
+/// it).
+pub const NODE_NAME_BYTES_MAX: usize = 253;
+
+/// Bodies asked for in one message by a node that has forgotten them.
+pub const BODIES_ASKED_MAX: usize = 256;
+
+/// Log places gone through in one turn for tombstones to forget.
+pub const SWEEP_PLACES_MAX: usize = 512;

@@ -5,12 +5,18 @@
 //! the index; looking, fetching, applying and sending run beside it and
 //! report back through one bounded queue. It decides nothing about the tree.
 
+mod arrivals;
 mod carry;
 mod download;
 mod facts;
+mod large;
 mod look;
 mod members;
+mod nested;
+mod pieces;
+mod provenance;
 mod serve;
+mod update;
 mod wait;
 
 use std::collections::HashMap;
@@ -21,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::carry::Carrier;
 use self::facts::Facts;
@@ -31,14 +37,17 @@ use crate::apply::Applier;
 use crate::capture::{self, Capture, Change};
 use crate::config::{self, Config};
 use crate::engine::{self, Engine};
+use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
 use crate::index::{self, Index};
 use crate::limits::RECORDS_MAX;
 use crate::root::{self, Root};
 use crate::status::{PlaceError, StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
-use crate::sync::message::{FetchRequest, Message};
-use crate::sync::{Core, Options};
+use crate::sync::message::{FetchItem, FetchRequest, Message, Part};
+use crate::sync::roster::MemberRecord;
+use crate::sync::store::Store;
+use crate::sync::{Core, Introduction, Mode, Options};
 use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
 use crate::{apply, path::RelPath};
 
@@ -111,6 +120,25 @@ pub enum Error {
     Random(String),
     #[error("a part of the node ended: {0}")]
     Ended(&'static str),
+    #[error(
+        "this node has left its cluster for good; to join again, start it with another, empty state directory: the folder's files stay and are merged"
+    )]
+    Retired,
+    #[error("this node was away for longer than the retention and begins anew")]
+    Rejoin,
+    #[error(
+        "the state directory is from a backup: this node goes on under a new name for its changes"
+    )]
+    NewActor,
+    #[error(
+        "another replicator with this node's identity runs at the same time (told by {told_by}): was the state directory copied? give every node its own, empty one"
+    )]
+    Twin { told_by: NodeId },
+    #[error(
+        "the folder {} lies in {}, or holds it, and another replicator serves that: no folder may lie in another",
+        root.display(), other.display()
+    )]
+    Nested { root: PathBuf, other: PathBuf },
 }
 
 impl Error {
@@ -120,7 +148,7 @@ impl Error {
             Self::Config(error) => error.exit_code(),
             Self::Place(error) => error.exit_code(),
             Self::Control(error) => error.exit_code(),
-            Self::OtherRoot { .. } => 78,
+            Self::OtherRoot { .. } | Self::Retired | Self::Twin { .. } | Self::Nested { .. } => 78,
             Self::Root(root::Error::Denied { .. }) => 77,
             Self::Root(
                 root::Error::Missing { .. }
@@ -142,36 +170,71 @@ pub async fn run(
 ) -> Result<(), Error> {
     let password = config.password()?;
     let place = StateDir::new(&config.state_dir);
-    let (asked, questions) = mpsc::channel(QUESTIONS_QUEUE);
+    let (asked, mut questions) = mpsc::channel(QUESTIONS_QUEUE);
     let _server = control::serve(&place.control_socket(), asked)?;
     let root = Arc::new(Root::open(&config.root)?);
-    let settled = Arc::new(AtomicBool::new(true));
-    let index = open_index(&config, &root, &settled)?;
-    let engine = Engine::start(config.engine)?;
-    let applier = Arc::new(Applier::start(Arc::clone(&root))?);
+    nested::check_above(root.path())?;
     let cluster = config.cluster.clone();
     let secret = tokio::task::spawn_blocking(move || Secret::derive(&password, &cluster));
     let secret = secret.await.map_err(|_| Error::Ended("stretching the password"))??;
-    let (transport, events) = Transport::start(transport::Options {
-        identity: Identity::load_or_create(&config.state_dir)?,
-        secret,
-        listen: config.listen,
-        name: config.name.clone(),
-        hello: Bytes::new(),
-    })?;
+    let mut ready = Some(ready);
+    loop {
+        let said = |node: &Ready| {
+            if let Some(ready) = ready.take() {
+                ready(node);
+            }
+        };
+        let life = live(&config, &root, secret.clone(), &mut stop, &mut questions, said);
+        match life.await {
+            Err(Error::Rejoin) => {
+                tracing::warn!(
+                    "this node was away for longer than the others wait, or its state is from a backup: its folder is merged like a new node's, nothing in it counts as a deletion"
+                );
+                Index::discard(&config.state_dir)?;
+            }
+            // The index was not closed, so its next opening draws an actor.
+            Err(Error::NewActor) => {
+                tracing::warn!(
+                    "other nodes know more of this node's changes than it does: its state is from a backup, everything is compared"
+                );
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// One life of the node, from opening the index to closing it.
+async fn live(
+    config: &Config,
+    root: &Arc<Root>,
+    secret: Secret,
+    stop: &mut watch::Receiver<bool>,
+    questions: &mut mpsc::Receiver<control::Asked>,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), Error> {
+    let settled = Arc::new(AtomicBool::new(true));
+    let index = open_index(config, root, &settled)?;
+    let identity = Identity::load_or_create(&config.state_dir)?;
+    if index.index.roster().is_some_and(|roster| roster.is_retired(identity.id())) {
+        index.index.close(index.next_counter)?;
+        return Err(Error::Retired);
+    }
+    let engine = Engine::start(config.engine)?;
+    let applier = Arc::new(Applier::start(Arc::clone(root))?);
+    let (transport, events) = listen(config, identity, secret).await?;
     let (changed, changes) = mpsc::channel(CHANGES_QUEUE);
     let capture = Arc::new(Capture::start(
         capture::Options {
             root: root.path().to_path_buf(),
             choice: capture_choice(config.capture),
-            memory_bytes: capture::MEMORY_BYTES_DEFAULT,
+            memory_bytes: config.capture_memory,
         },
         changed,
     )?);
     let members = Members::new(
         transport.clone(),
         config.advertise,
-        seeds(&config),
+        seeds(config),
         &index.index,
         getrandom::u64().map_err(|error| Error::Random(error.to_string()))?,
     );
@@ -185,16 +248,47 @@ pub async fn run(
     });
     let min_free = config.min_free.bytes_of(root.free_space()?.total);
     let carrier = Carrier {
-        root,
+        root: Arc::clone(root),
         engine,
         applier,
         transport,
+        arrivals: Arc::default(),
         in_place: config.in_place != config::InPlace::Never,
         min_free,
     };
-    let mut node = Node::new(config, place, carrier, capture, members, index, settled);
-    let ended = node.serve(&mut stop, Inputs { changes, events, questions }).await;
+    let place = StateDir::new(&config.state_dir);
+    let mut node = Node::new(config.clone(), place, carrier, capture, members, index, settled);
+    let ended = node.serve(stop, Inputs { changes, events, questions }).await;
     node.end(ended).await
+}
+
+/// Starts the transport. A former life of this process may still be letting
+/// go of the port.
+async fn listen(
+    config: &Config,
+    identity: Identity,
+    secret: Secret,
+) -> Result<(Transport, Events), Error> {
+    let options = |identity, secret| transport::Options {
+        identity,
+        secret,
+        listen: config.listen,
+        name: config.name.clone(),
+        hello: Bytes::new(),
+    };
+    let mut identity = identity;
+    for _ in 0..LISTEN_TRIES_MAX {
+        match Transport::start(options(identity, secret.clone())) {
+            Err(transport::Error::Listen { source, .. })
+                if source.kind() == std::io::ErrorKind::AddrInUse =>
+            {
+                tokio::time::sleep(LISTEN_PAUSE).await;
+                identity = Identity::load_or_create(&config.state_dir)?;
+            }
+            started => return Ok(started?),
+        }
+    }
+    Ok(Transport::start(options(identity, secret))?)
 }
 
 fn open_index(
@@ -202,19 +296,22 @@ fn open_index(
     root: &Arc<Root>,
     settled: &Arc<AtomicBool>,
 ) -> Result<index::Opened, Error> {
-    let fresh = Actor(getrandom::u64().map_err(|error| Error::Random(error.to_string()))?);
-    // After a power loss the index must not speak of files the disk lost.
-    let (disk, settled) = (Arc::clone(root), Arc::clone(settled));
-    let before_commit = move || match settled.swap(true, Ordering::AcqRel) {
-        true => Ok(()),
-        false => apply::flush_all(&disk).map_err(|error| error.to_string()),
+    let open = || {
+        let fresh = getrandom::u64().map_err(|error| Error::Random(error.to_string()))?;
+        // After a power loss the index must not speak of files the disk lost.
+        let (disk, settled) = (Arc::clone(root), Arc::clone(settled));
+        let before_commit = move || match settled.swap(true, Ordering::AcqRel) {
+            true => Ok(()),
+            false => apply::flush_all(&disk).map_err(|error| error.to_string()),
+        };
+        let options = index::Options {
+            fresh_actor: Actor(fresh),
+            cache_bytes: INDEX_CACHE_BYTES,
+            before_commit: Box::new(before_commit),
+        };
+        Ok(Index::open(&config.state_dir, options)?)
     };
-    let options = index::Options {
-        fresh_actor: fresh,
-        cache_bytes: INDEX_CACHE_BYTES,
-        before_commit: Box::new(before_commit),
-    };
-    let mut opened = Index::open(&config.state_dir, options)?;
+    let mut opened = open()?;
     let marker = root.marker().as_bytes();
     match opened.index.note(MARKER_NOTE) {
         Some(noted) if noted != marker => {
@@ -223,6 +320,7 @@ fn open_index(
         Some(_) => {}
         None => opened.index.put_note(MARKER_NOTE, marker.to_vec()),
     }
+    let opened = provenance::check(opened, &config.state_dir, root, open)?;
     if opened.unclean {
         tracing::warn!("the last run did not end cleanly: everything is compared with the index");
     }
@@ -230,16 +328,18 @@ fn open_index(
 }
 
 /// Where events come from.
-struct Inputs {
+struct Inputs<'a> {
     changes: mpsc::Receiver<Vec<Change>>,
     events: Events,
-    questions: mpsc::Receiver<control::Asked>,
+    questions: &'a mut mpsc::Receiver<control::Asked>,
 }
 
 /// What work beside the core reports.
 enum Report {
     Seen(Vec<Sight>),
     Listed(RelPath, Vec<Listed>),
+    /// Another replicator serves a folder in this one.
+    Nested(PathBuf),
     Scanned(RelPath),
     Applied(u64, Vec<Outcome>),
     /// The transport has taken a message that counts.
@@ -267,6 +367,13 @@ struct Node {
     settled: Arc<AtomicBool>,
     started: Instant,
     swept: Instant,
+    /// Why the core is of no more use.
+    over: Option<Error>,
+    /// The node is leaving for good: who is to be told, and when at the
+    /// latest.
+    leaving: Option<(oneshot::Sender<control::Response>, Instant)>,
+    /// The last life may not have read everything that was written since.
+    unread_since: Option<Timestamp>,
 }
 
 impl Node {
@@ -285,7 +392,16 @@ impl Node {
             in_place: carrier.in_place,
             ranges_told: capture.level() == capture::Level::Ebpf,
             records_max: RECORDS_MAX,
+            delete_brake: config.delete_brake,
+            mode: match config.mode {
+                config::Mode::Both => Mode::Both,
+                config::Mode::ReceiveOnly => Mode::ReceiveOnly,
+                config::Mode::SendOnly => Mode::SendOnly,
+            },
         };
+        let all_read = opened.index.note(READ_NOTE).is_some_and(|note| note == ALL_READ);
+        let unread_since = opened.last_written.filter(|_| opened.unclean || !all_read);
+        let unread_since = unread_since.map(|last| last.before(options.max_delay + UNREAD_MARGIN));
         let mut core = Core::new(options, opened.actor, opened.next_counter, opened.index);
         core.remember_lives(opened.former);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
@@ -302,23 +418,34 @@ impl Node {
             settled,
             started: Instant::now(),
             swept: Instant::now(),
+            over: None,
+            leaving: None,
+            unread_since,
         }
     }
 
     async fn serve(
         &mut self,
         stop: &mut watch::Receiver<bool>,
-        inputs: Inputs,
+        inputs: Inputs<'_>,
     ) -> Result<(), Error> {
-        let Inputs { mut changes, mut events, mut questions } = inputs;
+        let Inputs { mut changes, mut events, questions } = inputs;
         let mut reports = self.incoming.take().ok_or(Error::Ended("the queue of reports"))?;
-        self.core.scan(RelPath::root());
+        self.core.introduce(Introduction {
+            node: self.carrier.transport.id(),
+            name: self.facts.name().to_owned(),
+            retention: self.facts.retention(),
+        });
+        self.core.scan_since(RelPath::root(), self.unread_since);
         self.turn()?;
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
                 biased;
-                _ = stop.changed() => return Ok(()),
+                _ = stop.changed() => {
+                    self.note_whether_read(&mut changes).await;
+                    return Ok(());
+                }
                 report = reports.recv() => {
                     let report = report.ok_or(Error::Ended("the queue of reports"))?;
                     self.handle_report(report, &mut changes)?;
@@ -343,6 +470,12 @@ impl Node {
             self.members.remember(self.core.store_mut());
             self.core.handle_timeout(self.now());
             self.turn()?;
+            if let Some(over) = self.over.take() {
+                return Err(over);
+            }
+            if self.has_left() {
+                return Ok(());
+            }
         }
     }
 
@@ -357,9 +490,14 @@ impl Node {
             return Err(Error::IndexFailed(failure));
         }
         self.waiters.poll(now, &mut self.core, &self.facts);
+        if let Some(answer) = self.waiters.granted() {
+            self.core.retire(self.carrier.transport.id());
+            self.leaving = Some((answer, now + LEAVE_WAIT));
+        }
         while let Some(effect) = self.core.poll_effect() {
             self.carry_out(effect);
         }
+        self.carrier.arrivals.sweep(self.core.unfinished() == 0);
         self.facts.write_when_due(now, &self.core, &self.carrier, &self.capture);
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
@@ -394,7 +532,9 @@ impl Node {
         let core = self.core.next_timeout().map(|timeout| self.started + timeout);
         let index = self.core.store().deadline();
         let members = self.members.next_timeout();
-        let times = [core, index, members, self.waiters.next_poll(), Some(self.facts.next_write())];
+        let leaving = self.leaving.as_ref().map(|(_, until)| *until);
+        let facts = Some(self.facts.next_write());
+        let times = [core, index, members, self.waiters.next_poll(), facts, leaving];
         times.into_iter().flatten().min().unwrap_or(self.swept + SWEEP_EVERY)
     }
 
@@ -414,15 +554,19 @@ impl Node {
         let now = self.now();
         match report {
             Report::Seen(sights) => self.core.handle_sights(now, sights),
+            Report::Nested(other) => {
+                let root = self.carrier.root.path().to_path_buf();
+                return Err(Error::Nested { root, other });
+            }
             Report::Listed(beneath, listed) => self.core.handle_listed(now, &beneath, listed),
             Report::Scanned(beneath) => {
                 let before = self.core.progress().deletions_held;
                 self.core.handle_scanned(now, &beneath);
-                let held = self.core.progress().deletions_held - before;
-                if held > 0 {
+                let held = self.core.progress().deletions_held;
+                if held > before {
                     tracing::warn!(
                         entries = held,
-                        "most of the folder vanished while nobody looked: nothing is deleted elsewhere, it comes back from the other nodes; to delete it, delete it while this runs"
+                        "much of the folder vanished while nobody looked: these deletions are held back; `replicator confirm` lets them through, `replicator confirm --restore` brings the files back"
                     );
                 }
             }
@@ -444,6 +588,16 @@ impl Node {
         Ok(())
     }
 
+    /// At the end: has everything been read that capture knows of? If not,
+    /// the next start reads what was written of late.
+    async fn note_whether_read(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
+        let flushed = tokio::time::timeout(LAST_FLUSH_LIMIT, self.capture.flush()).await;
+        self.drain_changes(changes);
+        let is_read = flushed.is_ok() && self.core.is_read();
+        let note = if is_read { ALL_READ } else { b"" };
+        self.core.store_mut().put_note(READ_NOTE, note.to_vec());
+    }
+
     fn drain_changes(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
         while let Ok(batch) = changes.try_recv() {
             self.handle_changes(batch);
@@ -463,9 +617,9 @@ impl Node {
                     self.core.bytes_changed(now, inode, ranges, mapped);
                 }
                 Change::DataAt(path) => self.core.bytes_changed_at(now, path),
-                Change::Lost { beneath, cause } => {
+                Change::Lost { beneath, cause, since } => {
                     tracing::warn!(%beneath, ?cause, "changes went unseen, looking again");
-                    self.core.scan(beneath);
+                    self.core.scan_since(beneath, since);
                 }
             }
         }
@@ -510,19 +664,34 @@ impl Node {
             },
             Event::Fetch { from, request, reply } => match FetchRequest::decode(&request) {
                 Ok(request) => {
-                    let locate = |item: crate::sync::message::FetchItem| {
-                        let located = self.core.locate(item.body, item.digest);
-                        (item, located)
-                    };
-                    let items = request.items.into_iter().map(locate).collect();
+                    let items = request.items.into_iter().map(|item| self.find(item)).collect();
                     let (root, engine) = (&self.carrier.root, &self.carrier.engine);
                     tokio::spawn(serve::answer(Arc::clone(root), engine.clone(), items, reply));
                 }
                 Err(error) => tracing::error!(peer = %from, "a request was refused: {error}"),
             },
             Event::Datagram { from, payload } => self.members.datagram(from, &payload),
+            Event::Twin { told_by } => self.over = Some(Error::Twin { told_by }),
             Event::Refused { address, reason } => self.facts.refused(address, reason.to_string()),
         }
+    }
+
+    /// What there is here of what a peer asks for.
+    fn find(&self, item: FetchItem) -> serve::Found {
+        let holding = match self.core.locate(item.body, item.digest) {
+            Some(located) => {
+                let delta = match item.part {
+                    Part::Since(from) => self.core.changed_since(item.body, from, item.digest),
+                    _ => None,
+                };
+                Some(serve::Holding::Placed(located, delta))
+            }
+            None => {
+                let arriving = self.carrier.arrivals.find(item.body, item.digest);
+                arriving.map(serve::Holding::Arriving)
+            }
+        };
+        (item, holding)
     }
 
     fn handle_question(&mut self, (request, answer): control::Asked) {
@@ -538,6 +707,32 @@ impl Node {
             control::Request::Wait { timeout_ms } => {
                 let timeout = Duration::from_millis(timeout_ms);
                 self.flush_for(|waiters| waiters.wait(timeout, answer));
+            }
+            control::Request::Confirm { restore } => {
+                let entries = match restore {
+                    true => self.core.undo_deletions(now),
+                    false => self.core.confirm_deletions(now),
+                };
+                tracing::info!(entries, restore, "held deletions were judged");
+                let _ = answer.send(control::Response::Confirmed { entries });
+            }
+            control::Request::Revert => {
+                let response = match self.facts.mode() {
+                    config::Mode::ReceiveOnly => {
+                        control::Response::Reverted { entries: self.core.revert(now) }
+                    }
+                    _ => control::Response::Refused {
+                        reason: "this node sends what changes here: only a node with mode receive-only has something to revert".to_owned(),
+                    },
+                };
+                let _ = answer.send(response);
+            }
+            control::Request::Leave { node: None, timeout_ms } => {
+                let timeout = Duration::from_millis(timeout_ms);
+                self.flush_for(|waiters| waiters.leave(timeout, answer));
+            }
+            control::Request::Leave { node: Some(name), .. } => {
+                let _ = answer.send(self.retire_other(&name));
             }
             control::Request::Verify => {
                 let before = self.core.progress().changes_made;
@@ -576,6 +771,14 @@ impl Node {
                     let _ = outbox.send((message, counts));
                 }
             }
+            Effect::Forget(member) => {
+                self.members.retire(member);
+                self.facts.forget(member);
+                self.carrier.transport.disconnect(member);
+            }
+            Effect::NewActor => self.over = Some(Error::NewActor),
+            Effect::Rejoin => self.over = Some(Error::Rejoin),
+            Effect::Retired => self.over = Some(Error::Retired),
             Effect::Apply(job) => {
                 let (carrier, id) = (self.carrier.clone(), job.id);
                 tokio::spawn(async move {
@@ -584,6 +787,42 @@ impl Node {
                     let _ = reports.send(Report::Applied(id, outcomes)).await;
                 });
             }
+        }
+    }
+
+    /// Every peer that was told lets go of a node that leaves.
+    fn has_left(&mut self) -> bool {
+        let over = |(_, until): &(_, Instant)| Instant::now() >= *until;
+        if self.facts.connected() > 0 && !self.leaving.as_ref().is_some_and(over) {
+            return false;
+        }
+        let Some((answer, _)) = self.leaving.take() else { return false };
+        let untold = self.facts.connected() as u64;
+        let _ = answer.send(control::Response::Left { untold });
+        true
+    }
+
+    /// Another member is gone for good, says somebody.
+    fn retire_other(&mut self, name: &str) -> control::Response {
+        let refused = |reason: String| control::Response::Refused { reason };
+        let me = self.carrier.transport.id();
+        let others = self.core.roster().members().map(|member| &member.record);
+        let others = others.filter(|record| record.node != me && !record.retired);
+        let is_meant = |record: &&MemberRecord| {
+            let id = format!("{:#}", record.node);
+            record.name == name || (name.len() >= ID_DIGITS_MIN && id.starts_with(name))
+        };
+        let meant: Vec<NodeId> = others.filter(is_meant).map(|record| record.node).collect();
+        match meant.as_slice() {
+            [] => refused(format!("no member is called '{name}': `replicator status` lists them")),
+            [node] if self.outboxes.contains_key(node) => refused(format!(
+                "node '{name}' is running and connected: run `replicator leave` there"
+            )),
+            [node] => {
+                self.core.retire(*node);
+                control::Response::Left { untold: 0 }
+            }
+            _ => refused(format!("several members are called '{name}': give the id of one")),
         }
     }
 
@@ -614,9 +853,30 @@ impl Node {
     }
 }
 
+/// How long a node that leaves waits for the others to have heard it.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
+
+/// Digits that tell the id of a node from others.
+const ID_DIGITS_MIN: usize = 8;
+
+/// A port that is taken is tried again for a second in all.
+const LISTEN_TRIES_MAX: usize = 10;
+const LISTEN_PAUSE: Duration = Duration::from_millis(100);
+
 /// The least time an entry must be quiet: long enough that the parts of one
 /// small write, from `open` to `close`, are one change.
 const SETTLE_MIN: Duration = Duration::from_millis(2);
+
+/// Set where a life ended with everything read that was written.
+const READ_NOTE: &str = "read";
+const ALL_READ: &[u8] = b"all";
+
+/// How long capture may take to tell its last.
+const LAST_FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long before the index was last written a write may lie that was told
+/// and never read, beyond the time it was to wait: looks that take their time.
+const UNREAD_MARGIN: Duration = Duration::from_secs(10);
 
 /// Sends one peer its messages, in order.
 async fn post(

@@ -106,9 +106,10 @@ impl RelPath {
         Self::parse(&bytes).ok()
     }
 
-    /// Is it the folder's private directory or inside it?
+    /// Is it a private directory or inside one? This folder's own lies at its
+    /// top; another can only come with a copy of a folder.
     pub fn is_private(&self) -> bool {
-        self.0.split(|&byte| byte == b'/').next() == Some(PRIVATE_DIR.as_bytes())
+        self.0.split(|&byte| byte == b'/').any(|name| name == PRIVATE_DIR.as_bytes())
     }
 
     pub fn as_bytes(&self) -> &[u8] {

@@ -63,6 +63,41 @@ impl RangeSet {
         other.iter().for_each(|range| self.insert(range));
     }
 
+    /// Leaves out the bytes of `other`.
+    pub fn subtract(&mut self, other: &RangeSet) {
+        if self.is_empty() || other.is_empty() {
+            return;
+        }
+        let mut left = Vec::with_capacity(self.0.len());
+        let mut cuts = other.0.iter().copied().peekable();
+        for range in &self.0 {
+            let mut start = range.start;
+            while cuts.next_if(|cut| cut.end <= start).is_some() {}
+            while let Some(cut) = cuts.peek().filter(|cut| cut.start < range.end) {
+                left.extend(Range::new(start, cut.start));
+                start = cut.end;
+                if cut.end > range.end {
+                    break;
+                }
+                cuts.next();
+            }
+            left.extend(Range::new(start, range.end));
+        }
+        self.0 = left;
+    }
+
+    /// Is this a set that [`RangeSet::insert`] could have made? For what came
+    /// from elsewhere.
+    pub fn is_well_formed(&self) -> bool {
+        self.0.iter().all(|range| range.start < range.end)
+            && self.0.windows(2).all(|pair| pair[0].end < pair[1].start)
+    }
+
+    /// The end of the last range; 0 where there is none.
+    pub fn end(&self) -> u64 {
+        self.0.last().map_or(0, |range| range.end)
+    }
+
     /// Only what lies before `end`.
     pub fn truncate(&mut self, end: u64) {
         self.0.retain_mut(|range| {
@@ -129,6 +164,27 @@ mod tests {
             prop_assert_eq!(bytes, held);
             let apart = set.0.windows(2).all(|pair| pair[0].end < pair[1].start);
             prop_assert!(apart);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn subtracting_leaves_exactly_the_other_bytes(
+            ranges in prop::collection::vec((0u64..200, 1u64..30), 0..12),
+            cuts in prop::collection::vec((0u64..200, 1u64..30), 0..12),
+        ) {
+            let set = |ranges: &[(u64, u64)]| {
+                ranges.iter().map(|&(start, len)| Range { start, end: start + len })
+                    .collect::<RangeSet>()
+            };
+            let (mut left, cut) = (set(&ranges), set(&cuts));
+            let holds = |set: &RangeSet, at: u64| set.iter().any(|r| r.start <= at && at < r.end);
+            let before = left.clone();
+            left.subtract(&cut);
+            prop_assert!(left.is_well_formed());
+            for at in 0..256 {
+                prop_assert_eq!(holds(&left, at), holds(&before, at) && !holds(&cut, at));
+            }
         }
     }
 

@@ -63,6 +63,16 @@ impl Cluster {
         self
     }
 
+    /// Puts the folders of all nodes into another directory: that of a file
+    /// system of their own, for instance. Before the nodes start.
+    pub fn with_roots_in(mut self, dir: &Path) -> Self {
+        for node in &mut self.nodes {
+            node.settings.root = dir.join(&node.settings.name);
+            fs::create_dir_all(&node.settings.root).expect("own directory");
+        }
+        self
+    }
+
     #[track_caller]
     pub fn start(&mut self) {
         for node in &mut self.nodes {
@@ -97,7 +107,7 @@ impl Cluster {
             why = self.why_not_same(limit);
             why.is_empty()
         });
-        assert!(settled, "not the same tree within {limit:?}:\n{why}");
+        assert!(settled, "not the same tree within {limit:?}:\n{why}{}", self.problems());
     }
 
     /// `rsync -aHAXnic --delete` between all trees prints nothing.
@@ -111,6 +121,22 @@ impl Cluster {
                 Err(error) => panic!("{error:#}"),
             }
         }
+    }
+
+    /// What the nodes say is wrong, for whoever reads a failure.
+    fn problems(&self) -> String {
+        let running = self.nodes.iter().filter(|node| node.pid().is_some());
+        running
+            .filter_map(|node| {
+                let status = node.status().ok()?;
+                Some(format!(
+                    "{}: {} {}\n",
+                    node.name(),
+                    status.json()["folder"],
+                    status.json()["errors"]
+                ))
+            })
+            .collect()
     }
 
     fn why_not_same(&self, limit: Duration) -> String {

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,6 +27,14 @@ pub fn skip(reason: &str) {
         && let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path)
     {
         let _ = file.write_all(line.as_bytes());
+    }
+}
+
+/// Says on the standard output how a method of writing went on a file system
+/// with these hooks, where somebody asked for rows of a table.
+pub fn row(file_system: &str, hooks: &str, method: &str, outcome: &str) {
+    if std::env::var_os("REPLICATOR_ROWS").is_some() {
+        println!("\nmatrix|{file_system}|{hooks}|{method}|{}", outcome.replace('\n', " "));
     }
 }
 
@@ -54,50 +62,6 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let times = fields.split_whitespace().skip(11).take(4).map(str::parse::<u64>);
     let ticks: u64 = times.sum::<Result<u64, _>>().context("a stat line without times")?;
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-/// A file system in a file, mounted for one story and unmounted with it.
-#[derive(Debug)]
-pub struct LoopMount {
-    image: PathBuf,
-    target: PathBuf,
-    mounted: bool,
-}
-
-impl LoopMount {
-    /// An ext4 of `size` bytes at `target`. An error says what this machine
-    /// lacks.
-    pub fn ext4(image: &Path, target: &Path, size: u64) -> Result<Self> {
-        let mkfs = program("mkfs.ext4").context("mkfs.ext4 is not installed")?;
-        fs::File::create(image)?.set_len(size)?;
-        run(Command::new(mkfs).args(["-q", "-F", "-m", "0"]).arg(image))?;
-        fs::create_dir_all(target)?;
-        let mut mount = Self { image: image.into(), target: target.into(), mounted: false };
-        mount.mount()?;
-        Ok(mount)
-    }
-
-    pub fn mount(&mut self) -> Result<()> {
-        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.target))?;
-        self.mounted = true;
-        Ok(())
-    }
-
-    /// Takes the file system away from under whoever has it open.
-    pub fn detach(&mut self) -> Result<()> {
-        run(Command::new("umount").arg("-l").arg(&self.target))?;
-        self.mounted = false;
-        Ok(())
-    }
-}
-
-impl Drop for LoopMount {
-    fn drop(&mut self) {
-        if self.mounted {
-            // The story is over; its result must not change here.
-            let _ = self.detach();
-        }
-    }
 }
 
 /// Runs a helper program and demands success.

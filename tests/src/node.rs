@@ -160,8 +160,23 @@ impl Node {
 
     /// `replicator wait`: 0 when this node and its peers hold the same tree.
     pub fn wait(&self, limit: Duration) -> Result<Finished> {
-        let timeout = format!("{}ms", limit.as_millis());
+        let timeout = format!("{}ms", limit.as_millis() * u128::from(poll::patience()));
         self.ask("wait", &["--timeout", &timeout], limit + ANSWER_LIMIT)
+    }
+
+    /// `replicator confirm`, with further words such as `--restore`.
+    pub fn confirm(&self, words: &[&str]) -> Result<Finished> {
+        self.ask("confirm", words, ANSWER_LIMIT)
+    }
+
+    /// `replicator revert`.
+    pub fn revert(&self) -> Result<Finished> {
+        self.ask("revert", &[], ANSWER_LIMIT)
+    }
+
+    /// `replicator leave`, with further words such as `--node b`.
+    pub fn leave(&self, words: &[&str]) -> Result<Finished> {
+        self.ask("leave", words, 4 * ANSWER_LIMIT)
     }
 
     pub fn verify(&self) -> Result<Finished> {

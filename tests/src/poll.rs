@@ -3,6 +3,7 @@
 //! No story sleeps for a guess: it states the condition and the longest time
 //! a user would put up with.
 
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,20 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 /// Between two looks later on, when the condition may be costly to ask.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// How many times as long as on a usual machine everything may take: the
+/// number `REPLICATOR_PATIENCE`, for emulated machines.
+pub fn patience() -> u32 {
+    static PATIENCE: OnceLock<u32> = OnceLock::new();
+    *PATIENCE.get_or_init(|| {
+        let told = std::env::var("REPLICATOR_PATIENCE").ok();
+        told.and_then(|text| text.parse().ok()).unwrap_or(1)
+    })
+}
+
 /// Did `condition` come true within `limit`? It is asked once at least.
 pub fn until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
+    let limit = limit * patience();
     let mut pause = FIRST_PAUSE;
     loop {
         if condition() {

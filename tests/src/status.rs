@@ -45,6 +45,11 @@ impl Status {
         self.text("/capture/level")
     }
 
+    /// Which kind of hooks shows written ranges.
+    pub fn hooks(&self) -> &str {
+        self.text("/capture/hooks")
+    }
+
     pub fn files(&self) -> u64 {
         self.number("/folder/files")
     }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, machine, poll, tree};
+use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, poll, tree};
 
 /// More than any brake lets through unseen.
 const FILES: u64 = 300;
@@ -30,16 +30,94 @@ fn assert_keeps_all(cluster: &Cluster) {
     });
 }
 
-#[test]
-fn a_root_emptied_while_its_node_was_stopped() {
-    let mut cluster = in_sync();
+/// The second node lost these files while it was stopped, and is back.
+fn lost_unseen(mut cluster: Cluster, lost: std::ops::Range<u64>) -> Cluster {
     cluster[1].stop().unwrap();
+    for number in lost {
+        fs::remove_file(cluster[1].path(format!("{number}"))).unwrap();
+    }
+    cluster[1].start().unwrap();
+    cluster
+}
+
+fn held(node: &Node) -> u64 {
+    node.status().unwrap().number("/folder/deletions_held")
+}
+
+#[track_caller]
+fn assert_holds(cluster: &Cluster, count: u64) {
+    poll::eventually(Duration::from_secs(20), "the deletions are held", || {
+        held(&cluster[1]) == count
+    });
+    assert_keeps_all(cluster);
+    let status = cluster[1].status().unwrap();
+    assert!(status.state().starts_with("held: "), "{status}");
+    assert!(cluster[1].log().contains("these deletions are held back"));
+    let waited = cluster[0].wait(Duration::from_secs(1)).unwrap();
+    assert_eq!(waited.code, 1, "the trees differ: {waited:?}");
+}
+
+#[test]
+fn a_root_emptied_unseen_waits_for_a_person_who_meant_it() {
+    let mut cluster = lost_unseen(in_sync(), 0..FILES);
+    assert_holds(&cluster, FILES);
+    assert_eq!(tree::count(cluster[1].root()).unwrap().0, 0, "nothing comes back by itself");
+    // A restart forgets nothing of it.
+    cluster[1].stop().unwrap();
+    cluster[1].start().unwrap();
+    assert_holds(&cluster, FILES);
+    let confirmed = cluster[1].confirm(&[]).unwrap();
+    assert_eq!((confirmed.code, held(&cluster[1])), (0, 0), "{confirmed:?}");
+    assert_eq!(confirmed.stdout, format!("{FILES} deletions go to the other nodes\n"));
+    cluster.assert_same();
+    assert_eq!(tree::count(cluster[0].root()).unwrap().0, 0);
+    assert_eq!(cluster[1].confirm(&[]).unwrap().stdout, "nothing is held back\n");
+}
+
+#[test]
+fn most_of_a_root_lost_unseen_comes_back_when_a_person_says_so() {
+    let cluster = lost_unseen(in_sync(), 100..FILES);
+    assert_holds(&cluster, FILES - 100);
+    // What changes elsewhere meanwhile comes back by itself.
+    fs::write(cluster[0].path("200"), "edited meanwhile").unwrap();
+    poll::eventually(Duration::from_secs(20), "an edit beats a held deletion", || {
+        fs::read_to_string(cluster[1].path("200")).is_ok_and(|text| text == "edited meanwhile")
+    });
+    // And what is put back here is not held any more.
+    fs::write(cluster[1].path("201"), "put back").unwrap();
+    poll::eventually(Duration::from_secs(20), "it is replicated", || {
+        fs::read_to_string(cluster[0].path("201")).is_ok_and(|text| text == "put back")
+    });
+    let restored = cluster[1].confirm(&["--restore"]).unwrap();
+    assert_eq!(restored.code, 0, "{restored:?}");
+    cluster.assert_same();
+    assert_eq!(tree::count(cluster[0].root()).unwrap().0, FILES);
+    cluster.assert_rsync_agrees();
+}
+
+#[test]
+fn a_smaller_loss_passes_unless_the_brake_is_set_tighter() {
+    let cluster = lost_unseen(in_sync(), 0..120);
+    cluster.assert_same();
+    assert_eq!(tree::count(cluster[0].root()).unwrap().0, FILES - 120);
+
+    let mut tight = Cluster::new(2).with_options(&["--delete-brake", "30%"]);
+    for number in 0..400 {
+        fs::write(tight[0].path(format!("{number}")), "precious").unwrap();
+    }
+    tight.start();
+    tight.assert_same();
+    assert_holds(&lost_unseen(tight, 0..130), 130);
+}
+
+#[test]
+fn deletions_made_while_the_node_looks_on_are_not_held() {
+    let cluster = in_sync();
     for number in 0..FILES {
         fs::remove_file(cluster[1].path(format!("{number}"))).unwrap();
     }
-    // It may refuse to start, or start and hold the deletions back.
-    let _ = cluster[1].spawn();
-    assert_keeps_all(&cluster);
+    cluster.assert_same();
+    assert_eq!(tree::count(cluster[0].root()).unwrap().0, 0);
 }
 
 #[test]
@@ -83,7 +161,7 @@ fn a_root_moved_away_under_a_running_node() {
 fn a_root_that_was_unmounted() {
     let mut cluster = Cluster::new(2);
     let image = cluster.dir().join("image");
-    let mounted = machine::LoopMount::ext4(&image, cluster[1].root(), 64 << 20);
+    let mounted = Volume::in_image(FileSystem::Ext4, &image, cluster[1].root(), 64 << 20);
     let mut mount = match mounted {
         Ok(mount) => mount,
         Err(error) => return machine::skip(&format!("no loop mount: {error:#}")),

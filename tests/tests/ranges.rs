@@ -57,6 +57,73 @@ fn four_kib_in_a_large_file_arrive_in_place_and_alone() {
 }
 
 #[test]
+fn scattered_edits_send_what_they_changed() {
+    let cluster = with_large_file();
+    if cluster[0].status().unwrap().capture() != "ebpf" {
+        return machine::skip("this capture level finds edits leaf by leaf");
+    }
+    let before = cluster[0].status().unwrap().traffic();
+    let mut random = Random::new(4);
+    let file = OpenOptions::new().write(true).open(cluster[0].path("footage")).unwrap();
+    // More than rides along with a record, and in more leaves than are ever
+    // patched as a whole.
+    for _ in 0..300 {
+        let offset = random.below(FILE_BYTES - EDIT_BYTES as u64);
+        file.write_all_at(&random.bytes(EDIT_BYTES), offset).unwrap();
+    }
+    drop(file);
+    cluster.assert_same();
+    let wire = cluster[0].status().unwrap().traffic().since(before);
+    // As leaves they would be 75 MiB.
+    let limit = 8 << 20;
+    assert!(wire < limit, "{wire} bytes on the wire for 300 edits of {EDIT_BYTES}");
+}
+
+/// As a camera writes: the file never falls quiet for long.
+#[test]
+fn a_growing_file_is_sent_once() {
+    let cluster = Cluster::running(2);
+    if cluster[0].status().unwrap().capture() != "ebpf" {
+        return machine::skip("this capture level finds appends leaf by leaf");
+    }
+    let before = cluster[0].status().unwrap().traffic();
+    let file = File::create(cluster[0].path("recording")).unwrap();
+    let (mut random, there) = (Random::new(5), cluster[1].path("recording"));
+    let mut written = 0;
+    for round in 0..48 {
+        let piece = random.bytes(1 << 20);
+        file.write_all_at(&piece, written).unwrap();
+        written += piece.len() as u64;
+        // In step with it now and then, so that both ways of falling behind
+        // are met.
+        if round % 8 == 7 {
+            poll::eventually(Duration::from_secs(20), "the recording follows", || {
+                fs::metadata(&there).is_ok_and(|there| there.len() == written)
+            });
+        }
+    }
+    drop(file);
+    cluster.assert_same();
+    let wire = cluster[0].status().unwrap().traffic().since(before);
+    assert!(wire < written * 3 / 2, "{wire} bytes on the wire for {written} recorded");
+}
+
+/// Receivers serve each other what they have.
+#[test]
+fn a_large_file_leaves_its_origin_about_once() {
+    const RECEIVERS: u64 = 4;
+    let cluster = Cluster::running(1 + RECEIVERS as usize);
+    let before = cluster[0].status().unwrap().traffic();
+    let beside = cluster[0].private("tmp").join("footage");
+    sample::random_file(&beside, FILE_BYTES / 2, 6).unwrap();
+    fs::rename(beside, cluster[0].path("footage")).unwrap();
+    cluster.assert_same();
+    let sent = cluster[0].status().unwrap().traffic().sent - before.sent;
+    let size = FILE_BYTES / 2;
+    assert!(sent < 2 * size, "{sent} bytes left the origin of a file of {size}");
+}
+
+#[test]
 fn an_append_sends_what_was_appended() {
     let cluster = with_large_file();
     let before = cluster[1].status().unwrap().traffic();

@@ -26,8 +26,18 @@ pub fn cargo(arguments: &[&str]) -> Command {
 /// Runs `cargo build` with these arguments and returns the executable called
 /// `name` among what it made.
 pub fn build(arguments: &[&str], name: &str) -> Result<PathBuf> {
-    let output = cargo(&["build", "--locked", "--message-format=json-render-diagnostics"])
-        .args(arguments)
+    made(cargo(&["build"]).args(arguments), name, false)
+}
+
+/// Builds a test of a package and returns the executable without running it.
+pub fn build_test(package: &str, name: &str) -> Result<PathBuf> {
+    let arguments = ["test", "--no-run", "--package", package, "--test", name];
+    made(&mut cargo(&arguments), name, true)
+}
+
+fn made(command: &mut Command, name: &str, is_test: bool) -> Result<PathBuf> {
+    let output = command
+        .args(["--locked", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
@@ -37,7 +47,9 @@ pub fn build(arguments: &[&str], name: &str) -> Result<PathBuf> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name && message["profile"]["test"] == false)
+        .filter(|message| {
+            message["target"]["name"] == name && message["profile"]["test"] == is_test
+        })
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .with_context(|| format!("cargo built no program called {name}"))
 }

@@ -12,6 +12,7 @@ mod build_ebpf;
 mod cargo;
 mod interrupt;
 mod test;
+mod test_kernels;
 mod tour;
 mod view;
 
@@ -30,6 +31,8 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     /// Run all tests: units, the simulator, and stories on real daemons
     Test(test::Args),
+    /// Try every method of writing on Debian's stock kernels, in an emulator
+    TestKernels(test_kernels::Args),
     /// Measure this program beside lsyncd, rsync and Syncthing
     Bench(bench::Args),
 }
@@ -39,6 +42,7 @@ fn main() -> Result<()> {
         Command::BuildAndRun(args) => build_and_run::run(args),
         Command::BuildEbpf(args) => build_ebpf::run(args),
         Command::Test(args) => test::run(args),
+        Command::TestKernels(args) => test_kernels::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

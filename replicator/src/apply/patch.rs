@@ -71,7 +71,8 @@ impl Patch {
             return Err(unbegun(Error::entry(path, "reserve room in", errno)));
         }
         let begun = |error| (error, true);
-        let after = self.write(root, path, file, skipped).map_err(begun)?;
+        let before = found.fingerprint.size;
+        let after = self.write(root, path, file, before, skipped).map_err(begun)?;
         record.remove(root).map_err(begun)?;
         Ok(Some(after))
     }
@@ -82,9 +83,11 @@ impl Patch {
         root: &Root,
         path: &RelPath,
         file: BorrowedFd<'_>,
+        size_before: u64,
         skipped: &Skipped,
     ) -> Result<Stat, Error> {
-        self.write_bytes(file).map_err(|errno| Error::entry(path, "write to", errno))?;
+        self.write_bytes(file, size_before)
+            .map_err(|errno| Error::entry(path, "write to", errno))?;
         let now = root.stat_fd(file)?;
         metadata::set(file, &now, &self.metadata, skipped)
             .map_err(|errno| Error::entry(path, "set the metadata of", errno))?;
@@ -93,11 +96,15 @@ impl Patch {
         Ok(after)
     }
 
-    fn write_bytes(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn write_bytes(&self, file: BorrowedFd<'_>, size_before: u64) -> Result<(), Errno> {
         for (offset, bytes) in &self.writes {
             write_at(file, bytes, *offset)?;
         }
-        fs::ftruncate(file, self.size)?;
+        // Only where it is to become shorter: somebody may have appended to
+        // it just now. That is a change of theirs, found by the next look.
+        if self.size < size_before || (fs::fstat(file)?.st_size as u64) < self.size {
+            fs::ftruncate(file, self.size)?;
+        }
         for hole in &self.holes {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             match fs::fallocate(file, flags, hole.start, hole.len()) {
@@ -118,6 +125,13 @@ impl Patch {
             }
         }
         Ok(())
+    }
+
+    /// Does it leave every byte of a file of this size as it is?
+    pub(super) fn only_appends_to(&self, size: u64) -> bool {
+        self.size >= size
+            && self.writes.iter().all(|(offset, _)| *offset >= size)
+            && self.holes.iter().all(|hole| hole.start >= size)
     }
 
     pub(super) fn check(&self, path: &RelPath) -> Result<(), Error> {

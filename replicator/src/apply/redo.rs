@@ -1,6 +1,10 @@
 //! Redo records: what a write in place is going to do, durable before it
 //! does it.
 //!
+//! What only appends is not written twice: its record has no bytes, and a
+//! crash in the middle leads back to the version before, by cutting off what
+//! was appended.
+//!
 //! ```text
 //! magic (8) | length of the header (4, little endian) | header (postcard)
 //! | bytes of the writes, one after the other | BLAKE3 of all before (32)
@@ -19,7 +23,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::metadata::Skipped;
+use super::metadata::{self, Skipped};
 use super::patch::{PATCH_BYTES_MAX, Patch};
 use super::staged::write_at;
 use super::{Error, beside, conflicts, moment};
@@ -28,7 +32,7 @@ use crate::path::RelPath;
 use crate::range::Range;
 use crate::root::{Access, Root};
 
-const MAGIC: &[u8; 8] = b"rplredo1";
+const MAGIC: &[u8; 8] = b"rplredo2";
 const HASH_BYTES: usize = 32;
 
 /// A record's bytes beside those of the patch: paths, ranges, attributes.
@@ -42,7 +46,7 @@ const PATCH_NANOS_MAX: i64 = 1_000_000_000;
 /// What a start found to repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Patches that were carried out again.
+    /// Patches that were carried out again, and appends that were undone.
     pub replayed: Vec<RelPath>,
     /// Patches that were complete, that had not begun, or whose file has been
     /// removed or replaced since: only their record was removed.
@@ -64,6 +68,8 @@ struct Header {
     metadata: Metadata,
     holes: Vec<Range>,
     writes: Vec<(u64, u64)>,
+    /// The metadata to go back to, where the patch only appends.
+    undo: Option<Metadata>,
 }
 
 /// A durable record.
@@ -82,6 +88,7 @@ impl Record {
         let failed = |errno| Error::private("write a redo record", errno);
         let now = SystemTime::now();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let appends = patch.only_appends_to(found.fingerprint.size);
         let header = Header {
             path: path.clone(),
             inode: found.fingerprint.inode,
@@ -92,7 +99,11 @@ impl Record {
             size: patch.size,
             metadata: patch.metadata.clone(),
             holes: patch.holes.clone(),
-            writes: patch.writes.iter().map(|(at, bytes)| (*at, bytes.len() as u64)).collect(),
+            writes: match appends {
+                true => Vec::new(),
+                false => patch.writes.iter().map(|(at, bytes)| (*at, bytes.len() as u64)).collect(),
+            },
+            undo: appends.then(|| found.metadata.clone()),
         };
         let header = postcard::to_stdvec(&header).map_err(|error| {
             Error::private_io("write a redo record", std::io::Error::other(error))
@@ -101,7 +112,8 @@ impl Record {
             return Err(Error::BadPatch { path: path.clone(), reason: "it has too many ranges" });
         }
         let record = Self { name: moment::name(now) };
-        let written = record.write_parts(root, &header, patch);
+        let bytes = if appends { &[][..] } else { &patch.writes[..] };
+        let written = record.write_parts(root, &header, bytes);
         if let Err(errno) = written {
             // The patch has not begun; what stays is dropped at the start.
             let _ = fs::unlinkat(root.redo(), record.name.as_str(), AtFlags::empty());
@@ -110,7 +122,12 @@ impl Record {
         Ok(record)
     }
 
-    fn write_parts(&self, root: &Root, header: &[u8], patch: &Patch) -> Result<(), Errno> {
+    fn write_parts(
+        &self,
+        root: &Root,
+        header: &[u8],
+        writes: &[(u64, Bytes)],
+    ) -> Result<(), Errno> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
@@ -119,7 +136,7 @@ impl Record {
         let mut hasher = blake3::Hasher::new();
         let mut at = 0;
         let fixed = [&MAGIC[..], &length, header];
-        for part in fixed.into_iter().chain(patch.writes.iter().map(|(_, bytes)| bytes.as_ref())) {
+        for part in fixed.into_iter().chain(writes.iter().map(|(_, bytes)| bytes.as_ref())) {
             hasher.update(part);
             write_at(record.as_fd(), part, at)?;
             at += part.len() as u64;
@@ -175,12 +192,34 @@ fn replay(root: &Root, header: &Header, patch: &Patch, skipped: &Skipped) -> Res
     }
     let latest = header.written.as_nanos().saturating_add(PATCH_NANOS_MAX);
     let by_others = now.fingerprint.mtime != header.before;
-    if by_others && now.fingerprint.mtime.as_nanos() > latest {
+    let longer = header.undo.is_some() && now.fingerprint.size > header.size;
+    if longer || (by_others && now.fingerprint.mtime.as_nanos() > latest) {
         let label = "changed here after a crash, before an interrupted change was completed";
         conflicts::keep_copy(root, file, path, &now, label)?;
     }
-    patch.write(root, path, file, skipped)?;
+    match &header.undo {
+        Some(metadata) => undo(header, metadata, file, &now, skipped)
+            .map_err(|errno| Error::entry(path, "undo an unfinished append to", errno))?,
+        None => {
+            patch.write(root, path, file, header.before_size, skipped)?;
+        }
+    }
     Ok(true)
+}
+
+/// Cuts off what was appended.
+fn undo(
+    header: &Header,
+    metadata: &Metadata,
+    file: BorrowedFd<'_>,
+    now: &Stat,
+    skipped: &Skipped,
+) -> Result<(), Errno> {
+    if now.fingerprint.size > header.before_size {
+        fs::ftruncate(file, header.before_size)?;
+    }
+    fs::fdatasync(file)?;
+    metadata::set(file, now, metadata, skipped)
 }
 
 /// `None` where the record is not whole.

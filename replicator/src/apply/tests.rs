@@ -511,6 +511,51 @@ fn a_patch_cut_short_is_completed_at_the_next_start() {
 }
 
 #[test]
+fn an_append_cut_short_is_undone_and_was_not_written_twice() {
+    let folder = Folder::new();
+    let old = vec![7; 150_000];
+    folder.write("f", &old);
+    let found = folder.stat("f");
+    let file = folder.root.open_file(&rel("f"), Access::ReadWrite).unwrap().unwrap();
+    let appended = Bytes::from(vec![8; 500_000]);
+    let patch = Patch {
+        writes: vec![(150_000, appended.clone())],
+        holes: Vec::new(),
+        size: 650_000,
+        metadata: metadata(),
+    };
+    Record::write(&folder.root, &rel("f"), file.as_fd(), &found, &patch).unwrap();
+    let [name] = &folder.private("redo")[..] else { panic!("one record") };
+    let record = folder.at(".replicator/redo").join(OsStr::from_bytes(name));
+    assert!(std::fs::metadata(record).unwrap().len() < 4096);
+    rustix::io::pwrite(&file, &appended[..100_000], 150_000).unwrap();
+
+    let applier = Applier::start(folder.root.clone()).unwrap();
+    assert_eq!(applier.recovered().replayed, [rel("f")]);
+    assert_eq!(folder.read("f"), old);
+    assert_eq!(folder.stat("f").metadata, found.metadata);
+    assert!(conflicts::list(&folder.root).unwrap().is_empty());
+}
+
+#[test]
+fn what_somebody_appends_beside_a_patch_stays() {
+    let folder = Folder::new();
+    folder.write("f", &[7; 1000]);
+    let file = folder.root.open_file(&rel("f"), Access::ReadWrite).unwrap().unwrap();
+    rustix::io::pwrite(&file, b"appended", 1000).unwrap();
+    let patch = Patch {
+        writes: vec![(5, Bytes::from_static(b"NEW"))],
+        holes: Vec::new(),
+        size: 1000,
+        metadata: metadata(),
+    };
+    let skipped = Skipped::default();
+    let after = patch.write(&folder.root, &rel("f"), file.as_fd(), 1000, &skipped).unwrap();
+    assert!(folder.read("f").ends_with(b"appended"));
+    assert_ne!(after, folder.stat("f"), "the append must be found by the next look");
+}
+
+#[test]
 fn a_torn_record_or_one_of_another_file_changes_nothing() {
     let folder = Folder::new();
     cut_short(&folder, &[7; 150_000]);

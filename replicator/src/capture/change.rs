@@ -5,6 +5,7 @@
 //! may be something else again, so whoever receives it looks at the file and
 //! compares it with the index.
 
+use crate::entry::Timestamp;
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -30,7 +31,13 @@ pub enum Change {
     DataAt(RelPath),
     /// Knowledge was dropped: whatever is at this path or beneath it must be
     /// looked at again.
-    Lost { beneath: RelPath, cause: LossCause },
+    Lost {
+        beneath: RelPath,
+        cause: LossCause,
+        /// Ranges went untold: of a file whose change time is not older than
+        /// this every byte may have changed, though it looks as known.
+        since: Option<Timestamp>,
+    },
 }
 
 /// Which bytes of an inode.

@@ -28,6 +28,14 @@ pub struct Counters {
     /// Inodes whose place could not be decided in the kernel and that were
     /// taken to be inside.
     pub undecided: u64,
+    /// Inodes whose place was decided by a walk. Many more than there are
+    /// files that are written mean that the kernel's table is too small.
+    pub decided: u64,
+    /// Stores through a mapping whose page the kernel's table had forgotten,
+    /// and that were reported as whole files.
+    pub forgotten: u64,
+    /// Directories that inotify does not watch now.
+    pub unwatched: u64,
     /// Notes that found the ring full; their bitmaps were swept instead.
     pub swept: u64,
     pub lost: Lost,
@@ -57,6 +65,9 @@ pub(super) struct Tally {
     pub vanished: Count,
     pub no_slot: Count,
     pub undecided: Count,
+    pub decided: Count,
+    pub forgotten: Count,
+    pub unwatched: Count,
     pub swept: Count,
     lost: [Count; 7],
 }
@@ -95,6 +106,9 @@ impl Tally {
             vanished: self.vanished.get(),
             no_slot: self.no_slot.get(),
             undecided: self.undecided.get(),
+            decided: self.decided.get(),
+            forgotten: self.forgotten.get(),
+            unwatched: self.unwatched.get(),
             swept: self.swept.get(),
             lost: Lost {
                 ring_full: lost(LossCause::RingFull),

@@ -15,6 +15,8 @@ pub struct Description {
     pub hook_set: &'static str,
     pub attached: Vec<String>,
     pub missing: Vec<MissingHook>,
+    /// Why the hooks on functions, which show the most, are not the ones used.
+    pub why_not_exits: Option<String>,
     /// What this level learns only after a while, or only from a look.
     pub seen_late: Vec<&'static str>,
     /// Why a higher level was not had, in one plain line.
@@ -37,6 +39,8 @@ pub struct Finding {
     pub what: String,
     pub available: bool,
     pub detail: String,
+    /// What its lack costs.
+    pub advice: String,
 }
 
 pub(super) fn seen_late(level: Level) -> Vec<&'static str> {
@@ -49,6 +53,7 @@ pub(super) fn seen_late(level: Level) -> Vec<&'static str> {
             MAPPED,
             AIO,
             "writes through a hard link outside of the folder: when the folder is verified",
+            "writes to an open file whose name was removed, or had none: when the folder is verified",
         ],
     }
 }

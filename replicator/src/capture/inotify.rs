@@ -66,6 +66,14 @@ impl Inotify {
         // Fails early where the root itself cannot be watched.
         inotify::add_watch(&inotify.queue, root, INTEREST)?;
         inotify.watch_tree(&RelPath::root());
+        let unwatched = inotify.unwatched.len();
+        if unwatched > 0 {
+            tracing::warn!(
+                unwatched,
+                "the limit of inotify watches is reached: some directories are only looked at \
+                 from time to time; raise fs.inotify.max_user_watches"
+            );
+        }
         Ok(inotify)
     }
 
@@ -214,6 +222,7 @@ impl Inotify {
             }
             todo.extend(directories_in(&path, &directory));
         }
+        self.tally.unwatched.set(self.unwatched.len() as u64);
     }
 }
 

@@ -27,9 +27,6 @@ pub const DRAIN_INTERVAL: Duration = Duration::from_millis(1);
 /// again.
 pub const UNWATCHED_RETRY: Duration = Duration::from_secs(60);
 
-/// Kernel memory for dirty bitmaps unless the user says otherwise.
-pub const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
-
 /// Less than this is not worth the programs.
 pub const MEMORY_BYTES_MIN: usize = 1 << 20;
 
@@ -47,3 +44,10 @@ pub const PENDING_INODES_MAX: usize = 1024;
 /// How long after an activity the kernel is asked whether it skipped a
 /// program.
 pub const MISS_CHECK_DELAY: Duration = Duration::from_secs(1);
+
+/// Type descriptions of loaded modules that are looked through.
+pub const MODULES_MAX: usize = 65_536;
+
+/// How far the time a file system gives a change may be behind the clock:
+/// many ticks of any kernel.
+pub const LOSS_MARGIN: Duration = Duration::from_secs(2);

@@ -34,7 +34,7 @@ pub use self::counters::{Counters, Lost};
 pub use self::describe::{Description, Finding, MissingHook};
 pub use self::error::Error;
 pub use self::level::{Choice, Level, NotAChoice};
-pub use self::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN};
+pub use self::limits::MEMORY_BYTES_MIN;
 use self::outbox::Outbox;
 pub use self::select::probe;
 use self::worker::{Control, Worker};

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 use super::change::{Change, LossCause};
 use super::counters::Tally;
 use super::limits::BATCH_CHANGES_MAX;
+use crate::entry::Timestamp;
 use crate::path::RelPath;
 
 /// Nobody wants changes any more: the receiver is gone or capture is dropped.
@@ -50,10 +51,16 @@ impl Outbox {
         self.once(true, path, Change::DataAt)
     }
 
+    /// Names went unseen, or contents that a look will tell to have changed.
     pub fn lost(&mut self, beneath: RelPath, cause: LossCause) -> Result<(), Stopped> {
         self.tally.lost(cause);
-        tracing::warn!(%beneath, ?cause, "changes went unseen, looking again");
-        self.push(Change::Lost { beneath, cause })
+        self.push(Change::Lost { beneath, cause, since: None })
+    }
+
+    /// Written ranges went unseen since then, anywhere in the folder.
+    pub fn lost_ranges(&mut self, cause: LossCause, since: Timestamp) -> Result<(), Stopped> {
+        self.tally.lost(cause);
+        self.push(Change::Lost { beneath: RelPath::root(), cause, since: Some(since) })
     }
 
     pub fn push(&mut self, change: Change) -> Result<(), Stopped> {

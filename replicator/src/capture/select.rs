@@ -55,9 +55,10 @@ fn ebpf(
     let fanotify = watch(root, Interest::Names, tally)?;
     let attached = ebpf::load(root.as_fd(), file_system, memory_bytes, Arc::clone(tally))?;
     let description = Description {
-        hook_set: "raw tracepoints",
+        hook_set: attached.hook_set,
         attached: attached.hooks,
         missing: attached.missing,
+        why_not_exits: attached.why_not_exits,
         ..description(Level::Ebpf, None)
     };
     let sources =
@@ -69,29 +70,59 @@ fn ebpf(
 pub fn probe(root: &Path) -> Vec<Finding> {
     let folder = match File::open(root) {
         Ok(folder) => folder,
-        Err(error) => return vec![finding("folder", Err(error.to_string()))],
+        Err(error) => return vec![finding("folder", Err(error.to_string()), "")],
     };
     let tally = Arc::default();
     let ebpf = ebpf(&folder, MEMORY_BYTES_MIN, &tally);
-    let mut findings = Vec::new();
-    let attached = ebpf.as_ref().map(|(_, found)| format!("{} hooks attach", found.attached.len()));
-    findings.push(finding("ebpf", attached.map_err(Clone::clone)));
-    for missing in ebpf.into_iter().flat_map(|(_, found)| found.missing) {
-        findings.push(finding(&format!("ebpf hook {}", missing.name), Err(missing.costs)));
-    }
     let fanotify = watch(&folder, Interest::NamesAndContent, &tally);
+    let level = match (&ebpf, &fanotify) {
+        (Ok(_), _) => Level::Ebpf,
+        (_, Ok(_)) => Level::Fanotify,
+        _ => Level::Inotify,
+    };
+    let mut findings = vec![best(level)];
+    let attached = ebpf.as_ref().map(|(_, found)| hooks(found)).map_err(Clone::clone);
+    findings.push(finding(
+        "ebpf",
+        attached,
+        "a changed file is read and compared, instead of the ranges that were written",
+    ));
+    for missing in ebpf.into_iter().flat_map(|(_, found)| found.missing) {
+        let what = format!("hook {}", missing.name);
+        findings.push(finding(&what, Err(missing.costs), ""));
+    }
     let marks = fanotify.map(|_| "the folder's file system can be marked".to_owned());
-    findings.push(finding("fanotify", marks));
+    findings.push(finding("fanotify", marks, "names are learnt through one watch a directory"));
     let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
     let watches = limit.map(|limit| format!("{} directories at most", limit.trim()));
-    findings.push(finding("inotify", watches.map_err(|error| error.to_string())));
+    let watches = watches.map_err(|error| error.to_string());
+    findings.push(finding("inotify", watches, "the lowest level is not to be had"));
     findings
 }
 
-fn finding(what: &str, result: Result<String, String>) -> Finding {
+/// The level that is had, and what it learns late.
+fn best(level: Level) -> Finding {
+    let late = seen_late(level);
+    if late.is_empty() {
+        return finding("capture level", Ok(level.to_string()), "");
+    }
+    let advice = format!("late are {}", late.join("; "));
+    finding("capture level", Err(format!("{level}, not the highest one")), &advice)
+}
+
+/// Which set of hooks attaches, and why not the better one.
+fn hooks(found: &Description) -> String {
+    let attached = format!("{} {} attach", found.attached.len(), found.hook_set);
+    match &found.why_not_exits {
+        Some(reason) => format!("{attached} (not function exits: {reason})"),
+        None => attached,
+    }
+}
+
+fn finding(what: &str, result: Result<String, String>, advice: &str) -> Finding {
     let available = result.is_ok();
     let detail = result.unwrap_or_else(|reason| reason);
-    Finding { what: what.to_owned(), available, detail }
+    Finding { what: what.to_owned(), available, detail, advice: advice.to_owned() }
 }
 
 fn watch(root: &File, interest: Interest, tally: &Arc<Tally>) -> Result<Fanotify, String> {
@@ -118,6 +149,7 @@ fn description(level: Level, why_not_higher: Option<String>) -> Description {
         hook_set: "none",
         attached: Vec::new(),
         missing: Vec::new(),
+        why_not_exits: None,
         seen_late: seen_late(level),
         why_not_higher,
     }

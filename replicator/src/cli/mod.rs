@@ -5,11 +5,14 @@
 //! files: `run` hands over to the node, the others ask the running node or
 //! the room that owns the answer.
 
+mod confirm;
 mod conflicts;
 mod doctor;
 mod failure;
+mod leave;
 mod logging;
 mod notify;
+mod revert;
 mod run;
 mod signals;
 mod status;
@@ -41,6 +44,9 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.execute(),
         Command::Wait(wait) => wait.execute(),
         Command::Verify(verify) => verify.execute(),
+        Command::Confirm(confirm) => confirm.execute(),
+        Command::Revert(revert) => revert.execute(),
+        Command::Leave(leave) => leave.execute(),
         Command::Conflicts(conflicts) => conflicts.execute(),
         Command::Doctor(doctor) => doctor.execute(),
     };
@@ -68,6 +74,9 @@ enum Command {
     Wait(wait::Wait),
     Verify(verify::Verify),
     Conflicts(conflicts::Conflicts),
+    Confirm(confirm::Confirm),
+    Revert(revert::Revert),
+    Leave(leave::Leave),
     Doctor(doctor::Doctor),
 }
 

@@ -54,6 +54,9 @@ pub struct Run {
     /// How to learn of changes: auto, ebpf, fanotify, inotify
     #[arg(long, value_name = "LEVEL")]
     capture: Option<OsString>,
+    /// Bound of the kernel memory that capture uses [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    capture_memory: Option<OsString>,
     /// How to read and write: auto, uring, threads
     #[arg(long, value_name = "ENGINE")]
     engine: Option<OsString>,
@@ -69,6 +72,17 @@ pub struct Run {
     /// How long the trash keeps files [default: 7d]
     #[arg(long, value_name = "TIME")]
     trash_keep: Option<OsString>,
+    /// Direction of changes: both, receive-only, send-only [default: both]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<OsString>,
+    /// How long an absent node is waited for; longer, and it is merged like a
+    /// new one when it comes back [default: 28d]
+    #[arg(long, value_name = "TIME")]
+    retention: Option<OsString>,
+    /// Unseen deletions of more than this share of the folder wait for
+    /// `replicator confirm`; off: none do [default: 50%]
+    #[arg(long, value_name = "SHARE")]
+    delete_brake: Option<OsString>,
     /// Space to leave free, like 10GiB or 5% [default: 1%]
     #[arg(long, value_name = "SIZE")]
     min_free: Option<OsString>,
@@ -131,11 +145,15 @@ impl Run {
             (Key::Delay, self.delay),
             (Key::MaxDelay, self.max_delay),
             (Key::Capture, self.capture),
+            (Key::CaptureMemory, self.capture_memory),
             (Key::Engine, self.engine),
             (Key::Name, self.name),
             (Key::Cluster, self.cluster),
             (Key::InPlace, self.in_place),
             (Key::TrashKeep, self.trash_keep),
+            (Key::Retention, self.retention),
+            (Key::DeleteBrake, self.delete_brake),
+            (Key::Mode, self.mode),
             (Key::MinFree, self.min_free),
             (Key::VerifyInterval, self.verify_interval),
             (Key::StatusInterval, self.status_interval),
@@ -210,7 +228,7 @@ mod tests {
         let config = config(
             "--root /r --state-dir /s --listen 127.0.0.1:1 --advertise 192.0.2.1:2 --peer a:3 \
              --peer b:4 --password-file /p --delay 5s --max-delay 6s --capture inotify \
-             --engine threads --name n --cluster c --in-place never --trash-keep 7s \
+             --capture-memory 2MiB --engine threads --name n --cluster c --in-place never --trash-keep 7s --retention 4s --delete-brake 9% \
              --min-free 8% --verify-interval 9s --status-interval 11s --log debug",
         )
         .unwrap();
@@ -228,9 +246,11 @@ mod tests {
             (config.capture, config.engine),
             (CaptureChoice::Inotify, EngineChoice::Threads)
         );
+        assert_eq!(config.capture_memory, 2 << 20);
         assert_eq!((config.name.as_str(), config.cluster.as_str()), ("n", "c"));
         assert_eq!((config.in_place, config.min_free), (InPlace::Never, MinFree::Percent(8)));
         assert_eq!((config.trash_keep, config.verify_interval), (seconds(7), seconds(9)));
+        assert_eq!((config.retention, config.delete_brake), (seconds(4), Some(9)));
         assert_eq!((config.status_interval, config.log.as_deref()), (seconds(11), Some("debug")));
     }
 

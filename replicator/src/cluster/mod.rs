@@ -77,6 +77,7 @@ pub struct Cluster {
     address_is_given: bool,
     seeds: Vec<Address>,
     connected: BTreeSet<NodeId>,
+    retired: BTreeSet<NodeId>,
     dialing: HashSet<Address>,
     ring: Ring,
     outputs: VecDeque<Output>,
@@ -99,6 +100,7 @@ impl Cluster {
             address_is_given,
             seeds,
             connected: BTreeSet::new(),
+            retired: BTreeSet::new(),
             dialing: HashSet::new(),
             outputs: VecDeque::new(),
         };
@@ -182,6 +184,18 @@ impl Cluster {
         self.settle(now);
     }
 
+    /// This member has left for good: it is no member any more, whatever is
+    /// gossiped of it, and nobody dials it, not even as a seed.
+    pub fn retire(&mut self, now: Instant, member: NodeId) {
+        self.retired.insert(member);
+        let known = self.foca.iter_membership_state().find(|known| known.id().id == member);
+        if let Some(address) = known.map(|known| Address::from(known.id().address)) {
+            self.seeds.retain(|seed| *seed != address);
+        }
+        self.settle(now);
+        self.rewire();
+    }
+
     /// The next thing to do; to be drained after every call.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -200,8 +214,9 @@ impl Cluster {
 
     /// The other members that are alive, by id.
     pub fn members(&self) -> Vec<Member> {
+        let members = self.foca.iter_members().map(|member| member.id().clone());
         let mut members: Vec<_> =
-            self.foca.iter_members().map(|member| member.id().clone()).collect();
+            members.filter(|member| !self.retired.contains(&member.id)).collect();
         members.sort_by_key(|member| member.id);
         members
     }
@@ -293,7 +308,8 @@ impl Cluster {
 
     /// Compares the connections there should be with those there are.
     fn rewire(&mut self) {
-        let alive: Vec<_> = self.foca.iter_members().map(|member| member.id().id).collect();
+        let alive = self.foca.iter_members().map(|member| member.id().id);
+        let alive: Vec<_> = alive.filter(|id| !self.retired.contains(id)).collect();
         self.ring = Ring::new(self.id(), alive);
         // Members that are away are dialed as well, or a cluster that was cut
         // in two would never know that the cut has healed.
@@ -301,6 +317,7 @@ impl Cluster {
             .foca
             .iter_membership_state()
             .map(|member| (member.id().id, member.id().clone()))
+            .filter(|(id, _)| !self.retired.contains(id))
             .collect();
         let mut wanted = self.ring.neighbours();
         wanted.extend(Ring::new(self.id(), known.keys().copied()).neighbours());

@@ -29,11 +29,15 @@ pub enum Key {
     Delay,
     MaxDelay,
     Capture,
+    CaptureMemory,
     Engine,
     Name,
     Cluster,
     InPlace,
     TrashKeep,
+    Mode,
+    Retention,
+    DeleteBrake,
     MinFree,
     VerifyInterval,
     StatusInterval,
@@ -170,7 +174,7 @@ impl Settings {
     }
 }
 
-const NAMES: [(Key, &str, &str); 18] = [
+const NAMES: [(Key, &str, &str); 22] = [
     (Key::Root, "root", "--root"),
     (Key::StateDir, "state_dir", "--state-dir"),
     (Key::Listen, "listen", "--listen"),
@@ -180,11 +184,15 @@ const NAMES: [(Key, &str, &str); 18] = [
     (Key::Delay, "delay", "--delay"),
     (Key::MaxDelay, "max_delay", "--max-delay"),
     (Key::Capture, "capture", "--capture"),
+    (Key::CaptureMemory, "capture_memory", "--capture-memory"),
     (Key::Engine, "engine", "--engine"),
     (Key::Name, "name", "--name"),
     (Key::Cluster, "cluster", "--cluster"),
     (Key::InPlace, "in_place", "--in-place"),
     (Key::TrashKeep, "trash_keep", "--trash-keep"),
+    (Key::Retention, "retention", "--retention"),
+    (Key::DeleteBrake, "delete_brake", "--delete-brake"),
+    (Key::Mode, "mode", "--mode"),
     (Key::MinFree, "min_free", "--min-free"),
     (Key::VerifyInterval, "verify_interval", "--verify-interval"),
     (Key::StatusInterval, "status_interval", "--status-interval"),

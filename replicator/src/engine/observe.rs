@@ -376,10 +376,11 @@ async fn read_chunk(
     Ok(unless_cancelled(spawn_blocking(move || plan.digest(&file, chunk, &bytes)).await).await)
 }
 
-/// Do bytes that were written lie wholly behind the end?
+/// Do bytes that were written lie wholly behind the end? A range without an
+/// end tells of bytes that were cut off: there need not be any.
 fn is_size_lagging(depth: &Depth, stat: &Stat) -> bool {
     let Depth::Ranges(ranges) = depth else { return false };
-    ranges.iter().any(|range| range.start >= stat.fingerprint.size)
+    ranges.iter().any(|range| range.start >= stat.fingerprint.size && range.end != u64::MAX)
 }
 
 fn is_still(root: &Root, path: &RelPath, stat: &Stat) -> Result<bool, Error> {

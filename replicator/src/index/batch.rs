@@ -17,9 +17,10 @@ use crate::sync::version::VersionVector;
 /// keys touch each page of the database once.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) names: BTreeMap<ByBytes, Arc<NameRow>>,
-    pub(super) bodies: BTreeMap<BodyId, Arc<BodyRow>>,
+    pub(super) names: BTreeMap<ByBytes, Option<Arc<NameRow>>>,
+    pub(super) bodies: BTreeMap<BodyId, Option<Arc<BodyRow>>>,
     pub(super) inodes: BTreeMap<u64, Option<BodyId>>,
+    pub(super) contents: BTreeMap<u64, Option<BodyId>>,
     pub(super) log: BTreeMap<(Actor, u64), Option<Key>>,
     pub(super) leaves: BTreeMap<BodyId, Option<Arc<Leaves>>>,
     pub(super) have: Option<VersionVector>,
@@ -44,6 +45,7 @@ impl Batch {
         self.names.is_empty()
             && self.bodies.is_empty()
             && self.inodes.is_empty()
+            && self.contents.is_empty()
             && self.log.is_empty()
             && self.leaves.is_empty()
             && self.have.is_none()

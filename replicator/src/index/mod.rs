@@ -13,7 +13,7 @@
 //! Nothing here knows what the rows mean.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableTable};
 use serde::{Deserialize, Serialize};
 
+use crate::entry::Timestamp;
 use crate::id::{Actor, BodyId};
 use crate::limits::LIVES_MAX;
 use crate::path::RelPath;
@@ -110,6 +111,8 @@ pub struct Opened {
     /// The last run did not end cleanly: rows of its last moments may be
     /// missing, and what was in flight is unknown. False for a new index.
     pub unclean: bool,
+    /// When the file was last written before; `None` for a new index.
+    pub last_written: Option<Timestamp>,
 }
 
 /// Numbers for the status file.
@@ -137,6 +140,8 @@ impl Index {
         let Options { fresh_actor, cache_bytes, before_commit } = options;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
         let path = state_dir.join("index.redb");
+        let last_written = fs::metadata(&path).and_then(|found| found.modified()).ok();
+        let last_written = last_written.map(Timestamp::from);
         // It holds the names of all files: for the owner's eyes only.
         let mut file = OpenOptions::new();
         file.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
@@ -161,7 +166,20 @@ impl Index {
             db,
         };
         let Life { actor, former, next_counter, unclean } = life;
-        Ok(Opened { index, actor, former, next_counter, unclean })
+        Ok(Opened { index, actor, former, next_counter, unclean, last_written })
+    }
+
+    /// Of the index's file: a copy has another.
+    pub fn inode(state_dir: &Path) -> Result<u64, Error> {
+        Ok(fs::metadata(state_dir.join("index.redb"))?.ino())
+    }
+
+    /// Drops everything that was known: the next opening makes a new index.
+    pub fn discard(state_dir: &Path) -> Result<(), Error> {
+        match fs::remove_file(state_dir.join("index.redb")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// To be called between two turns of the core, and at [`Index::deadline`]:
@@ -343,6 +361,7 @@ fn begin_life(db: &Database, fresh_actor: Actor) -> Result<Life, Error> {
     txn.open_table(tables::NAMES)?;
     txn.open_table(tables::BODIES)?;
     txn.open_table(tables::INODES)?;
+    txn.open_table(tables::CONTENTS)?;
     txn.open_table(tables::LOG)?;
     txn.open_table(tables::LEAVES)?;
     txn.commit()?;

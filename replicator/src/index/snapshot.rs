@@ -5,7 +5,7 @@
 use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata};
 
 use super::error::Error;
-use super::tables::{self, BODIES, INODES, LEAVES, LOG, META, NAMES};
+use super::tables::{self, BODIES, CONTENTS, INODES, LEAVES, LOG, META, NAMES};
 use crate::hash::Leaves;
 use crate::id::{Actor, BodyId};
 use crate::path::RelPath;
@@ -15,6 +15,7 @@ pub(super) struct Snapshot {
     names: ReadOnlyTable<&'static [u8], &'static [u8]>,
     bodies: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
     inodes: ReadOnlyTable<u64, &'static [u8; 16]>,
+    contents: ReadOnlyTable<u64, &'static [u8; 16]>,
     log: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
     leaves: ReadOnlyTable<&'static [u8; 20], &'static [u8]>,
     meta: ReadOnlyTable<&'static str, &'static [u8]>,
@@ -33,6 +34,7 @@ impl Snapshot {
             names: txn.open_table(NAMES)?,
             bodies: txn.open_table(BODIES)?,
             inodes: txn.open_table(INODES)?,
+            contents: txn.open_table(CONTENTS)?,
             log: txn.open_table(LOG)?,
             leaves: txn.open_table(LEAVES)?,
             meta: txn.open_table(META)?,
@@ -67,6 +69,10 @@ impl Snapshot {
 
     pub(super) fn body_of_inode(&self, inode: u64) -> Result<Option<BodyId>, Error> {
         Ok(self.inodes.get(inode)?.map(|key| tables::body_of_key(key.value())))
+    }
+
+    pub(super) fn body_of_content(&self, content: u64) -> Result<Option<BodyId>, Error> {
+        Ok(self.contents.get(content)?.map(|key| tables::body_of_key(key.value())))
     }
 
     pub(super) fn leaves(&self, id: BodyId) -> Result<Option<Leaves>, Error> {

@@ -14,11 +14,12 @@ use super::merge::{Sorted, merge};
 use super::snapshot::Encoded;
 use super::tables::{self, META_HAVE};
 use super::{Index, Snapshot};
-use crate::hash::Leaves;
+use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId};
 use crate::path::RelPath;
 use crate::sync::record::{BodyRow, Key, NameRow};
-use crate::sync::store::Store;
+use crate::sync::roster::Roster;
+use crate::sync::store::{Store, content_key, digest_key};
 use crate::sync::version::{Dot, VersionVector};
 
 impl Store for Index {
@@ -34,7 +35,15 @@ impl Store for Index {
         self.take_place(row.stamp, Key::Name(path.clone()));
         let row = Arc::new(row);
         lock(&self.names).insert(path.clone(), Some(row.clone()));
-        self.active.names.insert(ByBytes(path.clone()), row);
+        self.active.names.insert(ByBytes(path.clone()), Some(row));
+    }
+
+    fn remove_name(&mut self, path: &RelPath) {
+        let Some(old) = self.name_row(path) else { return };
+        self.leave_place(old.stamp);
+        self.stats.names = self.stats.names.saturating_sub(1);
+        lock(&self.names).insert(path.clone(), None);
+        self.active.names.insert(ByBytes(path.clone()), None);
     }
 
     fn names_within(
@@ -68,15 +77,28 @@ impl Store for Index {
     fn put_body(&mut self, id: BodyId, row: BodyRow) {
         let old = self.body_row(id);
         let former = old.as_ref().and_then(|old| inode_of(old));
+        let former_content = old.as_ref().and_then(|old| content_key(old));
         match old {
             Some(old) => self.leave_place(old.stamp),
             None => self.stats.bodies += 1,
         }
         self.take_place(row.stamp, Key::Body(id));
         self.lead_inode(id, former, inode_of(&row));
+        self.lead_content(id, former_content, content_key(&row));
         let row = Arc::new(row);
         lock(&self.bodies).insert(id, Some(row.clone()));
-        self.active.bodies.insert(id, row);
+        self.active.bodies.insert(id, Some(row));
+    }
+
+    fn remove_body(&mut self, id: BodyId) {
+        let Some(old) = self.body_row(id) else { return };
+        self.leave_place(old.stamp);
+        self.lead_inode(id, inode_of(&old), None);
+        self.lead_content(id, content_key(&old), None);
+        self.put_leaves(id, None);
+        self.stats.bodies = self.stats.bodies.saturating_sub(1);
+        lock(&self.bodies).insert(id, None);
+        self.active.bodies.insert(id, None);
     }
 
     fn body_of_inode(&self, inode: u64) -> Option<BodyId> {
@@ -84,6 +106,10 @@ impl Store for Index {
             Some(body) => *body,
             None => self.read(|snapshot| snapshot.body_of_inode(inode)),
         }
+    }
+
+    fn body_of_content(&self, digest: Digest) -> Option<BodyId> {
+        self.body_of_key(digest_key(digest))
     }
 
     fn leaves(&self, id: BodyId) -> Option<Leaves> {
@@ -121,7 +147,19 @@ impl Store for Index {
     fn put_have(&mut self, have: VersionVector) {
         self.active.have = Some(have);
     }
+
+    fn roster(&self) -> Option<Roster> {
+        let note = self.note(ROSTER_NOTE)?;
+        tables::decode(&note).map_err(|error| self.fail(&error)).ok()
+    }
+
+    fn put_roster(&mut self, roster: Roster) {
+        self.put_note(ROSTER_NOTE, tables::encode(&roster));
+    }
 }
+
+/// Where the members are remembered.
+const ROSTER_NOTE: &str = "roster";
 
 /// A value in a batch, or one of the database that was not decoded yet.
 enum Found<T> {
@@ -135,7 +173,7 @@ impl Index {
             return row;
         }
         let row = match self.pending(|batch| batch.names.get(path.as_bytes())) {
-            Some(row) => Some(row.clone()),
+            Some(row) => row.clone(),
             None => self.read(|snapshot| snapshot.name(path)).map(Arc::new),
         };
         lock(&self.names).insert(path.clone(), row.clone());
@@ -147,7 +185,7 @@ impl Index {
             return row;
         }
         let row = match self.pending(|batch| batch.bodies.get(&id)) {
-            Some(row) => Some(row.clone()),
+            Some(row) => row.clone(),
             None => self.read(|snapshot| snapshot.body(id)).map(Arc::new),
         };
         lock(&self.bodies).insert(id, row.clone());
@@ -167,6 +205,25 @@ impl Index {
         self.active.log.insert((stamp.actor, stamp.counter), None);
     }
 
+    fn body_of_key(&self, content: u64) -> Option<BodyId> {
+        match self.pending(|batch| batch.contents.get(&content)) {
+            Some(body) => *body,
+            None => self.read(|snapshot| snapshot.body_of_content(content)),
+        }
+    }
+
+    fn lead_content(&mut self, id: BodyId, former: Option<u64>, content: Option<u64>) {
+        if former == content {
+            return;
+        }
+        if let Some(former) = former.filter(|former| self.body_of_key(*former) == Some(id)) {
+            self.active.contents.insert(former, None);
+        }
+        if let Some(content) = content {
+            self.active.contents.insert(content, Some(id));
+        }
+    }
+
     fn lead_inode(&mut self, id: BodyId, former: Option<u64>, inode: Option<u64>) {
         if former == inode {
             return;
@@ -180,7 +237,7 @@ impl Index {
     }
 
     /// Names with `start < path < end`; no end where `end` is empty. `None`
-    /// in place of a row that cannot be read.
+    /// in place of a row that was removed or cannot be read.
     fn names_between<'a>(
         &'a self,
         start: &[u8],
@@ -191,10 +248,11 @@ impl Index {
             let rows = batch.names.range::<[u8], _>((Bound::Excluded(start), bound));
             Box::new(rows.map(|(path, row)| (path.0.clone(), Found::Here(row)))) as Sorted<_, _>
         });
-        let stored = self.stored::<_, &Arc<NameRow>>(self.snapshot.names_between(start, end));
+        let stored =
+            self.stored::<_, &Option<Arc<NameRow>>>(self.snapshot.names_between(start, end));
         let merged = merge(batches.chain([stored]).collect());
         merged.map(|(path, row)| match row {
-            Found::Here(row) => (path, Some((**row).clone())),
+            Found::Here(row) => (path, row.as_deref().cloned()),
             Found::There(row) => (path, self.decoded(&row)),
         })
     }

@@ -13,7 +13,7 @@ use crate::hash::Leaves;
 use crate::id::{Actor, BodyId};
 
 /// Counts the layouts this file ever had.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 
 /// Path -> `NameRow`.
 pub(super) const NAMES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("names");
@@ -21,6 +21,8 @@ pub(super) const NAMES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("na
 pub(super) const BODIES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("bodies");
 /// Inode -> body id.
 pub(super) const INODES: TableDefinition<u64, &[u8; 16]> = TableDefinition::new("inodes");
+/// First eight bytes of a content's digest -> a body that had it on this disk.
+pub(super) const CONTENTS: TableDefinition<u64, &[u8; 16]> = TableDefinition::new("contents");
 /// Place in an actor's log -> `Key`.
 pub(super) const LOG: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("log");
 /// Body id and number of the chunk -> a part of the body's hash list.

@@ -14,7 +14,7 @@ use redb::{Database, ReadableTable, Table, WriteTransaction};
 use super::BeforeCommit;
 use super::batch::Batch;
 use super::error::Error;
-use super::tables::{self, BODIES, INODES, LEAVES, LOG, META, META_HAVE, NAMES};
+use super::tables::{self, BODIES, CONTENTS, INODES, LEAVES, LOG, META, META_HAVE, NAMES};
 use crate::hash::Leaves;
 use crate::id::BodyId;
 
@@ -146,7 +146,10 @@ fn commit(db: &Database, batch: &Batch) -> Result<Commit, Error> {
 fn write_names(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {
     let mut names = txn.open_table(NAMES)?;
     for (path, row) in &batch.names {
-        names.insert(path.0.as_bytes(), tables::encode(&**row).as_slice())?;
+        match row {
+            Some(row) => names.insert(path.0.as_bytes(), tables::encode(&**row).as_slice())?,
+            None => names.remove(path.0.as_bytes())?,
+        };
     }
     Ok(batch.names.len() as u64)
 }
@@ -154,16 +157,22 @@ fn write_names(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {
 fn write_bodies(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {
     let mut bodies = txn.open_table(BODIES)?;
     for (id, row) in &batch.bodies {
-        bodies.insert(&tables::body_key(*id), tables::encode(&**row).as_slice())?;
-    }
-    let mut inodes = txn.open_table(INODES)?;
-    for (inode, body) in &batch.inodes {
-        match body {
-            Some(id) => inodes.insert(inode, &tables::body_key(*id))?,
-            None => inodes.remove(inode)?,
+        let key = tables::body_key(*id);
+        match row {
+            Some(row) => bodies.insert(&key, tables::encode(&**row).as_slice())?,
+            None => bodies.remove(&key)?,
         };
     }
-    Ok((batch.bodies.len() + batch.inodes.len()) as u64)
+    for (table, leads) in [(INODES, &batch.inodes), (CONTENTS, &batch.contents)] {
+        let mut table = txn.open_table(table)?;
+        for (key, body) in leads {
+            match body {
+                Some(id) => table.insert(key, &tables::body_key(*id))?,
+                None => table.remove(key)?,
+            };
+        }
+    }
+    Ok((batch.bodies.len() + batch.inodes.len() + batch.contents.len()) as u64)
 }
 
 fn write_log(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {

@@ -6,24 +6,29 @@
 //! flush. What cannot be had is answered for that action alone.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
-use super::download::{Download, Wanted};
+use super::arrivals::Arrivals;
+use super::download::{self, Wanted};
+use super::large::Large;
 use crate::apply::{self, Applier, Expect, Staged, Step};
 use crate::engine::Engine;
-use crate::entry::{Fingerprint, Kind, Metadata};
+use crate::entry::Fingerprint;
 use crate::hash::{Digest, Leaves};
-use crate::id::{BodyId, NodeId};
-use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
+use crate::id::NodeId;
+use crate::limits::WHOLE_BYTES_MAX;
 use crate::path::RelPath;
-use crate::range::{Range, RangeSet};
-use crate::root::{Access, Root};
-use crate::sync::effect::{Action, Job, Keep, Outcome, Over, Source, Update, What};
-use crate::sync::message::Part;
+use crate::range::Range;
+use crate::root::Root;
+use crate::sync::effect::{Action, Job, Keep, Outcome, Over, Source, What};
 use crate::transport::Transport;
+
+/// Large files of one job fetched at the same time.
+const LARGE_AT_ONCE: usize = 8;
 
 /// The rooms a job passes through.
 #[derive(Clone)]
@@ -32,6 +37,8 @@ pub(super) struct Carrier {
     pub engine: Engine,
     pub applier: Arc<Applier>,
     pub transport: Transport,
+    /// Large files on their way in.
+    pub arrivals: Arc<Arrivals>,
     /// May files change in place?
     pub in_place: bool,
     /// Bytes to leave free.
@@ -39,7 +46,7 @@ pub(super) struct Carrier {
 }
 
 /// An action after its bytes were got.
-enum Prepared {
+pub(super) enum Prepared {
     Steps(Vec<Step>, Option<Leaves>),
     Ended(Outcome),
 }
@@ -93,11 +100,13 @@ impl Carrier {
     /// Writes every file of the job that is to be had as a whole.
     async fn write_whole(&self, actions: &[Action]) -> BTreeMap<usize, Result<Written, Outcome>> {
         let mut inline = Vec::new();
-        let mut by_peer: BTreeMap<NodeId, Vec<(usize, Wanted)>> = BTreeMap::new();
+        let mut small: BTreeMap<NodeId, Vec<(usize, Wanted)>> = BTreeMap::new();
+        let mut large = Vec::new();
+        let mut copies = Vec::new();
         for (at, action) in actions.iter().enumerate() {
             let (source, size, digest) = match &action.what {
                 What::Write { source, size, digest, .. } => (source, *size, *digest),
-                What::Update(update) if is_small(update) => {
+                What::Update(update) if update.size <= WHOLE_BYTES_MAX => {
                     (&update.source, update.size, update.to)
                 }
                 _ => continue,
@@ -107,9 +116,18 @@ impl Carrier {
                     let writes = writes.clone();
                     inline.push((at, InlineFile { writes, size, digest }));
                 }
-                (Source::Peer(peer), _) => {
+                (Source::Copy { from, expect }, _) => {
                     let wanted = Wanted { body: action.body, size, digest };
-                    by_peer.entry(*peer).or_default().push((at, wanted));
+                    copies.push((at, from.clone(), *expect, wanted));
+                }
+                (Source::Peers(peers), _) => {
+                    let wanted = Wanted { body: action.body, size, digest };
+                    match peers.first() {
+                        Some(peer) if size <= WHOLE_BYTES_MAX => {
+                            small.entry(*peer).or_default().push((at, wanted));
+                        }
+                        _ => large.push((at, peers.clone(), wanted)),
+                    }
                 }
                 _ => {}
             }
@@ -118,11 +136,71 @@ impl Carrier {
         if !inline.is_empty() {
             written.extend(self.stage_inline(inline).await);
         }
-        for (peer, wanted) in by_peer {
-            let download = Download { root: &self.root, engine: &self.engine };
-            written.extend(download.whole_files(&self.transport, peer, wanted).await);
+        for (at, from, expect, wanted) in copies {
+            written.insert(at, self.copy_whole(from, expect, wanted).await);
         }
+        for (peer, wanted) in small {
+            let files = download::small_files(&self.root, &self.transport, peer, wanted);
+            written.extend(files.await);
+        }
+        written.extend(self.write_large(large).await);
         written
+    }
+
+    /// Content that lies in the folder already is not sent for: its blocks are
+    /// shared where the file system can, else copied, and read once to see
+    /// that they are what they are said to be.
+    async fn copy_whole(
+        &self,
+        from: RelPath,
+        expect: Fingerprint,
+        wanted: Wanted,
+    ) -> Result<Written, Outcome> {
+        let (root, engine) = (Arc::clone(&self.root), self.engine.clone());
+        let copied = tokio::task::spawn_blocking(move || {
+            let lies = root.stat(&from).ok().flatten();
+            match lies.is_some_and(|stat| stat.fingerprint.same_bytes(&expect)) {
+                true => Staged::copy_of(&root, &from).map_err(|_| Outcome::NotHeld),
+                false => Err(Outcome::NotHeld),
+            }
+        });
+        let staged = copied.await.map_err(failed)??;
+        let leaves = leaves_of(&engine, staged.file(), wanted.size).await?;
+        match leaves.digest() == wanted.digest {
+            true => Ok(Written { staged, leaves }),
+            false => Err(Outcome::NotHeld),
+        }
+    }
+
+    /// Several at a time, so that their round trips overlap.
+    async fn write_large(
+        &self,
+        files: Vec<(usize, Vec<NodeId>, Wanted)>,
+    ) -> BTreeMap<usize, Result<Written, Outcome>> {
+        let mut written = BTreeMap::new();
+        let mut files = files.into_iter();
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < LARGE_AT_ONCE {
+                let Some((at, sources, wanted)) = files.next() else { break };
+                let fetch = self.large().fetch(sources, wanted, None);
+                running.spawn(async move { (at, fetch.await) });
+            }
+            match running.join_next().await {
+                Some(done) => written.extend(done),
+                None => return written,
+            }
+        }
+    }
+
+    pub(super) fn large(&self) -> Large {
+        Large {
+            root: Arc::clone(&self.root),
+            engine: self.engine.clone(),
+            transport: self.transport.clone(),
+            arrivals: Arc::clone(&self.arrivals),
+            min_free: self.min_free,
+        }
     }
 
     async fn stage_inline(
@@ -195,186 +273,6 @@ impl Carrier {
         Prepared::Steps(vec![step], None)
     }
 
-    /// A file that lies here changes to another version.
-    async fn update(
-        &self,
-        path: RelPath,
-        body: BodyId,
-        update: Update,
-        written: Option<Written>,
-    ) -> Prepared {
-        let result = match (&update.source, written) {
-            (_, Some(written)) if !update.linked => Ok(replace(&path, &update, written)),
-            (_, Some(written)) => self.copy_into(&path, &update, written).await,
-            (Source::Inline { writes, holes }, None) => {
-                self.patch(&path, &update, writes.clone(), holes.clone()).await
-            }
-            (Source::Peer(peer), None) => self.patch_from(*peer, &path, body, &update).await,
-        };
-        result.unwrap_or_else(Prepared::Ended)
-    }
-
-    /// Gets what differs from a peer: first its hash list, then the leaves
-    /// that are not the same here.
-    async fn patch_from(
-        &self,
-        peer: NodeId,
-        path: &RelPath,
-        body: BodyId,
-        update: &Update,
-    ) -> Result<Prepared, Outcome> {
-        let wanted = Wanted { body, size: update.size, digest: update.to };
-        let download = Download { root: &self.root, engine: &self.engine };
-        let theirs = download.leaves(&self.transport, peer, &wanted).await?;
-        let mine = match update.held.clone() {
-            Some(leaves) => leaves,
-            None => self.read_leaves(path, update.expect).await?,
-        };
-        let mut differing = match mine.resized(update.size) {
-            Some(mine) => mine.differing(&theirs),
-            None => Range::new(0, update.size).into_iter().collect(),
-        };
-        differing.truncate(update.size);
-        if differing.bytes() > PATCH_IN_PLACE_BYTES_MAX && !update.linked {
-            // Most of it is new: a file of its own, written while it comes.
-            let files = download.whole_files(&self.transport, peer, vec![(0, wanted)]).await;
-            let written = files.into_values().next().unwrap_or(Err(Outcome::NotHeld))?;
-            return Ok(replace(path, update, written));
-        }
-        let part = Part::Ranges(differing.clone());
-        let writes = download.ranges(&self.transport, peer, &wanted, part, &differing).await?;
-        self.patch(path, update, writes, RangeSet::new()).await
-    }
-
-    /// Writes into the file, or into a copy of it that takes its place.
-    async fn patch(
-        &self,
-        path: &RelPath,
-        update: &Update,
-        writes: Vec<(u64, Bytes)>,
-        holes: RangeSet,
-    ) -> Result<Prepared, Outcome> {
-        let leaves = self.leaves_after(path, update, &writes, &holes).await?;
-        if leaves.digest() != update.to {
-            tracing::debug!(%path, "the bytes that came along lead to another version");
-            return Err(Outcome::NotHeld);
-        }
-        let bytes: u64 = writes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        let conflict = matches!(update.keep, Keep::Conflict(_));
-        let fits = self.in_place && bytes <= PATCH_IN_PLACE_BYTES_MAX;
-        if update.linked || (fits && !conflict) {
-            let step = Step::Patch {
-                path: path.clone(),
-                expect: file(update.expect),
-                writes,
-                holes: holes.iter().collect(),
-                size: update.size,
-                metadata: update.metadata.clone(),
-                keep: kept(update.keep),
-            };
-            return Ok(Prepared::Steps(vec![step], Some(leaves)));
-        }
-        let (root, from, size) = (Arc::clone(&self.root), path.clone(), update.size);
-        let copied = tokio::task::spawn_blocking(move || {
-            let staged = Staged::copy_of(&root, &from).map_err(failed)?;
-            for hole in holes.iter() {
-                punch(&staged, hole).map_err(failed)?;
-            }
-            write_all(&staged, &writes).map_err(failed)?;
-            rustix::fs::ftruncate(staged.file().as_fd(), size).map_err(failed)?;
-            Ok(staged)
-        });
-        let staged = copied.await.map_err(failed)??;
-        Ok(replace(path, update, Written { staged, leaves }))
-    }
-
-    /// A whole new version goes into an inode that several names share.
-    async fn copy_into(
-        &self,
-        path: &RelPath,
-        update: &Update,
-        written: Written,
-    ) -> Result<Prepared, Outcome> {
-        let whole = Range::new(0, update.size);
-        let bytes = match whole {
-            Some(range) => self.engine.read(written.staged.file(), range).await.map_err(failed)?,
-            None => Bytes::new(),
-        };
-        let step = Step::Patch {
-            path: path.clone(),
-            expect: file(update.expect),
-            writes: if bytes.is_empty() { Vec::new() } else { vec![(0, bytes)] },
-            holes: Vec::new(),
-            size: update.size,
-            metadata: update.metadata.clone(),
-            keep: kept(update.keep),
-        };
-        Ok(Prepared::Steps(vec![step], Some(written.leaves)))
-    }
-
-    /// The hash list the file will have, reading only the leaves that change.
-    async fn leaves_after(
-        &self,
-        path: &RelPath,
-        update: &Update,
-        writes: &[(u64, Bytes)],
-        holes: &RangeSet,
-    ) -> Result<Leaves, Outcome> {
-        let opened = self.root.open_file(path, Access::Read).map_err(failed)?;
-        let old = Arc::new(opened.ok_or(Outcome::Raced)?);
-        let known = update.held.as_ref().and_then(|held| held.resized(update.size));
-        let mut touched: RangeSet = writes
-            .iter()
-            .filter_map(|(at, bytes)| Range::new(*at, at + bytes.len() as u64))
-            .collect();
-        touched.extend(holes);
-        let mut leaves = match known {
-            Some(leaves) => {
-                touched.extend(&leaves.stale());
-                leaves
-            }
-            None => {
-                touched.extend(&Range::new(0, update.size).into_iter().collect());
-                Leaves::new(update.size).ok_or_else(|| failed("the file is too large"))?
-            }
-        };
-        touched.truncate(update.size);
-        for index in leaves.touched(&touched) {
-            let range = leaves.range_of(index);
-            let mut bytes = self.engine.read(&old, range).await.map_err(failed)?.to_vec();
-            bytes.resize(range.len() as usize, 0);
-            let before = update.expect.size;
-            if before < range.end && before > range.start {
-                bytes[(before - range.start) as usize..].fill(0);
-            }
-            for hole in holes.iter().filter_map(|hole| hole.intersection(&range)) {
-                let place = (hole.start - range.start) as usize..(hole.end - range.start) as usize;
-                bytes[place].fill(0);
-            }
-            overlay(&mut bytes, range, writes);
-            leaves.set(index, &bytes);
-        }
-        Ok(leaves)
-    }
-
-    async fn read_leaves(&self, path: &RelPath, expect: Fingerprint) -> Result<Leaves, Outcome> {
-        let opened = self.root.open_file(path, Access::Read).map_err(failed)?;
-        let old = Arc::new(opened.ok_or(Outcome::Raced)?);
-        let mut leaves = Leaves::new(expect.size).ok_or_else(|| failed("the file is too large"))?;
-        for index in 0..leaves.count() {
-            let range = leaves.range_of(index);
-            if range.start >= range.end {
-                break;
-            }
-            let bytes = self.engine.read(&old, range).await.map_err(failed)?;
-            if bytes.len() as u64 != range.len() {
-                return Err(Outcome::Raced);
-            }
-            leaves.set(index, &bytes);
-        }
-        Ok(leaves)
-    }
-
     /// Makes what was written durable before any name leads to it.
     async fn flush(&self, prepared: &mut [Prepared]) -> Result<(), apply::Error> {
         let staged = prepared.iter().filter_map(|prepared| match prepared {
@@ -423,6 +321,24 @@ impl Carrier {
     }
 }
 
+/// Reads and hashes a whole file.
+pub(super) async fn leaves_of(
+    engine: &Engine,
+    file: &Arc<OwnedFd>,
+    size: u64,
+) -> Result<Leaves, Outcome> {
+    let mut leaves = Leaves::new(size).ok_or_else(|| failed("the file is too large"))?;
+    for index in 0..leaves.count() {
+        let range = leaves.range_of(index);
+        let bytes = engine.read(file, range).await.map_err(failed)?;
+        if bytes.len() as u64 != range.len() {
+            return Err(Outcome::Raced);
+        }
+        leaves.set(index, &bytes);
+    }
+    Ok(leaves)
+}
+
 /// Bytes in memory become a file beside its place, if they are what they are
 /// said to be.
 pub(super) fn stage_bytes(
@@ -456,7 +372,7 @@ pub(super) fn stage_bytes(
     Ok(Written { staged, leaves })
 }
 
-fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io::Errno> {
+pub(super) fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io::Errno> {
     for (at, bytes) in writes {
         let mut done = 0;
         while done < bytes.len() {
@@ -469,14 +385,14 @@ fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io:
     Ok(())
 }
 
-fn punch(staged: &Staged, hole: Range) -> Result<(), rustix::io::Errno> {
+pub(super) fn punch(file: &OwnedFd, hole: Range) -> Result<(), rustix::io::Errno> {
     use rustix::fs::FallocateFlags;
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(staged.file().as_fd(), flags, hole.start, hole.len())
+    rustix::fs::fallocate(file, flags, hole.start, hole.len())
 }
 
 /// Puts what lies of `writes` within `range` into that range's bytes.
-fn overlay(bytes: &mut [u8], range: Range, writes: &[(u64, Bytes)]) {
+pub(super) fn overlay(bytes: &mut [u8], range: Range, writes: &[(u64, Bytes)]) {
     for (at, write) in writes {
         let Some(span) = Range::new(*at, at + write.len() as u64) else { continue };
         let Some(common) = span.intersection(&range) else { continue };
@@ -484,15 +400,6 @@ fn overlay(bytes: &mut [u8], range: Range, writes: &[(u64, Bytes)]) {
         let place = (common.start - range.start) as usize..(common.end - range.start) as usize;
         bytes[place].copy_from_slice(source);
     }
-}
-
-/// A new version takes the place of the present one as a whole.
-fn replace(path: &RelPath, update: &Update, written: Written) -> Prepared {
-    let over = apply::Over { expect: file(update.expect), keep: kept(update.keep) };
-    let metadata: Metadata = update.metadata.clone();
-    let step =
-        Step::Place { path: path.clone(), staged: written.staged, metadata, over: Some(over) };
-    Prepared::Steps(vec![step], Some(written.leaves))
 }
 
 /// What an action writes at the most.
@@ -503,19 +410,12 @@ fn bytes_of(action: &Action) -> u64 {
             Source::Inline { writes, .. } => {
                 writes.iter().map(|(_, bytes)| bytes.len() as u64).sum()
             }
-            Source::Peer(_) => update.size,
+            Source::Copy { .. } => 0,
+            // Known once it is known what differs, and checked then.
+            Source::Peers(_) => 0,
         },
         _ => 0,
     }
-}
-
-/// Small enough to be had whole rather than leaf by leaf.
-fn is_small(update: &Update) -> bool {
-    update.size <= WHOLE_BYTES_MAX
-}
-
-fn file(fingerprint: Fingerprint) -> Expect {
-    Expect { kind: Kind::File, fingerprint }
 }
 
 fn displaced(over: Over) -> apply::Over {
@@ -523,7 +423,7 @@ fn displaced(over: Over) -> apply::Over {
     apply::Over { expect, keep: kept(over.keep) }
 }
 
-fn kept(keep: Keep) -> apply::Keep {
+pub(super) fn kept(keep: Keep) -> apply::Keep {
     match keep {
         Keep::Trash => apply::Keep::Trash,
         Keep::Discard => apply::Keep::Discard,

@@ -1,12 +1,12 @@
 //! What the outside may know of this node, gathered when asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::carry::Carrier;
 use crate::capture::Capture;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::id::NodeId;
 use crate::index::Index;
 use crate::status::{
@@ -23,6 +23,8 @@ pub(super) struct Facts {
     place: StateDir,
     started_ms: u64,
     peers: BTreeMap<NodeId, Known>,
+    /// Members that left for good.
+    left: BTreeSet<NodeId>,
     refused: Option<(SocketAddr, String)>,
     next_write: Instant,
     rate: Rate,
@@ -52,6 +54,7 @@ impl Facts {
             place,
             started_ms: clock::now_ms(),
             peers: BTreeMap::new(),
+            left: BTreeSet::new(),
             refused: None,
             next_write: Instant::now(),
             rate: Rate::default(),
@@ -60,6 +63,18 @@ impl Facts {
 
     pub fn trash_keep(&self) -> Duration {
         self.config.trash_keep
+    }
+
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.config.mode
+    }
+
+    pub fn retention(&self) -> Duration {
+        self.config.retention
     }
 
     pub fn verify_seconds(&self) -> i64 {
@@ -80,6 +95,17 @@ impl Facts {
             known.connected = false;
             known.since_ms = clock::now_ms();
             known.last_error = Some(reason);
+        }
+        if self.left.contains(&peer) {
+            self.peers.remove(&peer);
+        }
+    }
+
+    /// A member that left is not shown any more.
+    pub fn forget(&mut self, peer: NodeId) {
+        self.left.insert(peer);
+        if self.peers.get(&peer).is_some_and(|known| !known.connected) {
+            self.peers.remove(&peer);
         }
     }
 
@@ -163,6 +189,10 @@ impl Facts {
                 path: path.to_string(),
             });
         }
+        for (path, what) in core.own_changes() {
+            let reason = format!("{what}, not replicated: `replicator revert` undoes it");
+            snapshot.note_error(PathError { path: path.to_string(), reason });
+        }
         for (path, reason) in &progress.errors {
             let (path, reason) = (path.to_string(), reason.clone());
             snapshot.note_error(PathError { path, reason });
@@ -188,6 +218,7 @@ impl Facts {
         let busy = pending_in + progress.unsettled + progress.looking + progress.applying > 0;
         let state = match () {
             () if progress.scanning => state::SCANNING,
+            () if progress.deletions_held > 0 => state::HELD,
             () if pending_in > 0 => state::MERGING,
             () if busy || pending_out > 0 => state::SYNCING,
             () if self.connected() == 0 => state::ALONE,
@@ -204,6 +235,8 @@ impl Facts {
             pending_out,
             conflicts: progress.conflicts,
             deletions_held: progress.deletions_held,
+            own_changes: progress.own_changes,
+            mode: self.config.mode.to_string(),
             ..FolderFacts::default()
         }
     }
@@ -238,13 +271,26 @@ impl Facts {
                 last_error: known.last_error.clone(),
             }
         });
+        // Members that were not met since the start.
+        let me = carrier.transport.id();
+        let absent = core.roster().members().map(|member| &member.record);
+        let absent = absent.filter(|record| {
+            !record.retired && record.node != me && !self.peers.contains_key(&record.node)
+        });
+        let absent = absent.map(|record| PeerFacts {
+            id: format!("{:#}", record.node),
+            name: record.name.clone(),
+            since_ms: self.started_ms,
+            state: "not connected".to_owned(),
+            ..PeerFacts::default()
+        });
         let refused = self.refused.iter().map(|(address, reason)| PeerFacts {
             address: address.to_string(),
             state: format!("refused: {reason}"),
             last_error: Some(reason.clone()),
             ..PeerFacts::default()
         });
-        known.chain(refused).collect()
+        known.chain(absent).chain(refused).collect()
     }
 
     fn rates(&mut self, progress: &Progress) -> Rates {

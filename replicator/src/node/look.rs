@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::Report;
+use super::{Report, nested};
 use crate::engine::observe::{self, Content, Observation, Request};
 use crate::engine::{self, Engine};
 use crate::limits::LOOKS_TOGETHER_MAX;
@@ -67,6 +67,15 @@ pub(super) async fn scan(root: Arc<Root>, beneath: RelPath, reports: mpsc::Sende
     let (sink, mut batches) = mpsc::channel(SCAN_QUEUE);
     let walk = tokio::spawn(engine::scan::scan(Arc::clone(&root), beneath.clone(), sink));
     while let Some(batch) = batches.recv().await {
+        let directories = batch.iter().filter(|found| {
+            found.result.as_ref().is_ok_and(|stat| stat.kind == crate::entry::Kind::Directory)
+        });
+        let mut served = directories.map(|found| root.path().join(found.path.as_path()));
+        if let Some(other) = served.find(|directory| nested::is_served(directory)) {
+            // Nobody listens any more: the node is ending.
+            let _ = reports.send(Report::Nested(other)).await;
+            return;
+        }
         let listed = batch.into_iter().filter_map(|found| match found.result {
             Ok(stat) => {
                 let (kind, fingerprint) = (stat.kind, stat.fingerprint);
@@ -123,6 +132,7 @@ fn sight(observation: Observation) -> Sight {
                 Content::Symlink(target) => Sighted::Symlink(target),
                 Content::File(file) => Sighted::File {
                     leaves: file.leaves,
+                    changed: file.changed,
                     inline: file.inline,
                     holes: file.holes,
                     stable: file.stable,
@@ -130,6 +140,7 @@ fn sight(observation: Observation) -> Sight {
             };
             Found::Entry(entry.stat, sighted)
         }
+        Err(engine::Error::Unsettled { .. }) => Found::Unsettled,
         Err(error) => Found::Unreadable(error.to_string()),
     };
     Sight { path: observation.path, found }

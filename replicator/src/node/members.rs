@@ -76,6 +76,13 @@ impl Members {
         }
     }
 
+    /// This member has left for good: nobody dials it any more.
+    pub fn retire(&mut self, member: NodeId) {
+        self.cluster.retire(Instant::now(), member);
+        self.changed = true;
+        self.carry_out();
+    }
+
     /// Tells the others that this node ends, for good or for a while.
     pub fn leave(&mut self) {
         self.cluster.leave(Instant::now());

@@ -5,17 +5,20 @@
 //! digest does not come out. Back-pressure is the stream's: nothing is read
 //! that the peer does not take.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::arrivals::Arriving;
+use super::pieces::to_bitmap;
 use crate::engine::Engine;
-use crate::limits::WHOLE_BYTES_MAX;
-use crate::range::Range;
+use crate::hash::Leaves;
+use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
+use crate::range::{Range, RangeSet};
 use crate::root::{Access, Root};
 use crate::sync::Located;
-use crate::sync::message::{FetchItem, HELD, NOT_HELD, Part};
+use crate::sync::message::{Delta, FetchItem, HELD, NOT_HELD, Part};
 use crate::transport::Reply;
 
 /// Small files are gathered into answers of about this size.
@@ -27,8 +30,16 @@ const READ_BYTES: u64 = 512 << 10;
 /// Reads ahead of the peer, so that disk and network overlap.
 const READS_AHEAD: usize = 3;
 
-/// One item of a request, with where it lies.
-pub(super) type Found = (FetchItem, Option<Located>);
+/// What this node has of a version.
+pub(super) enum Holding {
+    /// It lies in the tree; with what differs from the version asked about.
+    Placed(Located, Option<Delta>),
+    /// Some of it has arrived.
+    Arriving(Arc<Arriving>),
+}
+
+/// One item of a request, with what there is of it.
+pub(super) type Found = (FetchItem, Option<Holding>);
 
 /// Answers a request. An answer that breaks off is noticed by the other side.
 pub(super) async fn answer(root: Arc<Root>, engine: Engine, items: Vec<Found>, mut reply: Reply) {
@@ -64,11 +75,13 @@ fn is_small(item: &FetchItem) -> bool {
 /// Small files, each behind its first byte.
 fn gather(root: &Root, items: &[Found]) -> Bytes {
     let mut answer = BytesMut::new();
-    for (item, located) in items {
+    for (item, holding) in items {
         let start = answer.len();
         answer.put_u8(HELD);
-        let held =
-            located.as_ref().and_then(|located| read_small(root, item, located, &mut answer));
+        let held = match holding {
+            Some(Holding::Placed(located, _)) => read_small(root, item, located, &mut answer),
+            _ => None,
+        };
         if held.is_none() {
             answer.truncate(start);
             answer.put_u8(NOT_HELD);
@@ -106,36 +119,90 @@ fn read_small(
 async fn stream(
     root: &Root,
     engine: &Engine,
-    (item, located): Found,
+    (item, holding): Found,
     reply: &mut Reply,
 ) -> Option<()> {
-    let file = located.as_ref().and_then(|located| {
-        let file = root.open_file(&located.path, Access::Read).ok()??;
-        let stat = root.stat_fd(file.as_fd()).ok()?;
-        let same = stat.fingerprint.same_bytes(&located.fingerprint);
-        (same && stat.fingerprint.size == item.size).then(|| Arc::new(file))
-    });
-    let Some((file, located)) = file.zip(located) else {
+    let open = match holding {
+        Some(Holding::Placed(located, delta)) => open_placed(root, &item, located, delta),
+        Some(Holding::Arriving(arriving)) => open_arriving(&item, &arriving),
+        None => None,
+    };
+    let Some(Open { file, head, ranges }) = open else {
         return reply.send(Bytes::from_static(&[NOT_HELD])).await.ok();
     };
-    if item.part == Part::Leaves {
-        let Some(leaves) = located.leaves else {
-            return reply.send(Bytes::from_static(&[NOT_HELD])).await.ok();
-        };
-        reply.send(Bytes::from_static(&[HELD])).await.ok()?;
-        return reply.send(leaves.to_bytes().into()).await.ok();
-    }
     reply.send(Bytes::from_static(&[HELD])).await.ok()?;
-    let ranges: Vec<Range> = match &item.part {
-        Part::Ranges(ranges) => ranges.iter().collect(),
-        _ => Range::new(0, item.size).into_iter().collect(),
-    };
-    if ranges.last().is_some_and(|range| range.end > item.size) {
-        return None;
+    if !head.is_empty() {
+        reply.send(head).await.ok()?;
     }
+    stream_ranges(engine, &file, ranges, reply).await
+}
+
+/// What answers an item: some bytes, then ranges of a file.
+struct Open {
+    file: Arc<OwnedFd>,
+    head: Bytes,
+    ranges: RangeSet,
+}
+
+fn open_placed(
+    root: &Root,
+    item: &FetchItem,
+    located: Located,
+    delta: Option<Delta>,
+) -> Option<Open> {
+    let file = root.open_file(&located.path, Access::Read).ok()??;
+    let stat = root.stat_fd(file.as_fd()).ok()?;
+    let same = stat.fingerprint.same_bytes(&located.fingerprint);
+    (same && stat.fingerprint.size == item.size).then_some(())?;
+    let (head, ranges) = match &item.part {
+        Part::Whole => (Bytes::new(), Range::new(0, item.size).into_iter().collect()),
+        Part::Ranges(ranges) => (Bytes::new(), checked(ranges, item.size)?),
+        Part::Leaves => (located.leaves?.to_bytes().into(), RangeSet::new()),
+        Part::Held => {
+            let all = Leaves::new(item.size)?.count() as usize;
+            (to_bitmap(&vec![true; all]).into(), RangeSet::new())
+        }
+        Part::Since(_) => {
+            let mut delta = delta?;
+            delta.truncate(item.size);
+            (delta.ranges.bytes() <= PATCH_IN_PLACE_BYTES_MAX).then_some(())?;
+            let bytes = delta.encode();
+            let mut head = BytesMut::with_capacity(4 + bytes.len());
+            head.put_u32_le(bytes.len() as u32);
+            head.put(bytes);
+            (head.freeze(), delta.ranges)
+        }
+    };
+    Some(Open { file: Arc::new(file), head, ranges })
+}
+
+fn open_arriving(item: &FetchItem, arriving: &Arriving) -> Option<Open> {
+    let (head, ranges) = match &item.part {
+        Part::Held => {
+            let held = arriving.with(|pieces| pieces.held());
+            (to_bitmap(&held).into(), RangeSet::new())
+        }
+        Part::Leaves => (arriving.leaves.to_bytes().into(), RangeSet::new()),
+        Part::Ranges(ranges) if arriving.has(ranges) => (Bytes::new(), checked(ranges, item.size)?),
+        _ => return None,
+    };
+    Some(Open { file: Arc::clone(&arriving.file), head, ranges })
+}
+
+/// A peer's ranges, if they lie within the file.
+fn checked(ranges: &RangeSet, size: u64) -> Option<RangeSet> {
+    (ranges.is_well_formed() && ranges.end() <= size).then(|| ranges.clone())
+}
+
+async fn stream_ranges(
+    engine: &Engine,
+    file: &Arc<OwnedFd>,
+    ranges: RangeSet,
+    reply: &mut Reply,
+) -> Option<()> {
     let mut ahead = std::collections::VecDeque::new();
-    for piece in ranges.into_iter().flat_map(pieces) {
-        let (engine, file) = (engine.clone(), Arc::clone(&file));
+    for piece in ranges.iter().flat_map(pieces) {
+        let (engine, file) = (engine.clone(), Arc::clone(file));
         let read = tokio::spawn(async move { engine.read(&file, piece).await });
         ahead.push_back((piece, read));
         if ahead.len() >= READS_AHEAD {

@@ -26,6 +26,8 @@ pub(super) struct Waiters {
     expects_peers: bool,
     next: u64,
     waiting: Vec<Waiter>,
+    /// Whom to answer once this node has left.
+    granted: Option<oneshot::Sender<Response>>,
 }
 
 struct Waiter {
@@ -39,6 +41,8 @@ struct Waiter {
     ask_at: Instant,
     reasons: Vec<String>,
     verify: Option<Verifying>,
+    /// The node is to leave when all hold the same.
+    leave: bool,
 }
 
 struct Verifying {
@@ -53,6 +57,19 @@ impl Waiters {
 
     pub fn wait(&mut self, timeout: Duration, answer: oneshot::Sender<Response>) -> u64 {
         self.add(timeout, answer, None)
+    }
+
+    /// Waits, and leaves the cluster when what is here is everywhere.
+    pub fn leave(&mut self, timeout: Duration, answer: oneshot::Sender<Response>) -> u64 {
+        let id = self.add(timeout, answer, None);
+        if let Some(waiter) = self.waiting.last_mut() {
+            waiter.leave = true;
+        }
+        id
+    }
+
+    pub fn granted(&mut self) -> Option<oneshot::Sender<Response>> {
+        self.granted.take()
     }
 
     pub fn verify(
@@ -82,6 +99,7 @@ impl Waiters {
             ask_at: now,
             reasons: Vec::new(),
             verify,
+            leave: false,
         });
         self.next
     }
@@ -112,8 +130,12 @@ impl Waiters {
                 core.forget_probe(token);
             }
             if done && !over {
-                let response = waiter.response(now, core);
                 let answer = std::mem::replace(&mut waiter.answer, oneshot::channel().0);
+                if waiter.leave && waiter.flushed && waiter.reasons.is_empty() {
+                    self.granted = Some(answer);
+                    return false;
+                }
+                let response = waiter.response(now, core);
                 // A command that went away in this moment needs no answer.
                 let _ = answer.send(response);
             }

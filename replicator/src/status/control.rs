@@ -51,6 +51,18 @@ pub enum Request {
     },
     /// Read every file again and compare with the index and the peers.
     Verify,
+    /// What changed on a node that only receives is undone.
+    Revert,
+    /// Held deletions are meant, or are to be undone.
+    Confirm {
+        restore: bool,
+    },
+    /// This node leaves its cluster for good once the others hold what it
+    /// holds; or another member, by name or id, which is gone already.
+    Leave {
+        node: Option<String>,
+        timeout_ms: u64,
+    },
 }
 
 /// The node's answer.
@@ -64,6 +76,18 @@ pub enum Response {
     Status(Box<Snapshot>),
     Waited(Waited),
     Verified(Verified),
+    /// So many entries are being undone.
+    Reverted {
+        entries: u64,
+    },
+    /// So many deletions were held.
+    Confirmed {
+        entries: u64,
+    },
+    /// It left; so many connected members may not have heard it.
+    Left {
+        untold: u64,
+    },
     /// The question cannot be answered; in words for the user.
     Refused {
         reason: String,

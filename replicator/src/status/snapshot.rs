@@ -89,6 +89,10 @@ pub struct FolderFacts {
     pub trash_bytes: u64,
     /// Deletions the brake holds back.
     pub deletions_held: u64,
+    /// `both`, `receive-only` or `send-only`.
+    pub mode: String,
+    /// What changed here, on a node that only receives.
+    pub own_changes: u64,
 }
 
 /// The states a folder can be in.
@@ -97,6 +101,8 @@ pub mod state {
     pub const MERGING: &str = "merging";
     pub const SYNCING: &str = "syncing";
     pub const IN_SYNC: &str = "in sync";
+    /// Deletions wait for `replicator confirm`.
+    pub const HELD: &str = "held: deletions wait for `replicator confirm`";
     /// Nobody to compare with.
     pub const ALONE: &str = "alone";
 }

@@ -84,6 +84,13 @@ fn folder_lines(out: &mut String, snapshot: &Snapshot) {
     let folder = &snapshot.folder;
     fact(out, "Folder", &folder.root);
     fact(out, "State", &folder.state);
+    if !matches!(folder.mode.as_str(), "" | "both") {
+        let own = match folder.own_changes {
+            0 => String::new(),
+            count => format!(", {count} entries changed here"),
+        };
+        fact(out, "Mode", &format!("{}{own}", folder.mode));
+    }
     fact(
         out,
         "Holds",
@@ -116,7 +123,8 @@ fn folder_lines(out: &mut String, snapshot: &Snapshot) {
         fact(out, "Trash", &human_bytes(folder.trash_bytes));
     }
     if folder.deletions_held > 0 {
-        fact(out, "Held back", &format!("{} deletions", folder.deletions_held));
+        let text = format!("{} deletions: see `replicator confirm --help`", folder.deletions_held);
+        fact(out, "Held back", &text);
     }
 }
 

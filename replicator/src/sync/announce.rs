@@ -97,6 +97,9 @@ impl Peer {
 
 impl<S: Store> Core<S> {
     pub(super) fn greeted(&mut self, _now: Now, from: NodeId, actor: Actor, have: VersionVector) {
+        if self.membership.refuses(from) {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::effect::{Action, Keep, Now, Outcome, Source, What};
-use super::plan::Retry;
 use super::record::{Content, Disk};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
@@ -57,7 +56,7 @@ impl Step {
         matches!(self.action.what, What::Write { .. } | What::Update(_))
     }
 
-    /// The peer that was asked for the bytes.
+    /// The peer that was asked for the bytes first.
     fn asked(&self) -> Option<NodeId> {
         let source = match &self.action.what {
             What::Write { source, .. } => source,
@@ -65,8 +64,8 @@ impl Step {
             _ => return None,
         };
         match source {
-            Source::Peer(peer) => Some(*peer),
-            Source::Inline { .. } => None,
+            Source::Peers(peers) => peers.first().copied(),
+            Source::Inline { .. } | Source::Copy { .. } => None,
         }
     }
 
@@ -184,7 +183,7 @@ impl<S: Store> Core<S> {
 
     fn retry(&mut self, now: Now, spot: Spot, unit: Duration) {
         let peers = self.peers.len().max(1) as u32;
-        let retry = self.retries.entry(spot).or_insert(Retry::default());
+        let retry = self.retries.entry(spot).or_default();
         // Each peer is asked once before the wait doubles.
         let rounds = if retry.refused.is_empty() { retry.attempts } else { retry.attempts / peers };
         let wait = unit.saturating_mul(1 << rounds.min(12)).min(RETRY_MAX);

@@ -5,18 +5,23 @@ use std::time::Duration;
 
 use super::announce::Peer;
 use super::applied::Running;
+use super::brake::Brake;
 use super::effect::{Effect, Listed, Look, Now};
-use super::message::{Message, Records};
+use super::history::History;
+use super::members::Membership;
+use super::message::{Delta, Message, Records};
+use super::oneway::{Mode, Own};
 use super::patches::Patches;
 use super::plan::Retry;
-use super::record::{Held, Key, NameRow};
+use super::record::Key;
+use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
-use super::version::{Dot, VersionVector};
-use crate::entry::{Fingerprint, Kind};
+use super::version::Dot;
+use crate::entry::{Fingerprint, Kind, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::{LOOKS_MAX, UNSEEN_DELETIONS_MAX};
+use crate::limits::LOOKS_MAX;
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -34,6 +39,10 @@ pub struct Options {
     pub ranges_told: bool,
     /// Records in one message: [`crate::limits::RECORDS_MAX`], or fewer.
     pub records_max: usize,
+    /// Deletions nobody saw that are more than this share of a folder, in
+    /// percent, are held; none are without.
+    pub delete_brake: Option<u8>,
+    pub mode: Mode,
 }
 
 /// One folder of one node. Feed it through `handle_*` and the `*_changed`
@@ -80,6 +89,11 @@ pub struct Core<S> {
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) patches: Patches,
+    pub(super) history: History,
+    pub(super) membership: Membership,
+    pub(super) brake: Brake,
+    pub(super) own: Own,
+    pub(super) restored: Restored,
     pub(super) have_changed: Option<Duration>,
     probes: BTreeMap<u64, Probing>,
     next_probe: u64,
@@ -101,6 +115,7 @@ struct Scanning {
     beneath: RelPath,
     /// What it met, and what came to lie here in its time.
     seen: HashSet<RelPath>,
+    since: Option<Timestamp>,
     /// It was asked for once more, perhaps because of what it has passed by.
     again: bool,
 }
@@ -140,9 +155,11 @@ pub struct Progress {
     pub changes_applied: u64,
     pub bytes_fetched: u64,
     pub conflicts: u64,
-    /// Entries that vanished unseen, too many to be believed: they come back
-    /// from other nodes.
+    /// Entries that vanished unseen, too many to be believed until somebody
+    /// confirms it.
     pub deletions_held: u64,
+    /// What changed on a node that only receives.
+    pub own_changes: u64,
     /// What could not be read or applied, newest last.
     pub errors: VecDeque<(RelPath, String)>,
     /// What was done lately, newest last.
@@ -178,6 +195,11 @@ impl<S: Store> Core<S> {
             next_job: 1,
             peers: BTreeMap::new(),
             patches: Patches::default(),
+            history: History::default(),
+            membership: Membership::default(),
+            brake: Brake::default(),
+            own: Own::default(),
+            restored: Restored::default(),
             have_changed: None,
             probes: BTreeMap::new(),
             next_probe: 1,
@@ -253,11 +275,20 @@ impl<S: Store> Core<S> {
 
     /// Everything at and beneath this path is to be compared with the index.
     pub fn scan(&mut self, beneath: RelPath) {
+        self.scan_since(beneath, None);
+    }
+
+    /// The same, where written ranges may have gone untold: a file may look
+    /// as the index knows it, because a later write of it was told, and hold
+    /// other bytes. Every file changed at this time or later is read whole.
+    pub fn scan_since(&mut self, beneath: RelPath, since: Option<Timestamp>) {
         if let Some(scan) = self.scans.iter_mut().find(|scan| beneath == scan.beneath) {
             scan.again = true;
+            scan.since = [scan.since, since].into_iter().flatten().min();
             return;
         }
-        self.scans.push(Scanning { beneath: beneath.clone(), seen: HashSet::new(), again: false });
+        let seen = HashSet::new();
+        self.scans.push(Scanning { beneath: beneath.clone(), seen, since, again: false });
         self.effects.push_back(Effect::Scan(beneath));
     }
 
@@ -272,15 +303,25 @@ impl<S: Store> Core<S> {
     /// What a scan met.
     pub fn handle_listed(&mut self, now: Now, beneath: &RelPath, listed: Vec<Listed>) {
         for entry in listed {
+            let mut since = None;
             if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
                 scan.seen.insert(entry.path.clone());
+                since = scan.since;
             }
             let known = self.lying_at(&entry.path);
             let same = known.is_some_and(|(_, row, disk)| {
                 row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
             });
+            let is_late = since.is_some_and(|since| entry.fingerprint.ctime >= since);
+            let mut dirt = Dirt::compare();
+            if is_late && entry.kind == Kind::File {
+                dirt.merge(&Dirt::whole());
+            }
             if !same {
-                self.settle.look(now.monotonic, Spot::Path(entry.path), Dirt::compare());
+                self.note_restored(&entry);
+            }
+            if !same || dirt.whole {
+                self.settle.look(now.monotonic, Spot::Path(entry.path), dirt);
             }
         }
         self.turn(now);
@@ -294,7 +335,7 @@ impl<S: Store> Core<S> {
         };
         let scan = self.scans.swap_remove(at);
         if scan.again {
-            self.scan(beneath.clone());
+            self.scan_since(beneath.clone(), scan.since);
         }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
         let (mut held, mut missing) = (0, Vec::new());
@@ -306,27 +347,16 @@ impl<S: Store> Core<S> {
                 }
             }
         });
-        if beneath.is_root() && is_disaster(held, missing.len()) {
-            self.progress.deletions_held += missing.len() as u64;
-            missing.iter().rev().for_each(|path| self.bring_back(path));
-        } else {
-            for path in missing {
-                self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
-            }
-        }
+        self.missed(now, beneath, held, missing);
         self.turn(now);
     }
 
-    /// What is missing here counts as never having lain here: it comes back
-    /// from the peers.
-    fn bring_back(&mut self, path: &RelPath) {
-        let Some(former) = self.store.name(path) else { return };
-        let held = Held::Behind { value: None, seen: VersionVector::new() };
-        let row = NameRow { held, ..former.clone() };
-        self.put_name(path, Some(&former), row);
-    }
-
     // Time and effects.
+
+    /// Has everything that was told been looked at?
+    pub fn is_read(&self) -> bool {
+        self.settle.len() == 0 && self.looks.is_empty() && self.scans.is_empty()
+    }
 
     /// Time has passed, or `*_changed` was called.
     pub fn handle_timeout(&mut self, now: Now) {
@@ -342,7 +372,7 @@ impl<S: Store> Core<S> {
         let retries = self.retries.values().filter(|retry| retry.waits);
         let retries = retries.map(|retry| retry.not_before).min();
         let forwards = self.peers.values().filter_map(Peer::next_forward).min();
-        [looks, retries, forwards, self.have_due()].into_iter().flatten().min()
+        [looks, retries, forwards, self.have_due(), self.members_due()].into_iter().flatten().min()
     }
 
     pub fn poll_effect(&mut self) -> Option<Effect> {
@@ -356,6 +386,7 @@ impl<S: Store> Core<S> {
         self.greet(now);
         self.plan(now);
         self.announce(now);
+        self.members_turn(now);
     }
 
     // Who is there.
@@ -368,6 +399,7 @@ impl<S: Store> Core<S> {
             retry.refused.remove(&peer);
         }
         self.have_changed.get_or_insert(now.monotonic);
+        self.meet(peer);
         self.turn(now);
     }
 
@@ -414,17 +446,26 @@ impl<S: Store> Core<S> {
             Message::ProbeReply { token, have, unfinished } => {
                 self.probe_answered(from, token, &have, unfinished);
             }
+            Message::Meet { floor, mine } => self.handle_meet(now, from, floor, mine),
+            Message::Members(records) => self.handle_members(from, records),
+            Message::Refused { floor } => self.handle_refused(now, from, floor),
+            Message::WantBodies(wanted) => self.handle_want_bodies(from, &wanted),
+            Message::Bodies(bodies) => self.handle_bodies(bodies),
         }
         self.turn(now);
     }
 
     fn handle_records(&mut self, now: Now, from: NodeId, records: Records) {
+        if self.membership.refuses(from) {
+            return;
+        }
         let have = records.have.clone();
         self.merge(records);
         match have {
             Some(have) => {
                 self.mid_series.remove(&from);
                 self.logs_complete(now, from, have);
+                self.ask_for_bodies(from);
             }
             None => {
                 self.mid_series.insert(from);
@@ -444,6 +485,8 @@ impl<S: Store> Core<S> {
             self.pending_bodies.len(),
             self.jobs.len(),
             self.scans.len(),
+            self.brake.len(),
+            self.own.len(),
         ];
         parts.iter().map(|part| *part as u64).sum()
     }
@@ -519,6 +562,12 @@ impl<S: Store> Core<S> {
         })
     }
 
+    /// What differs between an earlier version of a body and one that lies
+    /// here, if it is remembered.
+    pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
+        self.history.between(body, from, to)
+    }
+
     /// Reads every file again, as if any byte of it might have changed.
     pub fn verify(&mut self, now: Now) -> u64 {
         let mut files = 0;
@@ -544,6 +593,11 @@ impl<S: Store> Core<S> {
         self.store
     }
 
+    /// Has it logged anything since it was made?
+    pub(super) fn has_written(&self) -> bool {
+        self.progress.changes_made > 0
+    }
+
     pub fn next_counter(&self) -> u64 {
         self.next_counter
     }
@@ -556,6 +610,8 @@ impl<S: Store> Core<S> {
             looking: self.looks.len() as u64,
             applying: self.jobs.values().map(|job| job.len() as u64).sum(),
             scanning: !self.scans.is_empty(),
+            deletions_held: self.brake.len() as u64,
+            own_changes: self.own.len() as u64,
             ..self.progress.clone()
         }
     }
@@ -596,15 +652,14 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// Did so much vanish while nobody looked that it was no user's doing? All of
-/// a folder, or more than half of it beyond a handful.
-fn is_disaster(held: usize, missing: usize) -> bool {
-    missing > 0 && (missing == held || (missing > UNSEEN_DELETIONS_MAX && missing * 2 > held))
-}
-
 impl Progress {
     /// Lines kept of each list.
     const LINES_MAX: usize = 64;
+
+    /// Everything that lies on the disk.
+    pub(super) fn entries(&self) -> u64 {
+        self.files + self.directories + self.others
+    }
 
     pub(super) fn count(&mut self, kind: Kind) {
         *self.counter(kind) += 1;

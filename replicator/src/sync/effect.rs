@@ -34,6 +34,16 @@ pub enum Effect {
     Send { peer: NodeId, message: Message },
     /// Make it so and answer with `handle_applied`.
     Apply(Job),
+    /// This member has left for good: nobody is to dial it or show it.
+    Forget(NodeId),
+    /// This node was away for too long: its index is to be dropped, and its
+    /// folder to be merged like a new one's. The core is of no more use.
+    Rejoin,
+    /// The numbers of this actor's changes are used already: the node goes on
+    /// as another one. The core is of no more use.
+    NewActor,
+    /// This node was told to leave for good.
+    Retired,
 }
 
 /// A look at one entry.
@@ -77,9 +87,12 @@ pub struct Sight {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every look finds an entry")]
 pub enum Found {
     Nothing,
     Entry(Stat, Sighted),
+    /// It did not stay the same for long enough to be read: look again.
+    Unsettled,
     /// There is something that cannot be replicated or read; the reason is
     /// for the status.
     Unreadable(String),
@@ -94,6 +107,8 @@ pub enum Sighted {
     Symlink(Vec<u8>),
     File {
         leaves: Leaves,
+        /// What may differ from the known version.
+        changed: RangeSet,
         /// The bytes asked for, where they are few.
         inline: Option<Vec<(u64, Bytes)>>,
         /// Holes among the bytes asked for, not part of `inline`.
@@ -206,8 +221,17 @@ pub struct Update {
 /// Where bytes come from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    Inline { writes: Vec<(u64, Bytes)>, holes: RangeSet },
-    Peer(NodeId),
+    Inline {
+        writes: Vec<(u64, Bytes)>,
+        holes: RangeSet,
+    },
+    /// A file of the folder that had the same content when it was read.
+    Copy {
+        from: RelPath,
+        expect: Fingerprint,
+    },
+    /// Any of these, the best first; never none.
+    Peers(Vec<NodeId>),
 }
 
 /// What lies in the way and is to be displaced.

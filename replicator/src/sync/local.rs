@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::core::{Core, Looking};
 use super::effect::{Depth, Found, Known, Look, Now, Sight, Sighted};
-use super::message::Patch;
+use super::message::{Delta, Patch};
+use super::oneway::Mode;
 use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Replaced};
 use super::register::Register;
 use super::settle::{Dirt, Spot};
@@ -28,10 +29,15 @@ const LOCKED_WAIT: Duration = Duration::from_millis(2);
 /// How long to wait for the directory of an entry to be met.
 const PARENT_WAIT: Duration = Duration::from_millis(5);
 
+/// How long to leave an entry alone that does not stay the same while it is
+/// read.
+const UNSETTLED_WAIT: Duration = Duration::from_millis(20);
+
 /// Content as a sight brought it.
-struct Read {
-    content: Content,
-    leaves: Option<Leaves>,
+pub(super) struct Read {
+    pub content: Content,
+    pub leaves: Option<Leaves>,
+    changed: RangeSet,
     inline: Option<Vec<(u64, bytes::Bytes)>>,
     holes: RangeSet,
 }
@@ -94,19 +100,32 @@ impl<S: Store> Core<S> {
                 continue;
             };
             self.locks.unlock(&sight.path, &look.bodies);
+            if self.options.mode == Mode::ReceiveOnly {
+                self.compare_sight(now, &sight.path, sight.found, look);
+                continue;
+            }
             let lay = self.lying_at(&sight.path).map(|(id, _, disk)| (id, disk.fingerprint.inode));
             let dirt = look.dirt.clone();
             match sight.found {
                 Found::Nothing => self.saw_nothing(now, &sight.path),
                 Found::Entry(stat, sighted) => {
                     self.progress.no_error(&sight.path);
+                    self.brake.release(&sight.path);
                     self.saw_entry(now, &sight.path, stat, sighted, look);
                 }
+                Found::Unsettled => self.look_again(now, &sight.path, look),
                 Found::Unreadable(reason) => self.progress.error(&sight.path, reason),
             }
             self.hand_on_bytes(now, &sight.path, lay, dirt);
         }
         self.turn(now);
+    }
+
+    /// It did not stay the same while it was read. Not sooner than the look
+    /// took: it may be a large file.
+    pub(super) fn look_again(&mut self, now: Now, path: &RelPath, look: Looking) {
+        let wait = now.monotonic.saturating_sub(look.at).max(UNSETTLED_WAIT);
+        self.settle.look_after(now.monotonic, wait, Spot::Path(path.clone()), look.dirt);
     }
 
     /// Bytes that changed belong to the body and not to the place it was
@@ -167,6 +186,7 @@ impl<S: Store> Core<S> {
                 return;
             }
         };
+        let known = known.or_else(|| self.same_again(path, read.as_ref()?));
         match (known, read) {
             (Some((id, row)), read) => self.saw_known(now, path, id, row, stat, read),
             (None, Some(read)) => self.saw_new(now, path, stat, read),
@@ -180,9 +200,17 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// A file that took the place of one with the same content, as in a copied
+    /// tree, goes on as that one: what others change of it lands in it.
+    fn same_again(&self, path: &RelPath, read: &Read) -> Option<(BodyId, BodyRow)> {
+        let (id, row, disk) = self.lying_at(path)?;
+        let is_same = row.content_on_disk() == Some(&read.content) && row.kind() == Kind::File;
+        (is_same && disk.names == [path.clone()]).then_some((id, row))
+    }
+
     /// What was read, if it was read in one piece. An error is how long to
     /// wait before reading again.
-    fn digest_sight(
+    pub(super) fn digest_sight(
         &mut self,
         now: Now,
         path: &RelPath,
@@ -190,14 +218,16 @@ impl<S: Store> Core<S> {
         sighted: Sighted,
         look: &Looking,
     ) -> Result<Option<Read>, Duration> {
-        let plain =
-            |content| Some(Read { content, leaves: None, inline: None, holes: RangeSet::new() });
+        let none = RangeSet::new;
+        let plain = |content| {
+            Some(Read { content, leaves: None, changed: none(), inline: None, holes: none() })
+        };
         Ok(match sighted {
             Sighted::NotRead => None,
             Sighted::Directory => plain(Content::Directory),
             Sighted::Fifo => plain(Content::Fifo),
             Sighted::Symlink(target) => plain(Content::Symlink(target)),
-            Sighted::File { leaves, inline, holes, stable } => {
+            Sighted::File { leaves, changed, inline, holes, stable } => {
                 let touched = self.strangers.get(&stat.fingerprint.inode);
                 if !stable || touched.is_some_and(|touched| *touched >= look.at) {
                     let first = *self.unsettled.entry(path.clone()).or_insert(look.at);
@@ -218,6 +248,7 @@ impl<S: Store> Core<S> {
                 Some(Read {
                     content,
                     leaves: (leaves.count() > 1).then_some(leaves),
+                    changed,
                     inline,
                     holes,
                 })
@@ -277,10 +308,14 @@ impl<S: Store> Core<S> {
         let before = row.clone();
         let when = stat.metadata.mtime.as_nanos();
         let mut dot = None;
+        let restored = self.restored.take(path);
         if let Some(read) = read {
             let from = digest_of(row.content_on_disk());
             if row.content_on_disk() != Some(&read.content) {
-                let mut seen = row.content_seen().clone();
+                let mut seen = match restored {
+                    true => VersionVector::new(),
+                    false => row.content_seen().clone(),
+                };
                 if row.content.winner().value != read.content {
                     let written = self.next_dot();
                     dot = Some(written);
@@ -345,14 +380,17 @@ impl<S: Store> Core<S> {
         };
         self.store.put_leaves(id, read.leaves);
         self.put_body(id, row);
-        self.bind(path, id, stat.kind, when);
+        match self.restored.take(path) {
+            true => self.bind_beside(path, id, stat.kind, when),
+            false => self.bind(path, id, stat.kind, when),
+        }
         self.progress.note(now.wall, "created here", path);
     }
 
     /// What was found is what the tree is to show here anyway: the node was
     /// seeded, or died between applying and remembering it. Its metadata is
     /// taken from the record.
-    fn adopt(&mut self, path: &RelPath, stat: &Stat, read: &Read) -> bool {
+    pub(super) fn adopt(&mut self, path: &RelPath, stat: &Stat, read: &Read) -> bool {
         let Some(name) = self.store.name(path) else {
             return false;
         };
@@ -410,13 +448,13 @@ impl<S: Store> Core<S> {
         let Some((_, kind)) = row.on_disk() else {
             return;
         };
-        if path.is_root() {
+        if path.is_root() || self.is_held_back(path, &row) {
             return;
         }
         if kind == Kind::Directory {
             let mut inside = Vec::new();
-            self.for_each_within(path, |_, below, row| {
-                if row.on_disk().is_some() && below != *path {
+            self.for_each_within(path, |core, below, row| {
+                if row.on_disk().is_some() && below != *path && !core.brake.holds(&below) {
                     inside.push(below);
                 }
             });
@@ -466,10 +504,19 @@ impl<S: Store> Core<S> {
         self.progress.note(now.wall, "moved here", to);
     }
 
+    /// What a peer may ask for: the bytes, where they are few, and which they
+    /// are.
     fn remember_patch(&mut self, body: BodyId, from: Option<Digest>, read: &Read) {
-        let (Content::File { digest, .. }, Some(inline)) = (&read.content, &read.inline) else {
-            return;
-        };
+        let Content::File { digest, .. } = &read.content else { return };
+        if let Some(from) = from {
+            let mut ranges = read.changed.clone();
+            ranges.subtract(&read.holes);
+            let delta = Delta { ranges, holes: read.holes.clone() };
+            self.history.insert(body, from, *digest, delta);
+        }
+        // Peers have the content of a copy already, most likely.
+        let is_copy = from.is_none() && self.same_content(body, *digest).is_some();
+        let Some(inline) = read.inline.as_ref().filter(|_| !is_copy) else { return };
         self.patches.insert(Patch {
             body,
             from,

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::record::{BodyRecord, NameRecord};
+use super::roster::MemberRecord;
 use super::version::VersionVector;
 use crate::hash::Digest;
 use crate::id::{Actor, BodyId};
-use crate::limits::{FETCH_ITEMS_MAX, FRAME_BYTES_MAX};
-use crate::range::RangeSet;
+use crate::limits::{BODIES_ASKED_MAX, FETCH_ITEMS_MAX, FRAME_BYTES_MAX};
+use crate::range::{Range, RangeSet};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
@@ -38,6 +39,22 @@ pub enum Message {
         have: VersionVector,
         unfinished: u64,
     },
+    /// The very first message on a connection: who the sender is to the
+    /// cluster, and below which places it may have forgotten tombstones.
+    Meet {
+        floor: VersionVector,
+        mine: MemberRecord,
+    },
+    /// News of members.
+    Members(Vec<MemberRecord>),
+    /// Nothing is taken from the receiver: it lacks part of what lies below
+    /// this floor, and may show what was deleted.
+    Refused {
+        floor: VersionVector,
+    },
+    /// Bodies that the sender has forgotten and finds bound again.
+    WantBodies(Vec<BodyId>),
+    Bodies(Vec<BodyRecord>),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,13 +85,19 @@ impl Patch {
     pub fn bytes(&self) -> usize {
         self.writes.iter().map(|(_, bytes)| bytes.len()).sum()
     }
+
+    /// Where its bytes lie.
+    pub fn delta(&self) -> Delta {
+        let span = |(at, bytes): &(u64, Bytes)| Range::new(*at, at + bytes.len() as u64);
+        Delta { ranges: self.writes.iter().filter_map(span).collect(), holes: self.holes.clone() }
+    }
 }
 
 /// A request on a stream of its own: file contents or hash lists.
 ///
 /// Each item is answered in turn by one byte, [`HELD`] or [`NOT_HELD`], and
 /// after the former by the bytes asked for, whose number follows from the
-/// item.
+/// item; for [`Part::Since`] and [`Part::Held`] from a head as told there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FetchRequest {
     pub items: Vec<FetchItem>,
@@ -94,6 +117,43 @@ pub enum Part {
     /// The hash list, 32 bytes a leaf.
     Leaves,
     Ranges(RangeSet),
+    /// What differs from this earlier version, if that is known and little:
+    /// four bytes with the length of the [`Delta`] (little endian), the delta,
+    /// the bytes of its ranges.
+    Since(Digest),
+    /// Which leaves are to be had here already: a bitmap, a bit a leaf, the
+    /// lowest bit of a byte first.
+    Held,
+}
+
+/// The bytes in which two versions of a file may differ, apart from its size.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Delta {
+    pub ranges: RangeSet,
+    /// Bytes that are a hole now, none of `ranges`.
+    pub holes: RangeSet,
+}
+
+impl Delta {
+    /// Only what lies within a file of this size.
+    pub fn truncate(&mut self, size: u64) {
+        self.ranges.truncate(size);
+        self.holes.truncate(size);
+    }
+
+    pub fn encode(&self) -> Bytes {
+        encode(self)
+    }
+
+    /// Takes what a peer sent for a file of `size` bytes.
+    pub fn decode(bytes: &[u8], size: u64) -> Result<Self, Malformed> {
+        let delta: Delta = postcard::from_bytes(bytes)?;
+        let fits = |set: &RangeSet| set.is_well_formed() && set.end() <= size;
+        match fits(&delta.ranges) && fits(&delta.holes) {
+            true => Ok(delta),
+            false => Err(Malformed::Impossible("delta")),
+        }
+    }
 }
 
 /// The bytes follow.
@@ -146,6 +206,29 @@ impl Message {
                 records.have.as_ref().map_or(Ok(()), vector)
             }
             Message::Probe { .. } => Ok(()),
+            Message::Meet { floor, mine } => {
+                if !mine.is_well_formed() {
+                    return Err(Malformed::Impossible("member"));
+                }
+                vector(floor)
+            }
+            Message::Members(members) => match members.iter().all(MemberRecord::is_well_formed) {
+                true => Ok(()),
+                false => Err(Malformed::Impossible("member")),
+            },
+            Message::Refused { floor } => vector(floor),
+            Message::WantBodies(wanted) => match wanted.len() <= BODIES_ASKED_MAX {
+                true => Ok(()),
+                false => Err(Malformed::Impossible("request for bodies")),
+            },
+            Message::Bodies(bodies) => {
+                match bodies.len() <= BODIES_ASKED_MAX
+                    && bodies.iter().all(BodyRecord::is_well_formed)
+                {
+                    true => Ok(()),
+                    false => Err(Malformed::Impossible("body")),
+                }
+            }
         }
     }
 }
@@ -174,7 +257,7 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Actor;
+    use crate::id::{Actor, NodeId};
     use crate::sync::version::Dot;
 
     #[test]
@@ -184,8 +267,14 @@ mod tests {
         let greeting = Message::Greeting { actor: Actor(7), have: have.clone() };
         assert_eq!(greeting.encode()[..], [0, 7, 1, 7, 172, 2]);
         assert_eq!(Message::Probe { token: 5 }.encode()[..], [3, 5]);
-        let message = Message::Have { have, links: vec![Actor(1)] };
+        let message = Message::Have { have: have.clone(), links: vec![Actor(1)] };
         assert_eq!(message.encode()[..], [2, 1, 7, 172, 2, 1, 1]);
+        let (node, name) = (NodeId::from_bytes([3; 16]), "n".to_owned());
+        let mine = MemberRecord { node, version: 2, name, retired: true, have };
+        let meet = Message::Meet { floor: VersionVector::new(), mine }.encode();
+        assert_eq!(meet[..], [&[5, 0], &[3; 16][..], &[2, 1, b'n', 1, 1, 7, 172, 2]].concat());
+        let refused = Message::Refused { floor: VersionVector::new() };
+        assert_eq!(refused.encode()[..], [7, 0]);
         let request = FetchRequest {
             items: vec![FetchItem {
                 body: BodyId { origin: Actor(1), counter: 2 },

@@ -7,22 +7,31 @@
 
 mod announce;
 mod applied;
+mod brake;
 mod core;
 pub mod effect;
+mod history;
 mod local;
 mod lost;
+mod members;
 pub mod message;
+mod oneway;
 mod patches;
 mod plan;
 pub mod record;
 pub mod register;
 mod remote;
+mod restored;
+mod retire;
+pub mod roster;
 mod settle;
 pub mod store;
 mod tree;
 pub mod version;
 
 pub use self::core::{Core, Located, Options, Progress};
+pub use self::members::Introduction;
+pub use self::oneway::Mode;
 
 #[cfg(test)]
 mod sim;

@@ -13,6 +13,7 @@ use super::applied::{Running, Step};
 use super::core::Core;
 use super::effect::{Action, Effect, Job, Keep, Now, Over, Source, Update, What};
 use super::local::digest_of;
+use super::oneway::Mode;
 use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow};
 use super::settle::Spot;
 use super::store::Store;
@@ -20,7 +21,7 @@ use super::tree::held;
 use super::version::{Dot, VersionVector};
 use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
-use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX};
+use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX, SOURCES_MAX};
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -91,8 +92,17 @@ impl<S: Store> Core<S> {
                 continue;
             }
             let next = match &spot {
+                // What changed here stays until somebody reverts it.
+                Spot::Path(path) if self.own.holds(path) => Next::Blocked,
                 Spot::Path(path) => self.plan_name(now, path),
                 Spot::Body(id) => self.plan_body(*id),
+            };
+            let next = match next {
+                Next::Act(_) | Next::ActAlone(_) if self.options.mode == Mode::SendOnly => {
+                    Next::Blocked
+                }
+                Next::Act(step) if self.own.holds(&step.action.path) => Next::Blocked,
+                next => next,
             };
             match next {
                 Next::Settled | Next::Blocked => {}
@@ -121,7 +131,7 @@ impl<S: Store> Core<S> {
         (structure, contents)
     }
 
-    fn start_job(&mut self, steps: Vec<Step>) {
+    pub(super) fn start_job(&mut self, steps: Vec<Step>) {
         if steps.is_empty() {
             return;
         }
@@ -548,11 +558,31 @@ impl<S: Store> Core<S> {
             });
         }
         let attempts = self.retries.get(&spot).map_or(0, |retry| retry.attempts) as usize;
-        self.fetch_from(winner.dot, attempts).map(Source::Peer)
+        if from.is_none()
+            && attempts == 0
+            && let Some((from, expect)) = self.same_content(id, digest_of(Some(&winner.value))?)
+        {
+            return Some(Source::Copy { from, expect });
+        }
+        self.fetch_from(winner.dot, attempts).map(Source::Peers)
     }
 
-    /// The author first, then those that say they hold the change, then any.
-    fn fetch_from(&self, dot: Dot, attempts: usize) -> Option<NodeId> {
+    /// Another file on this disk with this content.
+    pub(super) fn same_content(
+        &self,
+        id: BodyId,
+        digest: crate::hash::Digest,
+    ) -> Option<(RelPath, crate::entry::Fingerprint)> {
+        let other = self.store.body_of_content(digest).filter(|other| *other != id)?;
+        let row = self.store.body(other)?;
+        (digest_of(row.content_on_disk()) == Some(digest)).then_some(())?;
+        let disk = row.disk?;
+        Some((disk.names.into_iter().next()?, disk.fingerprint))
+    }
+
+    /// The author first, then those that say they hold the change, then any;
+    /// another one at every attempt.
+    fn fetch_from(&self, dot: Dot, attempts: usize) -> Option<Vec<NodeId>> {
         let mut candidates: Vec<(u8, NodeId)> = self
             .peers
             .iter()
@@ -566,7 +596,11 @@ impl<S: Store> Core<S> {
             })
             .collect();
         candidates.sort();
-        (!candidates.is_empty()).then(|| candidates[attempts % candidates.len()].1)
+        let mut sources: Vec<NodeId> = candidates.into_iter().map(|(_, id)| id).collect();
+        let first = attempts.checked_rem(sources.len())?;
+        sources.rotate_left(first);
+        sources.truncate(SOURCES_MAX);
+        Some(sources)
     }
 
     fn act(

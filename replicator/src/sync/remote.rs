@@ -12,7 +12,7 @@ use super::record::{
     Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow, Replaced,
 };
 use super::register::Register;
-use super::settle::Spot;
+use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::{held, held_at};
 use super::version::{Dot, VersionVector};
@@ -23,6 +23,9 @@ use crate::path::RelPath;
 impl<S: Store> Core<S> {
     pub(super) fn merge(&mut self, records: Records) {
         for patch in records.patches {
+            if let Some(from) = patch.from {
+                self.history.insert(patch.body, from, patch.to, patch.delta());
+            }
             self.patches.insert(patch);
         }
         records.bodies.into_iter().for_each(|record| self.merge_body(record));
@@ -40,9 +43,13 @@ impl<S: Store> Core<S> {
         self.heard_claim(from, &claim);
     }
 
-    fn merge_body(&mut self, record: BodyRecord) {
+    pub(super) fn merge_body(&mut self, record: BodyRecord) {
         let id = record.id;
         let Some(mut row) = self.store.body(id) else {
+            // A late copy of what was forgotten since.
+            if !self.orphans.contains_key(&id) && self.store.have().contains(record.stamp) {
+                return;
+            }
             let bound = self.orphans.remove(&id).unwrap_or_default();
             let mut row = BodyRow {
                 stamp: record.stamp,
@@ -100,6 +107,8 @@ impl<S: Store> Core<S> {
         let path = record.path.clone();
         let former = self.store.name(&path);
         let row = match &former {
+            // A late copy of what was forgotten since.
+            None if self.store.have().contains(record.stamp) => return,
             None => {
                 let held = match record.binding.winner().value.body() {
                     None => Held::Winner,
@@ -149,6 +158,10 @@ impl<S: Store> Core<S> {
         let Some(row) = self.store.name(path) else {
             return;
         };
+        if self.own.holds(path) {
+            // It may be what the others have by now.
+            self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
+        }
         let is_directory = row.wanted().is_some_and(|(_, kind)| kind == Kind::Directory);
         if !is_directory && self.any_below(path, |below| below.wanted().is_some()) {
             self.keep_directory(now, path);
@@ -157,13 +170,33 @@ impl<S: Store> Core<S> {
         }
         match &row.binding.winner().value {
             Binding::Bound { body, .. } => {
-                if !self.gave_up(now, path, *body) {
+                if let Some((id, kind)) = self.latest_of(&row) {
+                    self.rebind(now, path, id, kind);
+                    self.keep_parents(now, path);
+                } else if !self.gave_up(now, path, *body) {
                     self.keep_parents(now, path);
                 }
             }
             Binding::Gone { was, moved: false, .. } => self.revive(now, was.body),
             Binding::Gone { .. } => {}
         }
+    }
+
+    /// Files that came to one name on several nodes: the one that was changed
+    /// last is shown, not the one that got its name last. `None` where it is
+    /// shown already.
+    fn latest_of(&self, row: &NameRow) -> Option<(BodyId, Kind)> {
+        let changed = |binding: &Binding| match binding.body() {
+            Some((id, Kind::File)) => {
+                let body = self.store.body(id).filter(|body| body.kind() == Kind::File)?;
+                Some((body.content.winner().when, id))
+            }
+            _ => None,
+        };
+        let shown = changed(&row.binding.winner().value)?;
+        let others = row.binding.losers().filter_map(|loser| changed(&loser.value));
+        let latest = others.max_by_key(|(when, id)| (*when, *id))?;
+        (latest.0 > shown.0 && latest.1 != shown.1).then_some((latest.1, Kind::File))
     }
 
     /// A change beats a concurrent deletion: a body whose content was changed

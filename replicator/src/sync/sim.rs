@@ -17,6 +17,7 @@ mod ledger;
 mod plan;
 pub(super) mod planted;
 mod random;
+mod retention;
 mod said;
 mod scale;
 mod users;
@@ -115,8 +116,12 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn try_seeds(runs: u64, plan: impl Fn(u64) -> Plan) {
+    try_some_worlds(runs, |seed| run(plan(seed)));
+}
+
+fn try_some_worlds(runs: u64, run: impl Fn(u64) -> (World, Result<(), String>)) {
     if let Some(seed) = number("REPLICATOR_SIM_SEED") {
-        let (world, result) = run(Plan { traced: true, ..plan(seed) });
+        let (world, result) = run(seed);
         world.trace.iter().for_each(|line| println!("{line}"));
         result.unwrap();
         return;
@@ -124,8 +129,13 @@ fn try_seeds(runs: u64, plan: impl Fn(u64) -> Plan) {
     let runs = number("REPLICATOR_SIM_RUNS").unwrap_or(runs);
     let mut failures = Vec::new();
     for seed in 0..runs {
-        let plan = plan(seed);
-        failures.extend(attempt(plan).err().map(|reason| format!("{plan:?}\n    {reason}")));
+        let run = std::panic::AssertUnwindSafe(|| {
+            let (world, result) = run(seed);
+            result.map_err(|reason| format!("{:?}\n    {reason}", world.plan))
+        });
+        let result = std::panic::catch_unwind(run);
+        let result = result.unwrap_or_else(|_| Err(format!("seed {seed}: it panics")));
+        failures.extend(result.err());
     }
     let count = failures.len();
     failures.truncate(12);

@@ -8,10 +8,12 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::record::{BodyRow, Key, NameRow};
+use super::record::{BodyRow, Content, Key, NameRow};
+use super::roster::Roster;
 use super::version::VersionVector;
-use crate::hash::Leaves;
+use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId};
+use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
 
 /// An index of names, bodies and logs. What was written is read back at once;
@@ -22,6 +24,9 @@ pub trait Store {
     /// Also keeps the log: the row's stamp leads to this path, its former
     /// stamp no longer does.
     fn put_name(&mut self, path: &RelPath, row: NameRow);
+
+    /// Forgets a name, and its place in the log.
+    fn remove_name(&mut self, path: &RelPath);
 
     /// Names at and below `within`, in byte order of their paths, after
     /// `after`, at most `limit`.
@@ -41,7 +46,14 @@ pub trait Store {
     /// inode does not take it back from another body, nor away from it.
     fn put_body(&mut self, id: BodyId, row: BodyRow);
 
+    /// Forgets a body with its hash list, and its place in the log.
+    fn remove_body(&mut self, id: BodyId);
+
     fn body_of_inode(&self, inode: u64) -> Option<BodyId>;
+
+    /// A body that lay on this disk with this content when it was written
+    /// last: a hint, for contents of [`COPIED_BYTES_MIN`] and more.
+    fn body_of_content(&self, digest: Digest) -> Option<BodyId>;
 
     /// The hash list of the content on this disk, where it has more than one
     /// leaf.
@@ -57,6 +69,25 @@ pub trait Store {
     fn have(&self) -> VersionVector;
 
     fn put_have(&mut self, have: VersionVector);
+
+    /// Who else belongs to the cluster, as far as it was ever written.
+    fn roster(&self) -> Option<Roster>;
+
+    fn put_roster(&mut self, roster: Roster);
+}
+
+/// The content on the disk by which a body is found, if it is worth finding.
+pub fn content_key(row: &BodyRow) -> Option<u64> {
+    match row.content_on_disk()? {
+        Content::File { size, digest } if *size >= COPIED_BYTES_MIN => Some(digest_key(*digest)),
+        _ => None,
+    }
+}
+
+/// Eight bytes of a digest tell it well enough for a hint.
+pub fn digest_key(digest: Digest) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A [`Store`] of maps.
@@ -65,9 +96,18 @@ pub struct MemoryStore {
     names: BTreeMap<RelPath, NameRow>,
     bodies: BTreeMap<BodyId, BodyRow>,
     inodes: BTreeMap<u64, BodyId>,
+    contents: BTreeMap<u64, BodyId>,
     leaves: BTreeMap<BodyId, Leaves>,
     log: BTreeMap<(Actor, u64), Key>,
     have: VersionVector,
+    roster: Option<Roster>,
+}
+
+#[cfg(test)]
+impl MemoryStore {
+    pub fn bodies(&self) -> impl Iterator<Item = BodyId> {
+        self.bodies.keys().copied()
+    }
 }
 
 impl Store for MemoryStore {
@@ -81,6 +121,12 @@ impl Store for MemoryStore {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
         }
         self.log.insert(place, Key::Name(path.clone()));
+    }
+
+    fn remove_name(&mut self, path: &RelPath) {
+        if let Some(old) = self.names.remove(path) {
+            self.log.remove(&(old.stamp.actor, old.stamp.counter));
+        }
     }
 
     fn names_within(
@@ -110,6 +156,14 @@ impl Store for MemoryStore {
         let place = (row.stamp.actor, row.stamp.counter);
         let inode = row.disk.as_ref().map(|disk| disk.fingerprint.inode);
         let mut keeps_inode = false;
+        let content = content_key(&row);
+        let former = self.bodies.get(&id).and_then(content_key);
+        if former != content {
+            if let Some(former) = former.filter(|former| self.contents.get(former) == Some(&id)) {
+                self.contents.remove(&former);
+            }
+            content.and_then(|content| self.contents.insert(content, id));
+        }
         if let Some(old) = self.bodies.insert(id, row) {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
             let former = old.disk.map(|disk| disk.fingerprint.inode);
@@ -125,8 +179,21 @@ impl Store for MemoryStore {
         }
     }
 
+    fn remove_body(&mut self, id: BodyId) {
+        if let Some(old) = self.bodies.remove(&id) {
+            self.log.remove(&(old.stamp.actor, old.stamp.counter));
+        }
+        self.inodes.retain(|_, body| *body != id);
+        self.contents.retain(|_, body| *body != id);
+        self.leaves.remove(&id);
+    }
+
     fn body_of_inode(&self, inode: u64) -> Option<BodyId> {
         self.inodes.get(&inode).copied()
+    }
+
+    fn body_of_content(&self, digest: Digest) -> Option<BodyId> {
+        self.contents.get(&digest_key(digest)).copied()
     }
 
     fn leaves(&self, id: BodyId) -> Option<Leaves> {
@@ -157,5 +224,13 @@ impl Store for MemoryStore {
 
     fn put_have(&mut self, have: VersionVector) {
         self.have = have;
+    }
+
+    fn roster(&self) -> Option<Roster> {
+        self.roster.clone()
+    }
+
+    fn put_roster(&mut self, roster: Roster) {
+        self.roster = Some(roster);
     }
 }

@@ -23,16 +23,24 @@ pub(super) fn held<V: Rank + Clone + Eq>(
     if register.winner().value == value { Held::Winner } else { Held::Behind { value, seen } }
 }
 
+/// The same for a name.
+pub(super) fn held_binding(
+    register: &Register<Binding>,
+    value: Option<(BodyId, Kind)>,
+    seen: VersionVector,
+) -> Held<Option<(BodyId, Kind)>> {
+    match register.winner().value.body() == value {
+        true => Held::Winner,
+        false => Held::Behind { value, seen },
+    }
+}
+
 /// How the disk stands to a name that was bound anew: what lies there stays.
 pub(super) fn held_at(
     former: &NameRow,
     binding: &Register<Binding>,
 ) -> Held<Option<(BodyId, Kind)>> {
-    let on_disk = former.on_disk();
-    match binding.winner().value.body() == on_disk {
-        true => Held::Winner,
-        false => Held::Behind { value: on_disk, seen: former.seen().clone() },
-    }
+    held_binding(binding, former.on_disk(), former.seen().clone())
 }
 
 impl<S: Store> Core<S> {

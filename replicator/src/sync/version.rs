@@ -56,6 +56,12 @@ impl VersionVector {
         other.iter().for_each(|dot| self.advance(dot));
     }
 
+    /// What both hold.
+    pub fn meet(&self, other: &VersionVector) -> VersionVector {
+        let least = |&(actor, counter): &(Actor, u64)| (actor, counter.min(other.get(actor)));
+        Self(self.0.iter().map(least).filter(|entry| entry.1 > 0).collect())
+    }
+
     /// Does it hold all that `other` holds?
     pub fn covers(&self, other: &VersionVector) -> bool {
         other.iter().all(|dot| self.contains(dot))

@@ -46,6 +46,10 @@ pub enum Event {
         request: Bytes,
         reply: Reply,
     },
+    /// A peer was met by another node with our identity, started after us.
+    Twin {
+        told_by: NodeId,
+    },
     /// Somebody did not become a peer. Dropped when nobody reads events.
     Refused {
         address: SocketAddr,
@@ -85,7 +89,7 @@ impl Events {
         match item.event {
             Event::Up { .. } => item.life.begin(),
             Event::Down { .. } => item.life.end(),
-            Event::Refused { .. } => {}
+            Event::Refused { .. } | Event::Twin { .. } => {}
             _ if item.life.has_ended() => return None,
             _ if !item.life.has_begun() => {
                 self.early = Some(item);

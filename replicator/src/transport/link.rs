@@ -17,7 +17,7 @@ use super::event::{Event, Life};
 use super::fetch::{self, Reply};
 use super::frame::{FrameBatch, FrameError, FrameReader};
 use super::settings::{
-    CLOSE_BROKEN, CLOSE_DUPLICATE, CLOSE_GOODBYE, CLOSE_REPLACED, CLOSE_UNWANTED,
+    CLOSE_BROKEN, CLOSE_DUPLICATE, CLOSE_GOODBYE, CLOSE_REPLACED, CLOSE_TWIN, CLOSE_UNWANTED,
     CONNECTION_WINDOW_BYTES, FETCHES_PER_PEER_MAX, IDLE_TIME_MAX, LANE_QUEUE_BYTES,
     LANE_QUEUE_MESSAGES, LANES, SEND_WINDOW_BYTES,
 };
@@ -181,7 +181,11 @@ pub(super) async fn run(
     predecessor: Option<Arc<Link>>,
 ) {
     if let Some(predecessor) = predecessor {
-        predecessor.close(CLOSE_REPLACED, "a newer connection took its place");
+        // Where it is still alive, two run under one identity.
+        match predecessor.instance == link.instance {
+            true => predecessor.close(CLOSE_REPLACED, "a newer connection took its place"),
+            false => predecessor.close(CLOSE_TWIN, "a newer start of this node took its place"),
+        }
         predecessor.ended().await;
     }
     welcome(&link.connection);
@@ -201,7 +205,9 @@ pub(super) async fn run(
     tasks.spawn(read_lanes(Arc::clone(&shared), Arc::clone(&link)));
     tasks.spawn(read_fetches(Arc::clone(&shared), Arc::clone(&link)));
     tasks.spawn(read_datagrams(Arc::clone(&shared), Arc::clone(&link)));
-    let reason = describe(&link, link.connection.closed().await);
+    let end = link.connection.closed().await;
+    let twin = is_twin(&end);
+    let reason = describe(&link, end);
     tasks.shutdown().await;
 
     link.control.room.close();
@@ -210,6 +216,9 @@ pub(super) async fn run(
     tracing::info!(peer = %link.peer, name = %link.name.escape_debug(), address = %link.address, %reason, "disconnected");
     shared.inlet.lifecycle(&link.life, Event::Down { peer: link.peer, reason }).await;
     link.ended.send_replace(true);
+    if twin {
+        shared.inlet.lifecycle(&link.life, Event::Twin { told_by: link.peer }).await;
+    }
 }
 
 struct LaneQueue {
@@ -353,6 +362,12 @@ async fn read_datagrams(shared: Arc<Shared>, link: Arc<Link>) {
     while let Ok(payload) = link.connection.read_datagram().await {
         shared.inlet.datagram(&link.life, link.peer, payload);
     }
+}
+
+/// Did the peer meet another node with our identity?
+fn is_twin(end: &ConnectionError) -> bool {
+    let code = |close: &quinn::ApplicationClose| u32::try_from(close.error_code.into_inner());
+    matches!(end, ConnectionError::ApplicationClosed(close) if code(close) == Ok(CLOSE_TWIN))
 }
 
 /// Why a connection ended, for people.

@@ -147,6 +147,7 @@ pub(super) const CLOSE_REPLACED: u32 = 5;
 pub(super) const CLOSE_BROKEN: u32 = 6;
 pub(super) const CLOSE_OURSELVES: u32 = 7;
 pub(super) const CLOSE_UNWANTED: u32 = 8;
+pub(super) const CLOSE_TWIN: u32 = 9;
 pub(super) const CLOSE_TOO_SLOW: u32 = 9;
 
 /// Code of a stream that ends without its answer.

@@ -1,6 +1,6 @@
 //! Reads where the running kernel keeps what the programs look at: offsets of
-//! structure members and values of enumerators, out of the kernel's own type
-//! description (BTF).
+//! structure members, values of enumerators and numbers of functions, out of
+//! the kernel's own type description (BTF).
 //!
 //! The blob comes from the kernel, yet nothing here trusts it: every access
 //! is checked, chains of types are bounded, and a malformed blob is an error.
@@ -17,9 +17,12 @@ use crate::capture::limits::{BTF_BYTES_MAX, BTF_DEPTH_MAX};
 const MAGIC: u16 = 0xeb9f;
 const TYPE_BYTES: usize = 12;
 
+const KIND_POINTER: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_FUNCTION: u32 = 12;
+const KIND_PROTOTYPE: u32 = 13;
 const KIND_ENUM64: u32 = 19;
 
 /// Why an offset is not known.
@@ -111,6 +114,52 @@ impl<'a> Btf<'a> {
         }
     }
 
+    /// The number of a function that this description itself lists, whose
+    /// first parameters are pointers to the structures `takes`; an empty name
+    /// stands for any parameter.
+    pub fn function(&self, name: &str, takes: &[&str]) -> Result<u32, BtfError> {
+        let lacks = || BtfError::Lacks(format!("the function {name}"));
+        for (index, &at) in self.types.iter().enumerate() {
+            let is_function = self.info(at)?.0 == KIND_FUNCTION;
+            if !is_function || self.string(u32_at(&self.blob, at)?)? != name.as_bytes() {
+                continue;
+            }
+            let prototype = u32_at(&self.blob, at + 8)? as usize;
+            if !self.accepts(prototype, takes)? {
+                return Err(BtfError::Lacks(format!("{name} with the known parameters")));
+            }
+            return u32::try_from(self.first_type + index).map_err(|_| lacks());
+        }
+        Err(lacks())
+    }
+
+    fn accepts(&self, prototype: usize, takes: &[&str]) -> Result<bool, BtfError> {
+        let Some((owner, at)) = self.resolve(prototype)? else { return Ok(false) };
+        let (kind, count) = owner.info(at)?;
+        if kind != KIND_PROTOTYPE || count < takes.len() {
+            return Ok(false);
+        }
+        for (index, structure) in takes.iter().enumerate() {
+            let taken = u32_at(&owner.blob, at + TYPE_BYTES + 8 * index + 4)? as usize;
+            if !structure.is_empty() && self.pointee(taken)? != Some(structure.as_bytes()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The name of what a pointer leads to.
+    fn pointee(&self, pointer: usize) -> Result<Option<&[u8]>, BtfError> {
+        let Some((owner, at)) = self.resolve(pointer)? else { return Ok(None) };
+        if owner.info(at)?.0 != KIND_POINTER {
+            return Ok(None);
+        }
+        let Some((owner, at)) = self.resolve(u32_at(&owner.blob, at + 8)? as usize)? else {
+            return Ok(None);
+        };
+        owner.string(u32_at(&owner.blob, at)?).map(Some)
+    }
+
     /// Finds where every type begins, and the named ones that are asked for.
     fn index(&mut self, section: std::ops::Range<usize>) -> Result<(), BtfError> {
         let mut at = section.start;
@@ -119,10 +168,10 @@ impl<'a> Btf<'a> {
             let length = TYPE_BYTES
                 + match kind {
                     1 | 14 | 17 => 4,
-                    2 | 7..=12 | 16 | 18 => 0,
+                    KIND_POINTER | 7..=KIND_FUNCTION | 16 | 18 => 0,
                     3 => 12,
                     KIND_STRUCT | KIND_UNION | 15 | KIND_ENUM64 => 12 * count,
-                    KIND_ENUM | 13 => 8 * count,
+                    KIND_ENUM | KIND_PROTOTYPE => 8 * count,
                     _ => return Err(BtfError::Malformed(at)),
                 };
             if at + length > section.end {
@@ -261,15 +310,48 @@ fn array_at<const N: usize>(blob: &[u8], at: usize) -> Result<[u8; N], BtfError>
     bytes.ok_or(BtfError::Malformed(at))
 }
 
+/// Descriptions of kernels that lack something.
+#[cfg(test)]
+pub mod doctored {
+    use std::path::Path;
+
+    /// What the running kernel says of itself, where it does.
+    pub fn running_kernel() -> Option<Vec<u8>> {
+        let path = Path::new("/sys/kernel/btf/vmlinux");
+        let blob = std::fs::read(path).ok();
+        if blob.is_none() {
+            eprintln!("skipped: this kernel has no type description");
+        }
+        blob
+    }
+
+    /// The same, with whatever has this name called something else.
+    pub fn without(mut blob: Vec<u8>, name: &str) -> Vec<u8> {
+        let text = format!("\0{name}\0");
+        let places: Vec<usize> = blob
+            .windows(text.len())
+            .enumerate()
+            .filter(|(_, part)| *part == text.as_bytes())
+            .map(|(at, _)| at)
+            .collect();
+        assert!(!places.is_empty(), "the running kernel lacks {name} anyhow");
+        for at in places {
+            blob[at + 1] = b'~';
+        }
+        blob
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     /// `struct outer { int a; struct { int b; typedef_of_inner c; }; }` with
-    /// `struct inner { int pad; int d; }`, and an enumeration with `PG_head`.
+    /// `struct inner { int pad; int d; }`, an enumeration with `PG_head`, and
+    /// `int work(int, const struct outer *)`.
     fn golden() -> Vec<u8> {
-        let strings = b"\0outer\0a\0b\0c\0inner\0pad\0d\0PG_head\0alias\0";
+        let strings = b"\0outer\0a\0b\0c\0inner\0pad\0d\0PG_head\0alias\0work\0";
         let name = |text: &str| {
             let text = format!("\0{text}\0");
             let at = strings.windows(text.len()).position(|window| window == text.as_bytes());
@@ -289,8 +371,18 @@ mod tests {
             vec![name("outer"), structure(2), 16, name("a"), 1, 0, 0, 4, 32],
             // 6: enumeration
             vec![0, KIND_ENUM << 24 | 1, 4, name("PG_head"), 6],
+            // 7: const outer, 8: pointer to it
+            vec![0, 10 << 24, 5, 0, KIND_POINTER << 24, 7],
+            // 9: prototype
+            vec![0, KIND_PROTOTYPE << 24 | 2, 1, 0, 1, 0, 8],
+            // 10: function
+            vec![name("work"), KIND_FUNCTION << 24, 9],
         ]
         .concat();
+        blob(words, strings)
+    }
+
+    fn blob(words: Vec<u32>, strings: &[u8]) -> Vec<u8> {
         let types = (words.len() * 4) as u32;
         let mut blob = MAGIC.to_ne_bytes().to_vec();
         blob.extend([1, 0]);
@@ -299,6 +391,16 @@ mod tests {
         }
         blob.extend(strings);
         blob
+    }
+
+    impl Btf<'_> {
+        /// Where a string lies among the strings.
+        fn strings_named(&self, text: &str) -> u32 {
+            let text = format!("\0{text}\0");
+            let strings = &self.blob[self.strings.clone()];
+            let at = strings.windows(text.len()).position(|part| part == text.as_bytes());
+            at.unwrap() as u32 + 1
+        }
     }
 
     #[test]
@@ -320,16 +422,43 @@ mod tests {
     }
 
     #[test]
-    fn the_running_kernel_can_be_read() {
-        let path = Path::new("/sys/kernel/btf/vmlinux");
-        if !path.exists() {
-            eprintln!("skipped: this kernel has no type description");
-            return;
+    fn functions_are_known_by_name_and_parameters() {
+        let btf = Btf::parse(golden(), None).unwrap();
+        for takes in [&["", "outer"][..], &[""], &[]] {
+            assert_eq!(btf.function("work", takes).unwrap(), 10);
         }
-        let btf = Btf::open(path, None).unwrap();
+        for takes in [&["outer"][..], &["", "inner"], &["", "outer", ""]] {
+            let error = btf.function("work", takes).unwrap_err().to_string();
+            assert!(error.ends_with("lacks work with the known parameters"), "{error}");
+        }
+        let error = btf.function("play", &[]).unwrap_err().to_string();
+        assert!(error.ends_with("lacks the function play"), "{error}");
+    }
+
+    #[test]
+    fn a_module_s_description_continues_that_of_the_kernel() {
+        let base = Btf::parse(golden(), None).unwrap();
+        // 11: pointer to the kernel's outer, 12: prototype, 13: function with
+        // the kernel's name for it, as modules have it.
+        let name = base.strings_named("work");
+        let words = [0, KIND_POINTER << 24, 5]
+            .into_iter()
+            .chain([0, KIND_PROTOTYPE << 24 | 1, 0, 0, 11])
+            .chain([name, KIND_FUNCTION << 24, 12]);
+        let module = Btf::parse(blob(words.collect(), b"\0"), Some(&base)).unwrap();
+        assert_eq!(module.function("work", &["outer"]).unwrap(), 13);
+        assert_eq!(module.offset("outer", "b").unwrap(), 4);
+        assert!(module.function("work", &["inner"]).is_err());
+    }
+
+    #[test]
+    fn the_running_kernel_can_be_read() {
+        let Some(blob) = doctored::running_kernel() else { return };
+        let btf = Btf::parse(blob, None).unwrap();
         assert!(btf.offset("inode", "i_ino").unwrap() > 0);
         assert_eq!(btf.offset("inode", "i_mode").unwrap(), 0);
         assert!(btf.enumerator("PG_head").unwrap() < 64);
+        assert!(btf.function("vfs_fallocate", &["file"]).unwrap() > 0);
     }
 
     #[test]
@@ -342,7 +471,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn damage_never_panics(at in 0usize..300, byte: u8, garbage in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn damage_never_panics(at in 0usize..400, byte: u8, garbage in prop::collection::vec(any::<u8>(), 0..64)) {
             let mut blob = golden();
             let at = at % blob.len();
             blob[at] = byte;
@@ -351,6 +480,7 @@ mod tests {
                     for member in ["a", "b", "c.d", "z"] {
                         let _ = btf.offset("outer", member);
                     }
+                    let _ = btf.function("work", &["", "outer"]);
                 }
             }
         }

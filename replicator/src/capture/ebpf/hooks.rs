@@ -5,6 +5,7 @@
 pub enum FileSystem {
     Ext4,
     Xfs,
+    Btrfs,
 }
 
 impl FileSystem {
@@ -18,10 +19,27 @@ impl FileSystem {
         match magic {
             EXT4 => Ok(Self::Ext4),
             XFS => Ok(Self::Xfs),
-            BTRFS => Err("btrfs has no tracepoints for truncation, allocation and clones"),
-            TMPFS => Err("tmpfs has no tracepoints for writes"),
+            BTRFS => Ok(Self::Btrfs),
+            TMPFS => Err("tmpfs does not tell of stores through a mapping"),
             OVERLAYFS => Err("overlayfs raises its events on another file system"),
-            _ => Err("written ranges are known for ext4 and xfs only"),
+            _ => Err("written ranges are known for ext4, xfs and btrfs only"),
+        }
+    }
+
+    /// The name of its module.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// Why its tracepoints do not suffice, if so.
+    pub fn lacks_tracepoints(self) -> Option<&'static str> {
+        match self {
+            Self::Ext4 | Self::Xfs => None,
+            Self::Btrfs => Some("btrfs has no tracepoints for truncation, allocation and clones"),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! From the compiled object to attached programs.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
@@ -9,9 +11,13 @@ use aya::{Ebpf, EbpfLoader};
 use replicator_ebpf::Note;
 
 use super::Kernel;
+use super::btf::Btf;
+use super::code::{self, Code, Tracing};
+use super::exits::{self, Exit, Plan};
 use super::hooks::{FileSystem, HOOKS, Hook, Needs};
 use super::offsets::Offsets;
 use super::slots::{Mapped, SharedSlot};
+use super::sys;
 use crate::capture::counters::Tally;
 use crate::capture::describe::MissingHook;
 use crate::capture::limits::MEMORY_BYTES_MIN;
@@ -25,9 +31,16 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
 /// Programs at work, and what this kernel did not have.
 pub struct Attached {
     pub kernel: Kernel,
+    pub hook_set: &'static str,
     pub hooks: Vec<String>,
     pub missing: Vec<MissingHook>,
+    /// Why the programs on functions are not used, if so.
+    pub why_not_exits: Option<String>,
 }
+
+/// One file for the kernel, and one for each of its modules.
+const TYPES: &str = "/sys/kernel/btf";
+const KERNEL: &str = "vmlinux";
 
 /// What a note takes in the ring, with its header.
 const NOTE_BYTES: usize = size_of::<Note>() + 8;
@@ -57,60 +70,155 @@ impl Sizes {
     }
 }
 
-/// Loads and attaches the programs for the folder. The error is one plain
-/// line for the user.
+/// Loads and attaches the programs for the folder: those on functions where
+/// this kernel takes them, those on tracepoints otherwise. The error is one
+/// plain line for the user.
 pub fn load(
     root: BorrowedFd<'_>,
     file_system: FileSystem,
     memory_bytes: usize,
     tally: Arc<Tally>,
 ) -> Result<Attached, String> {
-    let offsets = Offsets::of_running_kernel().map_err(|error| error.to_string())?;
-    let sizes = Sizes::of(memory_bytes);
-    let mut ebpf = prepare(root, &offsets, &sizes)?;
-    let mut hooks = Vec::new();
-    let mut missing = Vec::new();
-    let mut programs = Vec::new();
-    for hook in HOOKS.iter().filter(|hook| hook.serves(file_system)) {
-        match attach(&mut ebpf, hook, &offsets) {
-            Ok(program) => {
-                hooks.push(hook.name.to_owned());
-                programs.push(program);
-            }
-            Err(reason) if hook.essential => {
-                return Err(format!("{} ({}): {reason}", hook.name, hook.shows));
-            }
-            Err(reason) => {
-                let costs = format!("{} go unseen: {reason}", hook.shows);
-                missing.push(MissingHook { name: hook.name.to_owned(), costs });
-            }
-        }
-    }
-    let kernel = assemble(ebpf, &sizes, programs, tally)?;
-    Ok(Attached { kernel, hooks, missing })
+    load_described(Path::new(TYPES), root, file_system, memory_bytes, tally)
 }
 
-fn prepare(root: BorrowedFd<'_>, offsets: &Offsets, sizes: &Sizes) -> Result<Ebpf, String> {
-    let stat = rustix::fs::fstat(root).map_err(|error| error.to_string())?;
+/// The same for a kernel that is described in the files of `types`.
+fn load_described(
+    types: &Path,
+    root: BorrowedFd<'_>,
+    file_system: FileSystem,
+    memory_bytes: usize,
+    tally: Arc<Tally>,
+) -> Result<Attached, String> {
+    let kernel = Btf::open(&types.join(KERNEL), None).map_err(|error| error.to_string())?;
+    let module = types.join(file_system.name());
+    let module = module.exists().then(|| Btf::open(&module, Some(&kernel))).transpose();
+    let module = module.map_err(|error| error.to_string())?;
+    let offsets = Offsets::of(file_system, &kernel, module.as_ref());
+    let folder = Folder {
+        root,
+        file_system,
+        offsets: offsets.map_err(|error| error.to_string())?,
+        sizes: Sizes::of(memory_bytes),
+        tally,
+    };
+    let plan = folder.plan_exits(&kernel, module.as_ref());
+    let why_not_exits = match plan.and_then(|plan| folder.attach_exits(plan)) {
+        Ok(attached) => return Ok(attached),
+        Err(reason) => reason,
+    };
+    if let Some(lack) = file_system.lacks_tracepoints() {
+        return Err(format!("{lack}, and {why_not_exits}"));
+    }
+    let attached = folder.attach_tracepoints()?;
+    Ok(Attached { why_not_exits: Some(why_not_exits), ..attached })
+}
+
+/// What is to be watched, and with what.
+struct Folder<'a> {
+    root: BorrowedFd<'a>,
+    file_system: FileSystem,
+    offsets: Offsets,
+    sizes: Sizes,
+    tally: Arc<Tally>,
+}
+
+impl Folder<'_> {
+    fn plan_exits(&self, kernel: &Btf<'_>, module: Option<&Btf<'_>>) -> Result<Plan, String> {
+        code::probe(kernel)?;
+        self.offsets.exits.clone()?;
+        Plan::of(self.file_system, kernel, module).map_err(|error| error.to_string())
+    }
+
+    fn attach_exits(&self, plan: Plan) -> Result<Attached, String> {
+        let constants = [("EXITS", 1), ("FAULTS_TOLD", u32::from(plan.faults_told))];
+        let mut ebpf = prepare(self, &constants)?;
+        let code = Code::of(OBJECT, &ebpf)?;
+        let module = plan.found.iter().any(|found| found.in_module);
+        let module = module.then(|| sys::module_types(self.file_system.name())).transpose();
+        let module = module.map_err(|error| format!("{}: {error}", self.file_system.name()))?;
+        let mut programs = Programs::default();
+        for hook in HOOKS.iter().filter(|hook| exits::TRACEPOINTS.contains(&hook.name)) {
+            let program = attach(&mut ebpf, hook, &self.offsets);
+            let program = program.map_err(|reason| format!("{}: {reason}", hook.name))?;
+            programs.add(hook.name, program);
+        }
+        for found in &plan.found {
+            let Exit { function, shows, .. } = found.exit;
+            let tracing = code
+                .attach(found, module.as_ref())
+                .map_err(|reason| format!("{function} ({shows}): {reason}"))?;
+            programs.add(function, tracing.program.as_raw_fd());
+            programs.tracing.push(tracing);
+        }
+        programs.hooks.dedup();
+        programs.missing = plan.missing;
+        assemble(ebpf, self, programs, "function exits")
+    }
+
+    fn attach_tracepoints(&self) -> Result<Attached, String> {
+        let mut ebpf = prepare(self, &[])?;
+        let mut programs = Programs::default();
+        for hook in HOOKS.iter().filter(|hook| hook.serves(self.file_system)) {
+            match attach(&mut ebpf, hook, &self.offsets) {
+                Ok(program) => programs.add(hook.name, program),
+                Err(reason) if hook.essential => {
+                    return Err(format!("{} ({}): {reason}", hook.name, hook.shows));
+                }
+                Err(reason) => {
+                    let costs =
+                        format!("{} arrive when the folder is verified: {reason}", hook.shows);
+                    programs.missing.push(MissingHook { name: hook.name.to_owned(), costs });
+                }
+            }
+        }
+        assemble(ebpf, self, programs, "raw tracepoints")
+    }
+}
+
+/// What was attached so far.
+#[derive(Default)]
+struct Programs {
+    hooks: Vec<String>,
+    missing: Vec<MissingHook>,
+    programs: Vec<RawFd>,
+    tracing: Vec<Tracing>,
+}
+
+impl Programs {
+    fn add(&mut self, hook: &str, program: RawFd) {
+        self.hooks.push(hook.to_owned());
+        self.programs.push(program);
+    }
+}
+
+fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebpf, String> {
+    let (offsets, sizes) = (&folder.offsets, &folder.sizes);
+    let stat = rustix::fs::fstat(folder.root).map_err(|error| error.to_string())?;
     let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
     // As the kernel writes a device number for itself.
     let device: u32 = major << 20 | minor;
     let own = std::process::id();
     let mask = sizes.slots - 1;
     let page_shift: u32 = rustix::param::page_size().ilog2();
+    let subvolume = u32::from(folder.file_system == FileSystem::Btrfs);
     let mut loader = EbpfLoader::new();
+    // The programs are given their offsets; nothing is left to relocate.
     loader
+        .btf(None)
         .override_global("ROOT_DEVICE", &device, true)
         .override_global("ROOT_INODE", &stat.st_ino, true)
         .override_global("OWN_TGID", &own, true)
         .override_global("SLOT_MASK", &mask, true)
         .override_global("PAGE_SHIFT", &page_shift, true)
+        .override_global("SUBVOLUME", &subvolume, true)
         .map_max_entries("SLOTS", sizes.slots)
         .map_max_entries("NOTES", sizes.notes_bytes)
         .map_max_entries("INODES", sizes.inodes)
         .map_max_entries("DIRTYING", sizes.tasks)
-        .map_max_entries("ANNOUNCED", sizes.tasks);
-    for (global, value) in &offsets.values {
+        .map_max_entries("ANNOUNCED", sizes.tasks)
+        .map_max_entries("DIRECT", sizes.tasks);
+    for (global, value) in offsets.values.iter().chain(constants) {
         loader.override_global(global, value, true);
     }
     loader.load(OBJECT).map_err(|error| {
@@ -125,7 +233,7 @@ fn prepare(root: BorrowedFd<'_>, offsets: &Offsets, sizes: &Sizes) -> Result<Ebp
     })
 }
 
-fn attach(ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<i32, String> {
+fn attach(ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<RawFd, String> {
     match hook.needs {
         Needs::Nothing => {}
         Needs::Iter => offsets.iter.clone()?,
@@ -144,10 +252,11 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<i32, String
 
 fn assemble(
     mut ebpf: Ebpf,
-    sizes: &Sizes,
-    programs: Vec<i32>,
-    tally: Arc<Tally>,
-) -> Result<Kernel, String> {
+    folder: &Folder<'_>,
+    programs: Programs,
+    hook_set: &'static str,
+) -> Result<Attached, String> {
+    let sizes = &folder.sizes;
     let slots = take_array(&mut ebpf, "SLOTS")?;
     let slots = Mapped::slots(slots.fd().as_fd(), sizes.slots as usize)
         .map_err(|error| format!("the bitmaps cannot be mapped: {error}"))?;
@@ -156,7 +265,8 @@ fn assemble(
         .map_err(|error| format!("the counters cannot be mapped: {error}"))?;
     let notes = ebpf.take_map("NOTES").ok_or("the object lacks the map NOTES")?;
     let notes = RingBuf::try_from(notes).map_err(|error| chain(&error))?;
-    Ok(Kernel {
+    let Programs { hooks, missing, programs, tracing } = programs;
+    let kernel = Kernel {
         noted: vec![0; slots.len()],
         slots,
         words,
@@ -169,10 +279,14 @@ fn assemble(
         range_notes_dropped: 0,
         missed: 0,
         check_at: None,
+        drained_at: SystemTime::now().into(),
+        checked_at: SystemTime::now().into(),
         pending: Default::default(),
-        tally,
+        tally: Arc::clone(&folder.tally),
         _ebpf: ebpf,
-    })
+        _tracing: tracing,
+    };
+    Ok(Attached { kernel, hook_set, hooks, missing, why_not_exits: None })
 }
 
 fn take_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, String> {
@@ -216,4 +330,66 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::ebpf::btf::doctored;
+    use std::fs::{self, File};
+
+    fn refused(types: &Path) -> String {
+        let root = File::open(types).unwrap();
+        let (memory, tally) = (MEMORY_BYTES_MIN, Arc::default());
+        match load_described(types, root.as_fd(), FileSystem::Ext4, memory, tally) {
+            Ok(_) => panic!("programs were loaded for a kernel nobody knows"),
+            Err(reason) => reason,
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_the_functions_gets_the_tracepoints() {
+        let Some(blob) = doctored::running_kernel() else { return };
+        let types = tempfile::tempdir().unwrap();
+        let lacking = doctored::without(blob, "vfs_fallocate");
+        fs::write(types.path().join(KERNEL), lacking).unwrap();
+        let root = File::open(types.path()).unwrap();
+        let (memory, tally) = (MEMORY_BYTES_MIN, Arc::default());
+        match load_described(types.path(), root.as_fd(), FileSystem::Ext4, memory, tally) {
+            Ok(attached) => {
+                assert_eq!(attached.hook_set, "raw tracepoints");
+                let reason = attached.why_not_exits.unwrap();
+                assert!(reason.ends_with("lacks the function vfs_fallocate"), "{reason}");
+            }
+            Err(reason) => {
+                let lacks = ["it needs root", "has no such tracepoint"];
+                assert!(lacks.iter().any(|lack| reason.contains(lack)), "{reason}");
+                eprintln!("skipped: {reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_describe_itself_gets_one_plain_line() {
+        let types = tempfile::tempdir().unwrap();
+        let reason = refused(types.path());
+        assert!(reason.contains("cannot be read: No such file"), "{reason}");
+        for garbage in [&b""[..], b"nothing of use", &[0; 4096]] {
+            fs::write(types.path().join(KERNEL), garbage).unwrap();
+            let reason = refused(types.path());
+            assert!(reason.contains("is malformed") && !reason.contains('\n'), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_lacks_a_member_gets_one_plain_line() {
+        let Some(blob) = doctored::running_kernel() else { return };
+        let types = tempfile::tempdir().unwrap();
+        for (structure, member) in [("inode", "i_generation"), ("dentry", "d_parent")] {
+            let lacking = doctored::without(blob.clone(), member);
+            fs::write(types.path().join(KERNEL), lacking).unwrap();
+            let reason = refused(types.path());
+            assert!(reason.ends_with(&format!("lacks {structure}.{member}")), "{reason}");
+        }
+    }
 }

@@ -5,29 +5,33 @@
 //! bounded by what the user allows and goes away with this value.
 
 mod btf;
+mod code;
+mod exits;
 mod hooks;
 mod load;
 mod offsets;
 mod slots;
+mod sys;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use aya::maps::{MapData, RingBuf};
 use replicator_ebpf::{FLAG_MAPPED, FLAG_SIZE, NOTE_RANGE, NOTE_SLOT, Note, word};
 
+use self::code::Tracing;
 pub use self::hooks::FileSystem;
 pub use self::load::load;
 use self::slots::{Collected, Mapped, SharedSlot};
 use super::change::{Change, Extent, LossCause};
 use super::counters::Tally;
-use super::limits::{MISS_CHECK_DELAY, PENDING_INODES_MAX};
+use super::limits::{LOSS_MARGIN, MISS_CHECK_DELAY, PENDING_INODES_MAX};
 use super::outbox::{Outbox, Stopped};
-use crate::path::RelPath;
+use crate::entry::Timestamp;
 use crate::range::{Range, RangeSet};
 
 /// The programs of one folder, attached.
@@ -46,10 +50,15 @@ pub struct Kernel {
     range_notes_dropped: u64,
     missed: u64,
     check_at: Option<Instant>,
+    /// When the last drain began: what was dropped since then is not known.
+    drained_at: Timestamp,
+    /// When the programs were last asked what they skipped.
+    checked_at: Timestamp,
     pending: BTreeMap<u64, Pending>,
     tally: Arc<Tally>,
-    /// Holds the programs in the kernel.
+    /// These two hold the programs in the kernel.
     _ebpf: aya::Ebpf,
+    _tracing: Vec<Tracing>,
 }
 
 /// What was collected of one inode and not yet told.
@@ -77,6 +86,7 @@ impl Kernel {
     /// Reports everything that is marked.
     pub fn drain(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
         self.drains += 1;
+        let started = SystemTime::now().into();
         let mut notes = 0;
         // As many as the ring can hold: what comes in meanwhile can wait for
         // the next drain.
@@ -93,6 +103,7 @@ impl Kernel {
         self.sweep_if_dropped();
         self.tell(outbox)?;
         self.watch_losses(notes > 0, outbox)?;
+        self.drained_at = started;
         self.free_idle_slots();
         self.tell(outbox)
     }
@@ -173,19 +184,24 @@ impl Kernel {
     fn watch_losses(&mut self, active: bool, outbox: &mut Outbox) -> Result<(), Stopped> {
         self.tally.no_slot.set(self.word(word::NO_SLOT));
         self.tally.undecided.set(self.word(word::UNDECIDED));
+        self.tally.decided.set(self.word(word::DECIDED));
+        self.tally.forgotten.set(self.word(word::FORGOTTEN));
         let dropped = self.word(word::RANGE_NOTES_DROPPED);
         if dropped != self.range_notes_dropped {
             self.range_notes_dropped = dropped;
-            outbox.lost(RelPath::root(), LossCause::RingFull)?;
+            outbox.lost_ranges(LossCause::RingFull, self.drained_at.before(LOSS_MARGIN))?;
         }
         let now = Instant::now();
         if self.check_at.is_some_and(|at| at <= now) {
             self.check_at = None;
+            let started = SystemTime::now().into();
             let missed = self.programs.iter().map(|&program| misses(program)).sum();
             if missed != self.missed {
                 self.missed = missed;
-                outbox.lost(RelPath::root(), LossCause::NestedPrograms)?;
+                let since = self.checked_at.before(LOSS_MARGIN);
+                outbox.lost_ranges(LossCause::NestedPrograms, since)?;
             }
+            self.checked_at = started;
         } else if active && self.check_at.is_none() {
             self.check_at = Some(now + MISS_CHECK_DELAY);
         }

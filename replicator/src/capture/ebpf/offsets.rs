@@ -3,12 +3,8 @@
 //! Owns the list of structure members the programs look at. What a hook needs
 //! and this kernel lacks makes that hook missing, not capture fail.
 
-use std::path::Path;
-
 use super::btf::{Btf, BtfError};
-
-const KERNEL: &str = "/sys/kernel/btf/vmlinux";
-const XFS_MODULE: &str = "/sys/kernel/btf/xfs";
+use super::hooks::FileSystem;
 
 /// Global of the programs, structure, member.
 type Member = (&'static str, &'static str, &'static str);
@@ -26,6 +22,7 @@ const COMMON: &[Member] = &[
     ("INODE_MAPPING", "inode", "i_mapping"),
     ("SUPER_DEVICE", "super_block", "s_dev"),
     ("SUPER_ROOT", "super_block", "s_root"),
+    ("SUPER_MAGIC", "super_block", "s_magic"),
     ("DENTRY_INODE", "dentry", "d_inode"),
     ("DENTRY_PARENT", "dentry", "d_parent"),
     ("DENTRY_NAME", "dentry", "d_name.name"),
@@ -46,6 +43,26 @@ const ITER: &[Member] = &[
     ("ITER_MAP_LENGTH", "iomap_iter", "iomap.length"),
 ];
 
+const EXITS: &[Member] = &[
+    ("ATTRIBUTES_VALID", "iattr", "ia_valid"),
+    ("ATTRIBUTES_SIZE", "iattr", "ia_size"),
+    ("DIRECT_KIOCB", "iomap_dio", "iocb"),
+    ("DIRECT_FLAGS", "iomap_dio", "flags"),
+    ("FAULT_AREA", "vm_fault", "vma"),
+    ("FAULT_PAGE", "vm_fault", "pgoff"),
+    ("AREA_FILE", "vm_area_struct", "vm_file"),
+];
+
+/// An inode of btrfs has its number within a tree, and trees are told apart
+/// by their devices.
+const BTRFS: &[Member] = &[
+    ("BTRFS_INODE_VFS", "btrfs_inode", "vfs_inode"),
+    ("BTRFS_INODE_ROOT", "btrfs_inode", "root"),
+    ("BTRFS_ROOT_DEVICE", "btrfs_root", "anon_dev"),
+];
+
+const XFS: &[Member] = &[("XFS_INODE_VFS", "xfs_inode", "i_vnode")];
+
 /// What was found in the kernel's description of itself.
 pub struct Offsets {
     /// Global of the programs and its value.
@@ -54,23 +71,36 @@ pub struct Offsets {
     pub iter: Result<(), String>,
     /// Why the hooks of xfs cannot be used, if so.
     pub xfs: Result<(), String>,
+    /// Why the programs on functions cannot be used, if so.
+    pub exits: Result<(), String>,
 }
 
 impl Offsets {
-    pub fn of_running_kernel() -> Result<Self, BtfError> {
-        let btf = Btf::open(Path::new(KERNEL), None)?;
+    /// `module` describes the module of the file system, where it is one.
+    pub fn of(
+        file_system: FileSystem,
+        kernel: &Btf<'_>,
+        module: Option<&Btf<'_>>,
+    ) -> Result<Self, BtfError> {
         let mut values = Vec::new();
-        look_up(&btf, COMMON, &mut values)?;
-        values.push(("DENTRY_ALIAS", either(&btf, "dentry", ["d_u.d_alias", "d_alias"])?));
+        look_up(kernel, COMMON, &mut values)?;
+        values.push(("DENTRY_ALIAS", either(kernel, "dentry", ["d_u.d_alias", "d_alias"])?));
         // Until Linux 6.5 the order of a large folio had a member.
-        values.push(("FOLIO_ORDER", either(&btf, "folio", ["_folio_order", "_flags_1"])?));
-        values.push(("PAGE_HEAD_BIT", btf.enumerator("PG_head")? as u32));
-        let iter = look_up(&btf, ITER, &mut values).and_then(|()| step(&btf, &mut values));
-        let xfs = xfs(&btf, &mut values);
+        values.push(("FOLIO_ORDER", either(kernel, "folio", ["_folio_order", "_flags_1"])?));
+        values.push(("PAGE_HEAD_BIT", kernel.enumerator("PG_head")? as u32));
+        let own = module.unwrap_or(kernel);
+        match file_system {
+            FileSystem::Ext4 | FileSystem::Xfs => {}
+            FileSystem::Btrfs => look_up(own, BTRFS, &mut values)?,
+        }
+        let iter = look_up(kernel, ITER, &mut values).and_then(|()| step(kernel, &mut values));
+        let xfs = look_up(own, XFS, &mut values);
+        let exits = look_up(kernel, EXITS, &mut values);
         Ok(Self {
             values,
             iter: iter.map_err(|error| error.to_string()),
             xfs: xfs.map_err(|error| error.to_string()),
+            exits: exits.map_err(|error| error.to_string()),
         })
     }
 }
@@ -93,18 +123,6 @@ fn step(btf: &Btf<'_>, values: &mut Vec<(&'static str, u32)>) -> Result<(), BtfE
         Ok(offset) => ("ITER_START", offset),
         Err(_) => ("ITER_PROCESSED", btf.offset("iomap_iter", "processed")?),
     });
-    Ok(())
-}
-
-/// xfs may be built in, or a module with a description of its own.
-fn xfs(btf: &Btf<'_>, values: &mut Vec<(&'static str, u32)>) -> Result<(), BtfError> {
-    let module = Path::new(XFS_MODULE);
-    let offset = if module.exists() {
-        Btf::open(module, Some(btf))?.offset("xfs_inode", "i_vnode")?
-    } else {
-        btf.offset("xfs_inode", "i_vnode")?
-    };
-    values.push(("XFS_INODE_VFS", offset));
     Ok(())
 }
 

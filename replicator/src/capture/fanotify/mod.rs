@@ -148,12 +148,17 @@ impl Fanotify {
         let Some(place) = event.place else {
             return Ok(());
         };
-        if let Some(path) = self.path(&place, outbox)? {
-            return outbox.content(path);
-        }
-        // The writer used a name outside; the file may have one inside.
-        let linked = event.object.and_then(|object| self.resolver.linked_inode(object.as_bytes()));
-        if let Some(inode) = linked {
+        let object = event.object.map(|object| object.as_bytes());
+        let inode = match self.path(&place, outbox)? {
+            Some(path) => {
+                let inode = object.and_then(|object| self.resolver.inode_elsewhere(object, &path));
+                outbox.content(path)?;
+                inode
+            }
+            // The writer used a name outside; the file may have one inside.
+            None => object.and_then(|object| self.resolver.linked_inode(object)),
+        };
+        if let Some(inode) = inode {
             outbox.push(Change::Data { inode, extent: Extent::Whole, mapped: false })?;
         }
         Ok(())

@@ -66,6 +66,17 @@ impl Resolver {
         (stat.st_nlink > 1).then_some(stat.st_ino)
     }
 
+    /// The inode number of an object that is not what lies at this path: its
+    /// writer opened it by a name that is gone, or before it had one.
+    pub fn inode_elsewhere(&self, handle: &[u8], path: &RelPath) -> Option<u64> {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let named = rustix::fs::statat(&self.root, path.as_path(), flags).ok();
+        let object = sys::open_by_handle(self.root.as_fd(), handle).ok()?;
+        let stat = rustix::fs::fstat(&object).ok()?;
+        let is_there = named.is_some_and(|named| named.st_ino == stat.st_ino);
+        (!is_there && stat.st_nlink > 0).then_some(stat.st_ino)
+    }
+
     fn find(&self, handle: &[u8]) -> Placement {
         let directory = match sys::open_by_handle(self.root.as_fd(), handle) {
             Ok(directory) => directory,

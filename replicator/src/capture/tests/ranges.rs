@@ -160,6 +160,11 @@ fn writes_outside_the_folder_are_dropped_in_the_kernel() {
     let outside = std::fs::metadata(parent.path().join("outside")).unwrap().ino();
     let tells = |change: &Change| matches!(change, Change::Data { inode, .. } if *inode == outside);
     assert!(!watched.changes().iter().any(tells));
+    // Directories have many links and one name.
+    sh(parent.path(), "mkdir -p far/child; chmod 700 far; touch -d yesterday far");
+    let far = std::fs::metadata(parent.path().join("far")).unwrap().ino();
+    let tells = |change: &Change| matches!(change, Change::Data { inode, .. } if *inode == far);
+    assert!(!watched.changes().iter().any(tells));
     // The verdict about a file does not outlive its move into the folder.
     let inside = watched.folder.path().display().to_string();
     sh(parent.path(), &format!("mv outside '{inside}/f'"));

@@ -37,8 +37,7 @@ impl Doctor {
             what: finding.what,
             ok: finding.available,
             found: finding.detail,
-            advice: "capture takes the next level: the same changes arrive, some later or at more cost"
-                .into(),
+            advice: finding.advice,
         }));
         checks.extend(file_system::checks(&root));
         print(&checks.iter().map(describe).collect::<String>())?;

@@ -354,3 +354,18 @@ async fn a_file_under_a_racing_writer_is_not_called_stable() {
     assert!(file(&entry).stable);
     assert_eq!(file(&entry).leaves.digest(), Digest::of(&fs::read(&path).unwrap()));
 }
+
+#[tokio::test]
+async fn only_bytes_that_were_written_make_the_size_lag() {
+    let folder = Folder::new();
+    fs::write(folder.path("file"), [1; 5000]).unwrap();
+    let stat = folder.root.stat(&RelPath::parse(b"file").unwrap()).unwrap().unwrap();
+    let lags = |start, end| {
+        is_size_lagging(&Depth::Ranges(Range::new(start, end).into_iter().collect()), &stat)
+    };
+    assert!(lags(8192, 12_288));
+    assert!(!lags(4096, 8192));
+    // Cut off at this place: there is nothing to wait for.
+    assert!(!lags(8192, u64::MAX));
+    assert!(!is_size_lagging(&Depth::Whole, &stat));
+}

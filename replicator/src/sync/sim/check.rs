@@ -18,12 +18,16 @@ pub(super) fn check(world: &World) -> Result<(), String> {
     if let Some(wrong) = &world.ledger.wrong {
         return Err(wrong.clone());
     }
-    all_trees_are_equal(world)?;
-    all_indexes_are_equal(world)?;
-    no_content_is_lost(world)?;
+    nothing_differs_or_is_lost(world)?;
     nothing_is_resurrected(world)?;
     nothing_is_left_over(world)?;
     messages_are_bounded(world)
+}
+
+pub(super) fn nothing_differs_or_is_lost(world: &World) -> Result<(), String> {
+    all_trees_are_equal(world)?;
+    all_indexes_are_equal(world)?;
+    no_content_is_lost(world)
 }
 
 fn shown(world: &World, at: usize) -> BTreeMap<RelPath, Shown> {
@@ -34,7 +38,7 @@ fn staying(world: &World) -> Vec<usize> {
     (0..world.nodes.len()).filter(|at| world.nodes[*at].running).collect()
 }
 
-fn all_trees_are_equal(world: &World) -> Result<(), String> {
+pub(super) fn all_trees_are_equal(world: &World) -> Result<(), String> {
     let staying = staying(world);
     let first = shown(world, staying[0]);
     for &at in &staying[1..] {
@@ -50,7 +54,7 @@ fn all_trees_are_equal(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn all_indexes_are_equal(world: &World) -> Result<(), String> {
+pub(super) fn all_indexes_are_equal(world: &World) -> Result<(), String> {
     let staying = staying(world);
     let first = world.nodes[staying[0]].core.store();
     let names = |store: &MemoryStore| {
@@ -109,9 +113,8 @@ fn no_content_is_lost(world: &World) -> Result<(), String> {
 /// What was the same everywhere, and was then destroyed by a user while no
 /// user gave it another name and no index forgot it, is in no tree.
 fn nothing_is_resurrected(world: &World) -> Result<(), String> {
-    // A folder of which all seems to have gone is given everything back.
-    let held = |node: &super::world::Node| node.core.progress().deletions_held;
-    if world.nodes.iter().any(|node| held(node) > 0 || node.deletions_held > 0) {
+    // Deletions that were held came back because a user said so.
+    if world.has_restored {
         return Ok(());
     }
     let contents = &world.contents;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::path::RelPath;
-use crate::range::RangeSet;
+use crate::range::{Range, RangeSet};
 use crate::sync::effect::{
     Action, Depth, Found, Keep, Listed, Look, Outcome, Over, Sight, Sighted, Update, What,
 };
@@ -144,6 +144,7 @@ impl Disk {
                 let leaves = Leaves::of(&inode.content);
                 let whole = vec![(0, Bytes::from(inode.content.clone()))];
                 Sighted::File {
+                    changed: Range::new(0, leaves.size()).into_iter().collect(),
                     leaves,
                     inline: with_bytes.then_some(whole),
                     holes: RangeSet::new(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::planted::Bug;
 use crate::limits::RECORDS_MAX;
+use crate::sync::Mode;
 use crate::sync::core::Options;
 
 /// Who is connected with whom.
@@ -41,6 +42,8 @@ pub(super) struct Plan {
     /// Nodes join late, some with a folder of their own, and the last one
     /// leaves before the second round.
     pub comings: bool,
+    /// Nodes know each other as members and forget what was deleted.
+    pub members: bool,
     pub bug: Option<Bug>,
     /// Says what happens.
     pub traced: bool,
@@ -55,15 +58,16 @@ impl Plan {
             shape: Shape::Mesh,
             operations: 20,
             deletions: 0,
-            records_max: if seed % 2 == 0 { RECORDS_MAX } else { 3 },
+            records_max: if seed.is_multiple_of(2) { RECORDS_MAX } else { 3 },
             ranges_told: true,
             partitions: false,
             crashes: false,
             durable_after: None,
             skewed: false,
             comings: false,
+            members: false,
             bug: None,
-            traced: false,
+            traced: super::number("REPLICATOR_SIM_SEED").is_some(),
         }
     }
 
@@ -89,7 +93,7 @@ impl Plan {
             nodes: 2 + (seed % 3) as usize,
             operations: 20,
             deletions: 16,
-            ranges_told: seed % 5 != 0,
+            ranges_told: !seed.is_multiple_of(5),
             skewed: true,
             durable_after: Some(Duration::from_millis(100)),
             ..Self::crashing(seed)
@@ -131,6 +135,8 @@ impl Plan {
             in_place: true,
             ranges_told: self.ranges_told,
             records_max: self.records_max,
+            delete_brake: Some(50),
+            mode: Mode::Both,
         }
     }
 }

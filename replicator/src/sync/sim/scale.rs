@@ -35,6 +35,10 @@ impl Cost {
     }
 }
 
+/// What each of them may cost a connection, in bytes, however many nodes there
+/// are: twice what was seen. The vector of a hundred logs alone is longer.
+const LINK_BYTES_MAX: f64 = 500.0;
+
 #[derive(Clone, Copy, Debug)]
 struct Row {
     nodes: usize,
@@ -44,7 +48,7 @@ struct Row {
     join: Cost,
 }
 
-/// Clusters to measure. In the first all are connected with all.
+/// Clusters to measure.
 const SIZES: [usize; 4] = [10, 30, 100, 1000];
 
 /// The largest of them where nothing else is asked for.
@@ -63,14 +67,14 @@ fn cost_a_node_does_not_grow_with_the_cluster() {
         let (edit, create) = (edit.each(*nodes), create.each(*nodes));
         println!("{nodes:>5} {links:>5.1} {edit}   {create}   {}", join.each(1));
     }
-    let [_, few, .., many] = rows.as_slice() else { return };
-    for (what, of) in [("an edit", 0), ("a new file", 1), ("a join", 2)] {
-        let [few, many] = [few, many].map(|row| match of {
-            0 => row.edit.bytes as f64 / row.nodes as f64 / row.links,
-            1 => row.create.bytes as f64 / row.nodes as f64 / row.links,
-            _ => row.join.bytes as f64 / row.nodes as f64 / row.links,
-        });
-        assert!(many < 2.0 * few, "{what} cost a link {few:.0} bytes, and costs {many:.0}");
+    for row in &rows {
+        for (what, cost) in
+            [("an edit", row.edit), ("a new file", row.create), ("a join", row.join)]
+        {
+            let bytes = cost.bytes as f64 / row.nodes as f64 / row.links;
+            let nodes = row.nodes;
+            assert!(bytes < LINK_BYTES_MAX, "among {nodes}, {what} costs a link {bytes:.0} bytes");
+        }
     }
 }
 

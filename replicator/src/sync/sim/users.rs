@@ -108,4 +108,15 @@ impl World {
         let at = self.random.below(PATHS.len() as u64) as usize;
         RelPath::parse(PATHS[at].as_bytes()).expect("a path")
     }
+
+    /// A user removes an entry, with everything in it.
+    pub(super) fn remove(&mut self, at: usize, path: &RelPath) {
+        self.set_clock(at);
+        let changes = self.nodes[at].disk.remove_all(path, &mut self.contents.dead);
+        self.trace(|| format!("{at}: USER remove {path}"));
+        if self.nodes[at].running && !changes.is_empty() {
+            let life = self.nodes[at].life;
+            self.push(self.now, Event::Captured(at, life, changes));
+        }
+    }
 }

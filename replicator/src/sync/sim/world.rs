@@ -15,11 +15,17 @@ use crate::hash::Digest;
 use crate::id::{Actor, NodeId};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
+use crate::sync::Introduction;
 use crate::sync::core::Core;
-use crate::sync::effect::{Action, Effect, Job, Listed, Look, Now, Outcome, Sight, Source, What};
+use crate::sync::effect::{
+    Action, Effect, Found, Job, Listed, Look, Now, Outcome, Sight, Source, What,
+};
 use crate::sync::message::Message;
 use crate::sync::record::{BodyRow, Content};
 use crate::sync::store::{MemoryStore, Store};
+
+/// How long a silent member is waited for.
+pub(super) const RETENTION: Duration = Duration::from_secs(20);
 
 /// After this long nothing may be left to do.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
@@ -48,11 +54,11 @@ pub(super) struct Node {
     pub awaited: bool,
     /// It has left for good.
     pub left: bool,
-    /// What its former lives held back.
-    pub deletions_held: u64,
     actor: Actor,
     /// The actors before it.
     lives: Vec<Actor>,
+    /// How often it began anew.
+    pub rejoined: u32,
     /// Counts starts: what was under way before one is void.
     pub life: u32,
     snapshots: Vec<(Duration, MemoryStore)>,
@@ -71,6 +77,8 @@ pub(super) struct World {
     pub operations_done: u64,
     pub connections: u32,
     pub starts: u64,
+    /// A user had held deletions undone.
+    pub has_restored: bool,
     /// When a change was last applied somewhere.
     pub applied_at: Duration,
     pub random: Random,
@@ -109,6 +117,8 @@ pub(super) enum Event {
     },
     Connect(usize, usize),
     Start(usize),
+    /// A user says what held deletions are.
+    Judged(usize, u32, bool),
 }
 
 impl World {
@@ -122,6 +132,7 @@ impl World {
             operations_done: 0,
             connections: 0,
             starts: 0,
+            has_restored: false,
             applied_at: Duration::ZERO,
             random: Random::new(plan.seed),
             now: Duration::ZERO,
@@ -132,7 +143,11 @@ impl World {
             actors: 0,
         };
         for at in 0..plan.nodes {
-            let skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
+            let mut skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
+            if plan.members {
+                // Clocks a year ahead, right, or a year behind.
+                skew += (at as i64 % 3 - 1) * SKEW_MAX;
+            }
             let store = MemoryStore::default();
             world.add(store, Disk::new(1000 * (at as u64 + 1)), skew);
         }
@@ -148,14 +163,14 @@ impl World {
     pub(super) fn add(&mut self, store: MemoryStore, disk: Disk, skew: i64) -> usize {
         let actor = self.next_actor();
         self.nodes.push(Node {
-            core: Core::new(self.plan.options(), actor, 1, store),
+            core: new_core(self.plan, self.nodes.len(), actor, 1, store),
             disk,
             running: false,
             awaited: false,
             left: false,
-            deletions_held: 0,
             actor,
             lives: Vec::new(),
+            rejoined: 0,
             life: 0,
             snapshots: Vec::new(),
             skew,
@@ -171,10 +186,10 @@ impl World {
 
     /// Gives a node that does not run yet a past.
     pub(super) fn seed(&mut self, at: usize, store: MemoryStore, disk: Disk) {
-        let options = self.plan.options();
+        let plan = self.plan;
         let node = &mut self.nodes[at];
         let next = store.have().get(node.actor) + 1;
-        node.core = Core::new(options, node.actor, next, store);
+        node.core = new_core(plan, at, node.actor, next, store);
         node.disk = disk;
     }
 
@@ -231,6 +246,11 @@ impl World {
             self.at_from_now(at, Event::Trouble);
         }
         self.run_until(end)?;
+        self.make_peace()
+    }
+
+    /// All run and can reach each other, until nothing is left to do.
+    pub(super) fn make_peace(&mut self) -> Result<(), String> {
         self.trace(|| "peace".into());
         let plan = self.plan;
         (self.plan.partitions, self.plan.crashes) = (false, false);
@@ -251,6 +271,10 @@ impl World {
             return Err(format!("it never settles: {}", states.join("; ")));
         }
         Ok(())
+    }
+
+    pub(super) fn run_for(&mut self, time: Duration) -> Result<(), String> {
+        self.run_until(self.now + time)
     }
 
     fn run_until(&mut self, end: Duration) -> Result<(), String> {
@@ -307,6 +331,15 @@ impl World {
             Event::Operation(is_tidying) => self.operate(is_tidying),
             Event::Trouble => self.trouble(),
             Event::Start(at) => self.start(at),
+            Event::Judged(at, life, restores) => {
+                self.has_restored |= restores;
+                self.with(at, life, |core, now| {
+                    match restores {
+                        true => core.undo_deletions(now),
+                        false => core.confirm_deletions(now),
+                    };
+                });
+            }
             Event::Connect(one, other) => self.connect(one, other),
             Event::Captured(at, life, changes) => self.capture(at, life, changes),
             Event::Look(at, life, looks) if self.lives(at, life) => {
@@ -314,6 +347,10 @@ impl World {
                     .iter()
                     .map(|look| {
                         let with_bytes = self.random.below(3) > 0;
+                        // Somebody replaced it all the time.
+                        if self.random.below(16) == 0 {
+                            return Sight { path: look.path.clone(), found: Found::Unsettled };
+                        }
                         self.nodes[at].disk.look(look, with_bytes)
                     })
                     .collect();
@@ -396,8 +433,14 @@ impl World {
             self.trace(|| format!("{at}: {what}: {path}"));
         }
         let life = self.nodes[at].life;
-        while let Some(effect) = self.nodes[at].core.poll_effect() {
+        while self.nodes[at].life == life
+            && let Some(effect) = self.nodes[at].core.poll_effect()
+        {
             match effect {
+                Effect::Forget(member) => self.disconnect(at, node_of(member)),
+                Effect::Rejoin => self.rejoin(at),
+                Effect::NewActor => unreachable!("no state is restored here"),
+                Effect::Retired => self.stop(at),
                 Effect::Look(looks) => {
                     for look in looks {
                         self.after(at, 4, Event::Look(at, life, vec![look]));
@@ -409,7 +452,11 @@ impl World {
             }
         }
         self.set_timer(at);
-        if !self.plan.crashes {
+        if self.nodes[at].life == life && self.nodes[at].core.progress().deletions_held > 0 {
+            let restores = self.random.below(2) == 0;
+            self.after(at, 50, Event::Judged(at, life, restores));
+        }
+        if !self.plan.crashes && !self.plan.members {
             return;
         }
         let among_many = self.plan.durable_after.is_some() && self.nodes.len() > CROWD;
@@ -463,8 +510,15 @@ impl World {
             What::Update(update) => (&update.source, update.to),
             _ => return Ok(None),
         };
-        let Source::Peer(peer) = source else { return Ok(None) };
-        let peer = node_of(*peer);
+        let peers = match source {
+            Source::Peers(peers) => peers,
+            Source::Copy { from, expect } => {
+                let bytes = self.nodes[at].disk.read(from, expect).ok_or(())?;
+                return (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(());
+            }
+            Source::Inline { .. } => return Ok(None),
+        };
+        let peer = node_of(peers[0]);
         if !self.links.contains_key(&(at, peer)) {
             return Err(());
         }
@@ -492,6 +546,13 @@ impl World {
 
     /// Loses what was not durable, and now and then nothing: a clean end.
     fn crash(&mut self, at: usize) {
+        self.stop(at);
+        let back = self.random.below(400);
+        self.at_from_now(back, Event::Start(at));
+    }
+
+    /// Ends, well or badly, and stays away.
+    pub(super) fn stop(&mut self, at: usize) {
         for peer in 0..self.nodes.len() {
             self.disconnect(at, peer);
         }
@@ -502,11 +563,10 @@ impl World {
             snapshots.drain(..sure.unwrap_or(0));
         }
         let back = self.random.below(self.nodes[at].snapshots.len().max(1) as u64) as usize;
-        let fresh = self.next_actor();
+        let (fresh, plan) = (self.next_actor(), self.plan);
         let node = &mut self.nodes[at];
         node.running = false;
         node.life += 1;
-        node.deletions_held += node.core.progress().deletions_held;
         let store = match is_clean {
             true => node.core.store().clone(),
             false => node.snapshots.get(back).map(|(_, store)| store.clone()).unwrap_or_default(),
@@ -523,13 +583,30 @@ impl World {
             node.lives.push(std::mem::replace(&mut node.actor, fresh));
             1
         };
-        node.core = Core::new(self.plan.options(), node.actor, next, store);
+        node.core = new_core(plan, at, node.actor, next, store);
         node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
         self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
-        let back = self.random.below(400);
-        self.at_from_now(back, Event::Start(at));
         self.set_timer(at);
+    }
+
+    /// Begins anew over what lies on its disk.
+    fn rejoin(&mut self, at: usize) {
+        self.trace(|| format!("{at}: REJOINS"));
+        for peer in 0..self.nodes.len() {
+            self.disconnect(at, peer);
+        }
+        let (fresh, plan) = (self.next_actor(), self.plan);
+        let node = &mut self.nodes[at];
+        node.rejoined += 1;
+        node.lives.clear();
+        node.running = false;
+        node.life += 1;
+        node.actor = fresh;
+        node.core = new_core(plan, at, fresh, 1, MemoryStore::default());
+        node.snapshots.clear();
+        self.set_timer(at);
+        self.at_from_now(5, Event::Start(at));
     }
 
     /// Its changes are everywhere; it ends and does not come back.
@@ -673,6 +750,21 @@ fn node_id(at: usize) -> NodeId {
 
 fn node_of(id: NodeId) -> usize {
     u128::from_be_bytes(*id.as_bytes()) as usize
+}
+
+fn new_core(
+    plan: Plan,
+    at: usize,
+    actor: Actor,
+    next: u64,
+    store: MemoryStore,
+) -> Core<MemoryStore> {
+    let mut core = Core::new(plan.options(), actor, next, store);
+    if plan.members {
+        let (node, name) = (node_id(at), format!("node {at}"));
+        core.introduce(Introduction { node, name, retention: RETENTION });
+    }
+    core
 }
 
 /// What an index says lies on its disk.

@@ -1,24 +1,16 @@
 //! One program per tracepoint. Each takes the inode and the range out of the
 //! arguments that the kernel's `TP_PROTO` lists, and calls the core.
-//!
-//! Some tracepoints fire before the change they tell of. For these the range
-//! is remembered by task and told again when the same task next touches the
-//! inode's metadata: by then a reader waits for the locks of the operation,
-//! or sees its result.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{map, raw_tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
-use crate::kernel::{get, is_own, read, set_word, word};
-use crate::mark;
-use crate::place::{self, Subject};
+use crate::event::{Pending, announced, mapped, settled, sized, written};
+use crate::kernel::{count, get, read};
+use crate::{mark, place};
 
-/// An operation that was announced this long ago has taken effect, or holds
-/// locks that readers wait for.
-const ANNOUNCEMENT_NANOS: u64 = 10_000_000_000;
 const FMODE_WRITE: u32 = 2;
 const IOMAP_WRITE: u32 = 1;
 const IOMAP_ZERO: u32 = 1 << 1;
@@ -26,101 +18,9 @@ const IOMAP_DIRECT: u32 = 1 << 4;
 const IOMAP_UNSHARE: u32 = 1 << 7;
 const ENOTBLK: i64 = -15;
 
-/// A range of an inode that a task is about to change; an empty one stands
-/// for its size alone.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Pending {
-    inode: u64,
-    start: u64,
-    end: u64,
-    flags: u64,
-}
-
 /// Pages between being announced as dirty and being tagged as dirty.
 #[map]
 static DIRTYING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0);
-#[map]
-static ANNOUNCED: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0);
-
-/// Is the inode mapped shared and writable? Also notices when it becomes so:
-/// what was read unsynced before may then be changed through pages that are
-/// dirty already, which no tracepoint tells.
-#[inline(always)]
-fn mapped(inode: u64, subject: &Subject) -> u64 {
-    let mapping: u64 = read(inode, get::INODE_MAPPING()).unwrap_or(0);
-    let writable: i32 = read(mapping, get::MAPPING_WRITABLE()).unwrap_or(0);
-    if subject.entry.is_null() {
-        return if writable > 0 { FLAG_MAPPED } else { 0 };
-    }
-    // SAFETY: the pointer is to an element of the map.
-    let entry = unsafe { &mut *subject.entry };
-    if writable <= 0 {
-        entry.state = entry.state & !place::MAPPED | place::UNSYNCED;
-        return 0;
-    }
-    if entry.state & place::MAPPED == 0 {
-        let unsynced = entry.state & place::UNSYNCED != 0;
-        entry.state = entry.state & !place::UNSYNCED | place::MAPPED;
-        if unsynced {
-            mark::note_range(subject.number, 0, u64::MAX, FLAG_MAPPED);
-        }
-    }
-    FLAG_MAPPED
-}
-
-/// Somebody other than the daemon wrote `[start, end)`.
-#[inline(always)]
-fn written(inode: u64, start: u64, end: u64) {
-    if is_own() || start >= end {
-        return;
-    }
-    if let Some(subject) = place::subject(inode) {
-        let flags = mapped(inode, &subject);
-        mark::range(subject.number, start, end, flags);
-    }
-}
-
-/// Somebody other than the daemon is about to change `[start, end)`.
-#[inline(always)]
-fn announced(inode: u64, start: u64, end: u64) {
-    if is_own() {
-        return;
-    }
-    let Some(subject) = place::subject(inode) else { return };
-    let flags = mapped(inode, &subject);
-    let pending = Pending { inode: subject.number, start, end, flags };
-    let task = bpf_get_current_pid_tgid();
-    let _ = ANNOUNCED.insert(&task, &pending, 0);
-    // SAFETY: the helper has no precondition.
-    set_word(word::ANNOUNCED_AT, unsafe { bpf_ktime_get_ns() });
-    tell(&pending);
-}
-
-/// The task touches the metadata of the inode: tells again what it announced.
-#[inline(always)]
-fn settled(inode: u64) {
-    let at = word(word::ANNOUNCED_AT);
-    // SAFETY: the helper has no precondition.
-    if at == 0 || unsafe { bpf_ktime_get_ns() }.wrapping_sub(at) > ANNOUNCEMENT_NANOS {
-        return;
-    }
-    let task = bpf_get_current_pid_tgid();
-    // SAFETY: only this task writes the element of its key.
-    let Some(pending) = (unsafe { ANNOUNCED.get(&task) }).copied() else { return };
-    if read::<u64>(inode, get::INODE_NUMBER()) == Some(pending.inode) {
-        tell(&pending);
-    }
-}
-
-#[inline(always)]
-fn tell(pending: &Pending) {
-    if pending.start < pending.end {
-        mark::range(pending.inode, pending.start, pending.end, pending.flags);
-    } else {
-        mark::size(pending.inode, pending.flags);
-    }
-}
 
 macro_rules! programs {
     ($($(#[$note:meta])* $name:ident($context:ident) $body:block)*) => {$(
@@ -266,7 +166,8 @@ programs! {
     }
 
     /// `(inode, flags)`, after the page was tagged, and for every other
-    /// change of the inode: a grown size among them.
+    /// change of the inode: a grown size among them, where nothing else tells
+    /// sizes.
     writeback_mark_inode_dirty(context) {
         let inode: u64 = context.arg(0);
         let number: u64 = read(inode, get::INODE_NUMBER())?;
@@ -277,6 +178,12 @@ programs! {
         {
             let _ = DIRTYING.remove(&task);
             mark::range(number, pending.start, pending.end, pending.flags);
+            return None;
+        }
+        if is_page(context.arg(1)) {
+            forgotten(inode, number)?;
+        }
+        if get::EXITS() != 0 {
             return None;
         }
         // Older kernels zero the edges of a range after they touched the
@@ -306,23 +213,24 @@ fn is_whole_inode(flags: u64) -> bool {
     flags & 0x70 == 0x70 || flags & 0x07 == 0x07
 }
 
-/// Notices that the size is another one than at the last event, or that the
-/// attributes were `set`.
+/// `mark_inode_dirty` with nothing but `I_DIRTY_PAGES`.
 #[inline(always)]
-fn sized(inode: u64, set: bool) -> Option<()> {
-    let subject = place::subject(inode)?;
-    let flags = mapped(inode, &subject);
-    let size: u64 = read(inode, get::INODE_SIZE())?;
-    let mut changed = true;
-    if !subject.entry.is_null() {
-        // SAFETY: the pointer is to an element of the map.
-        let entry = unsafe { &mut *subject.entry };
-        changed = entry.size != size;
-        entry.size = size;
+fn is_page(flags: u64) -> bool {
+    flags == 0x40 || flags == 0x04
+}
+
+/// A page was tagged, and which one is no longer known: the table was too
+/// small, or an interrupt made a page of its own dirty in between. Where that
+/// page may be a mapped one, all of the file is told.
+#[inline(always)]
+fn forgotten(inode: u64, number: u64) -> Option<()> {
+    let mapping: u64 = read(inode, get::INODE_MAPPING())?;
+    if read::<i32>(mapping, get::MAPPING_WRITABLE())? <= 0 {
+        return None;
     }
-    if (changed || set) && !is_own() {
-        mark::size(subject.number, flags);
-    }
+    place::subject(inode)?;
+    count(word::FORGOTTEN);
+    mark::note_range(number, 0, u64::MAX, FLAG_MAPPED);
     Some(())
 }
 

@@ -1,0 +1,149 @@
+//! What a program tells of an inode, whichever way it learned of it.
+//!
+//! The one core under all programs: is the inode in the folder ([`place`]),
+//! is it mapped, then mark its range ([`mark`]). Some tracepoints fire before
+//! the change they tell of. For these the range is remembered by task and
+//! told again when the same task next touches the inode's metadata: by then a
+//! reader waits for the locks of the operation, or sees its result.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use replicator_ebpf::{FLAG_MAPPED, word};
+
+use crate::kernel::{get, is_own, read, set_word, word};
+use crate::mark;
+use crate::place::{self, Subject};
+
+/// An operation that was announced this long ago has taken effect, or holds
+/// locks that readers wait for.
+const ANNOUNCEMENT_NANOS: u64 = 10_000_000_000;
+
+/// A range of an inode that a task is about to change; an empty one stands
+/// for its size alone.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pending {
+    pub inode: u64,
+    pub start: u64,
+    pub end: u64,
+    pub flags: u64,
+}
+
+#[map]
+static ANNOUNCED: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0);
+
+/// Is the inode mapped shared and writable? Also notices when it becomes so:
+/// what was read unsynced before may then be changed through pages that are
+/// dirty already, which no tracepoint tells. Where every fault is told, that
+/// leaves the mappings that are older than what is remembered.
+#[inline(always)]
+pub fn mapped(inode: u64, subject: &Subject) -> u64 {
+    let mapping: u64 = read(inode, get::INODE_MAPPING()).unwrap_or(0);
+    let writable: i32 = read(mapping, get::MAPPING_WRITABLE()).unwrap_or(0);
+    if subject.entry.is_null() {
+        return if writable > 0 { FLAG_MAPPED } else { 0 };
+    }
+    // SAFETY: the pointer is to an element of the map.
+    let entry = unsafe { &mut *subject.entry };
+    if writable <= 0 {
+        entry.state &= !(place::MAPPED | place::UNSYNCED);
+        if get::FAULTS_TOLD() == 0 {
+            entry.state |= place::UNSYNCED;
+        }
+        return 0;
+    }
+    if entry.state & place::MAPPED == 0 {
+        let unsynced = entry.state & place::UNSYNCED != 0;
+        entry.state = entry.state & !place::UNSYNCED | place::MAPPED;
+        if unsynced {
+            mark::note_range(subject.number, 0, u64::MAX, FLAG_MAPPED);
+        }
+    }
+    FLAG_MAPPED
+}
+
+/// Somebody other than the daemon wrote `[start, end)`.
+#[inline(always)]
+pub fn written(inode: u64, start: u64, end: u64) {
+    if is_own() || start >= end {
+        return;
+    }
+    if let Some(subject) = place::subject(inode) {
+        let flags = mapped(inode, &subject);
+        mark::range(subject.number, start, end, flags);
+    }
+}
+
+/// Somebody other than the daemon set the size or the attributes.
+#[inline(always)]
+pub fn set(inode: u64) {
+    if is_own() {
+        return;
+    }
+    if let Some(subject) = place::subject(inode) {
+        let flags = mapped(inode, &subject);
+        mark::size(subject.number, flags);
+    }
+}
+
+/// Somebody other than the daemon is about to change `[start, end)`.
+#[inline(always)]
+pub fn announced(inode: u64, start: u64, end: u64) {
+    if is_own() {
+        return;
+    }
+    let Some(subject) = place::subject(inode) else { return };
+    let flags = mapped(inode, &subject);
+    let pending = Pending { inode: subject.number, start, end, flags };
+    let task = bpf_get_current_pid_tgid();
+    let _ = ANNOUNCED.insert(&task, &pending, 0);
+    // SAFETY: the helper has no precondition.
+    set_word(word::ANNOUNCED_AT, unsafe { bpf_ktime_get_ns() });
+    tell(&pending);
+}
+
+/// The task touches the metadata of the inode: tells again what it announced.
+#[inline(always)]
+pub fn settled(inode: u64) {
+    let at = word(word::ANNOUNCED_AT);
+    // SAFETY: the helper has no precondition.
+    if at == 0 || unsafe { bpf_ktime_get_ns() }.wrapping_sub(at) > ANNOUNCEMENT_NANOS {
+        return;
+    }
+    let task = bpf_get_current_pid_tgid();
+    // SAFETY: only this task writes the element of its key.
+    let Some(pending) = (unsafe { ANNOUNCED.get(&task) }).copied() else { return };
+    if read::<u64>(inode, get::INODE_NUMBER()) == Some(pending.inode) {
+        tell(&pending);
+    }
+}
+
+#[inline(always)]
+fn tell(pending: &Pending) {
+    if pending.start < pending.end {
+        mark::range(pending.inode, pending.start, pending.end, pending.flags);
+    } else {
+        mark::size(pending.inode, pending.flags);
+    }
+}
+
+/// Notices that the size is another one than at the last event, or that the
+/// attributes were `set`.
+#[inline(always)]
+pub fn sized(inode: u64, set: bool) -> Option<()> {
+    let subject = place::subject(inode)?;
+    let flags = mapped(inode, &subject);
+    let size: u64 = read(inode, get::INODE_SIZE())?;
+    let mut changed = true;
+    if !subject.entry.is_null() {
+        // SAFETY: the pointer is to an element of the map.
+        let entry = unsafe { &mut *subject.entry };
+        changed = entry.size != size;
+        entry.size = size;
+    }
+    if (changed || set) && !is_own() {
+        mark::size(subject.number, flags);
+    }
+    Some(())
+}

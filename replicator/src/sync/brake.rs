@@ -1,0 +1,129 @@
+//! The brake on deletions that nobody saw happen.
+//!
+//! A scan that misses most of a folder has more likely met a disaster than a
+//! user's wish: such deletions are held. Nothing of them is told to anybody,
+//! the entries stay in the tree of all others, until a person confirms them
+//! or asks for the entries back. Deletions that the kernel reported as they
+//! happened are somebody's doing and pass.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::core::Core;
+use super::effect::Now;
+use super::oneway::Mode;
+use super::record::{Held, NameRow};
+use super::settle::{Dirt, Spot};
+use super::store::Store;
+use super::version::VersionVector;
+use crate::limits::UNSEEN_DELETIONS_MAX;
+use crate::path::RelPath;
+
+/// Unseen deletions within this time count together.
+const WINDOW: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct Brake {
+    held: BTreeSet<RelPath>,
+    /// Deletions that passed unseen, since when.
+    passed: usize,
+    since: Duration,
+}
+
+impl Brake {
+    pub fn holds(&self, path: &RelPath) -> bool {
+        !self.held.is_empty() && self.held.contains(path)
+    }
+
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Something lies there again.
+    pub fn release(&mut self, path: &RelPath) {
+        if !self.held.is_empty() {
+            self.held.remove(path);
+        }
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// What a scan of everything beneath a path missed.
+    pub(super) fn missed(&mut self, now: Now, beneath: &RelPath, there: usize, gone: Vec<RelPath>) {
+        if self.options.mode == Mode::ReceiveOnly {
+            for path in gone {
+                self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
+            }
+            return;
+        }
+        let fresh = gone.iter().filter(|path| !self.brake.holds(path)).count();
+        if now.monotonic.saturating_sub(self.brake.since) > WINDOW {
+            self.brake.passed = 0;
+            self.brake.since = now.monotonic;
+        }
+        let in_all = self.progress.entries() as usize + self.brake.passed;
+        let (all, missed) = (gone.len() == there, self.brake.passed + gone.len());
+        if fresh > 0 && self.is_too_much(beneath.is_root() && all, missed, in_all) {
+            self.brake.held.extend(gone);
+            return;
+        }
+        self.brake.passed += fresh;
+        for path in gone.into_iter().filter(|path| !self.brake.holds(path)) {
+            self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
+        }
+    }
+
+    /// All of a folder, or more than the share of it that was set, beyond a
+    /// handful.
+    fn is_too_much(&self, all: bool, missed: usize, in_all: usize) -> bool {
+        let Some(percent) = self.options.delete_brake else { return false };
+        all || self.restored.any()
+            || (missed > UNSEEN_DELETIONS_MAX && missed * 100 > in_all * usize::from(percent))
+    }
+
+    /// The held deletions are meant: they are looked at once more and told.
+    pub fn confirm_deletions(&mut self, now: Now) -> u64 {
+        let held = std::mem::take(&mut self.brake.held);
+        for path in &held {
+            self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::compare());
+        }
+        self.turn(now);
+        held.len() as u64
+    }
+
+    /// The held deletions were none: the entries come back from the peers.
+    pub fn undo_deletions(&mut self, now: Now) -> u64 {
+        let held = std::mem::take(&mut self.brake.held);
+        held.iter().rev().for_each(|path| self.bring_back(path));
+        self.turn(now);
+        held.len() as u64
+    }
+
+    /// Absence was seen where deletions are held. False where it counts as
+    /// any other.
+    pub(super) fn is_held_back(&mut self, path: &RelPath, row: &NameRow) -> bool {
+        if !self.brake.holds(path) {
+            return false;
+        }
+        let body = row.on_disk().and_then(|(id, _)| self.store.body(id));
+        if row.wanted().is_none() {
+            self.brake.release(path);
+            return false;
+        }
+        if row.is_pending() || body.is_some_and(|body| body.content_is_pending()) {
+            // It was changed elsewhere since, which beats a deletion.
+            self.brake.release(path);
+            self.bring_back(path);
+        }
+        true
+    }
+
+    /// What is missing here counts as never having lain here: it comes back
+    /// from the peers.
+    pub(super) fn bring_back(&mut self, path: &RelPath) {
+        let Some(former) = self.store.name(path) else { return };
+        let held = Held::Behind { value: None, seen: VersionVector::new() };
+        let row = NameRow { held, ..former.clone() };
+        self.put_name(path, Some(&former), row);
+    }
+}

@@ -1,0 +1,372 @@
+//! Who else belongs to the cluster: saying what this node holds, hearing what
+//! others hold, and telling those that were away for too long.
+//!
+//! The first message on a connection says how far its sender holds each log
+//! and from where on it may have forgotten tombstones (its floor). A node
+//! that holds part of a log below that floor may show what was deleted and
+//! will never be told: nothing is taken from it until it holds more, or has
+//! begun anew. A node that shares no log with this one holds nothing this one
+//! ever deleted; it is new and welcome.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::core::Core;
+use super::effect::{Effect, Now};
+use super::message::Message;
+use super::roster::{MemberRecord, Roster};
+use super::store::Store;
+use super::version::VersionVector;
+use crate::id::{Actor, NodeId};
+
+/// Rounds in one retention: in each, every member says what it holds and
+/// forgets what all hold.
+const ROUNDS: u32 = 8;
+
+/// A round takes no longer, however long the retention is.
+const ROUND_MAX: Duration = Duration::from_secs(3600);
+
+/// How long a node that was refused waits to learn from others what it
+/// lacks, before it begins anew.
+const BEHIND_WAIT: Duration = Duration::from_secs(3);
+
+/// Entries of vectors in one message of records: well below a frame.
+const ENTRIES_MAX: usize = 100_000;
+
+/// What a core must know of its own node to be a member.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    pub node: NodeId,
+    pub name: String,
+    /// For how long a silent member is waited for.
+    pub retention: Duration,
+}
+
+/// The members as one core knows them. Without an introduction it keeps
+/// nothing and tells nothing.
+#[derive(Debug, Default)]
+pub(super) struct Membership {
+    pub me: Option<Introduction>,
+    pub roster: Roster,
+    last_round: Option<Duration>,
+    /// Stretches of logs still to be gone through: actor, after, up to.
+    pub sweeping: VecDeque<(Actor, u64, u64)>,
+    /// Peers of which nothing is taken.
+    refused: BTreeSet<NodeId>,
+    /// This node lacks part of what is below this floor, since then.
+    behind: Option<(VersionVector, Duration)>,
+    ended: bool,
+}
+
+impl Membership {
+    pub fn refuses(&self, peer: NodeId) -> bool {
+        self.refused.contains(&peer)
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// Makes the node a member. To be called before anybody is connected.
+    pub fn introduce(&mut self, me: Introduction) {
+        self.membership.roster = self.store.roster().unwrap_or_default();
+        for member in self.membership.roster.members().filter(|member| member.record.retired) {
+            self.effects.push_back(Effect::Forget(member.record.node));
+        }
+        self.membership.me = Some(me);
+    }
+
+    /// Who is known, for the status.
+    pub fn roster(&self) -> &Roster {
+        &self.membership.roster
+    }
+
+    /// Is there anybody else who may hold what this node held?
+    pub(super) fn has_other_members(&self) -> bool {
+        let Some(me) = self.membership.me.as_ref().map(|me| me.node) else { return false };
+        let mut others = self.membership.roster.members().map(|member| &member.record);
+        others.any(|record| record.node != me && !record.retired)
+    }
+
+    /// This member, or this node itself, leaves for good. False where it is
+    /// not known.
+    pub fn retire(&mut self, node: NodeId) -> bool {
+        self.say_what_is_held();
+        let Some(record) = self.membership.roster.retire(node) else { return false };
+        self.store.put_roster(self.membership.roster.clone());
+        self.tell(&[record], None);
+        if self.membership.me.as_ref().is_some_and(|me| me.node != node) {
+            self.membership.refused.insert(node);
+            self.effects.push_back(Effect::Forget(node));
+        }
+        true
+    }
+
+    /// The first words on a connection.
+    pub(super) fn meet(&mut self, peer: NodeId) {
+        if self.membership.me.is_none() {
+            return;
+        }
+        self.say_what_is_held();
+        let Some(mine) = self.my_record().cloned() else { return };
+        let floor = self.membership.roster.floor.clone();
+        self.send(peer, Message::Meet { floor, mine: mine.clone() });
+        let others: Vec<MemberRecord> = self
+            .membership
+            .roster
+            .members()
+            .map(|member| member.record.clone())
+            .filter(|record| record.node != mine.node)
+            .collect();
+        self.tell_one(peer, &others);
+    }
+
+    pub(super) fn handle_meet(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        floor: VersionVector,
+        theirs: MemberRecord,
+    ) {
+        if self.membership.me.is_none() || theirs.node != from {
+            return;
+        }
+        let have = self.store.have();
+        if theirs.have.get(self.actor) >= self.next_counter() {
+            // They hold more of this node's log than it ever wrote, as far as
+            // it knows: its state is from a backup. What it wrote since under
+            // the same numbers would be taken for what they hold.
+            self.end(match self.has_written() {
+                true => Effect::Rejoin,
+                false => Effect::NewActor,
+            });
+            return;
+        }
+        let share = shares(&theirs.have, &have);
+        self.handle_members(from, vec![theirs.clone()]);
+        if self.membership.roster.is_retired(from) {
+            self.membership.refused.insert(from);
+            return;
+        }
+        if share && !theirs.have.covers(&self.membership.roster.floor) {
+            self.refuse(from);
+            return;
+        }
+        if self.membership.refused.remove(&from)
+            && let Some(peer) = self.peers.get_mut(&from)
+        {
+            peer.greeted = false;
+        }
+        // Where this node lacks something itself, it is about to be told.
+        if (!share || have.covers(&floor)) && !self.membership.roster.floor.covers(&floor) {
+            self.membership.roster.floor.join(&floor);
+            self.store.put_roster(self.membership.roster.clone());
+            self.judge_again(now, from, &theirs.have);
+        }
+    }
+
+    /// The floor has risen by what one peer said: the others are measured by
+    /// it too.
+    fn judge_again(&mut self, now: Now, but: NodeId, known: &VersionVector) {
+        let floor = self.membership.roster.floor.clone();
+        let ids: Vec<NodeId> = self.peers.keys().copied().filter(|id| *id != but).collect();
+        for id in ids {
+            let Some(member) = self.membership.roster.get(id) else { continue };
+            let have = &member.record.have;
+            if self.membership.refuses(id) || !shares(have, known) || have.covers(&floor) {
+                continue;
+            }
+            // What it has told in an unfinished series may be what was
+            // deleted.
+            if self.mid_series.remove(&id) {
+                self.begin_anew(now);
+            }
+            self.refuse(id);
+        }
+    }
+
+    fn refuse(&mut self, peer: NodeId) {
+        self.membership.refused.insert(peer);
+        let floor = self.membership.roster.floor.clone();
+        self.send(peer, Message::Refused { floor });
+    }
+
+    /// A peer takes nothing from this node: it may show what was deleted.
+    pub(super) fn handle_refused(&mut self, now: Now, from: NodeId, floor: VersionVector) {
+        if self.store.have().covers(&floor) {
+            self.meet_again(from);
+            return;
+        }
+        match &mut self.membership.behind {
+            Some((known, _)) => known.join(&floor),
+            None => self.membership.behind = Some((floor, now.monotonic)),
+        }
+    }
+
+    fn meet_again(&mut self, peer: NodeId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.greeted = false;
+            self.meet(peer);
+        }
+    }
+
+    pub(super) fn handle_members(&mut self, from: NodeId, records: Vec<MemberRecord>) {
+        let Some(me) = self.membership.me.as_ref().map(|me| me.node) else { return };
+        let mut news = Vec::new();
+        for record in records {
+            let was_retired = self.membership.roster.is_retired(record.node);
+            if record.node == me && !record.retired {
+                // An echo; one from a former state of this node must not
+                // outlive what it says now.
+                self.outrun(&record);
+                continue;
+            }
+            if !self.membership.roster.accept(&record) {
+                continue;
+            }
+            let retired = self.membership.roster.is_retired(record.node);
+            if retired && !was_retired {
+                if record.node == me {
+                    self.end(Effect::Retired);
+                } else {
+                    self.membership.refused.insert(record.node);
+                    self.effects.push_back(Effect::Forget(record.node));
+                }
+            }
+            news.push(record);
+        }
+        if !news.is_empty() {
+            self.store.put_roster(self.membership.roster.clone());
+            self.tell(&news, Some(from));
+        }
+    }
+
+    fn outrun(&mut self, echo: &MemberRecord) {
+        let known = self.my_record().map_or(0, |mine| mine.version);
+        if echo.version > known {
+            let mut record = echo.clone();
+            record.have = VersionVector::new();
+            self.membership.roster.accept(&record);
+            self.say_what_is_held();
+        }
+    }
+
+    /// Time goes on for the members.
+    pub(super) fn members_turn(&mut self, now: Now) {
+        let Some(me) = &self.membership.me else { return };
+        let period = period(me.retention);
+        let last = *self.membership.last_round.get_or_insert(now.monotonic);
+        if let Some((floor, since)) = self.membership.behind.clone() {
+            if self.store.have().covers(&floor) {
+                self.membership.behind = None;
+                let ids: Vec<NodeId> = self.peers.keys().copied().collect();
+                ids.into_iter().for_each(|id| self.meet_again(id));
+            } else if now.monotonic >= since + BEHIND_WAIT {
+                self.begin_anew(now);
+            }
+        }
+        self.sweep();
+        if now.monotonic >= last + period && self.has_a_round_to_make() {
+            self.membership.last_round = Some(now.monotonic);
+            self.round((now.monotonic - last).min(period));
+        }
+    }
+
+    pub(super) fn members_due(&self) -> Option<Duration> {
+        let me = self.membership.me.as_ref()?;
+        if !self.membership.sweeping.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let behind = self.membership.behind.as_ref().map(|(_, since)| *since + BEHIND_WAIT);
+        let last = self.membership.last_round.unwrap_or_default();
+        let round = self.has_a_round_to_make().then(|| last + period(me.retention));
+        [behind, round].into_iter().flatten().min()
+    }
+
+    /// An idle cluster says nothing: rounds end when all have said that they
+    /// hold everything, and all of it was gone through.
+    fn has_a_round_to_make(&self) -> bool {
+        let have = self.store.have();
+        self.my_record().is_none_or(|mine| mine.have != have)
+            || self.membership.roster.floor != have
+            || (self.membership.sweeping.is_empty() && self.membership.roster.swept != have)
+    }
+
+    fn round(&mut self, time: Duration) {
+        let Some(retention) = self.membership.me.as_ref().map(|me| me.retention) else { return };
+        let have = self.store.have();
+        let heard = |id: NodeId| self.peers.contains_key(&id) && !self.membership.refuses(id);
+        let mut roster = self.membership.roster.clone();
+        roster.pass(time, &have, heard);
+        self.membership.roster = roster;
+        self.say_what_is_held();
+        let roster = &mut self.membership.roster;
+        // What all held a round ago and hold still: by now nobody who was
+        // told of it on the way is unheard of.
+        let held = roster.held_by_all(retention);
+        roster.floor.join(&roster.candidate.meet(&held));
+        roster.candidate = held;
+        self.begin_sweep();
+        self.store.put_roster(self.membership.roster.clone());
+    }
+
+    /// Brings this node's own record up to date and tells it.
+    fn say_what_is_held(&mut self) {
+        let Some(me) = &self.membership.me else { return };
+        let have = self.store.have();
+        let former = self.my_record();
+        if former.is_some_and(|former| former.have == have && former.name == me.name) {
+            return;
+        }
+        let version = former.map_or(1, |former| former.version + 1);
+        let record =
+            MemberRecord { node: me.node, version, name: me.name.clone(), retired: false, have };
+        self.membership.roster.accept(&record);
+        self.store.put_roster(self.membership.roster.clone());
+        self.tell(&[record], None);
+    }
+
+    fn my_record(&self) -> Option<&MemberRecord> {
+        let me = self.membership.me.as_ref()?.node;
+        self.membership.roster.get(me).map(|member| &member.record)
+    }
+
+    fn tell(&mut self, records: &[MemberRecord], but: Option<NodeId>) {
+        let ids: Vec<NodeId> = self.peers.keys().copied().collect();
+        ids.into_iter().filter(|id| Some(*id) != but).for_each(|id| self.tell_one(id, records));
+    }
+
+    fn tell_one(&mut self, peer: NodeId, records: &[MemberRecord]) {
+        let mut part = Vec::new();
+        let mut entries = 0;
+        for record in records {
+            entries += record.have.iter().count() + 1;
+            part.push(record.clone());
+            if entries >= ENTRIES_MAX {
+                self.send(peer, Message::Members(std::mem::take(&mut part)));
+                entries = 0;
+            }
+        }
+        if !part.is_empty() {
+            self.send(peer, Message::Members(part));
+        }
+    }
+
+    fn begin_anew(&mut self, _now: Now) {
+        self.end(Effect::Rejoin);
+    }
+
+    /// The last thing this core asks for.
+    fn end(&mut self, effect: Effect) {
+        if !std::mem::replace(&mut self.membership.ended, true) {
+            self.effects.push_back(effect);
+        }
+    }
+}
+
+fn period(retention: Duration) -> Duration {
+    (retention / ROUNDS).clamp(Duration::from_millis(50), ROUND_MAX)
+}
+
+/// Do both hold a part of one log?
+fn shares(one: &VersionVector, other: &VersionVector) -> bool {
+    one.iter().any(|dot| other.get(dot.actor) > 0)
+}

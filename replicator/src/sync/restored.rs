@@ -1,0 +1,75 @@
+//! A tree that was restored from a backup while its node did not look.
+//!
+//! A file that is older than the one that lay there is a change like any
+//! other where somebody is seen to make it. Found at the start, it is more
+//! likely a backup's: it then counts as made beside what the cluster holds,
+//! not after it, so the later version is shown and the older one is kept as a
+//! conflict. What is missing beside such files is held like a disaster.
+
+use std::collections::HashSet;
+
+use super::core::Core;
+use super::effect::Listed;
+use super::record::{Binding, Key, NameRow};
+use super::store::Store;
+use super::tree::held_binding;
+use super::version::VersionVector;
+use crate::entry::Kind;
+use crate::id::BodyId;
+use crate::path::RelPath;
+
+/// What the first look at a folder found to be older than it was.
+#[derive(Debug, Default)]
+pub(super) struct Restored {
+    files: HashSet<RelPath>,
+    any: bool,
+}
+
+impl Restored {
+    pub fn any(&self) -> bool {
+        self.any
+    }
+
+    /// Was this one found older? It is asked once.
+    pub fn take(&mut self, path: &RelPath) -> bool {
+        !self.files.is_empty() && self.files.remove(path)
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// Notes a listed file that is older than the one known at its place.
+    pub(super) fn note_restored(&mut self, entry: &Listed) {
+        if self.surveyed || entry.kind != Kind::File || !self.has_other_members() {
+            return;
+        }
+        let Some((id, row, disk)) = self.lying_at(&entry.path) else { return };
+        // A file of the tree that was moved here is no backup's.
+        let moved = self.store.body_of_inode(entry.fingerprint.inode);
+        let moved = moved.filter(|there| *there != id).is_some_and(|there| {
+            let lies = self.store.body(there).and_then(|row| row.disk);
+            lies.is_some_and(|disk| disk.fingerprint.is_inode(&entry.fingerprint))
+        });
+        let is_older = entry.fingerprint.mtime < disk.fingerprint.mtime;
+        if row.kind() == Kind::File && is_older && !moved {
+            self.restored.any = true;
+            self.restored.files.insert(entry.path.clone());
+        }
+    }
+
+    /// Logs that a path leads to a body, beside what it leads to elsewhere.
+    pub(super) fn bind_beside(&mut self, path: &RelPath, id: BodyId, kind: Kind, when: i64) {
+        let Some(former) = self.store.name(path) else {
+            self.bind(path, id, kind, when);
+            return;
+        };
+        let dot = self.next_dot();
+        let mut binding = former.binding.clone();
+        let bound = Binding::Bound { body: id, kind, over: None };
+        binding.write(&VersionVector::new(), dot, when, bound);
+        let mut seen = VersionVector::new();
+        seen.advance(dot);
+        let held = held_binding(&binding, Some((id, kind)), seen);
+        self.put_name(path, Some(&former), NameRow { stamp: dot, binding, held });
+        self.unchecked.insert(Key::Name(path.clone()));
+    }
+}

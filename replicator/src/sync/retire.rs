@@ -1,0 +1,127 @@
+//! Forgetting what was deleted, once no member can bring it back.
+//!
+//! A tombstone whose place in the log every member holds is of no more use:
+//! whatever a member writes from then on, it writes knowing of the deletion.
+//! Bodies without a name go with it. Should a member still bind a name to a
+//! body that was forgotten here (it had the file open under another name),
+//! the body is asked for: whoever binds a body has its record.
+//!
+//! Logs are gone through in small parts, and only where they have not been
+//! gone through before.
+
+use super::core::Core;
+use super::message::Message;
+use super::record::{Binding, BodyRecord, Key, NameRow};
+use super::store::Store;
+use super::version::Dot;
+use crate::id::{BodyId, NodeId};
+use crate::limits::{BODIES_ASKED_MAX, SWEEP_PLACES_MAX};
+use crate::path::RelPath;
+
+impl<S: Store> Core<S> {
+    /// The floor has risen: what lies below it is to be gone through.
+    pub(super) fn begin_sweep(&mut self) {
+        if !self.membership.sweeping.is_empty() {
+            return;
+        }
+        // What is yet to come here is gone through when it is here.
+        let roster = &self.membership.roster;
+        let stretches = roster.floor.meet(&self.store.have());
+        let stretches = stretches.iter().filter_map(|end| {
+            let after = roster.swept.get(end.actor);
+            (after < end.counter).then_some((end.actor, after, end.counter))
+        });
+        self.membership.sweeping = stretches.collect();
+    }
+
+    pub(super) fn sweep(&mut self) {
+        let mut room = SWEEP_PLACES_MAX;
+        while room > 0
+            && let Some((actor, after, up_to)) = self.membership.sweeping.pop_front()
+        {
+            let places = self.store.log(actor, after, up_to, room);
+            let whole = places.len() < room;
+            room -= places.len();
+            let reached = places.last().map_or(up_to, |(counter, _)| *counter);
+            for (_, key) in places {
+                match key {
+                    Key::Name(path) => self.forget_name(&path),
+                    Key::Body(id) => self.forget_body(id),
+                }
+            }
+            if !whole {
+                self.membership.sweeping.push_front((actor, reached, up_to));
+            } else {
+                let swept = Dot { actor, counter: up_to };
+                self.membership.roster.swept.advance(swept);
+            }
+        }
+    }
+
+    fn forget_name(&mut self, path: &RelPath) {
+        let Some(row) = self.store.name(path) else { return };
+        if is_forgettable(&row) && !self.unchecked.contains(&Key::Name(path.clone())) {
+            self.store.remove_name(path);
+            self.retries.remove(&super::settle::Spot::Path(path.clone()));
+        }
+        let siblings = row.binding.losers().chain([row.binding.winner()]);
+        let spoken_of = siblings.flat_map(|sibling| {
+            let replaced = sibling.value.replaced().map(|replaced| replaced.body);
+            replaced.into_iter().chain(sibling.value.body().map(|(body, _)| body))
+        });
+        spoken_of.for_each(|id| self.forget_body(id));
+    }
+
+    /// Forgets a body that nothing here speaks of.
+    fn forget_body(&mut self, id: BodyId) {
+        let Some(row) = self.store.body(id) else { return };
+        let is_buried = |grave: &RelPath| {
+            let name = self.store.name(grave);
+            name.is_some_and(|name| match &name.binding.winner().value {
+                Binding::Gone { was, .. } => was.body == id,
+                Binding::Bound { .. } => false,
+            })
+        };
+        let is_settled = self.membership.roster.floor.contains(row.stamp);
+        let is_spoken_of = !row.bound.is_empty()
+            || row.disk.is_some()
+            || row.grave.as_ref().is_some_and(is_buried)
+            || self.orphans.contains_key(&id)
+            || self.unchecked.contains(&Key::Body(id));
+        if is_settled && !is_spoken_of {
+            self.store.remove_body(id);
+            self.pending_bodies.remove(&id);
+            self.retries.remove(&super::settle::Spot::Body(id));
+        }
+    }
+
+    /// Asks a peer that has told all it has for bodies that were forgotten
+    /// here and are bound to a name again.
+    pub(super) fn ask_for_bodies(&mut self, from: NodeId) {
+        let wanted: Vec<BodyId> = self.orphans.keys().copied().take(BODIES_ASKED_MAX).collect();
+        if !wanted.is_empty() && self.membership.me.is_some() {
+            self.send(from, Message::WantBodies(wanted));
+        }
+    }
+
+    pub(super) fn handle_want_bodies(&mut self, from: NodeId, wanted: &[BodyId]) {
+        let known = |id: &BodyId| Some(self.store.body(*id)?.record(*id));
+        let bodies: Vec<BodyRecord> = wanted.iter().filter_map(known).collect();
+        if !bodies.is_empty() {
+            self.send(from, Message::Bodies(bodies));
+        }
+    }
+
+    pub(super) fn handle_bodies(&mut self, bodies: Vec<BodyRecord>) {
+        for record in bodies {
+            if self.orphans.contains_key(&record.id) {
+                self.merge_body(record);
+            }
+        }
+    }
+}
+
+/// A tombstone that the disk shows already.
+fn is_forgettable(row: &NameRow) -> bool {
+    row.wanted().is_none() && row.on_disk().is_none()
+}

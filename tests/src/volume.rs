@@ -1,0 +1,142 @@
+//! A file system of its own for a story: an image behind a loop device, or
+//! memory, mounted when it is made and unmounted when it is dropped.
+//!
+//! Mounts are made in a namespace of the story's own, so that one that was
+//! killed leaves none behind.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::machine::{is_root, program, run};
+
+/// What a story can be told on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    Ext4,
+    Xfs,
+    Btrfs,
+    Tmpfs,
+}
+
+impl FileSystem {
+    pub const ALL: [Self; 4] = [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+            Self::Tmpfs => "tmpfs",
+        }
+    }
+
+    /// How its own program makes an image without asking.
+    fn mkfs_options(self) -> &'static [&'static str] {
+        match self {
+            Self::Ext4 => &["-q", "-F", "-m", "0"],
+            Self::Xfs | Self::Btrfs => &["-q", "-f"],
+            Self::Tmpfs => &[],
+        }
+    }
+}
+
+impl fmt::Display for FileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One mounted file system.
+#[derive(Debug)]
+pub struct Volume {
+    kind: FileSystem,
+    source: PathBuf,
+    target: PathBuf,
+    mounted: bool,
+    /// Of a volume that lies wholly in a temporary directory.
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Volume {
+    /// A fresh file system of some hundred MiB in a temporary directory. An
+    /// error says what this machine lacks.
+    pub fn new(kind: FileSystem) -> Result<Self> {
+        Self::of_size(kind, 512 << 20)
+    }
+
+    pub fn of_size(kind: FileSystem, size: u64) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("replicator-volume-").tempdir()?;
+        let (image, target) = (dir.path().join("image"), dir.path().join("mounted"));
+        let mut volume = Self::in_image(kind, &image, &target, size)?;
+        volume._dir = Some(dir);
+        Ok(volume)
+    }
+
+    /// A fresh file system of `size` bytes in `image`, mounted at `target`.
+    pub fn in_image(kind: FileSystem, image: &Path, target: &Path, size: u64) -> Result<Self> {
+        ensure!(is_root(), "only root can mount {kind}");
+        keep_mounts_to_this_thread()?;
+        fs::create_dir_all(target)?;
+        if kind != FileSystem::Tmpfs {
+            let name = format!("mkfs.{kind}");
+            let mkfs = program(&name).with_context(|| format!("{name} is not installed"))?;
+            fs::File::create(image)?.set_len(size)?;
+            run(Command::new(mkfs).args(kind.mkfs_options()).arg(image))?;
+        }
+        let mut volume =
+            Self { kind, source: image.into(), target: target.into(), mounted: false, _dir: None };
+        volume.mount()?;
+        Ok(volume)
+    }
+
+    pub fn kind(&self) -> FileSystem {
+        self.kind
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.target
+    }
+
+    pub fn mount(&mut self) -> Result<()> {
+        let mut mount = Command::new("mount");
+        match self.kind {
+            FileSystem::Tmpfs => mount.args(["-t", "tmpfs", "-o", "size=25%"]).arg("tmpfs"),
+            _ => mount.args(["-o", "loop"]).arg(&self.source),
+        };
+        run(mount.arg(&self.target))?;
+        self.mounted = true;
+        Ok(())
+    }
+
+    /// Takes the file system away from under whoever has it open.
+    pub fn detach(&mut self) -> Result<()> {
+        run(Command::new("umount").arg("-l").arg(&self.target))?;
+        self.mounted = false;
+        Ok(())
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        if self.mounted {
+            // The story is over; its result must not change here.
+            let _ = self.detach();
+        }
+    }
+}
+
+/// From here on what this thread mounts is seen by what it starts, and by
+/// nobody else.
+fn keep_mounts_to_this_thread() -> Result<()> {
+    // SAFETY: nobody expects this thread to share its working directory or
+    // its descriptors' flags: only mounts are taken apart.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("no mount namespace of its own")?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).context("mounts cannot be kept private")
+}

@@ -1,0 +1,225 @@
+//! States and folders that come back from a backup, or twice.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use replicator_tests::{Cluster, Node, poll, tree};
+
+const ARRIVES_WITHIN: Duration = Duration::from_secs(20);
+
+/// `cp -a`: everything, with times and links.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+fn write_old(path: &Path, content: &str) {
+    let _ = fs::remove_file(path);
+    fs::write(path, content).unwrap();
+    let old = SystemTime::now() - Duration::from_secs(30 * 86_400);
+    File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+}
+
+fn reads(node: &Node, name: &str) -> String {
+    fs::read_to_string(node.path(name)).unwrap_or_default()
+}
+
+fn in_sync() -> Cluster {
+    let mut cluster = Cluster::new(2);
+    for number in 0..10 {
+        write_old(&cluster[0].path(format!("{number}")), &format!("{number}"));
+    }
+    cluster.start();
+    cluster.assert_same();
+    cluster
+}
+
+/// Both nodes change the folder while both run.
+fn go_on(cluster: &Cluster) {
+    fs::write(cluster[0].path("1"), "edited by a").unwrap();
+    fs::write(cluster[1].path("2"), "edited by b").unwrap();
+    fs::remove_file(cluster[1].path("3")).unwrap();
+    fs::write(cluster[1].path("new"), "new").unwrap();
+    cluster.assert_same();
+}
+
+#[track_caller]
+fn assert_went_on(cluster: &Cluster) {
+    cluster.assert_same();
+    assert_eq!(reads(&cluster[0], "1"), "edited by a");
+    assert_eq!(reads(&cluster[0], "2"), "edited by b");
+    assert_eq!(reads(&cluster[0], "new"), "new");
+}
+
+#[test]
+fn a_state_directory_from_a_backup() {
+    let mut cluster = in_sync();
+    let backup = cluster.dir().join("backup");
+    cluster[1].stop().unwrap();
+    copy(cluster[1].state(), &backup);
+    cluster[1].start().unwrap();
+    go_on(&cluster);
+    cluster[1].stop().unwrap();
+    copy(&backup, cluster[1].state());
+    fs::write(cluster[1].path("4"), "edited while stopped").unwrap();
+    cluster[1].start().unwrap();
+    assert_went_on(&cluster);
+    assert_eq!(reads(&cluster[0], "4"), "edited while stopped");
+    assert!(!cluster[0].path("3").exists(), "it came back");
+    assert!(cluster[1].log().contains("state directory was restored"), "nobody noticed");
+}
+
+#[test]
+fn a_folder_from_a_backup() {
+    let mut cluster = in_sync();
+    let backup = cluster.dir().join("backup");
+    cluster[1].stop().unwrap();
+    copy(cluster[1].root(), &backup);
+    cluster[1].start().unwrap();
+    go_on(&cluster);
+    cluster[1].stop().unwrap();
+    copy(&backup, cluster[1].root());
+    cluster[1].start().unwrap();
+    assert_went_on(&cluster);
+    assert!(cluster[1].log().contains("the folder was restored"), "nobody noticed");
+    // What was deleted since is in the backup, and nothing says it is not
+    // wanted back.
+    assert_eq!(reads(&cluster[0], "3"), "3");
+}
+
+#[test]
+fn a_whole_machine_from_a_backup() {
+    let mut cluster = in_sync();
+    cluster[1].stop().unwrap();
+    let (index, life) = (cluster[1].state().join("index.redb"), cluster[1].private("life"));
+    let (old_index, old_life) = (fs::read(&index).unwrap(), fs::read(&life).unwrap());
+    cluster[1].start().unwrap();
+    fs::write(cluster[1].path("new"), "new").unwrap();
+    cluster.assert_same();
+    cluster[1].stop().unwrap();
+    // In place, as a snapshot of the disk would do it: only the others know.
+    fs::write(&index, old_index).unwrap();
+    fs::write(&life, old_life).unwrap();
+    fs::remove_file(cluster[1].path("new")).unwrap();
+    cluster[1].start().unwrap();
+    poll::eventually(ARRIVES_WITHIN, "the others notice", || {
+        cluster[1].log().contains("its state is from a backup")
+    });
+    fs::write(cluster[1].path("5"), "edited after").unwrap();
+    cluster.assert_same();
+    assert_eq!(reads(&cluster[1], "new"), "new");
+    assert_eq!(reads(&cluster[0], "5"), "edited after");
+}
+
+#[test]
+fn old_files_put_into_the_folder_of_a_stopped_node() {
+    let mut cluster = in_sync();
+    go_on(&cluster);
+    cluster[1].stop().unwrap();
+    // As `rsync -a --delete backup/ folder/` does.
+    write_old(&cluster[1].path("1"), "1");
+    write_old(&cluster[1].path("2"), "2");
+    fs::remove_file(cluster[1].path("new")).unwrap();
+    cluster[1].start().unwrap();
+    poll::eventually(ARRIVES_WITHIN, "the missing file is held", || {
+        cluster[1].status().unwrap().number("/folder/deletions_held") == 1
+    });
+    poll::eventually(ARRIVES_WITHIN, "the later versions are shown", || {
+        reads(&cluster[1], "1") == "edited by a" && reads(&cluster[1], "2") == "edited by b"
+    });
+    assert_eq!(cluster[1].confirm(&["--restore"]).unwrap().code, 0);
+    assert_went_on(&cluster);
+    let kept = cluster[1].conflicts().unwrap();
+    assert_eq!(kept.as_array().map(Vec::len), Some(2), "{kept}");
+}
+
+#[test]
+fn an_old_file_put_into_the_folder_of_a_running_node() {
+    let cluster = in_sync();
+    go_on(&cluster);
+    write_old(&cluster[1].path("1"), "as it was");
+    poll::eventually(ARRIVES_WITHIN, "it is a change like any other", || {
+        reads(&cluster[0], "1") == "as it was"
+    });
+    cluster.assert_same();
+    let trash = tree::count(&cluster[0].private("trash")).unwrap().0;
+    assert!(trash > 0, "what it replaced is nowhere");
+}
+
+#[test]
+fn a_state_directory_copied_to_another_node() {
+    let mut cluster = in_sync();
+    cluster[1].stop().unwrap();
+    let (other, root) = (cluster.dir().join("other.state"), cluster.dir().join("other"));
+    copy(cluster[1].state(), &other);
+    fs::create_dir(&root).unwrap();
+    let (state, folder) = (cluster[1].settings.state.clone(), cluster[1].settings.root.clone());
+    cluster[1].settings.state = other;
+    cluster[1].settings.root = root;
+    let error = cluster[1].start().unwrap_err().to_string();
+    assert!(error.contains("is not the one this state directory belongs to"), "{error}");
+    assert!(error.contains("exit status: 78"), "{error}");
+    cluster[1].settings.state = state;
+    cluster[1].settings.root = folder;
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(tree::count(cluster[0].root()).unwrap().0, 10);
+}
+
+#[test]
+fn one_identity_on_two_nodes_at_once() {
+    let mut cluster = in_sync();
+    cluster[1].stop().unwrap();
+    let mut twin = cluster[1].settings.clone();
+    twin.state = cluster.dir().join("twin.state");
+    twin.root = cluster.dir().join("twin");
+    copy(cluster[1].state(), &twin.state);
+    copy(cluster[1].root(), &twin.root);
+    twin.port = replicator_tests::free_port().unwrap();
+    cluster[1].start().unwrap();
+    fs::write(cluster[1].path("1"), "by the first").unwrap();
+    cluster.assert_same();
+    let mut twin = Node::new(twin);
+    twin.start().unwrap();
+    fs::write(twin.path("2"), "by the second").unwrap();
+    poll::eventually(ARRIVES_WITHIN, "one of them ends", || {
+        !cluster[1].is_running() || !twin.is_running()
+    });
+    let (ended, mut other) = match twin.is_running() {
+        true => (cluster[1].ended_within(Duration::ZERO), twin),
+        false => panic!("the one that came later goes on"),
+    };
+    assert_eq!(ended.and_then(|status| status.code()), Some(78), "{}", cluster[1].log());
+    assert!(cluster[1].log().contains("with this node's identity runs at the same time"));
+    poll::eventually(ARRIVES_WITHIN, "the other one serves", || {
+        other.wait(Duration::from_secs(1)).unwrap().code == 0
+            && reads(&cluster[0], "2") == "by the second"
+            && reads(&other, "1") == "by the first"
+    });
+    assert_eq!(tree::count(cluster[0].root()).unwrap().0, 10, "nothing is lost");
+    assert!(other.stop().unwrap().success());
+}
+
+#[test]
+fn a_folder_in_a_folder() {
+    let mut cluster = Cluster::new(2);
+    let inner = cluster[0].path("inner");
+    fs::create_dir(&inner).unwrap();
+    cluster[1].settings.root = inner;
+    cluster[0].start().unwrap();
+    let error = cluster[1].start().unwrap_err().to_string();
+    assert!(error.contains("no folder may lie in another"), "{error}");
+    assert!(error.contains("exit status: 78"), "{error}");
+    assert!(cluster[0].is_running());
+
+    // The other way round.
+    cluster[0].stop().unwrap();
+    cluster[1].start().unwrap();
+    cluster[0].spawn().unwrap();
+    let ended = cluster[0].ended_within(ARRIVES_WITHIN).expect("it ends by itself");
+    assert_eq!(ended.code(), Some(78), "{}", cluster[0].log());
+    assert!(cluster[0].log().contains("no folder may lie in another"));
+    assert!(cluster[1].is_running());
+}

@@ -1,0 +1,62 @@
+//! Content that lies in the folder already is not sent again.
+
+use std::fs;
+use std::path::Path;
+
+use replicator_tests::{Cluster, sample};
+
+const FILE_BYTES: u64 = 32 << 20;
+
+/// What a copy may cost on the wire beside its records.
+const WIRE_LIMIT: u64 = 256 << 10;
+
+/// Bytes on the wire of node 0 while `change` is made and has arrived.
+fn wire(cluster: &Cluster, change: impl FnOnce()) -> u64 {
+    let before = cluster[0].status().unwrap().traffic();
+    change();
+    cluster.assert_same();
+    cluster[0].status().unwrap().traffic().since(before)
+}
+
+#[test]
+fn a_copy_of_a_large_file_sends_no_content() {
+    let cluster = Cluster::running(2);
+    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
+    cluster.assert_same();
+    let copied = wire(&cluster, || {
+        fs::copy(cluster[0].path("original"), cluster[0].path("copy")).unwrap();
+    });
+    assert!(copied < WIRE_LIMIT, "{copied} bytes on the wire for a copy");
+    // What was deleted and comes back while a copy is left, likewise; from
+    // the other side.
+    fs::remove_file(cluster[1].path("original")).unwrap();
+    cluster.assert_same();
+    let again = wire(&cluster, || {
+        fs::copy(cluster[1].path("copy"), cluster[1].path("again")).unwrap();
+    });
+    assert!(again < WIRE_LIMIT, "{again} bytes on the wire for an upload of known content");
+}
+
+#[test]
+fn a_copied_directory_sends_no_content() {
+    let cluster = Cluster::running(2);
+    let (files, bytes) = (300, 20_000);
+    sample::small_files(&cluster[0].path("one"), files, bytes).unwrap();
+    cluster.assert_same();
+    let copied = wire(&cluster, || {
+        sample::copy(&cluster[0].path("one"), &cluster[0].path("two")).unwrap();
+    });
+    let limit = WIRE_LIMIT + files * 1_000;
+    assert!(copied < limit, "{copied} bytes on the wire for a copy of {files} files");
+    let content = |node: usize, name: &Path| fs::read(cluster[node].path(name)).unwrap();
+    let name = Path::new("two").join(first_file(&cluster[1].path("two")));
+    assert_eq!(content(0, &name), content(1, &name));
+}
+
+fn first_file(directory: &Path) -> std::path::PathBuf {
+    let mut at = directory.to_path_buf();
+    while at.is_dir() {
+        at = fs::read_dir(&at).unwrap().next().unwrap().unwrap().path();
+    }
+    at.strip_prefix(directory).unwrap().to_path_buf()
+}

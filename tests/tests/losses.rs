@@ -1,0 +1,295 @@
+//! Knowledge that the kernel or the daemon drops is counted by its cause and
+//! got back by looking at what it could have been about, not at everything.
+//!
+//! `REPLICATOR_STOPPED_SECONDS` is how long a daemon is held, 5 otherwise.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use replicator_tests::random::Random;
+use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, poll, sample};
+
+/// Reading a file again takes longer than applying a change.
+const REPAIR_LIMIT: Duration = Duration::from_secs(60);
+
+/// More than the smallest kernel memory has slots and notes for.
+const FILES: u64 = 3000;
+
+/// What nobody touches, and nobody may read again.
+const UNTOUCHED_BYTES: u64 = 48 << 20;
+
+/// Bytes that the daemon of this node has read so far, by whatever means.
+fn bytes_read(node: &Node) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{}/io", node.pid().unwrap())).unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+    // Reads of a ring are not counted by the kernel, but by the engine.
+    let ring = node.status().unwrap().number("/engine/counters/read_bytes");
+    line.parse::<u64>().unwrap() + ring
+}
+
+fn loss(node: &Node, cause: &str) -> u64 {
+    node.status().unwrap().number(&format!("/losses/{cause}"))
+}
+
+fn counter(node: &Node, name: &str) -> u64 {
+    node.status().unwrap().number(&format!("/capture/counters/{name}"))
+}
+
+/// Two nodes that share a large file nobody touches and many small ones.
+fn prepared(options: &[&str]) -> Option<(Cluster, Volume)> {
+    let volume = match Volume::of_size(FileSystem::Ext4, 2 << 30) {
+        Ok(volume) => volume,
+        Err(error) => {
+            machine::skip(&format!("{error:#}"));
+            return None;
+        }
+    };
+    let mut cluster = Cluster::new(2).with_roots_in(volume.path()).with_options(options);
+    let root = cluster[0].root();
+    sample::random_file(&root.join("untouched"), UNTOUCHED_BYTES, 1).unwrap();
+    for number in 0..FILES {
+        let path = file_path(&cluster, number);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("file {number}\n")).unwrap();
+    }
+    sample::copy(root, cluster[1].root()).unwrap();
+    // What was just made counts as changed of late.
+    cluster.start();
+    cluster.assert_same_within(REPAIR_LIMIT);
+    Some((cluster, volume))
+}
+
+fn file_path(cluster: &Cluster, number: u64) -> PathBuf {
+    cluster[0].path(format!("{}/{number}", number % 40))
+}
+
+/// While it lives, the node does nothing.
+struct Stopped(rustix::process::Pid);
+
+impl Stopped {
+    fn new(node: &Node) -> Self {
+        let pid = rustix::process::Pid::from_raw(node.pid().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may have been killed meanwhile.
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
+#[test]
+fn tables_and_rings_that_are_too_small() {
+    let options = ["--capture", "ebpf", "--capture-memory", "1MiB"];
+    if !machine::is_root() {
+        return machine::skip("only root can load kernel programs");
+    }
+    let Some((cluster, _volume)) = prepared(&options) else { return };
+    let node = &cluster[0];
+    let before = bytes_read(node);
+    let losses = loss(node, "ring_full");
+    {
+        let _stopped = Stopped::new(node);
+        for round in 0..2 {
+            for number in 0..FILES {
+                // Old bytes change and the length does not: only ranges tell.
+                let path = file_path(&cluster, number);
+                let file = OpenOptions::new().write(true).open(path).unwrap();
+                file.write_all_at(&[b'0' + round], 0).unwrap();
+            }
+        }
+    }
+    cluster.assert_same_within(REPAIR_LIMIT);
+    assert!(counter(node, "no_slot") > 0, "{}", node.status().unwrap());
+    assert!(loss(node, "ring_full") > losses, "{}", node.status().unwrap());
+    let read = bytes_read(node) - before;
+    assert!(read < UNTOUCHED_BYTES, "{read} bytes were read to repair {FILES} small files");
+
+    // Verdicts and remembered sizes are pushed out by those of other files.
+    let before = (bytes_read(node), counter(node, "decided"));
+    for round in 0..3 {
+        for number in 0..FILES {
+            let path = file_path(&cluster, number);
+            let mut file = OpenOptions::new().append(true).open(path).unwrap();
+            writeln!(file, "round {round}").unwrap();
+        }
+    }
+    cluster.assert_same_within(REPAIR_LIMIT);
+    let decided = counter(node, "decided") - before.1;
+    assert!(decided > FILES * 3 / 2, "{decided} verdicts for {FILES} files");
+    let read = bytes_read(node) - before.0;
+    assert!(read < UNTOUCHED_BYTES, "{read} bytes were read for {FILES} small files");
+}
+
+/// Writes all over the tree until it is over.
+fn load(cluster: &Cluster, over: &AtomicBool, written: &AtomicU64) -> io::Result<()> {
+    let mut random = Random::new(7);
+    let mut options = OpenOptions::new();
+    let large = options.write(true).create(true).truncate(false).open(cluster[0].path("large"))?;
+    while !over.load(Ordering::SeqCst) {
+        let number = random.below(FILES);
+        let path = file_path(cluster, number);
+        match random.below(10) {
+            0 => {
+                let next = path.with_extension("next");
+                fs::write(&next, format!("another {number}\n"))?;
+                fs::rename(&next, &path)?;
+            }
+            1 => fs::remove_file(&path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?,
+            2..6 => {
+                let at = random.below(4 << 20);
+                large.write_all_at(&random.bytes(300), at)?;
+            }
+            _ => {
+                let mut file = File::options().append(true).create(true).open(&path)?;
+                file.write_all(&random.bytes(30))?;
+            }
+        }
+        written.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
+}
+
+/// Tells the story while the load runs.
+fn under_load(cluster: &mut Cluster, mut story: impl FnMut(&mut Node, &AtomicU64)) {
+    let (over, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    let stand_in = Node::new(cluster[0].settings.clone());
+    let mut node = std::mem::replace(&mut cluster.nodes_mut()[0], stand_in);
+    thread::scope(|scope| {
+        let cluster = &*cluster;
+        let writer = scope.spawn(|| load(cluster, &over, &written));
+        story(&mut node, &written);
+        over.store(true, Ordering::SeqCst);
+        writer.join().unwrap().unwrap();
+    });
+    cluster.nodes_mut()[0] = node;
+}
+
+/// So many more writes have been made.
+fn await_writes(written: &AtomicU64, more: u64) {
+    let wanted = written.load(Ordering::Relaxed) + more;
+    poll::eventually(REPAIR_LIMIT, "the load goes on", || {
+        written.load(Ordering::Relaxed) >= wanted
+    });
+}
+
+#[test]
+fn a_daemon_that_is_held_killed_and_stopped_under_load() {
+    let Some((mut cluster, _volume)) = prepared(&[]) else { return };
+    let held = std::env::var("REPLICATOR_STOPPED_SECONDS").map_or(5, |text| text.parse().unwrap());
+    under_load(&mut cluster, |node, written| {
+        await_writes(written, 500);
+        let stopped = Stopped::new(node);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(held) {
+            await_writes(written, 100);
+        }
+        drop(stopped);
+        await_writes(written, 500);
+    });
+    cluster.assert_same_within(REPAIR_LIMIT);
+    for _ in 0..3 {
+        under_load(&mut cluster, |node, written| {
+            await_writes(written, 700);
+            node.kill9().unwrap();
+            await_writes(written, 200);
+            node.start().unwrap();
+            await_writes(written, 200);
+        });
+        cluster.assert_same_within(REPAIR_LIMIT);
+        under_load(&mut cluster, |node, written| {
+            await_writes(written, 700);
+            node.stop().unwrap();
+            node.start().unwrap();
+            await_writes(written, 200);
+        });
+        cluster.assert_same_within(REPAIR_LIMIT);
+    }
+    // A restart after a rest reads no content again.
+    assert!(bytes_read(&cluster[0]) > 0);
+    cluster.nodes_mut()[0].stop().unwrap();
+    cluster.nodes_mut()[0].start().unwrap();
+    cluster.assert_same_within(REPAIR_LIMIT);
+    let read = bytes_read(&cluster[0]);
+    assert!(read < UNTOUCHED_BYTES, "{read} bytes were read after a clean end");
+}
+
+#[test]
+fn an_inotify_queue_that_overflows() {
+    let Some((cluster, _volume)) = prepared(&["--capture", "inotify"]) else { return };
+    let node = &cluster[0];
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: u64 = limit.trim().parse().unwrap();
+    let before = bytes_read(node);
+    {
+        let _stopped = Stopped::new(node);
+        let mut events = 0;
+        while events <= limit {
+            for number in 0..FILES {
+                let mut file =
+                    OpenOptions::new().append(true).open(file_path(&cluster, number)).unwrap();
+                file.write_all(b".").unwrap();
+                // Written and closed.
+                events += 2;
+            }
+        }
+        fs::create_dir(node.path("made-unseen")).unwrap();
+        fs::write(node.path("made-unseen/file"), "unseen").unwrap();
+    }
+    cluster.assert_same_within(REPAIR_LIMIT);
+    assert!(loss(node, "inotify_overflow") > 0, "{}", node.status().unwrap());
+    let read = bytes_read(node) - before;
+    assert!(read < UNTOUCHED_BYTES, "{read} bytes were read to repair {FILES} small files");
+    // What was made meanwhile is watched by now.
+    fs::write(node.path("made-unseen/file"), "seen").unwrap();
+    cluster.assert_same();
+}
+
+#[test]
+fn too_few_inotify_watches() {
+    let Some(unshare) = machine::program("unshare").filter(|_| machine::is_root()) else {
+        return machine::skip("only root with unshare can limit one daemon's watches");
+    };
+    let mut cluster = Cluster::new(2).with_options(&["--capture", "inotify"]);
+    for number in 0..60 {
+        let folder = cluster[0].path(format!("{number}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("file"), "before").unwrap();
+    }
+    let limit = "echo 40 > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"";
+    let words = ["--user", "--map-root-user", "sh", "-c", limit];
+    let prefix = std::iter::once(unshare.into_os_string()).chain(words.map(Into::into));
+    cluster[0].settings.prefix = prefix.collect();
+    cluster.start();
+    cluster.assert_same();
+    let status = cluster[0].status().unwrap();
+    assert!(status.number("/capture/counters/unwatched") >= 20, "{status}");
+    assert!(cluster[0].log().contains("max_user_watches"), "the log does not say what to raise");
+
+    for number in 0..60 {
+        fs::write(cluster[0].path(format!("{number}/file")), "behind").unwrap();
+    }
+    let arrived = || {
+        let path = |number| cluster[1].path(format!("{number}/file"));
+        (0..60).filter(|number| fs::read(path(*number)).unwrap() == b"behind").count()
+    };
+    // Some directories are watched as before.
+    poll::eventually(Duration::from_secs(10), "watched changes arrive", || arrived() >= 30);
+    // The others wait for their turn, or for this.
+    let verified = cluster[0].verify().unwrap();
+    assert!(verified.code <= 1, "{verified:?}");
+    poll::eventually(Duration::from_secs(10), "all changes arrive", || arrived() == 60);
+    cluster.assert_same();
+}

@@ -1,0 +1,238 @@
+//! Where one method of writing is tried: a folder with a file in it on node
+//! `a`, and what must come of it on node `b`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use replicator_tests::random::Random;
+use replicator_tests::{poll, tree};
+
+/// A hundred times what a small change should take.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(8);
+
+/// Length of the file: some pages, leaves and extents.
+pub const FILE_BYTES: u64 = 1 << 20;
+
+/// How many others write while a method is tried on a busy file.
+const DISTURBERS: u64 = 2;
+
+/// A way to write.
+#[derive(Clone, Copy)]
+pub struct Method {
+    pub name: &'static str,
+    pub seen: Seen,
+    pub run: fn(&Scene) -> io::Result<()>,
+}
+
+/// What a level without kernel programs learns of a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    AtOnce,
+    /// By fanotify at once; inotify knows of no name it could have.
+    LateByInotify,
+    /// At a later close, or when the folder is verified.
+    Late,
+}
+
+/// One method's stage.
+pub struct Scene {
+    /// The folder on the node that writes.
+    here: PathBuf,
+    /// The folder on the node that follows.
+    there: PathBuf,
+    /// On the same file system, outside of every folder.
+    outside: PathBuf,
+    /// Unlike that of any other scene.
+    number: u64,
+    busy: bool,
+    waits: bool,
+    failures: RefCell<Vec<String>>,
+}
+
+/// How a method went.
+pub enum Outcome {
+    Done,
+    /// This kernel or file system does not have it.
+    Lacking(String),
+    Failed(String),
+}
+
+impl Scene {
+    pub fn new(
+        (a, b): (&Path, &Path),
+        name: &str,
+        outside: &Path,
+        number: u64,
+        busy: bool,
+        waits: bool,
+    ) -> Self {
+        let folder = format!("{number:02}-{}", name.replace([' ', ',', '/'], "-"));
+        Self {
+            here: a.join(&folder),
+            there: b.join(&folder),
+            outside: outside.to_owned(),
+            number,
+            busy,
+            waits,
+            failures: RefCell::default(),
+        }
+    }
+
+    /// Fills the folder with `f` to write to, and waits until it is there.
+    pub fn prepare(&self) -> io::Result<()> {
+        fs::create_dir(&self.here)?;
+        fs::create_dir(&self.outside)?;
+        let mut random = Random::new(self.number);
+        fs::write(self.path("f"), random.bytes(FILE_BYTES as usize))?;
+        fs::write(self.source_path(), random.bytes(FILE_BYTES as usize))?;
+        match self.difference() {
+            None => Ok(()),
+            Some(why) => Err(io::Error::other(format!("a new file does not arrive: {why}"))),
+        }
+    }
+
+    /// Takes everything away again.
+    pub fn clear(&self) {
+        fs::remove_dir_all(&self.here).expect("own directory");
+        fs::remove_dir_all(&self.outside).expect("own directory");
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.here.join(name)
+    }
+
+    /// `f`, to read and write.
+    pub fn file(&self) -> io::Result<File> {
+        self.open(0)
+    }
+
+    /// `f`, to read and write, with further flags.
+    pub fn open(&self, flags: i32) -> io::Result<File> {
+        use std::os::unix::fs::OpenOptionsExt;
+        OpenOptions::new().read(true).write(true).custom_flags(flags).open(self.path("f"))
+    }
+
+    /// A file to copy from, on the same file system.
+    pub fn source(&self) -> io::Result<File> {
+        File::open(self.source_path())
+    }
+
+    pub fn source_path(&self) -> PathBuf {
+        self.outside("source")
+    }
+
+    pub fn outside(&self, name: &str) -> PathBuf {
+        self.outside.join(name)
+    }
+
+    /// Every file of the folder.
+    fn contents(&self) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+        let mut contents = BTreeMap::new();
+        for entry in fs::read_dir(&self.here)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                contents.insert(entry.file_name(), fs::read(entry.path())?);
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Bytes that were never written before.
+    pub fn bytes(&self, step: u64, length: usize) -> Vec<u8> {
+        Random::new(self.number << 32 | step << 1 | u64::from(self.busy)).bytes(length)
+    }
+
+    /// Between two steps of a method: what was done so far is there, and the
+    /// daemon has done with it. While others write, nothing can be said.
+    pub fn arrives(&self, step: &str) {
+        if self.busy || !self.waits {
+            return;
+        }
+        if let Some(why) = self.difference() {
+            self.failures.borrow_mut().push(format!("{step}: {why}"));
+        }
+    }
+
+    /// Tries the method and waits for its result.
+    pub fn play(&self, method: &Method) -> Outcome {
+        let before = self.contents().expect("own directory");
+        let result = if self.busy { self.disturbed(method) } else { (method.run)(self) };
+        match result {
+            Err(error) if is_lacking(&error) => return Outcome::Lacking(error.to_string()),
+            Err(error) => return Outcome::Failed(format!("cannot be done: {error}")),
+            Ok(()) => {}
+        }
+        if self.contents().expect("own directory") == before {
+            return Outcome::Failed("wrote nothing".into());
+        }
+        let mut failures = self.failures.take();
+        if self.waits {
+            failures.extend(self.difference());
+        }
+        match failures.is_empty() {
+            true => Outcome::Done,
+            false => Outcome::Failed(failures.join("; ")),
+        }
+    }
+
+    /// What the other node's folder still lacks when it should not.
+    pub fn difference(&self) -> Option<String> {
+        let mut why = String::new();
+        let same = poll::until(ARRIVAL_LIMIT, || {
+            why = match tree::differences(&self.here, &self.there) {
+                Ok(lines) => lines.join(", "),
+                Err(error) => error.to_string(),
+            };
+            why.is_empty()
+        });
+        (!same).then_some(why)
+    }
+
+    /// Runs the method while others write to the same file.
+    fn disturbed(&self, method: &Method) -> io::Result<()> {
+        let over = AtomicBool::new(false);
+        // Opened before the method moves or removes the name.
+        let files: Vec<File> = (0..DISTURBERS).map(|_| self.file()).collect::<Result<_, _>>()?;
+        thread::scope(|scope| {
+            let start = |(number, file)| {
+                let over = &over;
+                scope.spawn(move || disturb(file, number, over))
+            };
+            let disturbers: Vec<_> = (0..).zip(files).map(start).collect();
+            let result = (method.run)(self);
+            over.store(true, Ordering::SeqCst);
+            for disturber in disturbers {
+                disturber.join().expect("no panic")?;
+            }
+            result
+        })
+    }
+}
+
+/// Writes here and there until it is over.
+fn disturb(file: File, number: u64, over: &AtomicBool) -> io::Result<()> {
+    let mut random = Random::new(number);
+    let mut rounds = 0;
+    while rounds < 20 || !over.load(Ordering::SeqCst) {
+        let length = 1 + random.below(9000) as usize;
+        let at = random.below(FILE_BYTES - 9000);
+        file.write_all_at(&random.bytes(length), at)?;
+        rounds += 1;
+        thread::yield_now();
+    }
+    Ok(())
+}
+
+fn is_lacking(error: &io::Error) -> bool {
+    let lacking = [libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOTTY, libc::EXDEV];
+    error.kind() == io::ErrorKind::Unsupported
+        || error.raw_os_error().is_some_and(|code| lacking.contains(&code))
+}

@@ -1,0 +1,138 @@
+//! Nodes that only receive, and nodes that only send.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
+
+use replicator_tests::{Cluster, Node, poll, tree};
+
+const ARRIVES_WITHIN: Duration = Duration::from_secs(20);
+
+/// Long enough for changes to arrive if they were sent.
+const WATCHED: Duration = Duration::from_secs(3);
+
+/// Two nodes with these files; the second has this mode.
+fn pair(mode: &str) -> Cluster {
+    let mut cluster = Cluster::new(2);
+    cluster[1].settings.options.extend(["--mode".into(), mode.into()]);
+    fs::create_dir(cluster[0].path("d")).unwrap();
+    for name in ["a", "b", "c", "d/a", "d/b"] {
+        fs::write(cluster[0].path(name), name).unwrap();
+    }
+    // A node that sends has to have it already.
+    if mode == "send-only" {
+        fs::remove_dir(cluster[1].root()).unwrap();
+        let copy = |from, to| Command::new("cp").arg("-a").arg(from).arg(to).status();
+        assert!(copy(cluster[0].root(), cluster[1].root()).unwrap().success());
+    }
+    cluster.start();
+    cluster.assert_same();
+    cluster
+}
+
+fn own_changes(node: &Node) -> u64 {
+    node.status().unwrap().number("/folder/own_changes")
+}
+
+#[track_caller]
+fn assert_own_changes(node: &Node, count: u64) {
+    let as_expected = || own_changes(node) == count;
+    let status = || node.status().unwrap().to_string();
+    assert!(poll::until(ARRIVES_WITHIN, as_expected), "not {count} own changes: {}", status());
+}
+
+fn reads(node: &Node, name: &str, content: &str) -> bool {
+    fs::read_to_string(node.path(name)).is_ok_and(|text| text == content)
+}
+
+#[test]
+fn what_changes_on_a_node_that_receives_is_reported_and_can_be_reverted() {
+    let mut cluster = pair("receive-only");
+    let b = &cluster[1];
+    fs::write(b.path("a"), "changed here").unwrap();
+    fs::remove_file(b.path("b")).unwrap();
+    fs::set_permissions(b.path("c"), PermissionsExt::from_mode(0o600)).unwrap();
+    fs::create_dir(b.path("new")).unwrap();
+    fs::write(b.path("new/file"), "added here").unwrap();
+    fs::rename(b.path("d/a"), b.path("d/moved")).unwrap();
+    assert_own_changes(b, 7);
+    let status = b.status().unwrap();
+    let told = status.json()["errors"].to_string();
+    for (path, what) in [("a", "changed here"), ("b", "deleted here"), ("new/file", "added here")] {
+        assert!(told.contains(path) && told.contains(what), "{told}");
+    }
+    poll::holds_for(WATCHED, "nothing of it is sent", || {
+        let a = &cluster[0];
+        reads(a, "a", "a") && reads(a, "b", "b") && !a.path("new").exists()
+    });
+    assert_eq!(cluster[0].wait(Duration::from_secs(1)).unwrap().code, 1, "the trees differ");
+
+    // What the others change arrives, but not over what was changed here.
+    fs::write(cluster[0].path("d/b"), "from the other").unwrap();
+    fs::write(cluster[0].path("a"), "from the other").unwrap();
+    poll::eventually(ARRIVES_WITHIN, "changes arrive", || {
+        reads(&cluster[1], "d/b", "from the other")
+    });
+    assert!(reads(&cluster[1], "a", "changed here"));
+
+    // A restart finds it all again.
+    cluster[1].stop().unwrap();
+    cluster[1].start().unwrap();
+    assert_own_changes(&cluster[1], 7);
+
+    let reverted = cluster[1].revert().unwrap();
+    assert_eq!(reverted.code, 0, "{reverted:?}");
+    assert_eq!(reverted.stdout, "7 entries go back to what the other nodes hold\n");
+    assert_own_changes(&cluster[1], 0);
+    cluster.assert_same();
+    assert!(reads(&cluster[1], "a", "from the other") && reads(&cluster[1], "b", "b"));
+    assert_eq!(tree::count(cluster[0].root()).unwrap().0, 5);
+    cluster.assert_rsync_agrees();
+}
+
+#[test]
+fn a_node_that_receives_takes_everything_and_keeps_what_it_had() {
+    let mut cluster = Cluster::new(2);
+    cluster[1].settings.options.extend(["--mode".into(), "receive-only".into()]);
+    fs::write(cluster[0].path("common"), "newer and longer").unwrap();
+    fs::write(cluster[1].path("common"), "had it").unwrap();
+    fs::write(cluster[1].path("own"), "own").unwrap();
+    cluster.start();
+    assert_own_changes(&cluster[1], 2);
+    assert!(!cluster[0].path("own").exists());
+    assert!(reads(&cluster[1], "common", "had it"));
+    let refused = cluster[0].revert().unwrap();
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("receive-only"), "{refused:?}");
+    cluster[1].revert().unwrap();
+    cluster.assert_same();
+    assert!(reads(&cluster[1], "common", "newer and longer") && !cluster[1].path("own").exists());
+}
+
+#[test]
+fn a_node_that_sends_does_not_apply_what_others_change() {
+    let mut cluster = pair("send-only");
+    fs::write(cluster[0].path("b"), "changed elsewhere").unwrap();
+    fs::remove_file(cluster[0].path("c")).unwrap();
+    fs::write(cluster[0].path("elsewhere"), "x").unwrap();
+    fs::write(cluster[1].path("d/a"), "sent").unwrap();
+    fs::write(cluster[1].path("sent"), "sent").unwrap();
+    poll::eventually(ARRIVES_WITHIN, "what it sends arrives", || {
+        reads(&cluster[0], "d/a", "sent") && reads(&cluster[0], "sent", "sent")
+    });
+    poll::holds_for(WATCHED, "it keeps what it has", || {
+        let b = &cluster[1];
+        reads(b, "b", "b") && reads(b, "c", "c") && !b.path("elsewhere").exists()
+    });
+    assert!(cluster[1].status().unwrap().pending_in() >= 3);
+    assert_eq!(cluster[1].status().unwrap().text("/folder/mode"), "send-only");
+
+    // As an ordinary node it catches up.
+    cluster[1].stop().unwrap();
+    let options = &mut cluster[1].settings.options;
+    options.truncate(options.len() - 2);
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    assert!(reads(&cluster[1], "b", "changed elsewhere") && !cluster[1].path("c").exists());
+}

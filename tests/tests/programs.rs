@@ -1,0 +1,230 @@
+//! Other people's programs work in one node's folder while the cluster
+//! follows, and other people's judges look at what came of it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use replicator_tests::{Cluster, end_with_this_thread, machine, poll};
+
+/// These trees are larger than those of other stories.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The program, or a word about why the story is not told.
+fn program(name: &str) -> Option<PathBuf> {
+    let found = machine::program(name);
+    if found.is_none() {
+        machine::skip(&format!("{name} is not installed"));
+    }
+    found
+}
+
+/// Runs a program in a folder and demands success.
+#[track_caller]
+fn run<I, S>(program: &Path, folder: &Path, arguments: I) -> String
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut command = Command::new(program);
+    command.current_dir(folder).args(arguments);
+    machine::run(&mut command).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+#[track_caller]
+fn assert_followed(cluster: &Cluster) {
+    cluster.assert_same_within(SETTLE_LIMIT);
+    cluster.assert_rsync_agrees();
+}
+
+/// Random writes, truncations, holes, copies and mapped stores, each checked
+/// by `fsx` itself.
+#[test]
+fn fsx() {
+    let Some(fsx) = program("fsx") else { return };
+    let cluster = Cluster::running(2);
+    let configuration = cluster.dir().join("fsx.toml");
+    let weights = "[weights]\nread = 5\nwrite = 10\nmapread = 5\nmapwrite = 10\ntruncate = 3\n\
+                   fsync = 1\nfdatasync = 1\ncopy_file_range = 3\nsendfile = 1\n";
+    fs::write(&configuration, format!("flen = 1048576\n{weights}")).unwrap();
+    for seed in ["1", "2", "3"] {
+        let file = cluster[0].path(format!("fsx-{seed}"));
+        let options = ["-N", "3000", "-S", seed, "-f"].map(OsStr::new);
+        let places = [configuration.as_os_str(), file.as_os_str()];
+        run(&fsx, cluster.dir(), options.into_iter().chain(places));
+        assert_followed(&cluster);
+    }
+}
+
+const STRESSORS: [&str; 19] = [
+    "access",
+    "chmod",
+    "chown",
+    "dentry",
+    "dir",
+    "dirdeep",
+    "fallocate",
+    "filename",
+    "fpunch",
+    "hdd",
+    "iomix",
+    "link",
+    "mmap",
+    "open",
+    "rename",
+    "seek",
+    "symlink",
+    "utime",
+    "xattr",
+];
+
+#[test]
+fn stress_ng() {
+    let Some(stress) = program("stress-ng") else { return };
+    let cluster = Cluster::running(2);
+    let start = |seconds: &str| {
+        let mut command = Command::new(&stress);
+        command.arg("--temp-path").arg(cluster[0].root()).args(["--timeout", seconds]);
+        for stressor in STRESSORS {
+            command.arg(format!("--{stressor}")).arg("1");
+        }
+        for bytes in ["fallocate", "hdd", "iomix", "mmap"] {
+            command.arg(format!("--{bytes}-bytes")).arg("8m");
+        }
+        command.arg("--mmap-file");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        end_with_this_thread(&mut command);
+        command.spawn().unwrap()
+    };
+    // To its end, where it takes away what it made.
+    let status = start("4").wait().unwrap();
+    assert!(status.code().is_some(), "{status}");
+    assert_followed(&cluster);
+    // Killed in the midst of it, so that there is something left.
+    let mut killed = start("60");
+    poll::eventually(SETTLE_LIMIT, "there is something", || {
+        fs::read_dir(cluster[0].root()).unwrap().count() > 12
+    });
+    let group = rustix::process::Pid::from_child(&killed);
+    let moment = std::time::Instant::now();
+    poll::until(Duration::from_secs(3), || moment.elapsed() > Duration::from_secs(2));
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    killed.wait().unwrap();
+    assert_followed(&cluster);
+}
+
+#[test]
+fn fio() {
+    let Some(fio) = program("fio") else { return };
+    let cluster = Cluster::running(2);
+    let engines: [(&str, &[&str]); 10] = [
+        ("sync", &[]),
+        ("psync", &["--direct=1"]),
+        ("pvsync2", &[]),
+        ("splice", &[]),
+        ("libaio", &["--iodepth=8"]),
+        ("libaio", &["--iodepth=8", "--direct=1"]),
+        ("io_uring", &["--iodepth=8"]),
+        ("io_uring", &["--iodepth=8", "--direct=1", "--sqthread_poll=1"]),
+        ("posixaio", &["--iodepth=4"]),
+        ("mmap", &[]),
+    ];
+    for (number, (engine, options)) in engines.into_iter().enumerate() {
+        let common = [
+            format!("--name={number}-{engine}"),
+            format!("--ioengine={engine}"),
+            format!("--directory={}", cluster[0].root().display()),
+            format!("--randseed={number}"),
+        ];
+        let fixed =
+            ["--rw=randrw", "--bssplit=4k/50:512/25:20k/25", "--size=4m", "--verify=crc32c"];
+        let direct = options.contains(&"--direct=1");
+        let fixed = if direct { ["--rw=randrw", "--bs=4k", fixed[2], fixed[3]] } else { fixed };
+        let fixed = fixed.iter().chain(options).map(|option| option.to_string());
+        run(&fio, cluster.dir(), common.into_iter().chain(fixed));
+    }
+    assert_followed(&cluster);
+}
+
+#[test]
+fn sqlite() {
+    let Some(sqlite) = program("sqlite3") else { return };
+    let cluster = Cluster::running(2);
+    let place = |node: usize| cluster[node].path("data.db").into_os_string();
+    let ask =
+        |node: usize, words: &str| run(&sqlite, cluster.dir(), [&*place(node), words.as_ref()]);
+    ask(0, "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, body BLOB);");
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let ask = &ask;
+            scope.spawn(move || {
+                for _ in 0..15 {
+                    let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+                                  WHERE i < 50) INSERT INTO t (body) SELECT randomblob(700) FROM n;";
+                    let other = ["UPDATE t SET body = zeroblob(900) WHERE id % 17 = 3;",
+                                 "DELETE FROM t WHERE id % 23 = 5;"][writer];
+                    ask(0, &format!("PRAGMA busy_timeout = 20000; {insert} {other}"));
+                }
+            });
+        }
+    });
+    ask(0, "VACUUM;");
+    assert_followed(&cluster);
+    // The judge may write beside the database: it is shown a copy.
+    let count = |node: usize| {
+        let copy = cluster.dir().join(format!("copy-{node}.db"));
+        fs::copy(place(node), &copy).unwrap();
+        let words = "PRAGMA integrity_check; SELECT count(*), sum(length(body)) FROM t;";
+        run(&sqlite, cluster.dir(), [copy.as_os_str(), words.as_ref()])
+    };
+    let here = count(0);
+    assert!(here.starts_with("ok\n"), "{here}");
+    assert_eq!(count(1), here);
+}
+
+#[test]
+fn git() {
+    let Some(git) = program("git") else { return };
+    let cluster = Cluster::running(2);
+    let origin = cluster.dir().join("origin");
+    fs::create_dir(&origin).unwrap();
+    let git_in = |folder: &Path, words: &[&str]| {
+        let identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"];
+        let safe = ["-c", "safe.directory=*", "-c", "gc.auto=0"];
+        run(&git, folder, identity.iter().chain(&safe).chain(words).copied())
+    };
+    git_in(&origin, &["init", "-q"]);
+    for commit in 0..30 {
+        for file in 0..10 {
+            let folder = origin.join(format!("{}", file % 3));
+            fs::create_dir_all(&folder).unwrap();
+            let text = format!("{commit} {file}\n").repeat(50 + commit);
+            fs::write(folder.join(format!("{file}")), text).unwrap();
+        }
+        git_in(&origin, &["add", "-A"]);
+        git_in(&origin, &["commit", "-q", "-m", &format!("commit {commit}")]);
+    }
+    let (from, clone) = (format!("file://{}", origin.display()), cluster[0].path("clone"));
+    git_in(cluster[0].root(), &["clone", "-q", &from, "clone"]);
+    git_in(&clone, &["checkout", "-q", "HEAD~15"]);
+    git_in(&clone, &["checkout", "-q", "-b", "side"]);
+    for commit in 0..10 {
+        fs::write(clone.join("new"), format!("{commit}").repeat(3000)).unwrap();
+        git_in(&clone, &["add", "-A"]);
+        git_in(&clone, &["commit", "-q", "-m", "more"]);
+    }
+    git_in(&clone, &["gc", "-q", "--aggressive", "--prune=now"]);
+    assert_followed(&cluster);
+    let there = cluster[1].path("clone");
+    git_in(&there, &["fsck", "--full", "--strict"]);
+    assert_eq!(
+        git_in(&there, &["log", "--all", "--format=%H"]),
+        git_in(&clone, &["log", "--all", "--format=%H"])
+    );
+    assert_eq!(git_in(&there, &["status", "--porcelain"]), "");
+    // What the judge refreshed there comes back here.
+    cluster.assert_same_within(SETTLE_LIMIT);
+}
