@@ -33,7 +33,7 @@ fn two_nodes_that_stay_connected_end_the_same() {
 
 #[test]
 fn nodes_behind_partitions_end_the_same() {
-    try_seeds(2000, Plan::partitioned);
+    try_seeds(2800, Plan::partitioned);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn what_is_deleted_everywhere_stays_deleted() {
 
 #[test]
 fn nodes_that_come_and_go_end_the_same() {
-    try_seeds(1400, Plan::coming);
+    try_seeds(600, Plan::coming);
 }
 
 #[test]
