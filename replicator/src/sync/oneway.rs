@@ -148,7 +148,7 @@ impl<S: Store> Core<S> {
         let lies = row.metadata_on_disk().is_some_and(|known| looks_alike(known, stat));
         let same_metadata = lies || looks_alike(&row.metadata.winner().value, stat);
         let reverts = self.own.reverting.contains_key(path);
-        if !(same_content && same_metadata) && !reverts {
+        if !(reverts || same_content && same_metadata) {
             let what = if same_content { "metadata changed here" } else { "changed here" };
             self.own.changes.insert(path.clone(), what);
             return;
