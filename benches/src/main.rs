@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
+mod kernel;
 mod lsyncd;
 mod process;
 mod report;
@@ -30,6 +31,9 @@ struct Arguments {
     /// Only these workloads: latency, edit, bulk, small
     #[arg(long, value_delimiter = ',')]
     only: Vec<Workload>,
+    /// Only what the kernel programs cost those who write, and nothing else
+    #[arg(long)]
+    kernel: bool,
     /// Only these systems: replicator, rsync, lsyncd0, lsyncd1, syncthing
     #[arg(long, value_delimiter = ',')]
     systems: Vec<String>,
@@ -55,6 +59,9 @@ fn main() -> Result<()> {
     let work = tempfile::Builder::new()
         .prefix("replicator-bench-")
         .tempdir_in(arguments.work.clone().unwrap_or_else(std::env::temp_dir))?;
+    if arguments.kernel {
+        return kernel::measure(work.path(), arguments.rounds);
+    }
     let sizes = Sizes {
         samples: arguments.samples,
         edit_bytes: arguments.edit_mib << 20,

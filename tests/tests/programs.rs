@@ -59,11 +59,10 @@ fn fsx() {
     }
 }
 
-const STRESSORS: [&str; 20] = [
+const STRESSORS: [&str; 19] = [
     "access",
     "chmod",
     "chown",
-    "copy-file",
     "dentry",
     "dir",
     "dirdeep",
@@ -92,12 +91,10 @@ fn stress_ng() {
         for stressor in STRESSORS {
             command.arg(format!("--{stressor}")).arg("1");
         }
-        for bytes in ["copy-file", "fallocate", "hdd", "iomix", "mmap", "seek", "fpunch"] {
-            if bytes != "fpunch" && bytes != "seek" {
-                command.arg(format!("--{bytes}-bytes")).arg("8m");
-            }
+        for bytes in ["fallocate", "hdd", "iomix", "mmap"] {
+            command.arg(format!("--{bytes}-bytes")).arg("8m");
         }
-        command.arg("--seek-size").arg("8m").arg("--mmap-file");
+        command.arg("--mmap-file");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         end_with_this_thread(&mut command);
         command.spawn().unwrap()

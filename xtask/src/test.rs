@@ -11,13 +11,22 @@ use replicator_tests::{machine, sample};
 use crate::cargo;
 
 /// What the stories use beside the daemon, and Debian's packages of it.
-const TOOLS: [(&str, &str); 5] = [
+const TOOLS: [(&str, &str); 11] = [
     ("rsync", "rsync"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("setpriv", "util-linux"),
+    ("setfacl", "acl"),
+    ("chattr", "e2fsprogs"),
+    ("fio", "fio"),
+    ("stress-ng", "stress-ng"),
+    ("sqlite3", "sqlite3"),
+    ("git", "git"),
 ];
+
+/// A tester of file systems that Debian does not have.
+const FSX: &str = "fsx";
 
 /// Each story runs two daemons or more: on the two cores of a small machine
 /// more of them at once would measure the scheduler.
@@ -32,6 +41,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     install_tools();
+    let path = install_fsx();
     let program = cargo::build(&["--workspace", "--bins", "--tests"], "replicator")?;
     let skipped = cargo::target().join("skipped-tests");
     match fs::remove_file(&skipped) {
@@ -40,6 +50,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut tests = cargo::cargo(&["test", "--locked", "--workspace"]);
     tests.args(args.passed_on).env("REPLICATOR_BIN", program).env("REPLICATOR_SKIPPED", &skipped);
+    if let Some(path) = path {
+        tests.env("PATH", path);
+    }
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         tests.env("RUST_TEST_THREADS", STORIES_AT_ONCE);
     }
@@ -83,4 +96,21 @@ fn install_tools() {
     if let Err(error) = result {
         println!("note: could not install {}: {error:#}", missing.join(", "));
     }
+}
+
+/// Builds `fsx` below the target folder unless that was done before, and
+/// gives a search path with it.
+fn install_fsx() -> Option<OsString> {
+    let tools = cargo::target().join("tools");
+    if !tools.join("bin").join(FSX).is_file() {
+        let mut install = cargo::cargo(&["install", "--quiet", "--locked", FSX, "--root"]);
+        install.arg(&tools).arg("--target-dir").arg(tools.join("build"));
+        if let Err(error) = cargo::run(&mut install) {
+            println!("note: could not build {FSX}: {error:#}");
+            return None;
+        }
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(tools.join("bin")).chain(std::env::split_paths(&path));
+    std::env::join_paths(folders).ok()
 }

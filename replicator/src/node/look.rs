@@ -140,6 +140,7 @@ fn sight(observation: Observation) -> Sight {
             };
             Found::Entry(entry.stat, sighted)
         }
+        Err(engine::Error::Unsettled { .. }) => Found::Unsettled,
         Err(error) => Found::Unreadable(error.to_string()),
     };
     Sight { path: observation.path, found }

@@ -91,6 +91,8 @@ pub struct Sight {
 pub enum Found {
     Nothing,
     Entry(Stat, Sighted),
+    /// It did not stay the same for long enough to be read: look again.
+    Unsettled,
     /// There is something that cannot be replicated or read; the reason is
     /// for the status.
     Unreadable(String),

@@ -29,6 +29,10 @@ const LOCKED_WAIT: Duration = Duration::from_millis(2);
 /// How long to wait for the directory of an entry to be met.
 const PARENT_WAIT: Duration = Duration::from_millis(5);
 
+/// How long to leave an entry alone that does not stay the same while it is
+/// read.
+const UNSETTLED_WAIT: Duration = Duration::from_millis(20);
+
 /// Content as a sight brought it.
 pub(super) struct Read {
     pub content: Content,
@@ -109,11 +113,19 @@ impl<S: Store> Core<S> {
                     self.brake.release(&sight.path);
                     self.saw_entry(now, &sight.path, stat, sighted, look);
                 }
+                Found::Unsettled => self.look_again(now, &sight.path, look),
                 Found::Unreadable(reason) => self.progress.error(&sight.path, reason),
             }
             self.hand_on_bytes(now, &sight.path, lay, dirt);
         }
         self.turn(now);
+    }
+
+    /// It did not stay the same while it was read. Not sooner than the look
+    /// took: it may be a large file.
+    pub(super) fn look_again(&mut self, now: Now, path: &RelPath, look: Looking) {
+        let wait = now.monotonic.saturating_sub(look.at).max(UNSETTLED_WAIT);
+        self.settle.look_after(now.monotonic, wait, Spot::Path(path.clone()), look.dirt);
     }
 
     /// Bytes that changed belong to the body and not to the place it was
@@ -149,6 +161,7 @@ impl<S: Store> Core<S> {
         });
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
+        let is_same = known.is_some();
         let known = known.or_else(|| {
             let (id, row, _) = self.lying_at(path)?;
             (row.kind() == Kind::Directory && stat.kind == Kind::Directory).then_some((id, row))
@@ -164,7 +177,10 @@ impl<S: Store> Core<S> {
             return;
         }
         let kind = stat.kind;
-        let list = look.dirt.list && known.is_none();
+        // What lay in the former one went with it, and of a removal in a
+        // directory that is gone nothing is told.
+        let made_anew = known.is_some() && !is_same;
+        let list = made_anew || look.dirt.list && known.is_none();
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {

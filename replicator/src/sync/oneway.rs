@@ -92,6 +92,7 @@ impl<S: Store> Core<S> {
                     self.scan(path.clone());
                 }
             }
+            Found::Unsettled => self.look_again(now, path, look),
             Found::Unreadable(reason) => self.progress.error(path, reason),
         }
     }
@@ -148,7 +149,8 @@ impl<S: Store> Core<S> {
         let lies = row.metadata_on_disk().is_some_and(|known| looks_alike(known, stat));
         let same_metadata = lies || looks_alike(&row.metadata.winner().value, stat);
         let reverts = self.own.reverting.contains_key(path);
-        if !(reverts || same_content && same_metadata) {
+        let is_as_known = same_content && same_metadata;
+        if !is_as_known && !reverts {
             let what = if same_content { "metadata changed here" } else { "changed here" };
             self.own.changes.insert(path.clone(), what);
             return;

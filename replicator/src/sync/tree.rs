@@ -40,11 +40,7 @@ pub(super) fn held_at(
     former: &NameRow,
     binding: &Register<Binding>,
 ) -> Held<Option<(BodyId, Kind)>> {
-    let on_disk = former.on_disk();
-    match binding.winner().value.body() == on_disk {
-        true => Held::Winner,
-        false => Held::Behind { value: on_disk, seen: former.seen().clone() },
-    }
+    held_binding(binding, former.on_disk(), former.seen().clone())
 }
 
 impl<S: Store> Core<S> {

@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use replicator_tests::machine;
 
 use self::guest::{Guest, Row};
@@ -123,7 +123,10 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
     image.program("/bin/replicator", &programs.daemon)?;
     image.program("/bin/matrix", &programs.matrix)?;
     image.program("/bin/mapped", &programs.mapped)?;
-    image.program("/bin/busybox", &busybox.join("bin/busybox"))?;
+    let busybox = ["usr/bin/busybox", "bin/busybox"].map(|at| busybox.join(at));
+    let busybox =
+        busybox.iter().find(|path| path.is_file()).context("no busybox in its package")?;
+    image.program("/bin/busybox", busybox)?;
     for tool in TOOLS {
         match machine::program(tool) {
             Some(path) => image.program(&format!("/usr/bin/{tool}"), &path)?,

@@ -348,6 +348,28 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_without_the_functions_gets_the_tracepoints() {
+        let Some(blob) = doctored::running_kernel() else { return };
+        let types = tempfile::tempdir().unwrap();
+        let lacking = doctored::without(blob, "vfs_fallocate");
+        fs::write(types.path().join(KERNEL), lacking).unwrap();
+        let root = File::open(types.path()).unwrap();
+        let (memory, tally) = (MEMORY_BYTES_MIN, Arc::default());
+        match load_described(types.path(), root.as_fd(), FileSystem::Ext4, memory, tally) {
+            Ok(attached) => {
+                assert_eq!(attached.hook_set, "raw tracepoints");
+                let reason = attached.why_not_exits.unwrap();
+                assert!(reason.ends_with("lacks the function vfs_fallocate"), "{reason}");
+            }
+            Err(reason) => {
+                let lacks = ["it needs root", "has no such tracepoint"];
+                assert!(lacks.iter().any(|lack| reason.contains(lack)), "{reason}");
+                eprintln!("skipped: {reason}");
+            }
+        }
+    }
+
+    #[test]
     fn a_kernel_that_does_not_describe_itself_gets_one_plain_line() {
         let types = tempfile::tempdir().unwrap();
         let reason = refused(types.path());

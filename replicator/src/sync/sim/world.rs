@@ -12,7 +12,9 @@ use crate::id::{Actor, NodeId};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::sync::core::{Core, Options};
-use crate::sync::effect::{Action, Effect, Job, Listed, Look, Now, Outcome, Sight, Source, What};
+use crate::sync::effect::{
+    Action, Effect, Found, Job, Listed, Look, Now, Outcome, Sight, Source, What,
+};
 use crate::sync::message::Message;
 use crate::sync::store::MemoryStore;
 use crate::sync::{Introduction, Mode};
@@ -263,6 +265,10 @@ impl World {
                     .iter()
                     .map(|look| {
                         let with_bytes = self.random.below(3) > 0;
+                        // Somebody replaced it all the time.
+                        if self.random.below(16) == 0 {
+                            return Sight { path: look.path.clone(), found: Found::Unsettled };
+                        }
                         self.nodes[at].disk.look(look, with_bytes)
                     })
                     .collect();
