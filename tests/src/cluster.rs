@@ -5,6 +5,7 @@
 //! must go on use [`Node`] directly.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::ops::{Index, IndexMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -12,11 +13,15 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::network::Network;
 use crate::node::{Node, Settings, free_port};
 use crate::{machine, poll, tree};
 
 /// A story's trees are small: what takes longer than this hangs.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(25);
+
+/// Where nodes listen that have a machine of their own.
+const DEFAULT_PORT: u16 = 7400;
 
 /// Nodes `a`, `b`, ... in a temporary directory, none of them started.
 #[derive(Debug)]
@@ -46,6 +51,24 @@ impl Cluster {
             cluster.nodes[later].settings.peers = vec![port];
         }
         cluster
+    }
+
+    /// One node for each of the first `count` hosts of a network, not told of
+    /// anybody.
+    pub fn on_hosts(network: &Network, count: usize) -> Self {
+        let mut cluster = Self::strangers(count);
+        for (host, node) in cluster.nodes.iter_mut().enumerate() {
+            node.settings.host = Ipv4Addr::UNSPECIFIED.into();
+            node.settings.port = DEFAULT_PORT;
+            node.settings.prefix = network.enter(host);
+        }
+        cluster
+    }
+
+    /// Tells a node of another by its address, without the port.
+    pub fn introduce(&mut self, number: usize, host: &str) {
+        let peer = format!("{host}:{DEFAULT_PORT}");
+        self.nodes[number].settings.options.extend(["--peer".into(), peer.into()]);
     }
 
     /// `count` running nodes, each told of all others.
@@ -166,7 +189,8 @@ impl Cluster {
             .collect()
     }
 
-    fn strangers(count: usize) -> Self {
+    /// `count` nodes that were told of nobody.
+    pub fn strangers(count: usize) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("replicator-story-")
             .tempdir()
@@ -186,6 +210,7 @@ impl Cluster {
                     root,
                     state,
                     password: password.clone(),
+                    host: Ipv4Addr::LOCALHOST.into(),
                     port: free_port().expect("loopback has a free port"),
                     peers: Vec::new(),
                     options: Vec::new(),

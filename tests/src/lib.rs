@@ -8,7 +8,9 @@
 
 mod cluster;
 mod command;
+pub mod ledger;
 pub mod machine;
+pub mod network;
 mod node;
 pub mod poll;
 pub mod random;
