@@ -20,6 +20,9 @@ use crate::{machine, poll, tree};
 /// A story's trees are small: what takes longer than this hangs.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(25);
 
+/// Set, it makes a story that fails leave its folders for a look at them.
+const KEEP_VARIABLE: &str = "REPLICATOR_KEEP";
+
 /// Where nodes listen that have a machine of their own.
 const DEFAULT_PORT: u16 = 7400;
 
@@ -220,6 +223,15 @@ impl Cluster {
             })
             .collect();
         Self { nodes, dir }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os(KEEP_VARIABLE).is_some() {
+            self.dir.disable_cleanup(true);
+            eprintln!("the folders of the story stay in {}", self.dir.path().display());
+        }
     }
 }
 

@@ -344,7 +344,7 @@ mod tests {
         let mut writer = Writer::new(&ledger, 1, &root, &aside, 7).unwrap();
         (0..2000).for_each(|_| writer.act().unwrap());
         assert!(ledger.len() > 300, "{} values", ledger.len());
-        assert_eq!(ledger.missing(&[root.clone()]).unwrap(), Vec::<String>::new());
+        assert_eq!(ledger.missing(std::slice::from_ref(&root)).unwrap(), Vec::<String>::new());
         assert_eq!(torn(&root).unwrap(), Vec::<PathBuf>::new());
         assert_eq!(fs::read_dir(&aside).unwrap().count(), 0);
 
@@ -352,7 +352,7 @@ mod tests {
         gather(&root, &mut |path, _| files.push(path.to_path_buf())).unwrap();
         fs::remove_file(&files[0]).unwrap();
         fs::write(&files[1], "value of another kind").unwrap();
-        assert_eq!(ledger.missing(&[root.clone()]).unwrap().len(), 2);
+        assert_eq!(ledger.missing(std::slice::from_ref(&root)).unwrap().len(), 2);
         assert_eq!(torn(&root).unwrap(), [files[1].clone()]);
     }
 }
