@@ -8,7 +8,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::ops::{Index, IndexMut};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -32,6 +32,7 @@ pub struct Cluster {
     // Before the directory: daemons end before their folders go.
     nodes: Vec<Node>,
     dir: TempDir,
+    password: PathBuf,
 }
 
 impl Cluster {
@@ -201,28 +202,31 @@ impl Cluster {
         // A story may run its nodes as another user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
         let password = write_password(dir.path(), "password", "correct horse battery staple\n");
-        let nodes = (0..count)
-            .map(|number| {
-                let name = char::from(b'a' + number as u8).to_string();
-                let (root, state) =
-                    (dir.path().join(&name), dir.path().join(format!("{name}.state")));
-                fs::create_dir(&root).expect("own directory");
-                fs::create_dir(&state).expect("own directory");
-                Node::new(Settings {
-                    name,
-                    root,
-                    state,
-                    password: password.clone(),
-                    host: Ipv4Addr::LOCALHOST.into(),
-                    port: free_port().expect("loopback has a free port"),
-                    peers: Vec::new(),
-                    options: Vec::new(),
-                    prefix: Vec::new(),
-                    program: None,
-                })
-            })
-            .collect();
-        Self { nodes, dir }
+        let mut cluster = Self { nodes: Vec::new(), dir, password };
+        (0..count).for_each(|_| cluster.add_stranger());
+        cluster
+    }
+
+    /// One more node that was told of nobody.
+    pub fn add_stranger(&mut self) {
+        let name = char::from(b'a' + self.nodes.len() as u8).to_string();
+        let folder = |name: String| {
+            let folder = self.dir.path().join(name);
+            fs::create_dir(&folder).expect("own directory");
+            folder
+        };
+        self.nodes.push(Node::new(Settings {
+            root: folder(name.clone()),
+            state: folder(format!("{name}.state")),
+            name,
+            password: self.password.clone(),
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: free_port().expect("loopback has a free port"),
+            peers: Vec::new(),
+            options: Vec::new(),
+            prefix: Vec::new(),
+            program: None,
+        }));
     }
 }
 
@@ -250,7 +254,7 @@ impl IndexMut<usize> for Cluster {
 }
 
 /// A password file that only its owner can read.
-pub fn write_password(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
+pub fn write_password(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
     fs::write(&path, text).expect("own directory");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("own file");

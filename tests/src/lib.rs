@@ -14,6 +14,7 @@ pub mod network;
 mod node;
 pub mod poll;
 pub mod random;
+pub mod relay;
 pub mod sample;
 mod status;
 pub mod tree;
