@@ -107,6 +107,9 @@ impl<S: Store> Core<S> {
             let lay = self.lying_at(&sight.path).map(|(id, _, disk)| (id, disk.fingerprint.inode));
             let dirt = look.dirt.clone();
             match sight.found {
+                Found::Nothing if self.may_be_moving(&look) => {
+                    self.look_for_move(now, &sight.path, look);
+                }
                 Found::Nothing => self.saw_nothing(now, &sight.path),
                 Found::Entry(stat, sighted) => {
                     self.progress.no_error(&sight.path);
