@@ -95,6 +95,7 @@ impl<S: Store> Core<S> {
                 (one, other) => one.cmp(&other),
             }
         });
+        self.saw_places_taken(now, &sights);
         for sight in sights {
             let Some(look) = self.looks.remove(&sight.path) else {
                 continue;
@@ -154,14 +155,17 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// The body whose inode this is.
+    pub(super) fn known_as(&self, stat: &Stat) -> Option<(BodyId, BodyRow)> {
+        let id = self.store.body_of_inode(stat.fingerprint.inode)?;
+        let row = self.store.body(id)?;
+        let lies =
+            row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint));
+        (lies && row.kind() == stat.kind).then_some((id, row))
+    }
+
     fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
-        let inode = stat.fingerprint.inode;
-        let known = self.store.body_of_inode(inode).and_then(|id| {
-            let row = self.store.body(id)?;
-            let lies =
-                row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint));
-            (lies && row.kind() == stat.kind).then_some((id, row))
-        });
+        let known = self.known_as(&stat);
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
         let known = known.or_else(|| {
@@ -287,8 +291,7 @@ impl<S: Store> Core<S> {
             self.update_body(now, path, id, row, &stat, read);
         }
         if let Some(from) = moved_from {
-            self.move_subtree(now, &from, path);
-            self.scan(path.clone());
+            self.move_together(now, &[(from, path.clone())]);
         } else if self.store.name(path).and_then(|row| row.on_disk()).map(|held| held.0) != Some(id)
         {
             self.bind(path, id, stat.kind, now.wall);
@@ -458,7 +461,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Logs that what lay at a path is there no more.
-    fn vanish(&mut self, now: Now, path: &RelPath) {
+    pub(super) fn vanish(&mut self, now: Now, path: &RelPath) {
         let Some(former) = self.store.name(path) else {
             return;
         };
@@ -479,23 +482,6 @@ impl<S: Store> Core<S> {
         self.put_name(path, Some(&former), row);
         self.unchecked.insert(Key::Name(path.clone()));
         self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
-    }
-
-    /// A directory lies elsewhere now, and everything in it with it.
-    fn move_subtree(&mut self, now: Now, from: &RelPath, to: &RelPath) {
-        let mut inside = Vec::new();
-        self.for_each_within(from, |_, path, row| {
-            if let Some((body, kind)) = row.on_disk() {
-                inside.push((path, body, kind));
-            }
-        });
-        for (path, body, kind) in &inside {
-            if let Some(new) = path.rebased(from, to) {
-                self.bind(&new, *body, *kind, now.wall);
-            }
-        }
-        inside.iter().rev().for_each(|(path, _, _)| self.vanish(now, path));
-        self.progress.note(now.wall, "moved here", to);
     }
 
     /// What a peer may ask for: the bytes, where they are few, and which they

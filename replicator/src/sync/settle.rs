@@ -29,8 +29,8 @@ pub(super) struct Dirt {
     /// A directory found here is listed too: it may have been filled before
     /// anyone looked.
     pub list: bool,
-    /// The look before found nothing here, and was not believed yet.
-    pub gone: bool,
+    /// So many looks have found nothing here and were not believed yet.
+    pub gone: u32,
 }
 
 /// What is dirty: a place in the tree, or an inode wherever it lies.
@@ -163,7 +163,7 @@ impl Dirt {
         self.whole |= other.whole;
         self.mapped |= other.mapped;
         self.list |= other.list;
-        self.gone |= other.gone;
+        self.gone = self.gone.max(other.gone);
         self.ranges.extend(&other.ranges);
     }
 }
