@@ -133,3 +133,37 @@ fn a_slow_peer_does_not_slow_the_others() {
     let (files, _) = tree::count(cluster[2].root()).unwrap();
     assert_eq!(files, 21);
 }
+
+/// What arrived before a line was cut does not go again.
+#[test]
+fn a_file_cut_off_in_the_middle_goes_on_where_it_was() {
+    const BYTES: u64 = 12 << 20;
+    let mut cluster = Cluster::new(2);
+    let relay = Relay::before(&mut cluster, 104).unwrap();
+    let line = Weather {
+        delay: Duration::from_millis(5),
+        bytes_per_second: Some(3 << 20),
+        ..Weather::default()
+    };
+    relay.set(line);
+    cluster.start();
+    cluster.assert_same();
+    sample::random_file(&cluster[0].path("large"), BYTES, 3).unwrap();
+    let received = || cluster[1].status().unwrap().traffic().received;
+    let mut before = 0;
+    poll::eventually(Duration::from_secs(30), "half of the file has arrived", || {
+        before = received();
+        before > BYTES / 2
+    });
+    relay.set(DARK);
+    poll::eventually(RETURN_LIMIT, "the cut is noticed", || {
+        cluster.nodes().iter().all(|node| node.status().unwrap().peers_connected() == 0)
+    });
+    assert!(!fs::exists(cluster[1].path("large")).unwrap(), "it was not cut off in the middle");
+    relay.set(line);
+    cluster.assert_same_within(Duration::from_secs(40));
+    let all = before + received();
+    println!("a file of {BYTES} bytes took {all}, {before} of them before the cut");
+    // A connection's counters go with it, so this is what both received.
+    assert!(all < BYTES * 13 / 10, "{all} bytes for a file of {BYTES}: it began anew");
+}
