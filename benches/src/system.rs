@@ -1,6 +1,7 @@
 //! What a workload asks of a system under test, and this program as one.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -70,6 +71,7 @@ impl System for Replicator {
                 root: root.clone(),
                 state,
                 password: password.clone(),
+                host: Ipv4Addr::LOCALHOST.into(),
                 port: ports[own],
                 peers: vec![ports[other]],
                 options: Vec::new(),

@@ -346,6 +346,8 @@ enum Report {
     Sent(NodeId),
     /// All changes made before a question are in the queue.
     Flushed(u64),
+    /// All that happened before the core listened is in the queue.
+    Heard,
     /// A peer's question, once what happened before it is in the queue.
     Probed(NodeId, Message),
     /// The folder is not what it was.
@@ -579,6 +581,10 @@ impl Node {
                 self.drain_changes(changes);
                 self.waiters.flushed(waiter);
             }
+            Report::Heard => {
+                self.drain_changes(changes);
+                self.core.handle_heard(now);
+            }
             Report::Probed(from, message) => {
                 self.drain_changes(changes);
                 self.core.handle_message(now, from, message);
@@ -762,6 +768,14 @@ impl Node {
             }
             Effect::Scan(beneath) => {
                 tokio::spawn(look::scan(Arc::clone(&self.carrier.root), beneath, reports));
+            }
+            Effect::Listen => {
+                let capture = Arc::clone(&self.capture);
+                tokio::spawn(async move {
+                    capture.flush().await;
+                    // Nobody listens any more: the node is ending.
+                    let _ = reports.send(Report::Heard).await;
+                });
             }
             Effect::Send { peer, message } => {
                 let counts = matches!(message, Message::Records(_));

@@ -5,18 +5,26 @@
 //! must go on use [`Node`] directly.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::ops::{Index, IndexMut};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::network::Network;
 use crate::node::{Node, Settings, free_port};
 use crate::{machine, poll, tree};
 
 /// A story's trees are small: what takes longer than this hangs.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(25);
+
+/// Set, it makes a story that fails leave its folders for a look at them.
+const KEEP_VARIABLE: &str = "REPLICATOR_KEEP";
+
+/// Where nodes listen that have a machine of their own.
+const DEFAULT_PORT: u16 = 7400;
 
 /// Nodes `a`, `b`, ... in a temporary directory, none of them started.
 #[derive(Debug)]
@@ -24,6 +32,7 @@ pub struct Cluster {
     // Before the directory: daemons end before their folders go.
     nodes: Vec<Node>,
     dir: TempDir,
+    password: PathBuf,
 }
 
 impl Cluster {
@@ -46,6 +55,24 @@ impl Cluster {
             cluster.nodes[later].settings.peers = vec![port];
         }
         cluster
+    }
+
+    /// One node for each of the first `count` hosts of a network, not told of
+    /// anybody.
+    pub fn on_hosts(network: &Network, count: usize) -> Self {
+        let mut cluster = Self::strangers(count);
+        for (host, node) in cluster.nodes.iter_mut().enumerate() {
+            node.settings.host = Ipv4Addr::UNSPECIFIED.into();
+            node.settings.port = DEFAULT_PORT;
+            node.settings.prefix = network.enter(host);
+        }
+        cluster
+    }
+
+    /// Tells a node of another by its address, without the port.
+    pub fn introduce(&mut self, number: usize, host: &str) {
+        let peer = format!("{host}:{DEFAULT_PORT}");
+        self.nodes[number].settings.options.extend(["--peer".into(), peer.into()]);
     }
 
     /// `count` running nodes, each told of all others.
@@ -166,7 +193,8 @@ impl Cluster {
             .collect()
     }
 
-    fn strangers(count: usize) -> Self {
+    /// `count` nodes that were told of nobody.
+    pub fn strangers(count: usize) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("replicator-story-")
             .tempdir()
@@ -174,27 +202,40 @@ impl Cluster {
         // A story may run its nodes as another user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
         let password = write_password(dir.path(), "password", "correct horse battery staple\n");
-        let nodes = (0..count)
-            .map(|number| {
-                let name = char::from(b'a' + number as u8).to_string();
-                let (root, state) =
-                    (dir.path().join(&name), dir.path().join(format!("{name}.state")));
-                fs::create_dir(&root).expect("own directory");
-                fs::create_dir(&state).expect("own directory");
-                Node::new(Settings {
-                    name,
-                    root,
-                    state,
-                    password: password.clone(),
-                    port: free_port().expect("loopback has a free port"),
-                    peers: Vec::new(),
-                    options: Vec::new(),
-                    prefix: Vec::new(),
-                    program: None,
-                })
-            })
-            .collect();
-        Self { nodes, dir }
+        let mut cluster = Self { nodes: Vec::new(), dir, password };
+        (0..count).for_each(|_| cluster.add_stranger());
+        cluster
+    }
+
+    /// One more node that was told of nobody.
+    pub fn add_stranger(&mut self) {
+        let name = char::from(b'a' + self.nodes.len() as u8).to_string();
+        let folder = |name: String| {
+            let folder = self.dir.path().join(name);
+            fs::create_dir(&folder).expect("own directory");
+            folder
+        };
+        self.nodes.push(Node::new(Settings {
+            root: folder(name.clone()),
+            state: folder(format!("{name}.state")),
+            name,
+            password: self.password.clone(),
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: free_port().expect("loopback has a free port"),
+            peers: Vec::new(),
+            options: Vec::new(),
+            prefix: Vec::new(),
+            program: None,
+        }));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os(KEEP_VARIABLE).is_some() {
+            self.dir.disable_cleanup(true);
+            eprintln!("the folders of the story stay in {}", self.dir.path().display());
+        }
     }
 }
 
@@ -213,7 +254,7 @@ impl IndexMut<usize> for Cluster {
 }
 
 /// A password file that only its owner can read.
-pub fn write_password(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
+pub fn write_password(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
     fs::write(&path, text).expect("own directory");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("own file");

@@ -8,10 +8,13 @@
 
 mod cluster;
 mod command;
+pub mod ledger;
 pub mod machine;
+pub mod network;
 mod node;
 pub mod poll;
 pub mod random;
+pub mod relay;
 pub mod sample;
 mod status;
 pub mod tree;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::UdpSocket;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -35,8 +35,10 @@ pub struct Settings {
     pub root: PathBuf,
     pub state: PathBuf,
     pub password: PathBuf,
+    /// Where it listens.
+    pub host: IpAddr,
     pub port: u16,
-    /// Ports of the nodes it is told of, on the same loopback address.
+    /// Ports of the nodes it is told of, on the loopback.
     pub peers: Vec<u16>,
     /// Further arguments of `replicator run`.
     pub options: Vec<OsString>,
@@ -245,7 +247,7 @@ impl Node {
         let mut option = |name: &str, value: OsString| words.extend([name.into(), value]);
         option("--root", settings.root.clone().into());
         option("--state-dir", settings.state.clone().into());
-        option("--listen", format!("127.0.0.1:{}", settings.port).into());
+        option("--listen", SocketAddr::new(settings.host, settings.port).to_string().into());
         for port in &settings.peers {
             option("--peer", format!("127.0.0.1:{port}").into());
         }

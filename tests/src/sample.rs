@@ -64,6 +64,11 @@ pub fn fetch_wordpress(cache: &Path) -> Result<PathBuf> {
 /// pictures, deep folders, some links, an empty file and an empty folder. The
 /// same in every run, times included.
 pub fn look_alike(root: &Path) -> io::Result<()> {
+    look_alike_of(root, FILES)
+}
+
+/// The same with another number of files, for lines that are slow.
+pub fn look_alike_of(root: &Path, files: u64) -> io::Result<()> {
     const FOLDERS: [&str; 9] = [
         "wp-admin/css/colors",
         "wp-admin/includes",
@@ -80,7 +85,7 @@ pub fn look_alike(root: &Path) -> io::Result<()> {
     for folder in FOLDERS {
         fs::create_dir_all(root.join(folder))?;
     }
-    for number in 0..FILES {
+    for number in 0..files {
         let folder = FOLDERS[random.below(FOLDERS.len() as u64) as usize];
         let ending = ENDINGS[random.below(ENDINGS.len() as u64) as usize];
         // Most are a few KiB, every fiftieth is a picture.

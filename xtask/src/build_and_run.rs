@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,6 +83,7 @@ pub fn cluster(base: &Path, count: usize, roots: &[PathBuf]) -> Result<Vec<Node>
             root,
             state,
             password: password.clone(),
+            host: Ipv4Addr::LOCALHOST.into(),
             port,
             peers,
             options: Vec::new(),

@@ -176,6 +176,11 @@ impl<S: Store> Core<S> {
             }
             Outcome::Failed(reason) => {
                 self.progress.error(&path, reason);
+                // Its directory may not be there any more.
+                let place = path.parent().filter(|parent| !parent.is_root());
+                place.into_iter().for_each(|parent| {
+                    self.settle.look(now.monotonic, Spot::Path(parent), Dirt::compare());
+                });
                 self.retry(now, spot, Duration::from_millis(250));
             }
         }

@@ -66,6 +66,10 @@ pub struct Core<S> {
     /// Since when a new file has not been read in one piece.
     pub(super) unsettled: HashMap<RelPath, Duration>,
     scans: Vec<Scanning>,
+    /// Where nothing was found though no event told of it. The number: how
+    /// many of them the answer awaited speaks of.
+    pub(super) untold: Vec<(RelPath, Dirt)>,
+    pub(super) listening: Option<usize>,
     /// The folder has been looked at once since the start.
     pub(super) surveyed: bool,
     surveying_since: Option<Duration>,
@@ -182,6 +186,8 @@ impl<S: Store> Core<S> {
             strangers: HashMap::new(),
             unsettled: HashMap::new(),
             scans: Vec::new(),
+            untold: Vec::new(),
+            listening: None,
             surveyed: false,
             surveying_since: None,
             pending_names: BTreeSet::new(),
@@ -290,6 +296,11 @@ impl<S: Store> Core<S> {
         let seen = HashSet::new();
         self.scans.push(Scanning { beneath: beneath.clone(), seen, since, again: false });
         self.effects.push_back(Effect::Scan(beneath));
+    }
+
+    /// Is a directory being scanned that was moved or found?
+    pub(super) fn is_scanning_beneath_root(&self) -> bool {
+        self.scans.iter().any(|scan| !scan.beneath.is_root())
     }
 
     /// An entry has come to lie here: a scan that passed its place before
@@ -487,6 +498,7 @@ impl<S: Store> Core<S> {
             self.scans.len(),
             self.brake.len(),
             self.own.len(),
+            self.untold.len(),
         ];
         parts.iter().map(|part| *part as u64).sum()
     }

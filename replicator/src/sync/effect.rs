@@ -30,6 +30,9 @@ pub enum Effect {
     /// List everything beneath and answer with `handle_listed`, then
     /// `handle_scanned`.
     Scan(RelPath),
+    /// Answer with `handle_heard` once everything that has happened so far has
+    /// been told.
+    Listen,
     /// Answer with `handle_sent` when the transport has taken it.
     Send { peer: NodeId, message: Message },
     /// Make it so and answer with `handle_applied`.

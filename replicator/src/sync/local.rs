@@ -95,6 +95,7 @@ impl<S: Store> Core<S> {
                 (one, other) => one.cmp(&other),
             }
         });
+        self.saw_places_taken(now, &sights);
         for sight in sights {
             let Some(look) = self.looks.remove(&sight.path) else {
                 continue;
@@ -107,6 +108,9 @@ impl<S: Store> Core<S> {
             let lay = self.lying_at(&sight.path).map(|(id, _, disk)| (id, disk.fingerprint.inode));
             let dirt = look.dirt.clone();
             match sight.found {
+                Found::Nothing if self.may_be_moving(&look) => {
+                    self.look_for_move(now, &sight.path, look);
+                }
                 Found::Nothing => self.saw_nothing(now, &sight.path),
                 Found::Entry(stat, sighted) => {
                     self.progress.no_error(&sight.path);
@@ -151,14 +155,17 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// The body whose inode this is.
+    pub(super) fn known_as(&self, stat: &Stat) -> Option<(BodyId, BodyRow)> {
+        let id = self.store.body_of_inode(stat.fingerprint.inode)?;
+        let row = self.store.body(id)?;
+        let lies =
+            row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint));
+        (lies && row.kind() == stat.kind).then_some((id, row))
+    }
+
     fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
-        let inode = stat.fingerprint.inode;
-        let known = self.store.body_of_inode(inode).and_then(|id| {
-            let row = self.store.body(id)?;
-            let lies =
-                row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint));
-            (lies && row.kind() == stat.kind).then_some((id, row))
-        });
+        let known = self.known_as(&stat);
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
         let is_known_inode = known.is_some();
@@ -287,8 +294,7 @@ impl<S: Store> Core<S> {
             self.update_body(now, path, id, row, &stat, read);
         }
         if let Some(from) = moved_from {
-            self.move_subtree(now, &from, path);
-            self.scan(path.clone());
+            self.move_together(now, &[(from, path.clone())]);
         } else if self.store.name(path).and_then(|row| row.on_disk()).map(|held| held.0) != Some(id)
         {
             self.bind(path, id, stat.kind, now.wall);
@@ -465,7 +471,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Logs that what lay at a path is there no more.
-    fn vanish(&mut self, now: Now, path: &RelPath) {
+    pub(super) fn vanish(&mut self, now: Now, path: &RelPath) {
         let Some(former) = self.store.name(path) else {
             return;
         };
@@ -486,23 +492,6 @@ impl<S: Store> Core<S> {
         self.put_name(path, Some(&former), row);
         self.unchecked.insert(Key::Name(path.clone()));
         self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
-    }
-
-    /// A directory lies elsewhere now, and everything in it with it.
-    fn move_subtree(&mut self, now: Now, from: &RelPath, to: &RelPath) {
-        let mut inside = Vec::new();
-        self.for_each_within(from, |_, path, row| {
-            if let Some((body, kind)) = row.on_disk() {
-                inside.push((path, body, kind));
-            }
-        });
-        for (path, body, kind) in &inside {
-            if let Some(new) = path.rebased(from, to) {
-                self.bind(&new, *body, *kind, now.wall);
-            }
-        }
-        inside.iter().rev().for_each(|(path, _, _)| self.vanish(now, path));
-        self.progress.note(now.wall, "moved here", to);
     }
 
     /// What a peer may ask for: the bytes, where they are few, and which they

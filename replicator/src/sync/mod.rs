@@ -15,6 +15,7 @@ mod local;
 mod lost;
 mod members;
 pub mod message;
+mod moved;
 mod oneway;
 mod patches;
 mod plan;

@@ -29,6 +29,8 @@ pub(super) struct Dirt {
     /// A directory found here is listed too: it may have been filled before
     /// anyone looked.
     pub list: bool,
+    /// So many looks have found nothing here and were not believed yet.
+    pub gone: u32,
 }
 
 /// What is dirty: a place in the tree, or an inode wherever it lies.
@@ -145,6 +147,11 @@ impl Dirt {
         Self { compare: true, ..Self::entry() }
     }
 
+    /// Was it a name that changed, and nothing else?
+    pub fn is_of_name(&self) -> bool {
+        self.entry && !self.compare && !self.bytes && !self.whole
+    }
+
     pub fn whole() -> Self {
         Self { entry: true, whole: true, ..Self::default() }
     }
@@ -156,6 +163,7 @@ impl Dirt {
         self.whole |= other.whole;
         self.mapped |= other.mapped;
         self.list |= other.list;
+        self.gone = self.gone.max(other.gone);
         self.ranges.extend(&other.ranges);
     }
 }

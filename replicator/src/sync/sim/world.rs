@@ -102,6 +102,7 @@ pub(super) enum Event {
     Scan(usize, u32, RelPath),
     Listed(usize, u32, RelPath, Vec<Listed>),
     Scanned(usize, u32, RelPath),
+    Heard(usize, u32),
     Job(usize, u32, Job),
     Applied(usize, u32, u64, Vec<Outcome>),
     Message {
@@ -370,6 +371,7 @@ impl World {
             Event::Scanned(at, life, beneath) => {
                 self.with(at, life, |core, now| core.handle_scanned(now, &beneath));
             }
+            Event::Heard(at, life) => self.with(at, life, |core, now| core.handle_heard(now)),
             Event::Job(at, life, job) if self.lives(at, life) => self.carry(at, life, job),
             Event::Applied(at, life, job, outcomes) => {
                 self.with(at, life, |core, now| core.handle_applied(now, job, outcomes));
@@ -447,6 +449,12 @@ impl World {
                     }
                 }
                 Effect::Scan(beneath) => self.after(at, 5, Event::Scan(at, life, beneath)),
+                Effect::Listen => {
+                    // Behind everything that is on its way from capture.
+                    let heard = self.nodes[at].capture_at.max(self.now);
+                    let wait = Duration::from_micros(50 + self.random.below(2000));
+                    self.push(heard + wait, Event::Heard(at, life));
+                }
                 Effect::Apply(job) => self.after(at, 6, Event::Job(at, life, job)),
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }

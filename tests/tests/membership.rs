@@ -1,0 +1,224 @@
+//! Who belongs to the cluster: joining by one address, names that change
+//! their meaning, members that go and come back, large clusters.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use replicator_tests::network::{self, Network};
+use replicator_tests::{Cluster, Node, machine, poll};
+
+/// A joining node has met everybody.
+const JOIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// A node that died is noticed: six seconds of silence on its connection.
+const NOTICE_LIMIT: Duration = Duration::from_secs(10);
+
+/// One that says goodbye is noticed at once.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Members that are away are tried at least every few seconds.
+const RETURN_LIMIT: Duration = Duration::from_secs(15);
+
+/// A change passes from node to node along a chain.
+const PASSED_ON_LIMIT: Duration = Duration::from_secs(10);
+
+fn connected(node: &Node) -> usize {
+    node.status().unwrap().peers_connected()
+}
+
+/// Changes on every node reach all of them.
+#[track_caller]
+fn all_hear_each_other(cluster: &Cluster, round: &str) {
+    for node in cluster.nodes() {
+        fs::write(node.path(format!("{round}-by-{}", node.name())), round).unwrap();
+    }
+    cluster.assert_same();
+    for node in cluster.nodes() {
+        for other in cluster.nodes() {
+            let name = format!("{round}-by-{}", other.name());
+            assert!(node.path(&name).exists(), "{} lacks {name}", node.name());
+        }
+    }
+}
+
+#[test]
+fn one_address_of_any_member_is_enough() {
+    let mut cluster = Cluster::chain(3);
+    cluster.start();
+    let known = cluster[1].settings.port;
+    cluster.add_stranger();
+    cluster[3].settings.peers = vec![known];
+    cluster[3].start().unwrap();
+    poll::eventually(JOIN_LIMIT, "everybody is connected with everybody", || {
+        cluster.nodes().iter().all(|node| connected(node) == 3)
+    });
+    all_hear_each_other(&cluster, "joined");
+
+    // The address it was given goes for good; the others stay its cluster,
+    // after a restart as well.
+    cluster[1].stop().unwrap();
+    cluster[3].stop().unwrap();
+    fs::write(cluster[0].path("meanwhile"), "news").unwrap();
+    cluster[3].start().unwrap();
+    poll::eventually(JOIN_LIMIT, "members once met are found again", || {
+        connected(&cluster[3]) == 2 && cluster[3].path("meanwhile").exists()
+    });
+}
+
+#[test]
+fn a_node_that_ends_or_dies_is_noticed_and_returns_by_itself() {
+    let mut cluster = Cluster::running(3);
+    cluster.assert_same();
+    cluster[2].stop().unwrap();
+    let begun = Instant::now();
+    poll::eventually(GOODBYE_LIMIT, "the others notice the goodbye", || {
+        connected(&cluster[0]) == 1 && connected(&cluster[1]) == 1
+    });
+    println!("a goodbye was noticed after {:.2?}", begun.elapsed());
+    cluster[2].start().unwrap();
+    poll::eventually(RETURN_LIMIT, "it is back", || {
+        cluster.nodes().iter().all(|node| connected(node) == 2)
+    });
+
+    cluster[2].kill9().unwrap();
+    let begun = Instant::now();
+    poll::eventually(NOTICE_LIMIT, "the others notice the death", || {
+        connected(&cluster[0]) == 1 && connected(&cluster[1]) == 1
+    });
+    println!("a death was noticed after {:.2?}", begun.elapsed());
+    fs::write(cluster[0].path("meanwhile"), "news").unwrap();
+    let begun = Instant::now();
+    cluster[2].start().unwrap();
+    poll::eventually(RETURN_LIMIT, "it is back and has the news", || {
+        cluster[2].path("meanwhile").exists()
+            && cluster.nodes().iter().all(|node| connected(node) == 2)
+    });
+    println!("a dead node was back after {:.2?}", begun.elapsed());
+    cluster.assert_same();
+}
+
+#[test]
+fn nine_nodes_on_a_chain_of_addresses_hear_every_change() {
+    let mut cluster = Cluster::chain(9);
+    cluster.start();
+    poll::eventually(2 * JOIN_LIMIT, "everybody is connected with everybody", || {
+        cluster.nodes().iter().all(|node| connected(node) == 8)
+    });
+    all_hear_each_other(&cluster, "nine");
+}
+
+/// Two sites with a firewall between them: `left` may be reached from the
+/// right through one host only.
+#[test]
+fn two_environments_meet_through_one_address_and_survive_its_loss() {
+    if let Some(reason) = network::missing() {
+        return machine::skip(reason);
+    }
+    let mut network = Network::new().unwrap();
+    // Hosts 0, 1 and 2 are the left, 3 and 4 the right; 1 has a foot in the
+    // other. Host 5 is the firewall between them, closed at first.
+    for host in 0..6 {
+        assert_eq!(network.add_host().unwrap(), host);
+    }
+    for host in 0..3 {
+        network.plug(host, "left", &format!("10.1.0.{}/24", host + 1)).unwrap();
+        if host != 1 {
+            network.route(host, "10.2.0.0/24", "10.1.0.254").unwrap();
+        }
+    }
+    network.plug(1, "right", "10.2.0.1/24").unwrap();
+    for host in 3..5 {
+        network.plug(host, "right", &format!("10.2.0.{}/24", host + 1)).unwrap();
+        network.route(host, "10.1.0.0/24", "10.2.0.254").unwrap();
+    }
+    network.plug(5, "left", "10.1.0.254/24").unwrap();
+    network.plug(5, "right", "10.2.0.254/24").unwrap();
+    network.forward(5, false).unwrap();
+
+    let mut cluster = Cluster::on_hosts(&network, 5);
+    cluster.introduce(1, "10.1.0.1");
+    cluster.introduce(2, "10.1.0.1");
+    cluster.introduce(4, "10.2.0.4");
+    cluster.start();
+    fs::write(cluster[0].path("of-the-left"), "left").unwrap();
+    fs::write(cluster[3].path("of-the-right"), "right").unwrap();
+    poll::eventually(JOIN_LIMIT, "each environment is one", || {
+        cluster[2].path("of-the-left").exists() && cluster[4].path("of-the-right").exists()
+    });
+    assert!(!cluster[4].path("of-the-left").exists(), "the environments are one already");
+
+    // One node of the right is told the one address that can be reached.
+    cluster[3].stop().unwrap();
+    cluster.introduce(3, "10.2.0.1");
+    cluster[3].start().unwrap();
+    let count = cluster.nodes().len();
+    poll::eventually(2 * JOIN_LIMIT, "the environments have become one", || {
+        (0..count).all(|node| {
+            cluster[node].path("of-the-left").exists()
+                && cluster[node].path("of-the-right").exists()
+        })
+    });
+    fs::write(cluster[0].path("through"), "the middle").unwrap();
+    poll::eventually(PASSED_ON_LIMIT, "the node in the middle passes changes on", || {
+        cluster[4].path("through").exists()
+    });
+    cluster.assert_same();
+
+    // Without it they are apart until the firewall opens; then the addresses
+    // they have announced to each other are enough.
+    cluster[1].kill9().unwrap();
+    fs::write(cluster[0].path("apart-left"), "left").unwrap();
+    fs::write(cluster[4].path("apart-right"), "right").unwrap();
+    poll::eventually(JOIN_LIMIT, "each side goes on for itself", || {
+        cluster[2].path("apart-left").exists() && cluster[3].path("apart-right").exists()
+    });
+    assert!(!cluster[4].path("apart-left").exists(), "the firewall is no firewall");
+    network.forward(5, true).unwrap();
+    let begun = Instant::now();
+    poll::eventually(2 * RETURN_LIMIT, "others take over", || {
+        [2, 3, 4].iter().all(|&node| cluster[node].path("apart-left").exists())
+            && [0, 2, 3].iter().all(|&node| cluster[node].path("apart-right").exists())
+    });
+    println!("others took over {:.1?} after the firewall opened", begun.elapsed());
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+}
+
+/// A service whose name means other addresses from time to time.
+#[test]
+fn a_name_is_asked_again_when_its_addresses_change() {
+    if let Some(reason) = network::missing() {
+        return machine::skip(reason);
+    }
+    let network = Network::of_equals(3).unwrap();
+    let mut cluster = Cluster::on_hosts(&network, 3);
+    let hosts = cluster.dir().join("hosts");
+    // Two addresses, at neither of which anybody is.
+    fs::write(&hosts, "10.77.0.50 fleet\n10.77.0.51 fleet\n").unwrap();
+    let words = with_hosts(&hosts);
+    cluster[2].settings.prefix.extend(words.into_iter().map(Into::into));
+    cluster.introduce(2, "fleet");
+    cluster.introduce(1, "10.77.0.1");
+    fs::write(cluster[0].path("of-the-fleet"), "fleet").unwrap();
+    cluster.start();
+    assert_eq!(connected(&cluster[2]), 0);
+    // Rewritten in place: the node sees this very file.
+    fs::write(&hosts, "10.77.0.50 fleet\n10.77.0.2 fleet\n10.77.0.3 fleet\n").unwrap();
+    let begun = Instant::now();
+    poll::eventually(RETURN_LIMIT, "the name's new meaning is noticed", || {
+        cluster[2].path("of-the-fleet").exists()
+    });
+    println!("the new address was found after {:.1?}", begun.elapsed());
+    poll::eventually(JOIN_LIMIT, "everybody is connected with everybody", || {
+        cluster.nodes().iter().all(|node| connected(node) == 2)
+    });
+    cluster.assert_same();
+}
+
+/// The words before a command that is to read this file as `/etc/hosts`, and
+/// ask nobody else for names.
+fn with_hosts(hosts: &Path) -> Vec<String> {
+    let script = format!("mount --bind '{}' /etc/hosts && exec \"$@\"", hosts.display());
+    ["unshare", "--mount", "sh", "-c", &script, "sh"].map(String::from).to_vec()
+}

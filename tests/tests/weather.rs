@@ -1,0 +1,169 @@
+//! Bad lines between nodes: slow, lossy, dark for a while, narrow.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use replicator_tests::relay::{Relay, Weather};
+use replicator_tests::{Cluster, Node, poll, sample, tree};
+
+/// A line to another continent on a bad day: 100 ms there and back.
+const FAR: Weather = Weather {
+    delay: Duration::from_millis(50),
+    lost: 20,
+    doubled: 5,
+    overtaken: 5,
+    bytes_per_second: None,
+    dark: false,
+};
+
+/// Files of each of the two sites that cross it, some 4 MiB together.
+const SITE_FILES: u64 = 350;
+
+/// A tenth of what the line's loss leaves of it is enough for this.
+const FAR_LIMIT: Duration = Duration::from_secs(60);
+
+const DARK: Weather = Weather {
+    delay: Duration::ZERO,
+    lost: 0,
+    doubled: 0,
+    overtaken: 0,
+    bytes_per_second: None,
+    dark: true,
+};
+
+/// A connection that hears nothing is given up after six seconds; this is
+/// longer, and than what a dialer waits between two tries.
+const BLACKOUT: Duration = Duration::from_secs(12);
+
+/// After a line is there again: the longest pause of a dialer, with its
+/// handshake.
+const RETURN_LIMIT: Duration = Duration::from_secs(15);
+
+#[test]
+fn a_long_and_lossy_line_still_brings_the_same_tree() {
+    let mut cluster = Cluster::new(2);
+    let relay = Relay::before(&mut cluster, 101).unwrap();
+    relay.set(FAR);
+    for node in cluster.nodes() {
+        let site = node.path(format!("site-of-{}", node.name()));
+        sample::look_alike_of(&site, SITE_FILES).unwrap();
+    }
+    let begun = Instant::now();
+    cluster.start();
+    cluster.assert_same_within(FAR_LIMIT);
+    println!("the sites crossed in {:.1?}", begun.elapsed());
+    let begun = Instant::now();
+    for node in cluster.nodes() {
+        fs::write(node.path(format!("edit-of-{}", node.name())), "a later edit").unwrap();
+    }
+    cluster.assert_same_within(Duration::from_secs(10));
+    println!("an edit each way crossed in {:.1?}", begun.elapsed());
+    let passed = relay.passed();
+    assert!(passed.lost > 0 && passed.doubled > 0, "the line was too good: {passed:?}");
+}
+
+#[test]
+fn a_blackout_heals_by_itself() {
+    let mut cluster = Cluster::new(2);
+    let relay = Relay::before(&mut cluster, 102).unwrap();
+    fs::write(cluster[0].path("before"), "before").unwrap();
+    cluster.start();
+    cluster.assert_same();
+    relay.set(DARK);
+    for node in cluster.nodes() {
+        fs::write(node.path(format!("meanwhile-{}", node.name())), "in the dark").unwrap();
+        fs::write(node.path("both"), format!("by {}", node.name())).unwrap();
+    }
+    poll::holds_for(BLACKOUT, "nothing crosses in the dark", || {
+        !cluster[1].path("meanwhile-a").exists() && !cluster[0].path("meanwhile-b").exists()
+    });
+    for node in cluster.nodes() {
+        assert_eq!(node.status().unwrap().peers_connected(), 0, "{} noticed nothing", node.name());
+    }
+    relay.set(Weather::default());
+    poll::eventually(RETURN_LIMIT, "what was changed in the dark crosses", || {
+        cluster[1].path("meanwhile-a").exists() && cluster[0].path("meanwhile-b").exists()
+    });
+    cluster.assert_same();
+    assert_eq!(
+        cluster[0].status().unwrap().conflicts() + cluster[1].status().unwrap().conflicts(),
+        1
+    );
+}
+
+#[test]
+fn a_slow_peer_does_not_slow_the_others() {
+    let mut cluster = Cluster::new(3);
+    let relay = Relay::before(&mut cluster, 103).unwrap();
+    // What one modem takes: the large file alone would need a minute.
+    let narrow = Weather {
+        delay: Duration::from_millis(40),
+        bytes_per_second: Some(256 << 10),
+        ..Weather::default()
+    };
+    relay.set_between(0, 2, narrow);
+    relay.set_between(1, 2, narrow);
+    cluster.start();
+    cluster.assert_same();
+    let is_whole =
+        |node: &Node| fs::metadata(node.path("large")).is_ok_and(|file| file.len() == 5 << 20);
+    let begun = Instant::now();
+    sample::random_file(&cluster[0].path("large"), 5 << 20, 1).unwrap();
+    poll::eventually(Duration::from_secs(10), "the large file is on the near node", || {
+        is_whole(&cluster[1])
+    });
+    println!("the large file took {:.1?} to the near node", begun.elapsed());
+    let mut slowest = Duration::ZERO;
+    for number in 0..20 {
+        let (from, to) = (number % 2, (number + 1) % 2);
+        let name = format!("small-{number}");
+        let begun = Instant::now();
+        fs::write(cluster[from].path(&name), vec![number as u8; 5000]).unwrap();
+        poll::eventually(Duration::from_secs(2), "a small change crosses", || {
+            fs::read(cluster[to].path(&name)).is_ok_and(|bytes| bytes.len() == 5000)
+        });
+        slowest = slowest.max(begun.elapsed());
+        thread::sleep(Duration::from_millis(20));
+    }
+    println!("the slowest of 20 changes took {slowest:.1?} between the near nodes");
+    assert!(!is_whole(&cluster[2]), "the slow line was too fast for this story");
+    cluster.assert_same_within(Duration::from_secs(90));
+    println!("it took {:.1?} to the far node", begun.elapsed());
+    let (files, _) = tree::count(cluster[2].root()).unwrap();
+    assert_eq!(files, 21);
+}
+
+/// What arrived before a line was cut does not go again.
+#[test]
+fn a_file_cut_off_in_the_middle_goes_on_where_it_was() {
+    const BYTES: u64 = 12 << 20;
+    let mut cluster = Cluster::new(2);
+    let relay = Relay::before(&mut cluster, 104).unwrap();
+    let line = Weather {
+        delay: Duration::from_millis(5),
+        bytes_per_second: Some(3 << 20),
+        ..Weather::default()
+    };
+    relay.set(line);
+    cluster.start();
+    cluster.assert_same();
+    sample::random_file(&cluster[0].path("large"), BYTES, 3).unwrap();
+    let received = || cluster[1].status().unwrap().traffic().received;
+    let mut before = 0;
+    poll::eventually(Duration::from_secs(30), "half of the file has arrived", || {
+        before = received();
+        before > BYTES / 2
+    });
+    relay.set(DARK);
+    poll::eventually(RETURN_LIMIT, "the cut is noticed", || {
+        cluster.nodes().iter().all(|node| node.status().unwrap().peers_connected() == 0)
+    });
+    assert!(!fs::exists(cluster[1].path("large")).unwrap(), "it was not cut off in the middle");
+    relay.set(line);
+    cluster.assert_same_within(Duration::from_secs(40));
+    let all = before + received();
+    println!("a file of {BYTES} bytes took {all}, {before} of them before the cut");
+    // A connection's counters go with it, so this is what both received.
+    assert!(all < BYTES * 13 / 10, "{all} bytes for a file of {BYTES}: it began anew");
+}
