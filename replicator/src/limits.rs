@@ -43,9 +43,10 @@ pub const FETCH_ITEMS_MAX: usize = 1024;
 /// Records in one message.
 pub const RECORDS_MAX: usize = 1000;
 
-/// Bytes of patches in one message; with the records it stays well below
+/// Bytes of records and of their patches in one message. The last of them may
+/// go beyond by one record and one patch, which stays well below
 /// [`FRAME_BYTES_MAX`].
-pub const PATCH_BYTES_MAX: usize = 2 << 20;
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of one change that ride with its announcement; more is fetched by
 /// those who need it.
@@ -78,8 +79,8 @@ pub const SOURCES_MAX: usize = 8;
 /// Looks in flight at once: bounds what the engine holds in memory.
 pub const LOOKS_MAX: usize = 2048;
 
-const _: () = assert!(PATCH_BYTES_MAX * 2 < FRAME_BYTES_MAX);
-const _: () = assert!(INLINE_BYTES_MAX <= PATCH_BYTES_MAX);
+const _: () = assert!(RECORD_BYTES_MAX * 2 < FRAME_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(JOB_ACTIONS_MAX <= FETCH_ITEMS_MAX);
 
 /// Largest file that passes through memory as a whole. Larger ones are

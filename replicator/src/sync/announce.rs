@@ -11,13 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::core::Core;
-use super::effect::Now;
+use super::effect::{Effect, Now};
 use super::message::{Message, Records};
 use super::record::{BodyRow, Key};
+#[cfg(test)]
+use super::sim::planted::{Bug, is_planted};
 use super::store::Store;
 use super::version::{Dot, VersionVector};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::{PATCH_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
+use crate::limits::{RECORD_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
 
 /// How long to leave it to others to pass on a change that the peer can hear
 /// from its author.
@@ -25,6 +27,9 @@ const FORWARD_AFTER: Duration = Duration::from_secs(1);
 
 /// How long to gather changes of what this node holds before saying so.
 const HAVE_AFTER: Duration = Duration::from_millis(50);
+
+/// Places of a log read at once.
+const LOG_CHUNK: usize = 64;
 
 /// A connected peer.
 #[derive(Debug)]
@@ -45,6 +50,13 @@ pub(super) struct Peer {
     in_flight: usize,
     /// It has been told that it is complete so far.
     closed: bool,
+    /// Logs of which more is held here than it was told of. What a message
+    /// costs follows from these, and not from how many nodes there are.
+    news: BTreeSet<Actor>,
+    /// Logs of which it does not know that more is held here by now.
+    untold: BTreeSet<Actor>,
+    /// Whom it was told that this node is connected to.
+    links_told: Option<Vec<Actor>>,
     /// It came with a log of its own, so it may hold much of what it is told
     /// of; bytes are not pressed on it until it is complete.
     seeded: bool,
@@ -61,6 +73,9 @@ impl Peer {
             forward: BTreeMap::new(),
             in_flight: 0,
             closed: false,
+            news: BTreeSet::new(),
+            untold: BTreeSet::new(),
+            links_told: None,
             seeded: true,
         }
     }
@@ -93,6 +108,22 @@ impl<S: Store> Core<S> {
         peer.said = have.clone();
         peer.sent = Some(have);
         peer.closed = false;
+        peer.news = self.store.have().iter().map(|dot| dot.actor).collect();
+    }
+
+    /// More of these logs is held here from now on.
+    pub(super) fn advance_have(&mut self, dots: &[Dot], heard_from: Option<NodeId>) {
+        let mut have = self.store.have();
+        dots.iter().for_each(|dot| have.advance(*dot));
+        self.store.put_have(have);
+        for (id, peer) in &mut self.peers {
+            if Some(*id) != heard_from {
+                peer.news.extend(dots.iter().map(|dot| dot.actor));
+                // Of its own changes a peer hears at once.
+                let others = dots.iter().filter(|dot| dot.actor != self.actor);
+                peer.untold.extend(others.map(|dot| dot.actor));
+            }
+        }
     }
 
     pub(super) fn heard_have(
@@ -132,23 +163,35 @@ impl<S: Store> Core<S> {
 
     /// Sends every peer what it lacks, as far as its transport has room.
     pub(super) fn announce(&mut self, now: Now) {
-        let have = self.store.have();
-        let ids: Vec<NodeId> = self.peers.keys().copied().collect();
+        let has_news = |peer: &Peer| !peer.closed || !peer.news.is_empty();
+        let peers = self.peers.iter().filter(|(_, peer)| peer.sent.is_some() && has_news(peer));
+        let ids: Vec<NodeId> = peers.map(|(id, _)| *id).collect();
         for id in ids {
             let Some(mut peer) = self.peers.remove(&id) else {
                 continue;
             };
-            self.announce_to(now, id, &mut peer, &have);
+            self.announce_to(now, id, &mut peer);
             self.peers.insert(id, peer);
         }
         if self.have_due().is_some_and(|due| due <= now.monotonic) {
             self.have_changed = None;
-            let links: Vec<Actor> = self.peers.values().filter_map(|peer| peer.actor).collect();
-            let ids: Vec<NodeId> = self.peers.keys().copied().collect();
-            for id in ids {
-                let (have, links) = (have.clone(), links.clone());
-                self.send(id, Message::Have { have, links });
+            self.tell_have();
+        }
+    }
+
+    /// Tells every peer what it does not know yet of what is held here.
+    fn tell_have(&mut self) {
+        let have = self.store.have();
+        let links: Vec<Actor> = self.peers.values().filter_map(|peer| peer.actor).collect();
+        for (id, peer) in &mut self.peers {
+            let same = peer.links_told.as_ref() == Some(&links);
+            if same && peer.untold.is_empty() {
+                continue;
             }
+            peer.links_told = Some(links.clone());
+            let have = only(&have, &std::mem::take(&mut peer.untold));
+            let message = Message::Have { have, links: links.clone() };
+            self.effects.push_back(Effect::Send { peer: *id, message });
         }
     }
 
@@ -159,33 +202,36 @@ impl<S: Store> Core<S> {
         self.have_changed.map(|changed| changed + HAVE_AFTER)
     }
 
-    fn announce_to(&mut self, now: Now, id: NodeId, peer: &mut Peer, have: &VersionVector) {
+    fn announce_to(&mut self, now: Now, id: NodeId, peer: &mut Peer) {
+        let have = self.store.have();
         while peer.in_flight < SENDS_IN_FLIGHT_MAX {
             let Some(mut sent) = peer.sent.take() else {
                 return;
             };
             let mut records = Records::default();
-            let before = sent.clone();
-            let complete = self.fill(now, peer, &mut sent, have, &mut records);
+            let mut advanced = false;
+            let complete = self.fill(now, peer, &mut sent, &have, (&mut records, &mut advanced));
+            #[cfg(test)]
+            let complete = complete || is_planted(Bug::CloseEarly);
             let empty = records.names.is_empty() && records.bodies.is_empty();
             // Also where every change of a stretch was replaced and there is
             // nothing to send of it: that is for the peer to know.
-            if !empty || sent != before {
+            if !empty || advanced {
                 peer.closed = false;
             }
             if complete && !peer.closed {
                 // Logs left to their authors are not claimed.
-                let mut claim = have.clone();
-                if !peer.forward.is_empty() {
-                    claim = VersionVector::new();
-                    let known = have.iter().filter(|dot| !peer.forward.contains_key(&dot.actor));
-                    known.for_each(|dot| claim.advance(dot));
-                }
-                records.have = Some(claim);
+                let mut claimed = peer.news.clone();
+                claimed.retain(|actor| !peer.forward.contains_key(actor));
+                peer.untold.retain(|actor| !claimed.contains(actor));
+                records.have = Some(only(&have, &claimed));
                 peer.closed = true;
                 peer.seeded &= !self.surveyed;
             }
             peer.sent = Some(sent);
+            if complete {
+                peer.news.retain(|actor| peer.forward.contains_key(actor));
+            }
             if empty && records.have.is_none() {
                 return;
             }
@@ -197,19 +243,20 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Fills one message with what lies beyond `sent`. True where nothing is
-    /// left.
+    /// Fills one message with what lies beyond `sent`, and says whether that
+    /// goes further now. True where nothing is left.
     fn fill(
         &mut self,
         now: Now,
         peer: &mut Peer,
         sent: &mut VersionVector,
         have: &VersionVector,
-        records: &mut Records,
+        (records, advanced): (&mut Records, &mut bool),
     ) -> bool {
         let mut included = BTreeSet::new();
-        let mut patch_bytes = 0;
-        for end in have.iter() {
+        let mut bytes = 0;
+        for actor in peer.news.clone() {
+            let end = Dot { actor, counter: have.get(actor) };
             if sent.contains(end) {
                 peer.forward.remove(&end.actor);
                 continue;
@@ -221,22 +268,18 @@ impl<S: Store> Core<S> {
                 }
             }
             peer.forward.remove(&end.actor);
+            *advanced = true;
             loop {
                 let after = sent.get(end.actor);
-                let room = self
-                    .options
-                    .records_max
-                    .saturating_sub(records.names.len() + records.bodies.len());
-                if room == 0 || patch_bytes >= PATCH_BYTES_MAX / 2 {
+                if self.is_full(records, bytes) {
                     return false;
                 }
-                let room = room.min(64);
-                let entries = self.store.log(end.actor, after, end.counter, room);
-                let last = entries.len() < room;
+                let entries = self.store.log(end.actor, after, end.counter, LOG_CHUNK);
+                let last = entries.len() < LOG_CHUNK;
                 for (counter, key) in entries {
-                    patch_bytes += self.add(peer, sent, &key, records, &mut included);
+                    bytes += self.add(peer, sent, &key, records, &mut included);
                     sent.advance(Dot { actor: end.actor, counter });
-                    if patch_bytes >= PATCH_BYTES_MAX / 2 {
+                    if self.is_full(records, bytes) {
                         return false;
                     }
                 }
@@ -249,9 +292,14 @@ impl<S: Store> Core<S> {
         true
     }
 
-    /// Adds one record and what it needs; says how many bytes rode along.
+    fn is_full(&self, records: &Records, bytes: usize) -> bool {
+        let count = records.names.len() + records.bodies.len();
+        count >= self.options.records_max || bytes >= RECORD_BYTES_MAX
+    }
+
+    /// Adds one record and what it needs; says about how many bytes that is.
     fn add(
-        &mut self,
+        &self,
         peer: &Peer,
         sent: &VersionVector,
         key: &Key,
@@ -267,6 +315,10 @@ impl<S: Store> Core<S> {
                 let Some(row) = self.store.name(path) else {
                     return 0;
                 };
+                #[cfg(test)]
+                if row.wanted().is_none() && is_planted(Bug::SkipTombstone) {
+                    return 0;
+                }
                 let bytes = match row.wanted().and_then(|(id, _)| Some((id, self.store.body(id)?)))
                 {
                     Some((id, body)) if !sent.contains(body.stamp) => {
@@ -274,14 +326,16 @@ impl<S: Store> Core<S> {
                     }
                     _ => 0,
                 };
-                records.names.push(row.record(path));
+                let record = row.record(path);
+                let bytes = bytes + record.weight();
+                records.names.push(record);
                 bytes
             }
         }
     }
 
     fn add_body(
-        &mut self,
+        &self,
         peer: &Peer,
         id: BodyId,
         row: BodyRow,
@@ -291,14 +345,23 @@ impl<S: Store> Core<S> {
         if !included.insert(id) {
             return 0;
         }
-        records.bodies.push(row.record(id));
+        let record = row.record(id);
+        let weight = record.weight();
+        records.bodies.push(record);
         let digest = super::local::digest_of(Some(&row.content.winner().value));
         let patch = digest.and_then(|digest| self.patches.get(id, digest));
         let Some(patch) = patch.filter(|patch| !peer.seeded || patch.from.is_some()) else {
-            return 0;
+            return weight;
         };
-        let bytes = patch.bytes();
         records.patches.push(patch.clone());
-        bytes
+        weight + patch.bytes()
     }
+}
+
+/// What a vector says of some actors.
+fn only(have: &VersionVector, actors: &BTreeSet<Actor>) -> VersionVector {
+    let mut some = VersionVector::new();
+    let dots = actors.iter().map(|actor| Dot { actor: *actor, counter: have.get(*actor) });
+    dots.filter(|dot| dot.counter > 0).for_each(|dot| some.advance(dot));
+    some
 }

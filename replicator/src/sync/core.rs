@@ -632,9 +632,7 @@ impl<S: Store> Core<S> {
         let dot = Dot { actor: self.actor, counter: self.next_counter };
         self.next_counter += 1;
         self.progress.changes_made += 1;
-        let mut have = self.store.have();
-        have.advance(dot);
-        self.store.put_have(have);
+        self.advance_have(&[dot], None);
         dot
     }
 

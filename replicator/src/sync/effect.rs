@@ -245,7 +245,8 @@ pub struct Over {
 /// What becomes of displaced bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Replaced knowingly: rests in the trash for a while.
+    /// Replaced knowingly: rests in the trash for a while, unless another name
+    /// leads to it.
     Trash,
     /// Lost against a concurrent change, made by this actor: listed and kept.
     Conflict(Actor),

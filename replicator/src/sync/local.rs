@@ -161,7 +161,7 @@ impl<S: Store> Core<S> {
         });
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
-        let is_same = known.is_some();
+        let is_known_inode = known.is_some();
         let known = known.or_else(|| {
             let (id, row, _) = self.lying_at(path)?;
             (row.kind() == Kind::Directory && stat.kind == Kind::Directory).then_some((id, row))
@@ -177,10 +177,9 @@ impl<S: Store> Core<S> {
             return;
         }
         let kind = stat.kind;
-        // What lay in the former one went with it, and of a removal in a
-        // directory that is gone nothing is told.
-        let made_anew = known.is_some() && !is_same;
-        let list = made_anew || look.dirt.list && known.is_none();
+        // Another directory in its place holds other entries, and of a removal
+        // in one that is gone nothing is told.
+        let list = !is_known_inode && (look.dirt.list || known.is_some());
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {
@@ -421,9 +420,16 @@ impl<S: Store> Core<S> {
     /// Logs that a path leads to a body now.
     pub(super) fn bind(&mut self, path: &RelPath, id: BodyId, kind: Kind, when: i64) {
         let former = self.store.name(path);
-        let over = former.as_ref().and_then(|row| row.on_disk()).map(|(body, _)| {
-            let seen = self.store.body(body).map(|row| row.content_seen().clone());
-            Replaced { body, seen: seen.unwrap_or_default() }
+        let over = former.as_ref().and_then(|row| match row.on_disk() {
+            Some((body, _)) => {
+                let seen = self.store.body(body).map(|row| row.content_seen().clone());
+                Some(Replaced { body, seen: seen.unwrap_or_default() })
+            }
+            // What was deleted here has not come back for all that.
+            None => match &row.binding.winner().value {
+                Binding::Gone { was, .. } => Some(was.clone()),
+                Binding::Bound { .. } => None,
+            },
         });
         let dot = self.next_dot();
         let binding = Binding::Bound { body: id, kind, over };

@@ -14,7 +14,7 @@ use super::core::Core;
 use super::effect::{Action, Effect, Job, Keep, Now, Over, Source, Update, What};
 use super::local::digest_of;
 use super::oneway::Mode;
-use super::record::{BodyRow, Content, Disk, Held, NameRow};
+use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow};
 use super::settle::Spot;
 use super::store::Store;
 use super::tree::held;
@@ -56,9 +56,14 @@ impl<S: Store> Core<S> {
     /// Starts jobs as long as there is something to do and room.
     pub(super) fn plan(&mut self, now: Now) {
         self.draining = false;
-        for retry in self.retries.values_mut() {
+        let (names, bodies) = (&self.pending_names, &self.pending_bodies);
+        self.retries.retain(|spot, retry| {
             retry.waits &= retry.not_before > now.monotonic;
-        }
+            match spot {
+                Spot::Path(path) => names.contains(path),
+                Spot::Body(id) => bodies.contains(id),
+            }
+        });
         if self.pending_names.is_empty() && self.pending_bodies.is_empty() {
             return;
         }
@@ -236,7 +241,7 @@ impl<S: Store> Core<S> {
             // The name it is to have fetches it from here.
             return Next::Blocked;
         }
-        let keep = keep(name, id, &body, &disk, None);
+        let keep = self.keep(name, id, &body, &disk, None);
         if self.may_be_wanted(keep) {
             return Next::Blocked;
         }
@@ -329,7 +334,7 @@ impl<S: Store> Core<S> {
                 if self.is_awaited(&other, &disk) {
                     return Next::Blocked;
                 }
-                let keep = keep(name, there, &other, &disk, None);
+                let keep = self.keep(name, there, &other, &disk, None);
                 if self.may_be_wanted(keep) {
                     return Next::Blocked;
                 }
@@ -365,7 +370,7 @@ impl<S: Store> Core<S> {
                 let what = What::Remove { expect: disk.fingerprint, keep: Keep::Discard };
                 return self.act(path, name, *there, Kind::Directory, what, bodies);
             }
-            let keep = keep(name, *there, other, disk, Some(&body));
+            let keep = self.keep(name, *there, other, disk, Some(&body));
             if self.may_be_wanted(keep) {
                 return Next::Blocked;
             }
@@ -515,8 +520,7 @@ impl<S: Store> Core<S> {
             let Some(source) = self.source(Spot::Body(id), id, &body, Some(from)) else {
                 return Next::Blocked;
             };
-            let loser =
-                body.content.losers().find(|loser| Some(&loser.value) == body.content_on_disk());
+            let loser = body.content_loser();
             What::Update(Update {
                 expect,
                 from,
@@ -645,30 +649,45 @@ impl<S: Store> Core<S> {
             other => other,
         }
     }
-}
 
-/// What becomes of a body that loses its place at a name.
-fn keep(
-    name: &NameRow,
-    id: BodyId,
-    body: &BodyRow,
-    disk: &Disk,
-    instead: Option<&BodyRow>,
-) -> Keep {
-    let same = |instead: &BodyRow| body.content_on_disk() == Some(&instead.content.winner().value);
-    if body.kind() == Kind::Directory || disk.names.len() > 1 || instead.is_some_and(same) {
-        return Keep::Discard;
-    }
-    let mut losers = name.binding.losers();
-    if let Some(loser) = losers.find(|loser| loser.value.body().is_some_and(|(lost, _)| lost == id))
-    {
-        return Keep::Conflict(loser.dot.actor);
-    }
-    let replaced = name.binding.winner().value.replaced().filter(|replaced| replaced.body == id);
-    match replaced {
-        Some(replaced) if !replaced.seen.covers(body.content_seen()) => {
-            Keep::Conflict(body.content.winner().dot.actor)
+    /// What becomes of a body that loses its place at a name.
+    fn keep(
+        &self,
+        name: &NameRow,
+        id: BodyId,
+        body: &BodyRow,
+        disk: &Disk,
+        instead: Option<&BodyRow>,
+    ) -> Keep {
+        #[cfg(test)]
+        if super::sim::planted::is_planted(super::sim::planted::Bug::KeepNothing) {
+            return Keep::Discard;
         }
-        _ => Keep::Trash,
+        let same =
+            |instead: &BodyRow| body.content_on_disk() == Some(&instead.content.winner().value);
+        if body.kind() == Kind::Directory || instead.is_some_and(same) {
+            return Keep::Discard;
+        }
+        // The others may have gone without having been looked at yet: what is
+        // laid to rest is the inode if this was its last name, else nothing.
+        if disk.names.len() > 1 {
+            return Keep::Trash;
+        }
+        let is_it = |binding: &Binding| binding.body().is_some_and(|(lost, _)| lost == id);
+        if let Some(loser) = name.binding.losers().find(|loser| is_it(&loser.value)) {
+            return Keep::Conflict(loser.dot.actor);
+        }
+        if let Some(loser) = body.content_loser() {
+            return Keep::Conflict(loser.dot.actor);
+        }
+        let written = body.content.winner().dot;
+        let replaced = name.binding.winner().value.replaced();
+        let was_seen = match replaced.filter(|replaced| replaced.body == id) {
+            Some(replaced) => replaced.seen.covers(body.content_seen()),
+            // Several others were here since. What this node wrote itself may
+            // be unknown to who replaced it.
+            None => body.content_is_pending() || !self.lives.contains(&written.actor),
+        };
+        if was_seen { Keep::Trash } else { Keep::Conflict(written.actor) }
     }
 }

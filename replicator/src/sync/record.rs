@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::register::{Rank, Register};
+use super::register::{Rank, Register, Sibling};
 use super::version::{Dot, VersionVector};
 use crate::entry::{Fingerprint, Kind, Metadata};
 use crate::hash::Digest;
@@ -138,6 +138,12 @@ pub struct BodyRecord {
 }
 
 impl NameRecord {
+    /// About how many bytes it is on the wire.
+    pub fn weight(&self) -> usize {
+        let siblings = 1 + self.binding.losers().count();
+        self.path.as_bytes().len() + siblings * 96 + self.binding.context().len() * 16
+    }
+
     /// Could an honest node have sent it?
     pub fn is_well_formed(&self) -> bool {
         !self.path.is_private() && self.binding.is_well_formed() && self.stamp.counter > 0
@@ -145,6 +151,23 @@ impl NameRecord {
 }
 
 impl BodyRecord {
+    /// About how many bytes it is on the wire.
+    pub fn weight(&self) -> usize {
+        let target = |content: &Content| match content {
+            Content::Symlink(target) => 64 + target.len(),
+            _ => 64,
+        };
+        let xattrs = |metadata: &Metadata| {
+            let bytes = metadata.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
+            64 + bytes.sum::<usize>()
+        };
+        let content = self.content.losers().chain([self.content.winner()]);
+        let metadata = self.metadata.losers().chain([self.metadata.winner()]);
+        content.map(|one| target(&one.value)).sum::<usize>()
+            + metadata.map(|one| xattrs(&one.value)).sum::<usize>()
+            + (self.content.context().len() + self.metadata.context().len()) * 16
+    }
+
     /// Could an honest node have sent it?
     pub fn is_well_formed(&self) -> bool {
         let sane = |content: &Content| match content {
@@ -253,6 +276,13 @@ impl BodyRow {
             Held::Winner => Some(&self.content.winner().value),
             Held::Behind { value, .. } => Some(value),
         }
+    }
+
+    /// What lies on this disk, where it lost against a concurrent content.
+    pub fn content_loser(&self) -> Option<&Sibling<Content>> {
+        let on_disk = self.content_on_disk()?;
+        let is_winner = self.content.winner().value == *on_disk;
+        self.content.losers().find(|loser| !is_winner && loser.value == *on_disk)
     }
 
     /// The metadata that lies on this disk.

@@ -97,6 +97,8 @@ impl<V: Rank + Clone + Eq> Register<V> {
         let mut context = self.context.clone();
         context.join(&other.context);
         let merged = Register { context, siblings };
+        #[cfg(test)]
+        let merged = merged.spoiled(self, other);
         if merged == *self {
             return Merged::Mine;
         }
@@ -133,6 +135,24 @@ impl<V: Rank + Clone + Eq> Register<V> {
             && !self.siblings.is_empty()
             && self.siblings.windows(2).all(|pair| pair[0].dot < pair[1].dot)
             && self.siblings.iter().all(|sibling| self.context.contains(sibling.dot))
+    }
+}
+
+#[cfg(test)]
+impl<V: Rank + Clone + Eq> Register<V> {
+    /// The result of a merge, with the bug that is planted.
+    fn spoiled(mut self, mine: &Self, other: &Self) -> Self {
+        use super::sim::planted::{Bug, is_planted};
+        if is_planted(Bug::DropVectorEntry) {
+            self.context = mine.context.clone();
+            other.context.iter().skip(1).for_each(|dot| self.context.advance(dot));
+            self.siblings.iter().for_each(|sibling| self.context.advance(sibling.dot));
+        }
+        if is_planted(Bug::DropLosers) {
+            let winner = self.winner().dot;
+            self.siblings.retain(|sibling| sibling.dot == winner);
+        }
+        self
     }
 }
 

@@ -15,7 +15,7 @@ use super::register::Register;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::{held, held_at};
-use super::version::VersionVector;
+use super::version::{Dot, VersionVector};
 use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
 use crate::path::RelPath;
@@ -34,10 +34,10 @@ impl<S: Store> Core<S> {
 
     /// The peer has sent all it has; its logs are held here up to this.
     pub(super) fn logs_complete(&mut self, now: Now, from: NodeId, claim: VersionVector) {
-        let mut have = self.store.have();
-        if !have.covers(&claim) {
-            have.join(&claim);
-            self.store.put_have(have);
+        let have = self.store.have();
+        let news: Vec<Dot> = claim.iter().filter(|dot| !have.contains(*dot)).collect();
+        if !news.is_empty() {
+            self.advance_have(&news, Some(from));
             self.have_changed.get_or_insert(now.monotonic);
         }
         self.heard_claim(from, &claim);

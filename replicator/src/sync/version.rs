@@ -72,6 +72,10 @@ impl VersionVector {
         self.0.iter().map(|&(actor, counter)| Dot { actor, counter })
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

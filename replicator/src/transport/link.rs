@@ -184,7 +184,7 @@ pub(super) async fn run(
         // Where it is still alive, two run under one identity.
         match predecessor.instance == link.instance {
             true => predecessor.close(CLOSE_REPLACED, "a newer connection took its place"),
-            false => predecessor.close(CLOSE_TWIN, "a newer start of this node took its place"),
+            false => predecessor.close(CLOSE_TWIN, "a newer start of the peer took its place"),
         }
         predecessor.ended().await;
     }
@@ -384,6 +384,7 @@ fn describe(link: &Link, error: ConnectionError) -> String {
             match u32::try_from(close.error_code.into_inner()) {
                 Ok(CLOSE_GOODBYE) => "the peer is going down".into(),
                 Ok(CLOSE_REPLACED | CLOSE_DUPLICATE) => "a newer connection took its place".into(),
+                Ok(CLOSE_TWIN) => "another node with our identity took its place".into(),
                 Ok(CLOSE_UNWANTED) => "the peer no longer needs the connection".into(),
                 _ => format!("the peer closed the connection: {}", said.escape_debug()),
             }

@@ -52,8 +52,8 @@ fn try_load(
 ) -> io::Result<OwnedFd> {
     // SAFETY: a structure of integers and unions of integers.
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
-    let load = // SAFETY: as above, every bit pattern is valid.
-        unsafe { &mut attributes.__bindgen_anon_3 };
+    // SAFETY: as above, every bit pattern is valid.
+    let load = unsafe { &mut attributes.__bindgen_anon_3 };
     load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
     load.expected_attach_type = match function.moment {
         Moment::Entry => bpf_attach_type::BPF_TRACE_FENTRY as u32,

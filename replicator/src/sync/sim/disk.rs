@@ -33,9 +33,13 @@ pub(super) struct Disk {
     first_inode: u64,
     /// The last time that was given out: no two changes share one.
     clock: i64,
+    /// The conflict store: what lost against a concurrent change.
     pub(super) kept: Vec<Vec<u8>>,
+    pub(super) trash: Vec<Vec<u8>>,
     /// What the daemon's own steps made of fingerprints its core knows.
     lineage: Vec<(Fingerprint, Fingerprint)>,
+    /// Contents from which a name was taken while another was left.
+    pub(super) unlinked: BTreeSet<Vec<u8>>,
 }
 
 /// What capture would report of a user's change.
@@ -62,7 +66,9 @@ impl Disk {
             first_inode,
             clock: 0,
             kept: Vec::new(),
+            trash: Vec::new(),
             lineage: Vec::new(),
+            unlinked: BTreeSet::new(),
         };
         let root = disk.make(Kind::Directory, Vec::new(), None);
         disk.names.insert(RelPath::root(), root);
@@ -76,6 +82,17 @@ impl Disk {
 
     pub(super) fn kind(&self, path: &RelPath) -> Option<Kind> {
         Some(self.inode(path)?.kind)
+    }
+
+    /// The first name that leads to this inode.
+    pub(super) fn place_of(&self, inode: u64) -> Option<RelPath> {
+        self.names.iter().find(|(_, id)| **id == inode).map(|(path, _)| path.clone())
+    }
+
+    /// The contents of files at and below a path.
+    pub(super) fn contents_within(&self, path: &RelPath) -> Vec<Vec<u8>> {
+        let inodes = self.within(path).filter_map(|path| self.inode(&path).cloned());
+        inodes.filter(|inode| inode.kind == Kind::File).map(|inode| inode.content).collect()
     }
 
     pub(super) fn stat(&self, path: &RelPath) -> Option<Stat> {
@@ -432,8 +449,10 @@ impl Disk {
     fn lay_to_rest(&mut self, path: &RelPath, keep: Keep) {
         let mut destroyed = BTreeSet::new();
         self.bury(path, &mut destroyed);
-        if keep != Keep::Discard {
-            self.kept.extend(destroyed);
+        match keep {
+            Keep::Conflict(_) => self.kept.extend(destroyed),
+            Keep::Trash => self.trash.extend(destroyed),
+            Keep::Discard => {}
         }
     }
 
@@ -522,6 +541,7 @@ impl Disk {
         self.touch_parent(path);
         if self.names.values().any(|other| *other == id) {
             self.touch(id);
+            self.unlinked.insert(self.inodes[&id].content.clone());
         } else if let Some(inode) = self.inodes.remove(&id)
             && inode.kind == Kind::File
         {

@@ -3,26 +3,36 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::world::{Plan, RETENTION, World};
-use super::{all_indexes_are_equal, all_trees_are_equal, check, peaceful, try_some_worlds};
+use super::check::{
+    all_indexes_are_equal, all_trees_are_equal, nothing_differs_or_is_lost as check,
+};
+use super::plan::{Plan, Shape};
+use super::try_some_worlds;
+use super::world::{RETENTION, World};
+use crate::limits::RECORDS_MAX;
 use crate::path::RelPath;
 use crate::sync::store::Store;
 
 /// Seeds tried where nothing else is asked for: these runs are long.
 const RUNS: u64 = 40;
 
+/// What a crash loses at most, where nodes rely on what others said they
+/// hold.
+const LOST_MAX: Duration = Duration::from_millis(100);
+
 #[test]
 fn in_peace_every_tombstone_is_forgotten() {
     try_some_worlds(RUNS, |seed| {
         let mut world = World::new(Plan {
-            seed,
             nodes: 2 + (seed % 4) as usize,
             operations: 40,
             partitions: true,
             crashes: seed.is_multiple_of(2),
-            chain: seed.is_multiple_of(3),
+            shape: if seed.is_multiple_of(3) { Shape::Chain } else { Shape::Mesh },
             members: true,
-            ..peaceful()
+            durable_after: Some(LOST_MAX),
+            records_max: RECORDS_MAX,
+            ..Plan::peaceful(seed)
         });
         let result = world.run().and_then(|()| check(&world)).and_then(|()| nothing_rests(&world));
         (world, result)
@@ -49,7 +59,15 @@ fn who_was_away_for_longer_begins_anew_and_deletes_nothing() {
 
 fn converging(seed: u64) -> World {
     let nodes = 3 + (seed % 3) as usize;
-    World::new(Plan { seed, nodes, operations: 30, partitions: true, members: true, ..peaceful() })
+    World::new(Plan {
+        nodes,
+        operations: 30,
+        partitions: true,
+        members: true,
+        durable_after: Some(LOST_MAX),
+        records_max: RECORDS_MAX,
+        ..Plan::peaceful(seed)
+    })
 }
 
 fn settled(world: &mut World) -> Result<(), String> {
@@ -72,7 +90,7 @@ fn away_within(world: &mut World, seed: u64) -> Result<(), String> {
     world.run_for(RETENTION * (1 + (seed % 8) as u32) / 10)?;
     let left: BTreeSet<RelPath> = files(world, deleter).into_iter().collect();
     world.start(gone);
-    world.settle()?;
+    world.make_peace()?;
     check(world)?;
     nothing_rests(world)?;
     if world.nodes.iter().any(|node| node.rejoined > 0) {
@@ -104,7 +122,7 @@ fn away_beyond(world: &mut World, seed: u64) -> Result<(), String> {
     let forgotten = expected.len() < there.len();
     expected.extend(files(world, gone));
     world.start(gone);
-    world.settle()?;
+    world.make_peace()?;
     all_trees_are_equal(world)?;
     all_indexes_are_equal(world)?;
     nothing_rests(world)?;

@@ -5,51 +5,43 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::disk::{Change, Disk};
+use super::ledger::Ledger;
+use super::plan::Plan;
+use super::planted::Bug;
 use super::random::Random;
-use crate::entry::Kind;
+use super::said::{ended, heard, said, stuck};
+use super::users::Contents;
 use crate::hash::Digest;
 use crate::id::{Actor, NodeId};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
-use crate::sync::core::{Core, Options};
+use crate::sync::Introduction;
+use crate::sync::core::Core;
 use crate::sync::effect::{
     Action, Effect, Found, Job, Listed, Look, Now, Outcome, Sight, Source, What,
 };
 use crate::sync::message::Message;
-use crate::sync::store::MemoryStore;
-use crate::sync::{Introduction, Mode};
-
-/// How a run is made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    pub seed: u64,
-    pub nodes: usize,
-    /// Operations of users, over all nodes.
-    pub operations: usize,
-    /// Records in one message: few make long series.
-    pub records_max: usize,
-    /// Says what happens.
-    pub traced: bool,
-    pub partitions: bool,
-    pub crashes: bool,
-    /// Nodes are connected one to the next, not each to each.
-    pub chain: bool,
-    /// Nodes know each other as members and forget what was deleted.
-    pub members: bool,
-}
+use crate::sync::record::{BodyRow, Content};
+use crate::sync::store::{MemoryStore, Store};
 
 /// How long a silent member is waited for.
 pub(super) const RETENTION: Duration = Duration::from_secs(20);
-
-/// What a crash loses at most, where nodes rely on what others said they
-/// hold.
-const LOST_MAX: Duration = Duration::from_millis(100);
 
 /// After this long nothing may be left to do.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
 
 /// Events after which a run counts as going round in circles.
 const EVENTS_MAX: usize = 400_000;
+
+/// How far a clock may be off, in nanoseconds: a year.
+const SKEW_MAX: i64 = 365 * 86_400 * 1_000_000_000;
+
+/// Nodes among which every start makes everybody try to connect again.
+const ALL_AT_ONCE_MAX: usize = 64;
+
+/// Beyond so many nodes a state is not remembered after every event.
+const CROWD: usize = 8;
+const SNAPSHOT_EVERY: Duration = Duration::from_millis(20);
 
 /// States a crash may fall back to.
 const SNAPSHOTS: usize = 12;
@@ -58,37 +50,51 @@ pub(super) struct Node {
     pub core: Core<MemoryStore>,
     pub disk: Disk,
     pub running: bool,
+    /// It has not joined yet.
+    pub awaited: bool,
+    /// It has left for good.
+    pub left: bool,
     actor: Actor,
     /// The actors before it.
     lives: Vec<Actor>,
     /// How often it began anew.
     pub rejoined: u32,
     /// Counts starts: what was under way before one is void.
-    life: u32,
+    pub life: u32,
     snapshots: Vec<(Duration, MemoryStore)>,
     skew: i64,
-    capture_at: Duration,
+    pub capture_at: Duration,
+    /// When its core wants to be woken.
+    wakes: Option<Duration>,
 }
 
 pub(super) struct World {
     pub nodes: Vec<Node>,
     pub plan: Plan,
-    /// Contents that users wrote, and those that users destroyed knowing them.
-    pub written: BTreeSet<Vec<u8>>,
-    pub dead: BTreeSet<Vec<u8>>,
+    pub contents: Contents,
+    pub ledger: Ledger,
     pub trace: Vec<String>,
-    random: Random,
-    now: Duration,
+    pub operations_done: u64,
+    pub connections: u32,
+    pub starts: u64,
+    /// A user had held deletions undone.
+    pub has_restored: bool,
+    /// When a change was last applied somewhere.
+    pub applied_at: Duration,
+    pub random: Random,
+    pub now: Duration,
     events: BTreeMap<(Duration, u64), Event>,
     tickets: u64,
     /// Connections, with when the last message on them arrives. Both ways.
     links: BTreeMap<(usize, usize), (u32, Duration)>,
-    connections: u32,
+    /// When cores want to be woken.
+    timers: BTreeSet<(Duration, usize)>,
     actors: u64,
 }
 
-enum Event {
-    Operation,
+pub(super) enum Event {
+    /// Of a user; of the second round or not.
+    Operation(bool),
     Trouble,
     Captured(usize, u32, Vec<Change>),
     Look(usize, u32, Vec<Look>),
@@ -115,78 +121,151 @@ enum Event {
     Judged(usize, u32, bool),
 }
 
-/// Few names, so that users meet on them.
-const PATHS: [&str; 12] =
-    ["a", "b", "c", "d", "e", "d/a", "d/b", "d/d", "e/a", "e/d", "d/d/a", "e/d/a"];
-
 impl World {
     pub(super) fn new(plan: Plan) -> Self {
         let mut world = Self {
             nodes: Vec::new(),
             plan,
-            written: BTreeSet::new(),
-            dead: BTreeSet::new(),
+            contents: Contents::default(),
+            ledger: Ledger::default(),
             trace: Vec::new(),
+            operations_done: 0,
+            connections: 0,
+            starts: 0,
+            has_restored: false,
+            applied_at: Duration::ZERO,
             random: Random::new(plan.seed),
             now: Duration::ZERO,
             events: BTreeMap::new(),
             tickets: 0,
             links: BTreeMap::new(),
-            connections: 0,
+            timers: BTreeSet::new(),
             actors: 0,
         };
         for at in 0..plan.nodes {
-            let actor = world.next_actor();
             let mut skew = world.random.below(2_000_000_000) as i64 - 1_000_000_000;
             if plan.members {
                 // Clocks a year ahead, right, or a year behind.
-                skew += (at as i64 % 3 - 1) * 365 * 86_400 * 1_000_000_000;
+                skew += (at as i64 % 3 - 1) * SKEW_MAX;
             }
-            world.nodes.push(Node {
-                core: new_core(plan, at, actor, 1, MemoryStore::default()),
-                disk: Disk::new(1000 * (at as u64 + 1)),
-                running: false,
-                actor,
-                lives: Vec::new(),
-                rejoined: 0,
-                life: 0,
-                snapshots: Vec::new(),
-                skew,
-                capture_at: Duration::ZERO,
-            });
-            world.at(0, Event::Start(at));
+            let store = MemoryStore::default();
+            world.add(store, Disk::new(1000 * (at as u64 + 1)), skew);
+        }
+        if plan.skewed {
+            let at = world.random.below(plan.nodes as u64) as usize;
+            let off = world.random.below(2 * SKEW_MAX as u64) as i64 - SKEW_MAX;
+            world.nodes[at].skew += off;
         }
         world
     }
 
-    /// Operations and trouble, then peace until nothing is left to do.
-    pub(super) fn run(&mut self) -> Result<(), String> {
-        let span = 40 * self.plan.operations as u64;
-        for _ in 0..self.plan.operations {
-            let at = self.random.below(span);
-            self.at(at, Event::Operation);
-        }
-        let troubles = self.plan.operations as u64 / 6;
-        for _ in 0..troubles {
-            let at = self.random.below(span);
-            self.at(at, Event::Trouble);
-        }
-        self.run_until(Duration::from_millis(span))?;
-        self.settle()
+    /// One more node, which does not run yet.
+    pub(super) fn add(&mut self, store: MemoryStore, disk: Disk, skew: i64) -> usize {
+        let actor = self.next_actor();
+        self.nodes.push(Node {
+            core: new_core(self.plan, self.nodes.len(), actor, 1, store),
+            disk,
+            running: false,
+            awaited: false,
+            left: false,
+            actor,
+            lives: Vec::new(),
+            rejoined: 0,
+            life: 0,
+            snapshots: Vec::new(),
+            skew,
+            capture_at: Duration::ZERO,
+            wakes: None,
+        });
+        self.nodes.len() - 1
     }
 
-    /// Peace: all run, all can reach each other, until nothing is left to do.
-    pub(super) fn settle(&mut self) -> Result<(), String> {
-        self.trace(|| "peace".into());
-        self.plan.partitions = false;
-        self.plan.crashes = false;
-        for at in 0..self.nodes.len() {
-            if !self.nodes[at].running {
-                self.start(at);
+    pub(super) fn actor(&self, at: usize) -> Actor {
+        self.nodes[at].actor
+    }
+
+    /// Gives a node that does not run yet a past.
+    pub(super) fn seed(&mut self, at: usize, store: MemoryStore, disk: Disk) {
+        let plan = self.plan;
+        let node = &mut self.nodes[at];
+        let next = store.have().get(node.actor) + 1;
+        node.core = new_core(plan, at, node.actor, next, store);
+        node.disk = disk;
+    }
+
+    /// A user writes to a file, and capture reports it.
+    pub(super) fn write_at(&mut self, at: usize, path: &RelPath, content: &[u8]) {
+        self.set_clock(at);
+        let changes = self.nodes[at].disk.write(path, content, &mut BTreeSet::new());
+        let life = self.nodes[at].life;
+        self.push(self.now, Event::Captured(at, life, changes));
+    }
+
+    /// A round of operations and trouble and then peace, and perhaps another.
+    pub(super) fn run(&mut self) -> Result<(), String> {
+        let plan = self.plan;
+        if plan.deletions > 0 {
+            // Without it all of a folder may seem to be gone.
+            let lasting = RelPath::parse(b"lasting").expect("a path");
+            self.nodes[0].disk.write(&lasting, b"lasting", &mut BTreeSet::new());
+        }
+        let span = 40 * plan.operations as u64;
+        for at in 0..plan.nodes {
+            let late = plan.comings && at > 1 && self.random.below(2) > 0;
+            let start = if late { self.random.below(span) } else { 0 };
+            if plan.comings && at + 2 == plan.nodes {
+                self.nodes[at].awaited = true;
+            } else {
+                self.at(start, Event::Start(at));
             }
         }
+        self.round(plan.operations, false)?;
+        if plan.deletions == 0 {
+            return Ok(());
+        }
+        super::check::check(self)?;
+        self.run_until(self.now + Duration::from_secs(1))?;
+        if plan.comings {
+            self.leave(plan.nodes - 1);
+            let start = self.random.below(40 * plan.deletions as u64);
+            self.nodes[plan.nodes - 2].awaited = false;
+            self.at_from_now(start, Event::Start(plan.nodes - 2));
+        }
+        self.round(plan.deletions, true)
+    }
+
+    fn round(&mut self, operations: usize, is_tidying: bool) -> Result<(), String> {
+        let span = 40 * operations as u64;
+        let end = self.now + Duration::from_millis(span);
+        for _ in 0..operations {
+            let at = self.random.below(span);
+            self.at_from_now(at, Event::Operation(is_tidying));
+        }
+        for _ in 0..operations as u64 / 6 {
+            let at = self.random.below(span);
+            self.at_from_now(at, Event::Trouble);
+        }
+        self.run_until(end)?;
+        self.make_peace()
+    }
+
+    /// All run and can reach each other, until nothing is left to do.
+    pub(super) fn make_peace(&mut self) -> Result<(), String> {
+        self.trace(|| "peace".into());
+        let plan = self.plan;
+        (self.plan.partitions, self.plan.crashes) = (false, false);
+        for at in 0..self.nodes.len() {
+            self.start(at);
+        }
         self.connect_all();
-        self.run_until(self.now + SETTLED_WITHIN)?;
+        self.settle()?;
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// Lets all come to rest.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        self.run_events(self.now + SETTLED_WITHIN)?;
         if self.next_event().is_some() {
             let states: Vec<_> = self.nodes.iter().map(|node| stuck(&node.core)).collect();
             return Err(format!("it never settles: {}", states.join("; ")));
@@ -199,9 +278,14 @@ impl World {
     }
 
     fn run_until(&mut self, end: Duration) -> Result<(), String> {
-        for _ in 0..EVENTS_MAX {
+        self.run_events(end)?;
+        self.now = self.now.max(end);
+        Ok(())
+    }
+
+    fn run_events(&mut self, end: Duration) -> Result<(), String> {
+        for _ in 0..EVENTS_MAX * (1 + self.nodes.len() / 8) {
             let Some((at, is_timer)) = self.next_event().filter(|(at, _)| *at <= end) else {
-                self.now = self.now.max(end);
                 return Ok(());
             };
             self.now = self.now.max(at);
@@ -227,39 +311,37 @@ impl World {
     /// When something happens next; with the node whose timer it is.
     fn next_event(&self) -> Option<(Duration, Option<usize>)> {
         let event = self.events.keys().next().map(|(at, _)| (*at, None));
-        let timers = self.nodes.iter().enumerate().filter(|(_, node)| node.running);
-        let timers = timers
-            .filter_map(|(at, node)| Some((node.core.next_timeout()?, Some(at))))
-            .min_by_key(|(due, _)| *due);
+        let timer = self.timers.first().map(|(at, node)| (*at, Some(*node)));
         // A timer long due must not keep everything else from happening.
         let at = |(due, _): &(Duration, _)| (*due).max(self.now);
-        [event, timers].into_iter().flatten().min_by_key(at)
+        [event, timer].into_iter().flatten().min_by_key(at)
+    }
+
+    fn set_timer(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let wakes = node.core.next_timeout().filter(|_| node.running);
+        if let Some(former) = std::mem::replace(&mut node.wakes, wakes) {
+            self.timers.remove(&(former, at));
+        }
+        self.timers.extend(wakes.map(|wakes| (wakes, at)));
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Operation => self.operate(),
+            Event::Operation(is_tidying) => self.operate(is_tidying),
             Event::Trouble => self.trouble(),
             Event::Start(at) => self.start(at),
-            Event::Judged(at, life, restores) => self.with(at, life, |core, now| {
-                match restores {
-                    true => core.undo_deletions(now),
-                    false => core.confirm_deletions(now),
-                };
-            }),
+            Event::Judged(at, life, restores) => {
+                self.has_restored |= restores;
+                self.with(at, life, |core, now| {
+                    match restores {
+                        true => core.undo_deletions(now),
+                        false => core.confirm_deletions(now),
+                    };
+                });
+            }
             Event::Connect(one, other) => self.connect(one, other),
-            Event::Captured(at, life, changes) => self.with(at, life, |core, now| {
-                for change in changes {
-                    match change {
-                        Change::Name(path) => core.path_changed(now, path, true),
-                        Change::Data(inode) => {
-                            let all: RangeSet = Range::new(0, 1 << 20).into_iter().collect();
-                            core.bytes_changed(now, inode, Some(all), false);
-                        }
-                    }
-                }
-                core.handle_timeout(now);
-            }),
+            Event::Captured(at, life, changes) => self.capture(at, life, changes),
             Event::Look(at, life, looks) if self.lives(at, life) => {
                 let sights = looks
                     .iter()
@@ -312,6 +394,30 @@ impl World {
         }
     }
 
+    fn capture(&mut self, at: usize, life: u32, changes: Vec<Change>) {
+        let (ranges_told, disk) = (self.plan.ranges_told, &self.nodes[at].disk);
+        let places: Vec<_> = changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Data(inode) if !ranges_told => (disk.place_of(inode), change),
+                _ => (None, change),
+            })
+            .collect();
+        self.with(at, life, |core, now| {
+            for (place, change) in places {
+                match (place, change) {
+                    (Some(place), _) => core.bytes_changed_at(now, place),
+                    (None, Change::Name(path)) => core.path_changed(now, path, true),
+                    (None, Change::Data(inode)) => {
+                        let all: RangeSet = Range::new(0, 1 << 20).into_iter().collect();
+                        core.bytes_changed(now, inode, Some(all), false);
+                    }
+                }
+            }
+            core.handle_timeout(now);
+        });
+    }
+
     /// Feeds a core, if it still is the one that was meant.
     fn with(&mut self, at: usize, life: u32, feed: impl FnOnce(&mut Core<MemoryStore>, Now)) {
         if self.lives(at, life) {
@@ -345,6 +451,7 @@ impl World {
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }
         }
+        self.set_timer(at);
         if self.nodes[at].life == life && self.nodes[at].core.progress().deletions_held > 0 {
             let restores = self.random.below(2) == 0;
             self.after(at, 50, Event::Judged(at, life, restores));
@@ -352,9 +459,13 @@ impl World {
         if !self.plan.crashes && !self.plan.members {
             return;
         }
-        let now = self.now;
+        let among_many = self.plan.durable_after.is_some() && self.nodes.len() > CROWD;
         let node = &mut self.nodes[at];
-        node.snapshots.push((now, node.core.store().clone()));
+        let latest = node.snapshots.last().map(|(when, _)| *when);
+        if among_many && latest.is_some_and(|latest| self.now < latest + SNAPSHOT_EVERY) {
+            return;
+        }
+        node.snapshots.push((self.now, node.core.store().clone()));
         if node.snapshots.len() > SNAPSHOTS {
             node.snapshots.remove(0);
         }
@@ -367,6 +478,7 @@ impl World {
         let arrives = arrives.max(self.now + wait);
         self.links.insert((from, to), (connection, arrives));
         let frame = message.encode();
+        self.ledger.note(message, frame.len(), self.plan.records_max);
         self.push(arrives, Event::Message { from, to, connection, frame });
         let taken = self.random.below(4_000);
         let sent = Event::Sent { from, to, connection };
@@ -387,6 +499,7 @@ impl World {
             self.trace(|| format!("{at}: {} -> {}", said(action), ended(&outcome)));
             outcomes.push(outcome);
         }
+        self.applied_at = self.now;
         self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
     }
 
@@ -412,60 +525,6 @@ impl World {
         let located = self.nodes[peer].core.locate(action.body, digest).ok_or(())?;
         let bytes = self.nodes[peer].disk.read(&located.path, &located.fingerprint).ok_or(())?;
         (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(())
-    }
-
-    // What users do.
-
-    fn operate(&mut self) {
-        let at = self.random.below(self.nodes.len() as u64) as usize;
-        let (path, other) = (self.any_path(), self.any_path());
-        self.set_clock(at);
-        let content = format!("{}", self.written.len() + 1).into_bytes();
-        let what = self.random.below(100);
-        let node = &mut self.nodes[at];
-        let (disk, dead) = (&mut node.disk, &mut self.dead);
-        let (name, changes) = match what {
-            0..30 => ("write", disk.write(&path, &content, dead)),
-            30..40 => ("replace", disk.replace(&path, &content, dead)),
-            40..52 => ("remove", disk.remove_all(&path, dead)),
-            52..70 => ("rename", disk.rename(&path, &other, dead)),
-            70..86 => ("mkdir", disk.make_entry(&path, Kind::Directory, b"")),
-            86..90 => ("symlink", disk.make_entry(&path, Kind::Symlink, &content)),
-            90..94 => ("link", disk.link(&path, &other)),
-            _ => ("chmod", disk.chmod(&path, 0o600 + (what as u32 % 8))),
-        };
-        if changes.is_empty() {
-            return;
-        }
-        if matches!(name, "write" | "replace") {
-            self.written.insert(content.clone());
-        }
-        let content = String::from_utf8_lossy(&content).into_owned();
-        let other = if name == "rename" || name == "link" { other.to_string() } else { content };
-        self.trace(|| format!("{at}: USER {name} {path} {other}"));
-        if self.nodes[at].running {
-            let delay = Duration::from_micros(self.random.below(5_000));
-            let due = self.nodes[at].capture_at.max(self.now + delay);
-            self.nodes[at].capture_at = due;
-            let life = self.nodes[at].life;
-            self.push(due, Event::Captured(at, life, changes));
-        }
-    }
-
-    fn any_path(&mut self) -> RelPath {
-        let at = self.random.below(PATHS.len() as u64) as usize;
-        RelPath::parse(PATHS[at].as_bytes()).expect("a path")
-    }
-
-    /// A user removes an entry, with everything in it.
-    pub(super) fn remove(&mut self, at: usize, path: &RelPath) {
-        self.set_clock(at);
-        let changes = self.nodes[at].disk.remove_all(path, &mut self.dead);
-        self.trace(|| format!("{at}: USER remove {path}"));
-        if self.nodes[at].running && !changes.is_empty() {
-            let life = self.nodes[at].life;
-            self.push(self.now, Event::Captured(at, life, changes));
-        }
     }
 
     // What goes wrong.
@@ -498,26 +557,37 @@ impl World {
             self.disconnect(at, peer);
         }
         let is_clean = self.random.below(3) == 0;
+        if let Some(durable) = self.plan.durable_after.map(|age| self.now.saturating_sub(age)) {
+            let snapshots = &mut self.nodes[at].snapshots;
+            let sure = snapshots.iter().rposition(|(when, _)| *when <= durable);
+            snapshots.drain(..sure.unwrap_or(0));
+        }
         let back = self.random.below(self.nodes[at].snapshots.len().max(1) as u64) as usize;
         let (fresh, plan) = (self.next_actor(), self.plan);
-        let oldest = self.now.saturating_sub(LOST_MAX);
         let node = &mut self.nodes[at];
         node.running = false;
         node.life += 1;
-        if is_clean {
-            let next = node.core.next_counter();
-            let store = node.core.store().clone();
-            node.core = new_core(plan, at, node.actor, next, store);
+        let store = match is_clean {
+            true => node.core.store().clone(),
+            false => node.snapshots.get(back).map(|(_, store)| store.clone()).unwrap_or_default(),
+        };
+        let known = contents_known(&store);
+        let lying = node.disk.contents_within(&RelPath::root());
+        let forgotten = lying.into_iter().filter(|content| !known.contains(&Digest::of(content)));
+        self.contents.forgotten.extend(forgotten);
+        let next = if is_clean {
+            node.core.next_counter()
+        } else if self.plan.bug == Some(Bug::ReuseCounter) {
+            store.have().get(node.actor) + 1
         } else {
-            let durable = node.snapshots.iter().rposition(|(when, _)| *when <= oldest);
-            let back = if plan.members { back.max(durable.unwrap_or(0)) } else { back };
-            let store = node.snapshots.get(back).map(|(_, store)| store.clone());
             node.lives.push(std::mem::replace(&mut node.actor, fresh));
-            node.core = new_core(plan, at, fresh, 1, store.unwrap_or_default());
-        }
+            1
+        };
+        node.core = new_core(plan, at, node.actor, next, store);
         node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
         self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
+        self.set_timer(at);
     }
 
     /// Begins anew over what lies on its disk.
@@ -535,36 +605,68 @@ impl World {
         node.actor = fresh;
         node.core = new_core(plan, at, fresh, 1, MemoryStore::default());
         node.snapshots.clear();
+        self.set_timer(at);
         self.at_from_now(5, Event::Start(at));
     }
 
+    /// Its changes are everywhere; it ends and does not come back.
+    fn leave(&mut self, at: usize) {
+        self.trace(|| format!("{at}: LEAVES"));
+        for peer in 0..self.nodes.len() {
+            self.disconnect(at, peer);
+        }
+        let node = &mut self.nodes[at];
+        node.running = false;
+        node.life += 1;
+        node.left = true;
+        self.set_timer(at);
+    }
+
     pub(super) fn start(&mut self, at: usize) {
-        if self.nodes[at].running {
+        let node = &mut self.nodes[at];
+        if node.running || node.left || node.awaited {
             return;
         }
+        node.running = true;
+        node.core.scan(RelPath::root());
+        self.starts += 1;
         let actor = self.nodes[at].actor;
         self.trace(|| format!("{at}: STARTS as {actor:?}"));
-        self.nodes[at].running = true;
-        self.nodes[at].core.scan(RelPath::root());
         self.carry_out(at);
-        self.connect_all();
+        if self.nodes.len() <= ALL_AT_ONCE_MAX {
+            return self.connect_all();
+        }
+        (0..self.nodes.len()).for_each(|other| self.connect_soon(at, other));
     }
 
     fn connect_all(&mut self) {
         for one in 0..self.nodes.len() {
             for other in one + 1..self.nodes.len() {
-                if !self.plan.chain || other == one + 1 {
-                    let wait = self.random.below(20);
-                    self.at_from_now(wait, Event::Connect(one, other));
-                }
+                self.connect_soon(one, other);
             }
         }
     }
 
+    fn connect_soon(&mut self, one: usize, other: usize) {
+        if self.plan.are_neighbours(one, other) {
+            let wait = self.random.below(20);
+            self.at_from_now(wait, Event::Connect(one, other));
+        }
+    }
+
+    /// Connections there may be, each counted from both sides.
+    pub(super) fn directed_links(&self) -> u64 {
+        let count = self.nodes.len();
+        let pairs = (0..count).flat_map(|one| (0..count).map(move |other| (one, other)));
+        pairs.filter(|(one, other)| self.plan.are_neighbours(*one, *other)).count() as u64
+    }
+
     fn connect(&mut self, one: usize, other: usize) {
         let is_ready = self.nodes[one].running && self.nodes[other].running;
-        let is_far = self.plan.chain && one.abs_diff(other) != 1;
-        if !is_ready || is_far || one == other || self.links.contains_key(&(one, other)) {
+        if !is_ready
+            || !self.plan.are_neighbours(one, other)
+            || self.links.contains_key(&(one, other))
+        {
             return;
         }
         self.connections += 1;
@@ -597,7 +699,7 @@ impl World {
         Now { monotonic: self.now, wall }
     }
 
-    fn set_clock(&mut self, at: usize) {
+    pub(super) fn set_clock(&mut self, at: usize) {
         let wall = self.clock(at).wall;
         self.nodes[at].disk.set_clock(wall);
     }
@@ -617,7 +719,7 @@ impl World {
         self.push(self.now + wait, event);
     }
 
-    fn push(&mut self, due: Duration, event: Event) {
+    pub(super) fn push(&mut self, due: Duration, event: Event) {
         self.tickets += 1;
         self.events.insert((due, self.tickets), event);
     }
@@ -635,11 +737,19 @@ impl World {
         Actor(self.actors)
     }
 
-    fn trace(&mut self, line: impl FnOnce() -> String) {
+    pub(super) fn trace(&mut self, line: impl FnOnce() -> String) {
         if self.plan.traced {
             self.trace.push(format!("{:>9.3} {}", self.now.as_secs_f64() * 1000.0, line()));
         }
     }
+}
+
+fn node_id(at: usize) -> NodeId {
+    NodeId::from_bytes((at as u128).to_be_bytes())
+}
+
+fn node_of(id: NodeId) -> usize {
+    u128::from_be_bytes(*id.as_bytes()) as usize
 }
 
 fn new_core(
@@ -649,7 +759,7 @@ fn new_core(
     next: u64,
     store: MemoryStore,
 ) -> Core<MemoryStore> {
-    let mut core = Core::new(options(&plan), actor, next, store);
+    let mut core = Core::new(plan.options(), actor, next, store);
     if plan.members {
         let (node, name) = (node_id(at), format!("node {at}"));
         core.introduce(Introduction { node, name, retention: RETENTION });
@@ -657,70 +767,13 @@ fn new_core(
     core
 }
 
-fn options(plan: &Plan) -> Options {
-    Options {
-        delay: Duration::from_millis(3),
-        max_delay: Duration::from_millis(200),
-        in_place: true,
-        ranges_told: true,
-        records_max: plan.records_max,
-        delete_brake: Some(50),
-        mode: Mode::Both,
-    }
-}
-
-fn node_id(at: usize) -> NodeId {
-    NodeId::from_bytes([at as u8; 16])
-}
-
-fn node_of(id: NodeId) -> usize {
-    usize::from(id.as_bytes()[0])
-}
-
-/// What a core that does not come to rest is in the middle of.
-fn stuck(core: &Core<MemoryStore>) -> String {
-    format!(
-        "timer {:?}, {:?}, looks {:?}, jobs {:?}, pending {:?} {:?}, draining {}",
-        core.next_timeout(),
-        core.locks,
-        core.looks.keys(),
-        core.jobs.keys(),
-        core.pending_names,
-        core.pending_bodies,
-        core.draining,
-    )
-}
-
-fn said(action: &Action) -> String {
-    let what = format!("{:?}", action.what);
-    let what = what.split([' ', '(']).next().unwrap_or_default();
-    let from = match &action.what {
-        What::Rename { from, .. } | What::Link { from, .. } => format!(" from {from}"),
-        What::Exchange { with, .. } => format!(" with {with}"),
-        What::Remove { keep, .. } => format!(" {keep:?}"),
-        What::Update(update) => format!(" {:?}", update.keep),
-        What::Write { over: Some(over), .. } => format!(" over {:?}", over.keep),
-        _ => String::new(),
+/// What an index says lies on its disk.
+fn contents_known(store: &MemoryStore) -> Vec<Digest> {
+    let names = store.names_within(&RelPath::root(), None, usize::MAX);
+    let bodies = names.into_iter().filter_map(|(_, row)| store.body(row.on_disk()?.0));
+    let digest = |body: BodyRow| match body.content_on_disk() {
+        Some(Content::File { digest, .. }) => Some(*digest),
+        _ => None,
     };
-    format!("{what} {} {:?}{from}", action.path, action.body)
-}
-
-fn ended(outcome: &Outcome) -> String {
-    let outcome = format!("{outcome:?}");
-    outcome.split('(').next().unwrap_or_default().to_owned()
-}
-
-fn heard(message: &Message) -> String {
-    let Message::Records(records) = message else { return format!("{message:?}") };
-    let names = records.names.iter().map(|name| {
-        let winner = name.binding.winner();
-        let losers = name.binding.losers().count();
-        format!("{} = {:?} {:?} +{losers}", name.path, winner.dot, winner.value.body())
-    });
-    let bodies = records.bodies.iter().map(|body| {
-        let winner = body.content.winner();
-        format!("{:?} = {:?} {:?}", body.id, winner.dot, winner.value)
-    });
-    let all: Vec<String> = bodies.chain(names).collect();
-    format!("{} closed {:?}", all.join(", "), records.have)
+    bodies.filter_map(digest).collect()
 }

@@ -107,10 +107,12 @@ async fn a_peer_that_comes_back_without_a_goodbye_replaces_itself() {
     b.transport.forget(&a.address());
     let mut again = Node::at("127.0.0.1:0".parse().unwrap(), copy, &RIGHT);
     again.dial(&a);
-    assert_eq!(a.down().await, "a newer connection took its place");
+    assert_eq!(a.down().await, "a newer start of the peer took its place");
     assert_eq!(a.up().await, b.id());
     assert_eq!(again.up().await, a.id());
-    assert_eq!(b.down().await, "a newer connection took its place");
+    assert_eq!(b.down().await, "another node with our identity took its place");
+    let told = b.event().await;
+    assert!(matches!(told, Event::Twin { told_by } if told_by == a.id()), "{told:?}");
     again.transport.send(a.id(), Lane::Bulk, Bytes::from_static(b"hello again")).await.unwrap();
     assert_eq!(&a.message().await[..], b"hello again");
 }

@@ -1,0 +1,171 @@
+//! What must hold once all has come to rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::disk::Shown;
+use super::world::World;
+use crate::entry::Kind;
+use crate::hash::Digest;
+use crate::path::RelPath;
+use crate::sync::core::Core;
+use crate::sync::store::{MemoryStore, Store};
+
+/// Messages that an operation, a connection or a start may cost each
+/// connection of each node, at the most: twice what was ever seen.
+const MESSAGES_PER_CAUSE_MAX: u64 = 40;
+
+pub(super) fn check(world: &World) -> Result<(), String> {
+    if let Some(wrong) = &world.ledger.wrong {
+        return Err(wrong.clone());
+    }
+    nothing_differs_or_is_lost(world)?;
+    nothing_is_resurrected(world)?;
+    nothing_is_left_over(world)?;
+    messages_are_bounded(world)
+}
+
+pub(super) fn nothing_differs_or_is_lost(world: &World) -> Result<(), String> {
+    all_trees_are_equal(world)?;
+    all_indexes_are_equal(world)?;
+    no_content_is_lost(world)
+}
+
+fn shown(world: &World, at: usize) -> BTreeMap<RelPath, Shown> {
+    world.nodes[at].disk.shown()
+}
+
+fn staying(world: &World) -> Vec<usize> {
+    (0..world.nodes.len()).filter(|at| world.nodes[*at].running).collect()
+}
+
+pub(super) fn all_trees_are_equal(world: &World) -> Result<(), String> {
+    let staying = staying(world);
+    let first = shown(world, staying[0]);
+    for &at in &staying[1..] {
+        let tree = shown(world, at);
+        let names: BTreeSet<_> = first.keys().chain(tree.keys()).collect();
+        for name in names {
+            let (one, here) = (first.get(name), tree.get(name));
+            if one != here {
+                return Err(format!("{name}: node {} has {one:?}, node {at} {here:?}", staying[0]));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn all_indexes_are_equal(world: &World) -> Result<(), String> {
+    let staying = staying(world);
+    let first = world.nodes[staying[0]].core.store();
+    let names = |store: &MemoryStore| {
+        let names = store.names_within(&RelPath::root(), None, usize::MAX);
+        names.into_iter().map(|(path, row)| (path, row.binding)).collect::<Vec<_>>()
+    };
+    for &at in &staying[1..] {
+        let store = world.nodes[at].core.store();
+        if names(first) != names(store) {
+            return Err(format!("the indexes of node {} and {at} differ", staying[0]));
+        }
+        if first.have() != store.have() {
+            let (one, other) = (first.have(), store.have());
+            return Err(format!("node {} holds {one:?}, node {at} {other:?}", staying[0]));
+        }
+    }
+    Ok(())
+}
+
+/// Every content that no user destroyed is in the tree or kept somewhere, and
+/// in a conflict store unless somebody may have known of it.
+fn no_content_is_lost(world: &World) -> Result<(), String> {
+    let root = RelPath::root();
+    let mut kept: BTreeSet<&[u8]> = BTreeSet::new();
+    let mut trash = kept.clone();
+    let mut unlinked = kept.clone();
+    let mut lying = world.nodes[staying(world)[0]].disk.contents_within(&root);
+    for node in &world.nodes {
+        kept.extend(node.disk.kept.iter().map(Vec::as_slice));
+        trash.extend(node.disk.trash.iter().map(Vec::as_slice));
+        unlinked.extend(node.disk.unlinked.iter().map(Vec::as_slice));
+        // Who has not joined yet has a folder of its own.
+        lying.extend(node.disk.contents_within(&root).into_iter().filter(|_| node.awaited));
+    }
+    kept.extend(lying.iter().map(Vec::as_slice));
+    let contents = &world.contents;
+    for content in contents.written.iter().filter(|content| !contents.dead.contains(*content)) {
+        let name = String::from_utf8_lossy(content);
+        if kept.contains(content.as_slice()) {
+            continue;
+        }
+        if !trash.contains(content.as_slice()) {
+            return Err(format!("content {name} is lost"));
+        }
+        // A user who resolves a conflict has seen of it what came that far,
+        // and one who takes one of two names away lets go of the other's.
+        let has_lost = world.ledger.losers.contains(&Digest::of(content));
+        let is_named_anew = contents.moved.contains(content);
+        if !has_lost && !is_named_anew && !unlinked.contains(content.as_slice()) {
+            return Err(format!("content {name} is in the trash, which nobody threw away"));
+        }
+    }
+    Ok(())
+}
+
+/// What was the same everywhere, and was then destroyed by a user while no
+/// user gave it another name and no index forgot it, is in no tree.
+fn nothing_is_resurrected(world: &World) -> Result<(), String> {
+    // Deletions that were held came back because a user said so.
+    if world.has_restored {
+        return Ok(());
+    }
+    let contents = &world.contents;
+    for (path, entry) in shown(world, staying(world)[0]) {
+        let excuses = [&contents.moved_lately, &contents.forgotten];
+        let is_excused = excuses.iter().any(|set| set.contains(&entry.content));
+        let is_dead = contents.dead_lately.contains(&entry.content);
+        if entry.kind == Kind::File && is_dead && !is_excused {
+            let content = String::from_utf8_lossy(&entry.content).into_owned();
+            return Err(format!("deleted content {content} came back at {path}"));
+        }
+    }
+    Ok(())
+}
+
+/// At rest a core remembers rows, and nothing else that grows.
+fn nothing_is_left_over(world: &World) -> Result<(), String> {
+    for at in staying(world) {
+        let left = left_over(&world.nodes[at].core);
+        if !left.is_empty() {
+            return Err(format!("node {at} at rest still has {left:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn left_over(core: &Core<MemoryStore>) -> Vec<(&'static str, usize)> {
+    let lists = [
+        ("changes to look at", core.settle.len()),
+        ("looks", core.looks.len()),
+        ("strangers", core.strangers.len()),
+        ("files that do not fall quiet", core.unsettled.len()),
+        ("scans", usize::from(core.progress().scanning)),
+        ("pending names", core.pending_names.len()),
+        ("pending bodies", core.pending_bodies.len()),
+        ("orphans", core.orphans.len()),
+        ("unchecked keys", core.unchecked.len()),
+        ("retries", core.retries.len()),
+        ("peers in a series", core.mid_series.len()),
+        ("jobs", core.jobs.len()),
+        ("effects", core.effects.len()),
+        ("locks", usize::from(!core.locks.is_idle())),
+    ];
+    lists.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+fn messages_are_bounded(world: &World) -> Result<(), String> {
+    let causes = world.operations_done + world.connections as u64 + world.starts;
+    let most = causes * world.directed_links() * MESSAGES_PER_CAUSE_MAX;
+    match world.ledger.messages > most {
+        true => Err(format!("{} messages for {causes} causes", world.ledger.messages)),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,142 @@
+//! How a run is made: its nodes, how they are connected and what befalls them.
+
+use std::time::Duration;
+
+use super::planted::Bug;
+use crate::limits::RECORDS_MAX;
+use crate::sync::Mode;
+use crate::sync::core::Options;
+
+/// Who is connected with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Each with each.
+    Mesh,
+    /// Each with the next.
+    Chain,
+    /// A ring, each with those 1, 2, 4, 8, ... places away, as large clusters
+    /// are.
+    Ring,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub seed: u64,
+    pub nodes: usize,
+    pub shape: Shape,
+    /// Operations of users, over all nodes.
+    pub operations: usize,
+    /// A second round, mostly of deletions, after all came to rest.
+    pub deletions: usize,
+    /// Records in one message: few make long series.
+    pub records_max: usize,
+    /// Capture tells which bytes change, and not only that a file did.
+    pub ranges_told: bool,
+    pub partitions: bool,
+    pub crashes: bool,
+    /// What is older than this survives a crash, as an index commits it. Else
+    /// only how many states ago it was counts.
+    pub durable_after: Option<Duration>,
+    /// One node's clock is up to a year off.
+    pub skewed: bool,
+    /// Nodes join late, some with a folder of their own, and the last one
+    /// leaves before the second round.
+    pub comings: bool,
+    /// Nodes know each other as members and forget what was deleted.
+    pub members: bool,
+    pub bug: Option<Bug>,
+    /// Says what happens.
+    pub traced: bool,
+}
+
+impl Plan {
+    /// Two nodes that nothing befalls.
+    pub(super) fn peaceful(seed: u64) -> Self {
+        Self {
+            seed,
+            nodes: 2,
+            shape: Shape::Mesh,
+            operations: 20,
+            deletions: 0,
+            records_max: if seed.is_multiple_of(2) { RECORDS_MAX } else { 3 },
+            ranges_told: true,
+            partitions: false,
+            crashes: false,
+            durable_after: None,
+            skewed: false,
+            comings: false,
+            members: false,
+            bug: None,
+            traced: super::number("REPLICATOR_SIM_SEED").is_some(),
+        }
+    }
+
+    pub(super) fn partitioned(seed: u64) -> Self {
+        let nodes = 2 + (seed % 4) as usize;
+        Self { nodes, operations: 40, partitions: true, ..Self::peaceful(seed) }
+    }
+
+    pub(super) fn chained(seed: u64) -> Self {
+        let nodes = 3 + (seed % 3) as usize;
+        let shape = Shape::Chain;
+        Self { nodes, shape, operations: 30, partitions: true, ..Self::peaceful(seed) }
+    }
+
+    pub(super) fn crashing(seed: u64) -> Self {
+        let nodes = 2 + (seed % 3) as usize;
+        Self { nodes, operations: 40, partitions: true, crashes: true, ..Self::peaceful(seed) }
+    }
+
+    /// Everything at once, twice.
+    pub(super) fn deleting(seed: u64) -> Self {
+        Self {
+            nodes: 2 + (seed % 3) as usize,
+            operations: 20,
+            deletions: 16,
+            ranges_told: !seed.is_multiple_of(5),
+            skewed: true,
+            durable_after: Some(Duration::from_millis(100)),
+            ..Self::crashing(seed)
+        }
+    }
+
+    /// Nodes that come and go.
+    pub(super) fn coming(seed: u64) -> Self {
+        Self {
+            nodes: 3 + (seed % 4) as usize,
+            operations: 24,
+            deletions: 12,
+            comings: true,
+            ..Self::deleting(seed)
+        }
+    }
+
+    /// Up to fifty nodes.
+    pub(super) fn crowded(seed: u64) -> Self {
+        let nodes = 7 + (seed * 7 % 44) as usize;
+        let shape = if nodes > 16 { Shape::Ring } else { Shape::Mesh };
+        Self { nodes, shape, operations: 24, deletions: 8, ..Self::coming(seed) }
+    }
+
+    pub(super) fn are_neighbours(&self, one: usize, other: usize) -> bool {
+        let apart = one.abs_diff(other);
+        let round = apart.min(self.nodes - apart);
+        match self.shape {
+            Shape::Mesh => apart > 0,
+            Shape::Chain => apart == 1,
+            Shape::Ring => round.is_power_of_two(),
+        }
+    }
+
+    pub(super) fn options(&self) -> Options {
+        Options {
+            delay: Duration::from_millis(3),
+            max_delay: Duration::from_millis(200),
+            in_place: true,
+            ranges_told: self.ranges_told,
+            records_max: self.records_max,
+            delete_brake: Some(50),
+            mode: Mode::Both,
+        }
+    }
+}
