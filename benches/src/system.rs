@@ -75,6 +75,7 @@ impl System for Replicator {
                 port: ports[own],
                 peers: vec![ports[other]],
                 options: Vec::new(),
+                forbidden: Vec::new(),
                 prefix: Vec::new(),
                 program: None,
             });

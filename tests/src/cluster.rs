@@ -224,6 +224,7 @@ impl Cluster {
             port: free_port().expect("loopback has a free port"),
             peers: Vec::new(),
             options: Vec::new(),
+            forbidden: Vec::new(),
             prefix: Vec::new(),
             program: None,
         }));

@@ -89,6 +89,40 @@ pub fn end_with_this_thread(command: &mut Command) {
     unsafe { command.pre_exec(ask) };
 }
 
+/// Makes the kernel refuse these system calls to the command, with EPERM.
+pub(crate) fn forbid(command: &mut Command, calls: &[u32]) {
+    if calls.is_empty() {
+        return;
+    }
+    let step = |code: u32, jump_true: u8, jump_false: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    };
+    // The number of the call comes first in what the filter is shown.
+    let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for call in calls {
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        filter.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, *call));
+        filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, refuse));
+    }
+    filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    let install = move || {
+        let program =
+            libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the program names the filter, which the kernel copies.
+        let refused = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0
+        };
+        if refused { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and
+    // neither allocates nor takes a lock.
+    unsafe { command.pre_exec(install) };
+}
+
 /// Sends a signal to a process this harness started and has not yet reaped.
 pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
     rustix::process::kill_process(rustix::process::Pid::from_child(child), signal)

@@ -24,4 +24,4 @@ pub use cluster::{Cluster, SETTLE_LIMIT, write_password};
 pub use command::{Finished, binary, end_with_this_thread, replicator, use_binary};
 pub use node::{Node, Settings, free_port};
 pub use status::{PeerTraffic, Status};
-pub use volume::{FileSystem, Volume};
+pub use volume::{FileSystem, Volume, keep_mounts_to_this_thread};

@@ -42,6 +42,8 @@ pub struct Settings {
     pub peers: Vec<u16>,
     /// Further arguments of `replicator run`.
     pub options: Vec<OsString>,
+    /// System calls that it is refused, as some containers do.
+    pub forbidden: Vec<u32>,
     /// Words before the program: how to become another user, for instance.
     pub prefix: Vec<OsString>,
     /// A copy of the program under test to run instead of it, for a user who
@@ -101,6 +103,7 @@ impl Node {
         // A terminal's Ctrl-C is for the harness, which then stops its nodes.
         command.process_group(0);
         command::end_with_this_thread(&mut command);
+        command::forbid(&mut command, &self.settings.forbidden);
         let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         self.log.follow(child.stdout.take());
         self.log.follow(child.stderr.take());

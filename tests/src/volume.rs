@@ -133,7 +133,7 @@ impl Drop for Volume {
 
 /// From here on what this thread mounts is seen by what it starts, and by
 /// nobody else.
-fn keep_mounts_to_this_thread() -> Result<()> {
+pub fn keep_mounts_to_this_thread() -> Result<()> {
     // SAFETY: nobody expects this thread to share its working directory or
     // its descriptors' flags: only mounts are taken apart.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("no mount namespace of its own")?;

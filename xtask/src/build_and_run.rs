@@ -87,6 +87,7 @@ pub fn cluster(base: &Path, count: usize, roots: &[PathBuf]) -> Result<Vec<Node>
             port,
             peers,
             options: Vec::new(),
+            forbidden: Vec::new(),
             prefix: Vec::new(),
             program: None,
         }));

@@ -64,6 +64,9 @@ impl Capture {
     pub fn start(options: Options, changes: mpsc::Sender<Vec<Change>>) -> Result<Self, Error> {
         let tally = Arc::new(Tally::default());
         let (sources, description) = select::select(&options, &tally)?;
+        if let Some(why) = &description.why_not_higher {
+            tracing::warn!("changes are captured at the level {}: {why}", description.level);
+        }
         let control = Arc::new(Control::new().map_err(Error::Thread)?);
         let unblock = Arc::clone(&control.unblock);
         let outbox = Outbox::new(changes, unblock, Arc::clone(&tally)).map_err(Error::Thread)?;

@@ -37,7 +37,10 @@ pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Descrip
             Err(reason) if options.choice == Choice::Fanotify => {
                 return Err(Error::Fanotify { reason });
             }
-            Err(reason) => why_not_higher = Some(format!("fanotify: {reason}")),
+            Err(reason) => {
+                let higher = why_not_higher.map_or_else(String::new, |why| why + "; ");
+                why_not_higher = Some(format!("{higher}fanotify: {reason}"));
+            }
         }
     }
     let inotify = Inotify::watch(&options.root, Arc::clone(tally)).map_err(Error::Inotify)?;

@@ -168,6 +168,7 @@ impl Facts {
             capture: CaptureFacts {
                 level: description.level.to_string(),
                 hooks: description.hook_set.to_owned(),
+                why: description.why_not_higher.unwrap_or_default(),
                 late: description.seen_late.iter().map(|late| (*late).to_owned()).collect(),
                 counters: counters(&capture.counters()),
             },

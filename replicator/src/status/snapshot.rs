@@ -114,7 +114,9 @@ pub struct CaptureFacts {
     pub level: String,
     /// The set of kernel hooks in use, where the level has several.
     pub hooks: String,
-    /// Kinds of change this level sees only at the next verification.
+    /// Why it is no higher one; empty for the highest, or the one asked for.
+    pub why: String,
+    /// Kinds of change this level sees late, and when.
     pub late: Vec<String>,
     pub counters: BTreeMap<String, u64>,
 }

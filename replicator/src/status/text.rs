@@ -133,6 +133,9 @@ fn machine_lines(out: &mut String, snapshot: &Snapshot) {
     let hooks =
         if capture.hooks.is_empty() { String::new() } else { format!(" ({})", capture.hooks) };
     fact(out, "Capture", &format!("{}{hooks}", capture.level));
+    if !capture.why.is_empty() {
+        fact(out, "", &format!("no higher level: {}", capture.why));
+    }
     if !capture.late.is_empty() {
         fact(out, "", &format!("seen late: {}", capture.late.join(", ")));
     }
