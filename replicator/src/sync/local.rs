@@ -105,7 +105,10 @@ impl<S: Store> Core<S> {
                 self.compare_sight(now, &sight.path, sight.found, look);
                 continue;
             }
-            let lay = self.lying_at(&sight.path).map(|(id, _, disk)| (id, disk.fingerprint.inode));
+            let lay = look
+                .bodies
+                .first()
+                .and_then(|id| Some((*id, self.store.body(*id)?.disk?.fingerprint.inode)));
             let dirt = look.dirt.clone();
             match sight.found {
                 Found::Nothing if self.may_be_moving(&look) => {
@@ -129,7 +132,28 @@ impl<S: Store> Core<S> {
     /// took: it may be a large file.
     pub(super) fn look_again(&mut self, now: Now, path: &RelPath, look: Looking) {
         let wait = now.monotonic.saturating_sub(look.at).max(UNSETTLED_WAIT);
-        self.settle.look_after(now.monotonic, wait, Spot::Path(path.clone()), look.dirt);
+        let dirt = self.keep_bytes(now, wait, look);
+        self.look_later(now, wait, path, dirt);
+    }
+
+    /// Before a place is looked at once more: bytes that changed stay with the
+    /// body that lay there, which may be moved before that look.
+    pub(super) fn keep_bytes(&mut self, now: Now, wait: Duration, look: Looking) -> Dirt {
+        let dirt = look.dirt;
+        let Some(id) = look.bodies.first().filter(|_| dirt.bytes || dirt.whole) else {
+            return dirt;
+        };
+        let (compare, list, gone) = (dirt.compare || dirt.whole, dirt.list, dirt.gone);
+        let rest = Dirt { entry: dirt.entry, compare, list, gone, ..Dirt::default() };
+        let bytes = Dirt { entry: false, compare: false, list: false, gone: 0, ..dirt };
+        self.settle.look_after(now.monotonic, wait, Spot::Body(*id), bytes);
+        rest
+    }
+
+    fn look_later(&mut self, now: Now, wait: Duration, path: &RelPath, dirt: Dirt) {
+        if dirt != Dirt::default() {
+            self.settle.look_after(now.monotonic, wait, Spot::Path(path.clone()), dirt);
+        }
     }
 
     /// Bytes that changed belong to the body and not to the place it was
@@ -179,8 +203,8 @@ impl<S: Store> Core<S> {
             if let Some(parent) = path.parent() {
                 self.settle.look(now.monotonic, Spot::Path(parent), Dirt::entry());
             }
-            let spot = Spot::Path(path.clone());
-            self.settle.look_after(now.monotonic, PARENT_WAIT, spot, look.dirt);
+            let dirt = self.keep_bytes(now, PARENT_WAIT, look);
+            self.look_later(now, PARENT_WAIT, path, dirt);
             return;
         }
         let kind = stat.kind;
@@ -190,7 +214,8 @@ impl<S: Store> Core<S> {
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {
-                self.settle.look_after(now.monotonic, retry, Spot::Path(path.clone()), look.dirt);
+                let dirt = self.keep_bytes(now, retry, look);
+                self.look_later(now, retry, path, dirt);
                 return;
             }
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::core::{Core, Looking};
 use super::effect::{Effect, Found, Now, Sight};
 use super::record::BodyRow;
-use super::settle::{Dirt, Spot};
+use super::settle::Spot;
 use super::store::Store;
 use crate::entry::{Kind, Stat};
 use crate::path::RelPath;
@@ -122,7 +122,8 @@ impl<S: Store> Core<S> {
     /// back.
     pub(super) fn look_for_move(&mut self, now: Now, path: &RelPath, look: Looking) {
         let is_told = look.dirt.is_of_name() || look.dirt.gone > 0;
-        let dirt = Dirt { gone: look.dirt.gone + 1, ..look.dirt };
+        let mut dirt = self.keep_bytes(now, MOVE_WAIT, look);
+        dirt.gone += 1;
         if is_told {
             self.settle.look_after(now.monotonic, MOVE_WAIT, Spot::Path(path.clone()), dirt);
             return;

@@ -1,6 +1,6 @@
 //! What users do: on few names, so that they meet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::world::{Event, World};
@@ -43,6 +43,17 @@ pub(super) struct Contents {
     /// Lay on a disk whose index forgot them in a crash: what is new there may
     /// have been deleted elsewhere.
     pub forgotten: BTreeSet<Vec<u8>>,
+    /// What each content was written over, in the same file.
+    pub over: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Contents {
+    /// Did a user give another name to the file of this content, be it where
+    /// an earlier content still lay in it? An edit follows its file.
+    pub fn is_moved_lately(&self, content: &Vec<u8>) -> bool {
+        let earlier = std::iter::successors(Some(content), |content| self.over.get(*content));
+        earlier.take(self.written.len() + 1).any(|content| self.moved_lately.contains(content))
+    }
 }
 
 impl World {
@@ -83,6 +94,9 @@ impl World {
         let contents = &mut self.contents;
         if matches!(name, "write" | "replace") {
             contents.written.insert(content.clone());
+        }
+        if let ("write", Some(former)) = (name, dead.first()) {
+            contents.over.insert(content.clone(), former.clone());
         }
         if matches!(name, "rename" | "link") {
             contents.moved_lately.extend(moved.iter().filter(|_| is_tidying).cloned());
