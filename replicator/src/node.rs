@@ -8,6 +8,7 @@
 mod arrivals;
 mod carry;
 mod download;
+mod error;
 mod facts;
 mod large;
 mod look;
@@ -15,6 +16,7 @@ mod members;
 mod nested;
 mod pieces;
 mod provenance;
+mod questions;
 mod serve;
 mod update;
 mod wait;
@@ -29,6 +31,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::error::Error;
+
 use self::carry::Carrier;
 use self::facts::Facts;
 use self::members::Members;
@@ -36,16 +40,15 @@ use self::wait::Waiters;
 use crate::apply::Applier;
 use crate::capture::{self, Capture, Change};
 use crate::config::{self, Config};
-use crate::engine::{self, Engine};
+use crate::engine::Engine;
 use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
 use crate::index::{self, Index};
 use crate::limits::RECORDS_MAX;
 use crate::root::{self, Root};
-use crate::status::{PlaceError, StateDir, control};
+use crate::status::{StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
 use crate::sync::message::{FetchItem, FetchRequest, Message, Part};
-use crate::sync::roster::MemberRecord;
 use crate::sync::store::Store;
 use crate::sync::{Core, Introduction, Mode, Options};
 use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
@@ -85,80 +88,6 @@ pub struct Ready {
     pub name: String,
     pub capture: String,
     pub engine: String,
-}
-
-/// Why a node does not serve, or no longer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    #[error(transparent)]
-    Config(#[from] config::Error),
-    #[error(transparent)]
-    Place(#[from] PlaceError),
-    #[error(transparent)]
-    Control(#[from] control::Error),
-    #[error(transparent)]
-    Root(#[from] root::Error),
-    #[error(transparent)]
-    Index(#[from] index::Error),
-    #[error(transparent)]
-    Engine(#[from] engine::Error),
-    #[error(transparent)]
-    Apply(#[from] apply::Error),
-    #[error(transparent)]
-    Transport(#[from] transport::Error),
-    #[error(transparent)]
-    Capture(#[from] capture::Error),
-    #[error(
-        "the folder {} is not the one this state directory belongs to (is it mounted?): nothing was read or deleted; to start anew with it, use an empty state directory",
-        root.display()
-    )]
-    OtherRoot { root: PathBuf },
-    #[error("the index failed: {0}")]
-    IndexFailed(String),
-    #[error("the system gives no random numbers: {0}")]
-    Random(String),
-    #[error("a part of the node ended: {0}")]
-    Ended(&'static str),
-    #[error(
-        "this node has left its cluster for good; to join again, start it with another, empty state directory: the folder's files stay and are merged"
-    )]
-    Retired,
-    #[error("this node was away for longer than the retention and begins anew")]
-    Rejoin,
-    #[error(
-        "the state directory is from a backup: this node goes on under a new name for its changes"
-    )]
-    NewActor,
-    #[error(
-        "another replicator with this node's identity runs at the same time (told by {told_by}): was the state directory copied? give every node its own, empty one"
-    )]
-    Twin { told_by: NodeId },
-    #[error(
-        "the folder {} lies in {}, or holds it, and another replicator serves that: no folder may lie in another",
-        root.display(), other.display()
-    )]
-    Nested { root: PathBuf, other: PathBuf },
-}
-
-impl Error {
-    /// What the process exits with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Config(error) => error.exit_code(),
-            Self::Place(error) => error.exit_code(),
-            Self::Control(error) => error.exit_code(),
-            Self::OtherRoot { .. } | Self::Retired | Self::Twin { .. } | Self::Nested { .. } => 78,
-            Self::Root(root::Error::Denied { .. }) => 77,
-            Self::Root(
-                root::Error::Missing { .. }
-                | root::Error::NotDirectory { .. }
-                | root::Error::ReadOnly { .. }
-                | root::Error::FileSystem { .. },
-            ) => 78,
-            _ => 2,
-        }
-    }
 }
 
 /// Serves the folder until `stop` says so. `ready` is called once changes are
@@ -700,65 +629,6 @@ impl Node {
         (item, holding)
     }
 
-    fn handle_question(&mut self, (request, answer): control::Asked) {
-        let now = self.now();
-        match request {
-            control::Request::Ping => {
-                let _ = answer.send(control::Response::Pong { pid: std::process::id() });
-            }
-            control::Request::Status => {
-                let snapshot = self.facts.snapshot(&self.core, &self.carrier, &self.capture);
-                let _ = answer.send(control::Response::Status(Box::new(snapshot)));
-            }
-            control::Request::Wait { timeout_ms } => {
-                let timeout = Duration::from_millis(timeout_ms);
-                self.flush_for(|waiters| waiters.wait(timeout, answer));
-            }
-            control::Request::Confirm { restore } => {
-                let entries = match restore {
-                    true => self.core.undo_deletions(now),
-                    false => self.core.confirm_deletions(now),
-                };
-                tracing::info!(entries, restore, "held deletions were judged");
-                let _ = answer.send(control::Response::Confirmed { entries });
-            }
-            control::Request::Revert => {
-                let response = match self.facts.mode() {
-                    config::Mode::ReceiveOnly => {
-                        control::Response::Reverted { entries: self.core.revert(now) }
-                    }
-                    _ => control::Response::Refused {
-                        reason: "this node sends what changes here: only a node with mode receive-only has something to revert".to_owned(),
-                    },
-                };
-                let _ = answer.send(response);
-            }
-            control::Request::Leave { node: None, timeout_ms } => {
-                let timeout = Duration::from_millis(timeout_ms);
-                self.flush_for(|waiters| waiters.leave(timeout, answer));
-            }
-            control::Request::Leave { node: Some(name), .. } => {
-                let _ = answer.send(self.retire_other(&name));
-            }
-            control::Request::Verify => {
-                let before = self.core.progress().changes_made;
-                let files = self.core.verify(now);
-                self.flush_for(|waiters| waiters.verify(files, before, answer));
-            }
-        }
-    }
-
-    /// A question that is about everything that happened before it.
-    fn flush_for(&mut self, add: impl FnOnce(&mut Waiters) -> u64) {
-        let waiter = add(&mut self.waiters);
-        let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
-        tokio::spawn(async move {
-            capture.flush().await;
-            // Nobody listens any more: the node is ending.
-            let _ = reports.send(Report::Flushed(waiter)).await;
-        });
-    }
-
     fn carry_out(&mut self, effect: Effect) {
         let reports = self.reports.clone();
         match effect {
@@ -804,42 +674,6 @@ impl Node {
         }
     }
 
-    /// Every peer that was told lets go of a node that leaves.
-    fn has_left(&mut self) -> bool {
-        let over = |(_, until): &(_, Instant)| Instant::now() >= *until;
-        if self.facts.connected() > 0 && !self.leaving.as_ref().is_some_and(over) {
-            return false;
-        }
-        let Some((answer, _)) = self.leaving.take() else { return false };
-        let untold = self.facts.connected() as u64;
-        let _ = answer.send(control::Response::Left { untold });
-        true
-    }
-
-    /// Another member is gone for good, says somebody.
-    fn retire_other(&mut self, name: &str) -> control::Response {
-        let refused = |reason: String| control::Response::Refused { reason };
-        let me = self.carrier.transport.id();
-        let others = self.core.roster().members().map(|member| &member.record);
-        let others = others.filter(|record| record.node != me && !record.retired);
-        let is_meant = |record: &&MemberRecord| {
-            let id = format!("{:#}", record.node);
-            record.name == name || (name.len() >= ID_DIGITS_MIN && id.starts_with(name))
-        };
-        let meant: Vec<NodeId> = others.filter(is_meant).map(|record| record.node).collect();
-        match meant.as_slice() {
-            [] => refused(format!("no member is called '{name}': `replicator status` lists them")),
-            [node] if self.outboxes.contains_key(node) => refused(format!(
-                "node '{name}' is running and connected: run `replicator leave` there"
-            )),
-            [node] => {
-                self.core.retire(*node);
-                control::Response::Left { untold: 0 }
-            }
-            _ => refused(format!("several members are called '{name}': give the id of one")),
-        }
-    }
-
     fn sweep(&self) {
         let (root, keep) = (Arc::clone(&self.carrier.root), self.facts.trash_keep());
         tokio::task::spawn_blocking(move || match apply::trash::sweep(&root, keep) {
@@ -869,9 +703,6 @@ impl Node {
 
 /// How long a node that leaves waits for the others to have heard it.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
-
-/// Digits that tell the id of a node from others.
-const ID_DIGITS_MIN: usize = 8;
 
 /// A port that is taken is tried again for a second in all.
 const LISTEN_TRIES_MAX: usize = 10;

@@ -1,0 +1,111 @@
+//! What commands ask a running node, answered through the control socket.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::wait::Waiters;
+use super::{Node, Report};
+use crate::config;
+use crate::id::NodeId;
+use crate::status::control;
+use crate::sync::roster::MemberRecord;
+
+/// Digits that tell the id of a node from others.
+const ID_DIGITS_MIN: usize = 8;
+
+impl Node {
+    pub(super) fn handle_question(&mut self, (request, answer): control::Asked) {
+        let now = self.now();
+        match request {
+            control::Request::Ping => {
+                let _ = answer.send(control::Response::Pong { pid: std::process::id() });
+            }
+            control::Request::Status => {
+                let snapshot = self.facts.snapshot(&self.core, &self.carrier, &self.capture);
+                let _ = answer.send(control::Response::Status(Box::new(snapshot)));
+            }
+            control::Request::Wait { timeout_ms } => {
+                let timeout = Duration::from_millis(timeout_ms);
+                self.flush_for(|waiters| waiters.wait(timeout, answer));
+            }
+            control::Request::Confirm { restore } => {
+                let entries = match restore {
+                    true => self.core.undo_deletions(now),
+                    false => self.core.confirm_deletions(now),
+                };
+                tracing::info!(entries, restore, "held deletions were judged");
+                let _ = answer.send(control::Response::Confirmed { entries });
+            }
+            control::Request::Revert => {
+                let response = match self.facts.mode() {
+                    config::Mode::ReceiveOnly => {
+                        control::Response::Reverted { entries: self.core.revert(now) }
+                    }
+                    _ => control::Response::Refused {
+                        reason: "this node sends what changes here: only a node with mode receive-only has something to revert".to_owned(),
+                    },
+                };
+                let _ = answer.send(response);
+            }
+            control::Request::Leave { node: None, timeout_ms } => {
+                let timeout = Duration::from_millis(timeout_ms);
+                self.flush_for(|waiters| waiters.leave(timeout, answer));
+            }
+            control::Request::Leave { node: Some(name), .. } => {
+                let _ = answer.send(self.retire_other(&name));
+            }
+            control::Request::Verify => {
+                let before = self.core.progress().changes_made;
+                let files = self.core.verify(now);
+                self.flush_for(|waiters| waiters.verify(files, before, answer));
+            }
+        }
+    }
+
+    /// A question that is about everything that happened before it.
+    fn flush_for(&mut self, add: impl FnOnce(&mut Waiters) -> u64) {
+        let waiter = add(&mut self.waiters);
+        let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
+        tokio::spawn(async move {
+            capture.flush().await;
+            // Nobody listens any more: the node is ending.
+            let _ = reports.send(Report::Flushed(waiter)).await;
+        });
+    }
+
+    /// Every peer that was told lets go of a node that leaves.
+    pub(super) fn has_left(&mut self) -> bool {
+        let over = |(_, until): &(_, Instant)| Instant::now() >= *until;
+        if self.facts.connected() > 0 && !self.leaving.as_ref().is_some_and(over) {
+            return false;
+        }
+        let Some((answer, _)) = self.leaving.take() else { return false };
+        let untold = self.facts.connected() as u64;
+        let _ = answer.send(control::Response::Left { untold });
+        true
+    }
+
+    /// Another member is gone for good, says somebody.
+    fn retire_other(&mut self, name: &str) -> control::Response {
+        let refused = |reason: String| control::Response::Refused { reason };
+        let me = self.carrier.transport.id();
+        let others = self.core.roster().members().map(|member| &member.record);
+        let others = others.filter(|record| record.node != me && !record.retired);
+        let is_meant = |record: &&MemberRecord| {
+            let id = format!("{:#}", record.node);
+            record.name == name || (name.len() >= ID_DIGITS_MIN && id.starts_with(name))
+        };
+        let meant: Vec<NodeId> = others.filter(is_meant).map(|record| record.node).collect();
+        match meant.as_slice() {
+            [] => refused(format!("no member is called '{name}': `replicator status` lists them")),
+            [node] if self.outboxes.contains_key(node) => refused(format!(
+                "node '{name}' is running and connected: run `replicator leave` there"
+            )),
+            [node] => {
+                self.core.retire(*node);
+                control::Response::Left { untold: 0 }
+            }
+            _ => refused(format!("several members are called '{name}': give the id of one")),
+        }
+    }
+}
