@@ -117,11 +117,12 @@ impl<S: Store> Core<S> {
         dots.iter().for_each(|dot| have.advance(*dot));
         self.store.put_have(have);
         for (id, peer) in &mut self.peers {
+            // Of its own changes a peer hears at once.
+            let others = dots.iter().filter(|dot| dot.actor != self.actor);
+            peer.untold.extend(others.map(|dot| dot.actor));
+            // Who told of them only wants to know that they have come.
             if Some(*id) != heard_from {
                 peer.news.extend(dots.iter().map(|dot| dot.actor));
-                // Of its own changes a peer hears at once.
-                let others = dots.iter().filter(|dot| dot.actor != self.actor);
-                peer.untold.extend(others.map(|dot| dot.actor));
             }
         }
     }
