@@ -186,7 +186,7 @@ fn await_writes(written: &AtomicU64, more: u64) {
 }
 
 #[test]
-fn a_daemon_that_is_held_killed_and_stopped_under_load() {
+fn a_daemon_that_is_held_under_load() {
     let Some((mut cluster, _volume)) = prepared(&[]) else { return };
     let held = std::env::var("REPLICATOR_STOPPED_SECONDS").map_or(5, |text| text.parse().unwrap());
     under_load(&mut cluster, |node, written| {
@@ -200,6 +200,11 @@ fn a_daemon_that_is_held_killed_and_stopped_under_load() {
         await_writes(written, 500);
     });
     cluster.assert_same_within(REPAIR_LIMIT);
+}
+
+#[test]
+fn a_daemon_that_is_killed_under_load() {
+    let Some((mut cluster, _volume)) = prepared(&[]) else { return };
     for _ in 0..3 {
         under_load(&mut cluster, |node, written| {
             await_writes(written, 700);
@@ -209,6 +214,13 @@ fn a_daemon_that_is_held_killed_and_stopped_under_load() {
             await_writes(written, 200);
         });
         cluster.assert_same_within(REPAIR_LIMIT);
+    }
+}
+
+#[test]
+fn a_daemon_that_is_stopped_under_load() {
+    let Some((mut cluster, _volume)) = prepared(&[]) else { return };
+    for _ in 0..3 {
         under_load(&mut cluster, |node, written| {
             await_writes(written, 700);
             node.stop().unwrap();

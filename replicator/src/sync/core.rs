@@ -111,6 +111,8 @@ pub struct Core<S> {
 pub(super) struct Looking {
     pub at: Duration,
     pub bodies: Vec<BodyId>,
+    /// What lay there when it began, and in which inode.
+    pub lay: Option<(BodyId, u64)>,
     pub dirt: Dirt,
 }
 

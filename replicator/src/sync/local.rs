@@ -55,6 +55,7 @@ impl<S: Store> Core<S> {
             };
             let lying = self.lying_at(&path);
             let bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
+            let lay = lying.as_ref().map(|(id, _, disk)| (*id, disk.fingerprint.inode));
             if !self.locks.is_free(&path, &bodies) {
                 self.settle.look_after(now.monotonic, LOCKED_WAIT, spot, dirt);
                 continue;
@@ -67,7 +68,7 @@ impl<S: Store> Core<S> {
             });
             let depth = depth(&dirt, known.is_some(), self.options.ranges_told);
             looks.push(Look { path: path.clone(), depth, sync: dirt.mapped, known });
-            self.looks.insert(path, Looking { at: now.monotonic, bodies, dirt });
+            self.looks.insert(path, Looking { at: now.monotonic, bodies, lay, dirt });
         }
         self.ask_to_look(looks);
         if self.looks.is_empty() && self.settle.len() == 0 && self.jobs.is_empty() {
@@ -105,10 +106,10 @@ impl<S: Store> Core<S> {
                 self.compare_sight(now, &sight.path, sight.found, look);
                 continue;
             }
-            let lay = look
-                .bodies
-                .first()
-                .and_then(|id| Some((*id, self.store.body(*id)?.disk?.fingerprint.inode)));
+            // What lay there when the look began, and what has come to since.
+            let now_lies = self.lying_at(&sight.path);
+            let now_lies = now_lies.map(|(id, _, disk)| (id, disk.fingerprint.inode));
+            let lay = [look.lay, now_lies.filter(|lies| Some(*lies) != look.lay)];
             let dirt = look.dirt.clone();
             match sight.found {
                 Found::Nothing if self.may_be_moving(&look) => {
@@ -123,7 +124,9 @@ impl<S: Store> Core<S> {
                 Found::Unsettled => self.look_again(now, &sight.path, look),
                 Found::Unreadable(reason) => self.progress.error(&sight.path, reason),
             }
-            self.hand_on_bytes(now, &sight.path, lay, dirt);
+            for (id, inode) in lay.into_iter().flatten() {
+                self.hand_on_bytes(now, &sight.path, (id, inode), dirt.clone());
+            }
         }
         self.turn(now);
     }
@@ -158,8 +161,8 @@ impl<S: Store> Core<S> {
 
     /// Bytes that changed belong to the body and not to the place it was
     /// looked for at: if it moved away before the look, they are still unread.
-    fn hand_on_bytes(&mut self, now: Now, path: &RelPath, lay: Option<(BodyId, u64)>, dirt: Dirt) {
-        let Some((id, inode)) = lay else { return };
+    fn hand_on_bytes(&mut self, now: Now, path: &RelPath, lay: (BodyId, u64), dirt: Dirt) {
+        let (id, inode) = lay;
         let is_dirty = dirt.bytes || dirt.whole;
         let heir = self.store.body_of_inode(inode).filter(|heir| *heir != id);
         match (self.store.body(id).and_then(|row| row.disk), heir) {
@@ -169,6 +172,9 @@ impl<S: Store> Core<S> {
             // Its number was given to another file, which may have been read
             // before these bytes were reported, as if of the former one.
             (None, Some(heir)) => {
+                if is_dirty {
+                    self.settle.look(now.monotonic, Spot::Body(heir), dirt);
+                }
                 self.settle.pass_on(now.monotonic, &Spot::Body(id), Spot::Body(heir));
             }
             // Whatever look finds the inode again may have read it before.

@@ -22,12 +22,16 @@ use crate::path::RelPath;
 #[derive(Debug, Default)]
 pub(super) struct Restored {
     files: HashSet<RelPath>,
-    any: bool,
+    older: usize,
+    /// Changed as files change, to a later time.
+    newer: usize,
 }
 
 impl Restored {
-    pub fn any(&self) -> bool {
-        self.any
+    /// Is the folder a backup's? Of what changed most is older then; a single
+    /// old file among many changes is somebody's copy.
+    pub fn is_backup(&self) -> bool {
+        self.older > self.newer
     }
 
     /// Was this one found older? It is asked once.
@@ -50,9 +54,15 @@ impl<S: Store> Core<S> {
             lies.is_some_and(|disk| disk.fingerprint.is_inode(&entry.fingerprint))
         });
         let is_older = entry.fingerprint.mtime < disk.fingerprint.mtime;
-        if row.kind() == Kind::File && is_older && !moved {
-            self.restored.any = true;
-            self.restored.files.insert(entry.path.clone());
+        if row.kind() != Kind::File || moved {
+            return;
+        }
+        match is_older {
+            true => {
+                self.restored.older += 1;
+                self.restored.files.insert(entry.path.clone());
+            }
+            false => self.restored.newer += 1,
         }
     }
 
