@@ -271,6 +271,8 @@ enum Report {
     Nested(PathBuf),
     Scanned(RelPath),
     Applied(u64, Vec<Outcome>),
+    /// These are not what the index says.
+    Stale(Vec<RelPath>),
     /// The transport has taken a message that counts.
     Sent(NodeId),
     /// All changes made before a question are in the queue.
@@ -505,6 +507,11 @@ impl Node {
                 self.settled.store(false, Ordering::Release);
                 self.core.handle_applied(now, job, outcomes);
             }
+            Report::Stale(paths) => {
+                for path in paths {
+                    self.core.bytes_changed_at(now, path);
+                }
+            }
             Report::Sent(peer) => self.core.handle_sent(now, peer),
             Report::Flushed(waiter) => {
                 self.drain_changes(changes);
@@ -601,7 +608,9 @@ impl Node {
                 Ok(request) => {
                     let items = request.items.into_iter().map(|item| self.find(item)).collect();
                     let (root, engine) = (&self.carrier.root, &self.carrier.engine);
-                    tokio::spawn(serve::answer(Arc::clone(root), engine.clone(), items, reply));
+                    let (root, engine) = (Arc::clone(root), engine.clone());
+                    let reports = self.reports.clone();
+                    tokio::spawn(serve::answer(root, engine, items, reply, reports));
                 }
                 Err(error) => tracing::error!(peer = %from, "a request was refused: {error}"),
             },

@@ -9,12 +9,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::mpsc;
 
+use super::Report;
 use super::arrivals::Arriving;
 use super::pieces::to_bitmap;
 use crate::engine::Engine;
 use crate::hash::Leaves;
 use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
+use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::root::{Access, Root};
 use crate::sync::Located;
@@ -42,7 +45,15 @@ pub(super) enum Holding {
 pub(super) type Found = (FetchItem, Option<Holding>);
 
 /// Answers a request. An answer that breaks off is noticed by the other side.
-pub(super) async fn answer(root: Arc<Root>, engine: Engine, items: Vec<Found>, mut reply: Reply) {
+/// A file that is not what the index says is reported: an event was missed.
+pub(super) async fn answer(
+    root: Arc<Root>,
+    engine: Engine,
+    items: Vec<Found>,
+    mut reply: Reply,
+    reports: mpsc::Sender<Report>,
+) {
+    let mut stale = Vec::new();
     let mut items = items.into_iter().peekable();
     while let Some(first) = items.next() {
         let sent = if is_small(&first.0) {
@@ -55,26 +66,37 @@ pub(super) async fn answer(root: Arc<Root>, engine: Engine, items: Vec<Found>, m
             let root = Arc::clone(&root);
             let gathered = tokio::task::spawn_blocking(move || gather(&root, &together)).await;
             match gathered {
-                Ok(bytes) => reply.send(bytes).await.is_ok(),
+                Ok((bytes, gone)) => {
+                    stale.extend(gone);
+                    reply.send(bytes).await.is_ok()
+                }
                 Err(_) => false,
             }
         } else {
-            stream(&root, &engine, first, &mut reply).await.is_some()
+            stream(&root, &engine, first, &mut reply, &mut stale).await.is_some()
         };
         if !sent {
-            return;
+            break;
+        }
+        if items.peek().is_none() {
+            reply.finish();
+            break;
         }
     }
-    reply.finish();
+    if !stale.is_empty() {
+        // Nobody listens any more: the node is ending.
+        let _ = reports.send(Report::Stale(stale)).await;
+    }
 }
 
 fn is_small(item: &FetchItem) -> bool {
     item.size <= WHOLE_BYTES_MAX / 8 && item.part == Part::Whole
 }
 
-/// Small files, each behind its first byte.
-fn gather(root: &Root, items: &[Found]) -> Bytes {
-    let mut answer = BytesMut::new();
+/// Small files, each behind its first byte, and those that are not what they
+/// are said to be.
+fn gather(root: &Root, items: &[Found]) -> (Bytes, Vec<RelPath>) {
+    let (mut answer, mut stale) = (BytesMut::new(), Vec::new());
     for (item, holding) in items {
         let start = answer.len();
         answer.put_u8(HELD);
@@ -85,9 +107,17 @@ fn gather(root: &Root, items: &[Found]) -> Bytes {
         if held.is_none() {
             answer.truncate(start);
             answer.put_u8(NOT_HELD);
+            stale.extend(placed_at(holding.as_ref()));
         }
     }
-    answer.freeze()
+    (answer.freeze(), stale)
+}
+
+fn placed_at(holding: Option<&Holding>) -> Option<RelPath> {
+    match holding {
+        Some(Holding::Placed(located, _)) => Some(located.path.clone()),
+        _ => None,
+    }
 }
 
 fn read_small(
@@ -121,13 +151,16 @@ async fn stream(
     engine: &Engine,
     (item, holding): Found,
     reply: &mut Reply,
+    stale: &mut Vec<RelPath>,
 ) -> Option<()> {
+    let path = placed_at(holding.as_ref()).filter(|_| !matches!(item.part, Part::Since(_)));
     let open = match holding {
         Some(Holding::Placed(located, delta)) => open_placed(root, &item, located, delta),
         Some(Holding::Arriving(arriving)) => open_arriving(&item, &arriving),
         None => None,
     };
     let Some(Open { file, head, ranges }) = open else {
+        stale.extend(path);
         return reply.send(Bytes::from_static(&[NOT_HELD])).await.ok();
     };
     reply.send(Bytes::from_static(&[HELD])).await.ok()?;
