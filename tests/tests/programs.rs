@@ -3,12 +3,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, end_with_this_thread, machine, poll};
+use replicator_tests::{Cluster, machine};
 
 /// These trees are larger than those of other stories.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
@@ -57,63 +56,6 @@ fn fsx() {
         run(&fsx, cluster.dir(), options.into_iter().chain(places));
         assert_followed(&cluster);
     }
-}
-
-const STRESSORS: [&str; 19] = [
-    "access",
-    "chmod",
-    "chown",
-    "dentry",
-    "dir",
-    "dirdeep",
-    "fallocate",
-    "filename",
-    "fpunch",
-    "hdd",
-    "iomix",
-    "link",
-    "mmap",
-    "open",
-    "rename",
-    "seek",
-    "symlink",
-    "utime",
-    "xattr",
-];
-
-#[test]
-fn stress_ng() {
-    let Some(stress) = program("stress-ng") else { return };
-    let cluster = Cluster::running(2);
-    let start = |seconds: &str| {
-        let mut command = Command::new(&stress);
-        command.arg("--temp-path").arg(cluster[0].root()).args(["--timeout", seconds]);
-        for stressor in STRESSORS {
-            command.arg(format!("--{stressor}")).arg("1");
-        }
-        for bytes in ["fallocate", "hdd", "iomix", "mmap"] {
-            command.arg(format!("--{bytes}-bytes")).arg("8m");
-        }
-        command.arg("--mmap-file");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        end_with_this_thread(&mut command);
-        command.spawn().unwrap()
-    };
-    // To its end, where it takes away what it made.
-    let status = start("4").wait().unwrap();
-    assert!(status.code().is_some(), "{status}");
-    assert_followed(&cluster);
-    // Killed in the midst of it, so that there is something left.
-    let mut killed = start("60");
-    poll::eventually(SETTLE_LIMIT, "there is something", || {
-        fs::read_dir(cluster[0].root()).unwrap().count() > 12
-    });
-    let group = rustix::process::Pid::from_child(&killed);
-    let moment = std::time::Instant::now();
-    poll::until(Duration::from_secs(3), || moment.elapsed() > Duration::from_secs(2));
-    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
-    killed.wait().unwrap();
-    assert_followed(&cluster);
 }
 
 #[test]
