@@ -31,6 +31,8 @@ pub(super) struct Arriving {
     pub body: BodyId,
     /// Of the whole file, verified.
     pub leaves: Leaves,
+    /// What they add up to: asked for at every request.
+    pub digest: Digest,
     pub file: Arc<OwnedFd>,
     /// Nothing but arrived leaves was ever written, so zeros need not be.
     pub is_blank: bool,
@@ -49,16 +51,13 @@ impl Arriving {
     ) -> Self {
         Self {
             body,
+            digest: leaves.digest(),
             leaves,
             file: Arc::clone(staged.file()),
             is_blank,
             pieces: Mutex::new((pieces, Instant::now())),
             changed: Notify::new(),
         }
-    }
-
-    pub fn digest(&self) -> Digest {
-        self.leaves.digest()
     }
 
     pub fn with<T>(&self, act: impl FnOnce(&mut Pieces) -> T) -> T {
@@ -110,8 +109,7 @@ impl Arrivals {
     /// Part of this version, to serve from.
     pub fn find(&self, body: BodyId, digest: Digest) -> Option<Arc<Arriving>> {
         let running = lock(&self.running);
-        let mut found = running.iter().filter(|one| one.body == body);
-        found.find(|one| one.digest() == digest).cloned()
+        running.iter().find(|one| one.body == body && one.digest == digest).cloned()
     }
 
     /// Keeps what was cut off.
@@ -127,7 +125,7 @@ impl Arrivals {
     /// body. An origin that starts anew may tell of its files under new ids.
     pub fn claim(&self, body: BodyId, digest: Digest) -> Option<(Arc<Arriving>, Staged)> {
         let mut parked = lock(&self.parked);
-        let same = parked.iter().position(|(_, arriving, _)| arriving.digest() == digest);
+        let same = parked.iter().position(|(_, arriving, _)| arriving.digest == digest);
         let at = same.or_else(|| parked.iter().position(|(_, there, _)| there.body == body))?;
         parked.remove(at).map(|(_, arriving, staged)| (arriving, staged))
     }

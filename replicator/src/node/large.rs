@@ -85,7 +85,7 @@ impl Large {
         base: Option<Base>,
     ) -> Result<Written, Outcome> {
         let parked = self.arrivals.claim(wanted.body, wanted.digest);
-        let known = parked.as_ref().filter(|(there, _)| there.digest() == wanted.digest);
+        let known = parked.as_ref().filter(|(there, _)| there.digest == wanted.digest);
         let (origin, leaves) = match known {
             Some((there, _)) => (None, there.leaves.clone()),
             None => {
@@ -119,7 +119,7 @@ impl Large {
             (Some((there, staged)), _) => {
                 let held = there.with(|pieces| pieces.held());
                 rustix::fs::ftruncate(staged.file().as_fd(), wanted.size).map_err(failed)?;
-                let is_blank = there.is_blank && there.digest() == wanted.digest;
+                let is_blank = there.is_blank && there.digest == wanted.digest;
                 (staged, still_held(&there.leaves, &held, &leaves), is_blank)
             }
             (None, Some(base)) if is_worth_copying(&base.leaves, &leaves) => {
@@ -369,7 +369,7 @@ fn is_worth_copying(before: &Leaves, wanted: &Leaves) -> bool {
 }
 
 fn wanted(arriving: &Arriving) -> Wanted {
-    Wanted { body: arriving.body, size: arriving.leaves.size(), digest: arriving.digest() }
+    Wanted { body: arriving.body, size: arriving.leaves.size(), digest: arriving.digest }
 }
 
 fn first_eight(id: NodeId) -> [u8; 8] {

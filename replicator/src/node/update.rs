@@ -38,7 +38,7 @@ impl Carrier {
             (_, Some(written)) if !update.linked => Ok(replace(&path, &update, written)),
             (_, Some(written)) => self.copy_into(&path, &update, written).await,
             (Source::Inline { writes, holes }, None) => {
-                self.patch_inline(&path, &update, writes.clone(), holes.clone()).await
+                self.hash_and_patch(&path, &update, writes.clone(), holes.clone()).await
             }
             // Its copy, made above, is all there is of this source.
             (Source::Copy { .. }, None) => Err(Outcome::NotHeld),
@@ -92,12 +92,11 @@ impl Carrier {
         writes.extend(more);
         holes.subtract(&differing);
         holes.extend(&more_holes);
-        let leaves = self.leaves_after(path, update, &writes, &holes).await?;
-        self.patch(path, update, writes, holes, leaves).await
+        self.hash_and_patch(path, update, writes, holes).await
     }
 
-    /// The bytes came along with the record.
-    async fn patch_inline(
+    /// Sees what these bytes lead to before they are written.
+    async fn hash_and_patch(
         &self,
         path: &RelPath,
         update: &Update,
