@@ -298,7 +298,7 @@ pub enum Mode {
     Both,
     /// What changes here is reported and goes nowhere.
     ReceiveOnly,
-    /// What changes elsewhere is not applied here.
+    /// What changes elsewhere is known and not applied here.
     SendOnly,
 }
 

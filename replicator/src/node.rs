@@ -50,7 +50,7 @@ use crate::status::{StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
 use crate::sync::message::{FetchItem, FetchRequest, Message, Part};
 use crate::sync::store::Store;
-use crate::sync::{Core, Introduction, Mode, Options};
+use crate::sync::{Core, Introduction, Options};
 use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
 use crate::{apply, path::RelPath};
 
@@ -326,11 +326,7 @@ impl Node {
             ranges_told: capture.level() == capture::Level::Ebpf,
             records_max: RECORDS_MAX,
             delete_brake: config.delete_brake,
-            mode: match config.mode {
-                config::Mode::Both => Mode::Both,
-                config::Mode::ReceiveOnly => Mode::ReceiveOnly,
-                config::Mode::SendOnly => Mode::SendOnly,
-            },
+            mode: config.mode,
         };
         let all_read = opened.index.note(READ_NOTE).is_some_and(|note| note == ALL_READ);
         let unread_since = opened.last_written.filter(|_| opened.unclean || !all_read);

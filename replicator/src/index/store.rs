@@ -4,6 +4,7 @@
 //! in the batch that is being filled, in the one being committed, in the
 //! database. Ranges are merged out of the last three.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -109,7 +110,7 @@ impl Store for Index {
     }
 
     fn body_of_content(&self, digest: Digest) -> Option<BodyId> {
-        self.body_of_key(digest_key(digest))
+        self.body_of_content_key(digest_key(digest))
     }
 
     fn leaves(&self, id: BodyId) -> Option<Leaves> {
@@ -205,34 +206,36 @@ impl Index {
         self.active.log.insert((stamp.actor, stamp.counter), None);
     }
 
-    fn body_of_key(&self, content: u64) -> Option<BodyId> {
-        match self.pending(|batch| batch.contents.get(&content)) {
-            Some(body) => *body,
-            None => self.read(|snapshot| snapshot.body_of_content(content)),
-        }
-    }
-
     fn lead_content(&mut self, id: BodyId, former: Option<u64>, content: Option<u64>) {
-        if former == content {
-            return;
-        }
-        if let Some(former) = former.filter(|former| self.body_of_key(*former) == Some(id)) {
-            self.active.contents.insert(former, None);
-        }
-        if let Some(content) = content {
-            self.active.contents.insert(content, Some(id));
-        }
+        self.lead(id, (former, content), Self::body_of_content_key, |batch| &mut batch.contents);
     }
 
     fn lead_inode(&mut self, id: BodyId, former: Option<u64>, inode: Option<u64>) {
-        if former == inode {
+        self.lead(id, (former, inode), Self::body_of_inode, |batch| &mut batch.inodes);
+    }
+
+    /// From now on the second number leads to this body; the first one does
+    /// no longer, unless it leads to another by now.
+    fn lead(
+        &mut self,
+        id: BodyId,
+        (former, now): (Option<u64>, Option<u64>),
+        body_of: impl Fn(&Self, u64) -> Option<BodyId>,
+        table: impl Fn(&mut Batch) -> &mut BTreeMap<u64, Option<BodyId>>,
+    ) {
+        if former == now {
             return;
         }
-        if let Some(former) = former.filter(|former| self.body_of_inode(*former) == Some(id)) {
-            self.active.inodes.insert(former, None);
-        }
-        if let Some(inode) = inode {
-            self.active.inodes.insert(inode, Some(id));
+        let lost = former.filter(|former| body_of(self, *former) == Some(id));
+        let table = table(&mut self.active);
+        table.extend(lost.map(|lost| (lost, None)));
+        table.extend(now.map(|now| (now, Some(id))));
+    }
+
+    fn body_of_content_key(&self, content: u64) -> Option<BodyId> {
+        match self.pending(|batch| batch.contents.get(&content)) {
+            Some(body) => *body,
+            None => self.read(|snapshot| snapshot.body_of_content(content)),
         }
     }
 

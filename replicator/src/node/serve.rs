@@ -54,6 +54,7 @@ pub(super) async fn answer(
     reports: mpsc::Sender<Report>,
 ) {
     let mut stale = Vec::new();
+    let mut is_whole = true;
     let mut items = items.into_iter().peekable();
     while let Some(first) = items.next() {
         let sent = if is_small(&first.0) {
@@ -76,12 +77,12 @@ pub(super) async fn answer(
             stream(&root, &engine, first, &mut reply, &mut stale).await.is_some()
         };
         if !sent {
+            is_whole = false;
             break;
         }
-        if items.peek().is_none() {
-            reply.finish();
-            break;
-        }
+    }
+    if is_whole {
+        reply.finish();
     }
     if !stale.is_empty() {
         // Nobody listens any more: the node is ending.

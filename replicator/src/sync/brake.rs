@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::effect::Now;
-use super::oneway::Mode;
 use super::record::{Held, NameRow};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::version::VersionVector;
+use crate::config::Mode;
 use crate::limits::UNSEEN_DELETIONS_MAX;
 use crate::path::RelPath;
 

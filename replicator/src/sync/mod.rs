@@ -32,7 +32,6 @@ pub mod version;
 
 pub use self::core::{Core, Located, Options, Progress};
 pub use self::members::Introduction;
-pub use self::oneway::Mode;
 
 #[cfg(test)]
 mod sim;

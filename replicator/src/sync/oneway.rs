@@ -21,17 +21,6 @@ use crate::entry::{Kind, Metadata, Stat};
 use crate::id::{Actor, BodyId};
 use crate::path::RelPath;
 
-/// In which direction changes travel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    #[default]
-    Both,
-    /// What changes here is reported and goes nowhere.
-    ReceiveOnly,
-    /// What changes elsewhere is known and not applied here.
-    SendOnly,
-}
-
 /// Removals tried for one entry: a directory has to be emptied first.
 const REVERTS_MAX: u32 = 12;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::planted::Bug;
+use crate::config::Mode;
 use crate::limits::RECORDS_MAX;
-use crate::sync::Mode;
 use crate::sync::core::Options;
 
 /// Who is connected with whom.
