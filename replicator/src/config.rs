@@ -6,31 +6,27 @@
 
 mod quantity;
 mod settings;
+mod words;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 pub use quantity::{MinFree, parse_duration, parse_size};
 pub use settings::{Key, Settings};
+pub use words::{CaptureChoice, EngineChoice, InPlace, Mode};
 
-/// The port a node listens on, and the one meant where an address names none.
-pub const PORT_DEFAULT: u16 = 7400;
+use crate::address::{Address, NotAnAddress, PORT_DEFAULT};
+use crate::limits::NODE_NAME_BYTES_MAX;
 
 /// Longest password, in bytes: a key file of any usual format fits, a folder's
 /// content given by mistake does not.
 pub const PASSWORD_BYTES_MAX: usize = 4096;
-
-/// Longest node or cluster name, in bytes (`HOST_NAME_MAX` of Linux is 64;
-/// DNS allows 253).
-pub const NAME_BYTES_MAX: usize = 253;
 
 /// Everything `replicator run` needs to know.
 #[derive(Clone, Debug)]
@@ -159,7 +155,7 @@ impl Config {
                 .parse(Key::Listen, parse_listen)?
                 .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT_DEFAULT))),
             advertise: settings.parse(Key::Advertise, parse_advertise)?,
-            peers: settings.parse_all(Key::Peer, |text| text.parse())?,
+            peers: settings.parse_all(Key::Peer, parse_peer)?,
             password_file: absolute(settings, Key::PasswordFile)?,
             delay,
             max_delay,
@@ -189,63 +185,6 @@ impl Config {
     }
 }
 
-/// The address of a member: a host name, which may have several addresses, or
-/// an address, and a port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address {
-    host: String,
-    port: u16,
-}
-
-impl Address {
-    /// A DNS name, or an IP address without brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(ip) = text.parse::<std::net::IpAddr>() {
-            return Ok(Self { host: ip.to_string(), port: PORT_DEFAULT });
-        }
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return match address.port() {
-                0 => Err("has port 0; give the port the other node listens on".into()),
-                port => Ok(Self { host: address.ip().to_string(), port }),
-            };
-        }
-        let (host, port) = match text.rsplit_once(':') {
-            None => (text, PORT_DEFAULT),
-            Some((host, port)) => match port.parse() {
-                Ok(port) if port != 0 => (host, port),
-                _ => return Err("has a port that is no number from 1 to 65535".into()),
-            },
-        };
-        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        if host.is_empty() || host.len() > NAME_BYTES_MAX || !host.bytes().all(is_name_byte) {
-            return Err("is no HOST:PORT, like app2.example.org:7400 or [2001:db8::2]:7400".into());
-        }
-        Ok(Self { host: host.into(), port })
-    }
-}
-
 /// Kernel memory for what was written and not yet read.
 const CAPTURE_MEMORY_DEFAULT: usize = 64 << 20;
 
@@ -259,77 +198,6 @@ fn parse_capture_memory(text: &str) -> Result<usize, String> {
     }
     usize::try_from(bytes).map_err(|_| "is more than this machine can address".into())
 }
-
-/// Which capture level is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CaptureChoice {
-    /// The best the kernel and the user's privileges allow.
-    #[default]
-    Auto,
-    Ebpf,
-    Fanotify,
-    Inotify,
-}
-
-/// Which read and write engine is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EngineChoice {
-    /// io_uring where it is allowed, threads elsewhere.
-    #[default]
-    Auto,
-    Uring,
-    Threads,
-}
-
-/// Whether a small change of a large file may be written into the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum InPlace {
-    /// Where it costs much less than a new file.
-    #[default]
-    Auto,
-    /// Files are only ever replaced as a whole.
-    Never,
-}
-
-/// In which direction changes travel between this node and the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    #[default]
-    Both,
-    /// What changes here is reported and goes nowhere.
-    ReceiveOnly,
-    /// What changes elsewhere is known and not applied here.
-    SendOnly,
-}
-
-/// Parses one word of a fixed set; the message lists the set.
-macro_rules! words {
-    ($type:ty: $($word:literal => $value:expr),+) => {
-        impl FromStr for $type {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($word => Ok($value),)+
-                    _ => Err(concat!("is none of", $(" ", $word),+).into()),
-                }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let words = [$(($word, $value)),+];
-                let word = words.iter().find(|(_, value)| value == self);
-                f.write_str(word.map_or("", |(word, _)| word))
-            }
-        }
-    };
-}
-
-words!(CaptureChoice: "auto" => Self::Auto, "ebpf" => Self::Ebpf, "fanotify" => Self::Fanotify, "inotify" => Self::Inotify);
-words!(EngineChoice: "auto" => Self::Auto, "uring" => Self::Uring, "threads" => Self::Threads);
-words!(Mode: "both" => Self::Both, "receive-only" => Self::ReceiveOnly, "send-only" => Self::SendOnly);
-words!(InPlace: "auto" => Self::Auto, "never" => Self::Never);
 
 /// Why there is no configuration. All of it is the user's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -388,6 +256,10 @@ fn is_inside(path: &Path, folder: &Path) -> bool {
     resolved.as_deref().unwrap_or(path).starts_with(folder)
 }
 
+fn parse_peer(text: &str) -> Result<Address, String> {
+    text.parse().map_err(|error: NotAnAddress| error.to_string())
+}
+
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix(':') {
         let port =
@@ -408,8 +280,8 @@ fn parse_advertise(text: &str) -> Result<SocketAddr, String> {
 
 fn parse_name(text: &str) -> Result<String, String> {
     let printable = text.chars().all(|character| !character.is_control());
-    if text.is_empty() || text.len() > NAME_BYTES_MAX || !printable {
-        return Err(format!("is no name: give 1 to {NAME_BYTES_MAX} printable characters"));
+    if text.is_empty() || text.len() > NODE_NAME_BYTES_MAX || !printable {
+        return Err(format!("is no name: give 1 to {NODE_NAME_BYTES_MAX} printable characters"));
     }
     Ok(text.into())
 }
@@ -564,22 +436,6 @@ mod tests {
         settings.flag(Key::Delay, ["x".into()]);
         let text = Config::from_settings(&settings).unwrap_err().to_string();
         assert!(text.starts_with("--delay: 'x' is no duration"), "{text}");
-    }
-
-    #[test]
-    fn addresses_have_a_host_and_a_port() {
-        for (text, shown) in [
-            ("app:1", "app:1"),
-            ("app", "app:7400"),
-            ("10.0.0.1", "10.0.0.1:7400"),
-            ("::1", "[::1]:7400"),
-            ("[::1]:9", "[::1]:9"),
-        ] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
-        }
-        for bad in ["", ":1", "a:0", "a:65536", "a b:1", "10.0.0.1:0", "http://a:1"] {
-            assert!(bad.parse::<Address>().is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! Each room is one module; `ARCHITECTURE.md` is the map. Only the node knows
 //! all rooms, and arrows point one way.
 
+pub mod address;
 pub mod apply;
 pub mod capture;
 pub mod cli;

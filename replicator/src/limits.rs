@@ -101,8 +101,8 @@ pub const UNSEEN_DELETIONS_MAX: usize = 100;
 /// Members of a cluster that are remembered, those that left included.
 pub const MEMBERS_MAX: usize = 4096;
 
-/// Longest name of a node in a record, in bytes (as the configuration has
-/// it).
+/// Longest name of a node or cluster, in bytes (`HOST_NAME_MAX` of Linux is
+/// 64; DNS allows 253).
 pub const NODE_NAME_BYTES_MAX: usize = 253;
 
 /// Bodies asked for in one message by a node that has forgotten them.

@@ -155,7 +155,7 @@ async fn live(
     let capture = Arc::new(Capture::start(
         capture::Options {
             root: root.path().to_path_buf(),
-            choice: capture_choice(config.capture),
+            choice: config.capture,
             memory_bytes: config.capture_memory,
         },
         changed,
@@ -163,7 +163,7 @@ async fn live(
     let members = Members::new(
         transport.clone(),
         config.advertise,
-        seeds(config),
+        config.peers.clone(),
         &index.index,
         getrandom::u64().map_err(|error| Error::Random(error.to_string()))?,
     );
@@ -743,21 +743,5 @@ async fn post(
         if counts && reports.send(Report::Sent(peer)).await.is_err() {
             return;
         }
-    }
-}
-
-/// The peers of the configuration, as the transport writes them.
-fn seeds(config: &Config) -> Vec<transport::Address> {
-    let parsed = config.peers.iter().map(|peer| peer.to_string().parse());
-    // Both rooms take HOST:PORT; what one took the other takes.
-    parsed.filter_map(Result::ok).collect()
-}
-
-fn capture_choice(choice: config::CaptureChoice) -> capture::Choice {
-    match choice {
-        config::CaptureChoice::Auto => capture::Choice::Auto,
-        config::CaptureChoice::Ebpf => capture::Choice::Ebpf,
-        config::CaptureChoice::Fanotify => capture::Choice::Fanotify,
-        config::CaptureChoice::Inotify => capture::Choice::Inotify,
     }
 }

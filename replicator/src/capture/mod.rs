@@ -33,18 +33,19 @@ use self::counters::Tally;
 pub use self::counters::{Counters, Lost};
 pub use self::describe::{Description, Finding, MissingHook};
 pub use self::error::Error;
-pub use self::level::{Choice, Level, NotAChoice};
+pub use self::level::Level;
 pub use self::limits::MEMORY_BYTES_MIN;
 use self::outbox::Outbox;
 pub use self::select::probe;
 use self::worker::{Control, Worker};
+use crate::config::CaptureChoice;
 
 /// What to watch, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The folder's root: an absolute path without symbolic links.
     pub root: PathBuf,
-    pub choice: Choice,
+    pub choice: CaptureChoice,
     /// Bound of the kernel memory for dirty bitmaps.
     pub memory_bytes: usize,
 }

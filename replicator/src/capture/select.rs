@@ -12,29 +12,32 @@ use super::describe::{Description, Finding, seen_late};
 use super::ebpf::{self, FileSystem};
 use super::fanotify::{Fanotify, Interest};
 use super::inotify::Inotify;
-use super::level::{Choice, Level};
+use super::level::Level;
 use super::worker::Sources;
 use super::{Error, MEMORY_BYTES_MIN, Options};
+use crate::config::CaptureChoice;
 
 /// Starts the sources of the best level that was asked for and can be had.
 pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Description), Error> {
     let root = File::open(&options.root)
         .map_err(|source| Error::Root { root: options.root.clone(), source })?;
     let mut why_not_higher = None;
-    if matches!(options.choice, Choice::Auto | Choice::Ebpf) {
+    if matches!(options.choice, CaptureChoice::Auto | CaptureChoice::Ebpf) {
         match ebpf(&root, options.memory_bytes, tally) {
             Ok(found) => return Ok(found),
-            Err(reason) if options.choice == Choice::Ebpf => return Err(Error::Ebpf { reason }),
+            Err(reason) if options.choice == CaptureChoice::Ebpf => {
+                return Err(Error::Ebpf { reason });
+            }
             Err(reason) => why_not_higher = Some(format!("ebpf: {reason}")),
         }
     }
-    if matches!(options.choice, Choice::Auto | Choice::Fanotify) {
+    if matches!(options.choice, CaptureChoice::Auto | CaptureChoice::Fanotify) {
         match watch(&root, Interest::NamesAndContent, tally) {
             Ok(fanotify) => {
                 let sources = Sources { fanotify: Some(fanotify), ..Sources::default() };
                 return Ok((sources, description(Level::Fanotify, why_not_higher)));
             }
-            Err(reason) if options.choice == Choice::Fanotify => {
+            Err(reason) if options.choice == CaptureChoice::Fanotify => {
                 return Err(Error::Fanotify { reason });
             }
             Err(reason) => {

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
+use crate::config::CaptureChoice;
 use crate::path::RelPath;
 
 mod disk;
@@ -33,11 +34,11 @@ pub(super) struct Watched {
 impl Watched {
     /// `None`, with the reason printed, where this machine does not have the
     /// level.
-    pub fn start(choice: Choice) -> Option<Self> {
+    pub fn start(choice: CaptureChoice) -> Option<Self> {
         Self::start_in(tempfile::tempdir().unwrap(), choice)
     }
 
-    pub fn start_in(folder: TempDir, choice: Choice) -> Option<Self> {
+    pub fn start_in(folder: TempDir, choice: CaptureChoice) -> Option<Self> {
         let root = folder.path().canonicalize().unwrap();
         let (sender, changes) = tokio::sync::mpsc::channel(64);
         let options = Options { root, choice, memory_bytes: MEMORY_BYTES_MIN };
@@ -121,7 +122,8 @@ fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
     names.map(str::to_owned).into()
 }
 
-const ALL: [Choice; 3] = [Choice::Ebpf, Choice::Fanotify, Choice::Inotify];
+const ALL: [CaptureChoice; 3] =
+    [CaptureChoice::Ebpf, CaptureChoice::Fanotify, CaptureChoice::Inotify];
 
 #[test]
 fn every_level_names_what_appears_moves_and_goes() {
@@ -179,7 +181,7 @@ fn an_entry_that_enters_or_leaves_the_folder_is_named() {
 
 #[test]
 fn the_levels_without_ranges_name_the_file_that_was_written() {
-    for choice in [Choice::Fanotify, Choice::Inotify] {
+    for choice in [CaptureChoice::Fanotify, CaptureChoice::Inotify] {
         let Some(mut watched) = Watched::start(choice) else {
             continue;
         };
@@ -197,7 +199,7 @@ fn the_levels_without_ranges_name_the_file_that_was_written() {
 fn fanotify_sees_a_write_through_a_name_outside() {
     let parent = tempfile::tempdir().unwrap();
     let folder = tempfile::tempdir_in(parent.path()).unwrap();
-    let Some(mut watched) = Watched::start_in(folder, Choice::Fanotify) else {
+    let Some(mut watched) = Watched::start_in(folder, CaptureChoice::Fanotify) else {
         return;
     };
     watched.sh("echo a > f; ln f ../link");
@@ -210,7 +212,7 @@ fn fanotify_sees_a_write_through_a_name_outside() {
 
 #[test]
 fn own_changes_are_dropped() {
-    for choice in [Choice::Ebpf, Choice::Fanotify] {
+    for choice in [CaptureChoice::Ebpf, CaptureChoice::Fanotify] {
         let Some(mut watched) = Watched::start(choice) else {
             continue;
         };
@@ -249,7 +251,7 @@ fn a_bind_mount_of_a_part_of_a_file_system_is_resolved_beneath_itself() {
         return;
     }
     let folder = tempfile::Builder::new().prefix("root").tempdir_in(&mounted).unwrap();
-    if let Some(mut watched) = Watched::start_in(folder, Choice::Fanotify) {
+    if let Some(mut watched) = Watched::start_in(folder, CaptureChoice::Fanotify) {
         watched.sh("mkdir d; echo a > d/f");
         // The same file system under its other name.
         let name = watched.folder.path().file_name().unwrap().to_owned();
@@ -261,7 +263,7 @@ fn a_bind_mount_of_a_part_of_a_file_system_is_resolved_beneath_itself() {
 
 #[test]
 fn a_slow_receiver_loses_nothing_and_a_drop_does_not_wait_for_it() {
-    let Some(watched) = Watched::start(Choice::Auto) else {
+    let Some(watched) = Watched::start(CaptureChoice::Auto) else {
         return;
     };
     let Watched { capture, folder, mut changes, .. } = watched;
@@ -294,7 +296,9 @@ fn flushing_an_idle_capture_returns() {
 fn a_file_system_that_hides_writes_gives_a_lower_level_and_says_so() {
     for kind in ["tmpfs", "btrfs"] {
         let Some(disk) = Disk::make(kind) else { continue };
-        let Some(mut watched) = Watched::start_in(disk.folder(), Choice::Auto) else { continue };
+        let Some(mut watched) = Watched::start_in(disk.folder(), CaptureChoice::Auto) else {
+            continue;
+        };
         let described = watched.capture.describe();
         if kind == "btrfs" && described.hook_set == "function exits" {
             continue;
@@ -303,7 +307,7 @@ fn a_file_system_that_hides_writes_gives_a_lower_level_and_says_so() {
         assert!(described.why_not_higher.unwrap().contains(kind));
         watched.sh("echo a > f");
         assert_eq!(contents(&watched.changes()), set(["f"]), "{kind}");
-        let refused = Watched::start_in(disk.folder(), Choice::Ebpf);
+        let refused = Watched::start_in(disk.folder(), CaptureChoice::Ebpf);
         assert!(refused.is_none(), "{kind}");
         let findings = probe(disk.folder().path());
         let level = findings.iter().find(|finding| finding.what == "capture level").unwrap();

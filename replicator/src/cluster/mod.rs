@@ -40,8 +40,8 @@ use rand::rngs::SmallRng;
 pub use member::Member;
 pub use topology::MESH_NODES_MAX;
 
+use crate::address::Address;
 use crate::id::NodeId;
-use crate::transport::Address;
 use relay::Relayed;
 use topology::Ring;
 

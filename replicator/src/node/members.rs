@@ -6,10 +6,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::address::Address;
 use crate::cluster::{Cluster, Member, Output};
 use crate::id::NodeId;
 use crate::index::Index;
-use crate::transport::{Address, Transport};
+use crate::transport::Transport;
 
 /// Where the index remembers members.
 const MEMBERS_NOTE: &str = "members";

@@ -1,5 +1,6 @@
 //! Keeps a connection to whoever answers at one address.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,11 @@ use tokio::task::JoinSet;
 use super::auth::Role;
 use super::handshake::{self, Failure};
 use super::settings::{
-    ANSWER_TIME_FIRST, DIAL_STAGGER, HANDSHAKE_TIME_MAX, RETRY_FIRST, RETRY_LAST, RETRY_OURSELVES,
-    RETRY_REFUSED,
+    ANSWER_TIME_FIRST, DIAL_STAGGER, HANDSHAKE_TIME_MAX, RESOLVED_MAX, RETRY_FIRST, RETRY_LAST,
+    RETRY_OURSELVES, RETRY_REFUSED,
 };
-use super::{Address, Shared, tls};
+use super::{Shared, tls};
+use crate::address::Address;
 use crate::id::NodeId;
 
 /// Dials, waits until that peer is gone, and dials again; ends only when the
@@ -45,6 +47,15 @@ pub(super) async fn run(shared: Arc<Shared>, address: Address) {
     }
 }
 
+/// All addresses the host has now.
+async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((address.host(), address.port())).await?;
+    let mut addresses: Vec<_> = found.take(RESOLVED_MAX).collect();
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}
+
 /// One try at every address of the name, each with a head start over the
 /// next. The first that becomes (or is) a peer ends it.
 async fn attempt(
@@ -52,8 +63,7 @@ async fn attempt(
     address: &Address,
     answer_time: Duration,
 ) -> Result<NodeId, Failure> {
-    let mut candidates = address
-        .resolve()
+    let mut candidates = resolve(address)
         .await
         .map_err(|error| Failure::Lost(format!("the name cannot be resolved: {error}")))?;
     rotate(&mut candidates);

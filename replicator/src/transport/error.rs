@@ -4,10 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::settings::{
-    DATAGRAM_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, HELLO_BYTES_MAX, NAME_BYTES_MAX,
-};
-use crate::limits::FRAME_BYTES_MAX;
+use super::settings::{DATAGRAM_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, HELLO_BYTES_MAX};
+use crate::limits::{FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX};
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -51,7 +49,7 @@ pub enum Error {
     Tls(String),
 
     /// The caller.
-    #[error("the node's name has {0} bytes, at most {NAME_BYTES_MAX} are possible")]
+    #[error("the node's name has {0} bytes, at most {NODE_NAME_BYTES_MAX} are possible")]
     NameTooLong(usize),
 
     /// The caller.

@@ -14,7 +14,8 @@ use quinn::{ConnectionError, ReadError, SendStream, WriteError};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{FrameBatch, FrameError, FrameReader};
-use super::settings::{HELLO_BYTES_MAX, NAME_BYTES_MAX};
+use super::settings::HELLO_BYTES_MAX;
+use crate::limits::NODE_NAME_BYTES_MAX;
 
 /// Each side's first message after authentication.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub(super) struct Greeting {
 }
 
 /// A greeting's own parts and the encoding's overhead.
-pub(super) const GREETING_BYTES_MAX: usize = NAME_BYTES_MAX + HELLO_BYTES_MAX + 64;
+pub(super) const GREETING_BYTES_MAX: usize = NODE_NAME_BYTES_MAX + HELLO_BYTES_MAX + 64;
 
 #[derive(Debug)]
 pub(super) enum GreetingError {
@@ -52,7 +53,7 @@ pub(super) async fn hear(reader: &mut FrameReader) -> Result<Greeting, GreetingE
     let greeting: Greeting = postcard::from_bytes(&frame).map_err(|error| {
         GreetingError::Malformed(format!("the greeting is not readable: {error}"))
     })?;
-    if greeting.name.len() > NAME_BYTES_MAX || greeting.hello.len() > HELLO_BYTES_MAX {
+    if greeting.name.len() > NODE_NAME_BYTES_MAX || greeting.hello.len() > HELLO_BYTES_MAX {
         return Err(GreetingError::Malformed("the greeting is too long".into()));
     }
     Ok(greeting)
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn the_longest_greeting_fits() {
         let greeting = Greeting {
-            name: "n".repeat(NAME_BYTES_MAX),
+            name: "n".repeat(NODE_NAME_BYTES_MAX),
             instance: u64::MAX,
             connected: true,
             seen_from: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),

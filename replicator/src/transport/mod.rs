@@ -18,7 +18,6 @@
 //! datagram that may be lost.
 
 mod accept;
-mod address;
 mod auth;
 mod congestion;
 mod dial;
@@ -49,16 +48,16 @@ use quinn::{Endpoint, VarInt};
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
-pub use address::{Address, NotAnAddress};
 pub use error::{Error, Refusal, SendError};
 pub use event::{Event, Events};
 pub use fetch::{Fetch, Reply};
 pub use identity::Identity;
 pub use secret::Secret;
-pub use settings::{DATAGRAM_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, HELLO_BYTES_MAX, NAME_BYTES_MAX};
+pub use settings::{DATAGRAM_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, HELLO_BYTES_MAX};
 
+use crate::address::Address;
 use crate::id::NodeId;
-use crate::limits;
+use crate::limits::{FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX};
 use event::Inlet;
 use gate::Gate;
 use registry::Registry;
@@ -114,7 +113,7 @@ impl Transport {
     /// runtime.
     pub fn start(options: Options) -> Result<(Transport, Events), Error> {
         tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
-        if options.name.len() > NAME_BYTES_MAX {
+        if options.name.len() > NODE_NAME_BYTES_MAX {
             return Err(Error::NameTooLong(options.name.len()));
         }
         if options.hello.len() > HELLO_BYTES_MAX {
@@ -186,7 +185,7 @@ impl Transport {
     /// that lane's queue is full. Success means queued: a message is lost when
     /// the connection ends before it was sent, and [`Event::Down`] says so.
     pub async fn send(&self, peer: NodeId, lane: Lane, payload: Bytes) -> Result<(), SendError> {
-        if payload.len() > limits::FRAME_BYTES_MAX {
+        if payload.len() > FRAME_BYTES_MAX {
             return Err(SendError::TooLong(payload.len()));
         }
         let link = self.handle.shared.registry.up(peer).ok_or(SendError::NotConnected)?;

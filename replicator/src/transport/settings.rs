@@ -5,10 +5,6 @@ use std::time::Duration;
 /// The protocol this build speaks; TLS refuses a peer that speaks another.
 pub(super) const ALPN: &[u8] = b"replicator/1";
 
-/// Longest display name of a node, in bytes (a DNS label is 63, a host name
-/// 253).
-pub const NAME_BYTES_MAX: usize = 255;
-
 /// Longest hello payload, in bytes.
 pub const HELLO_BYTES_MAX: usize = 4 << 10;
 

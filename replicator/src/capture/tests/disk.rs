@@ -5,7 +5,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::Watched;
-use crate::capture::Choice;
+use crate::config::CaptureChoice;
 
 /// A file system of its own, made for one test.
 pub struct Disk(TempDir);
@@ -42,11 +42,11 @@ impl Drop for Disk {
 
 /// Runs the check on ext4 (where temporary folders are on it) and on xfs.
 pub fn on_every_file_system(mut check: impl FnMut(&mut Watched)) {
-    if let Some(mut watched) = Watched::start(Choice::Ebpf) {
+    if let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) {
         check(&mut watched);
     }
     let Some(disk) = Disk::make("xfs") else { return };
-    if let Some(mut watched) = Watched::start_in(disk.folder(), Choice::Ebpf) {
+    if let Some(mut watched) = Watched::start_in(disk.folder(), CaptureChoice::Ebpf) {
         check(&mut watched);
     }
 }

@@ -11,7 +11,8 @@ use super::disk::on_every_file_system;
 use super::ranges::{MIB, covers, told, written};
 use super::writer::{STORES, by_writer, step_by_step};
 use super::{Watched, sh};
-use crate::capture::{Change, Choice, Extent};
+use crate::capture::{Change, Extent};
+use crate::config::CaptureChoice;
 use crate::range::{Range, RangeSet};
 
 /// Makes `f` of 64 MiB and reads it front to back, so that readahead fills
@@ -80,7 +81,7 @@ fn every_store_is_told_however_its_mapping_ends() {
 
 #[test]
 fn a_store_into_a_page_that_was_read_dirty_is_told() {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) else { return };
     watched.sh("dd if=/dev/zero of=f bs=1M count=1 status=none; sync f");
     let told = written(&mut watched, &by_writer("mmap of a dirty page"));
     assert!(told.2 && covers(&told, 40_000, 40_001), "{told:?}");
@@ -99,7 +100,7 @@ fn stores_of_mappings_that_come_and_go_are_never_missed() {
 /// Reads what it is told of, as the daemon does, while another process
 /// writes; in the end it must have read everything.
 fn never_missed(way: &str) {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) else { return };
     watched.sh("dd if=/dev/zero of=f bs=1M count=4 status=none; sync f");
     let file = std::fs::File::open(watched.folder.path().join("f")).unwrap();
     let inode = watched.inode("f");

@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use super::disk::{Disk, on_every_file_system};
 use super::writer::by_writer;
 use super::{Watched, sh};
-use crate::capture::{Change, Choice, Extent, Lost};
+use crate::capture::{Change, Extent, Lost};
+use crate::config::CaptureChoice;
 use crate::range::RangeSet;
 
 /// Runs the script and gives what was told of `f`'s bytes by inode: ranges,
@@ -46,14 +47,14 @@ pub const MIB: u64 = 1 << 20;
 
 #[test]
 fn every_way_to_write_tells_the_range() {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) else { return };
     write_in_every_way(&mut watched);
 }
 
 #[test]
 fn every_way_to_write_tells_the_range_on_xfs() {
     let Some(disk) = Disk::make("xfs") else { return };
-    let Some(mut watched) = Watched::start_in(disk.folder(), Choice::Ebpf) else { return };
+    let Some(mut watched) = Watched::start_in(disk.folder(), CaptureChoice::Ebpf) else { return };
     write_in_every_way(&mut watched);
     watched.sh("dd if=/dev/zero of=g bs=1M count=2 status=none");
     let told = written(&mut watched, "cp --reflink=always g f");
@@ -88,7 +89,7 @@ fn write_in_every_way(watched: &mut Watched) {
 
 #[test]
 fn a_small_write_into_a_large_file_tells_little() {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else {
+    let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) else {
         return;
     };
     watched.sh("truncate -s 8G f");
@@ -139,7 +140,7 @@ fn truncation_tells_what_was_cut_off_and_no_bytes_of_what_grew() {
 
 #[test]
 fn every_system_call_that_writes_tells_the_range() {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) else { return };
     for way in ["pwrite", "sendfile", "copy_file_range", "splice", "io_uring", "mmap"] {
         watched.sh("rm -f f; dd if=/dev/zero of=f bs=1M count=1 status=none; sync f");
         let told = written(&mut watched, &by_writer(way));
@@ -152,7 +153,7 @@ fn every_system_call_that_writes_tells_the_range() {
 fn writes_outside_the_folder_are_dropped_in_the_kernel() {
     let parent = tempfile::tempdir().unwrap();
     let folder = tempfile::tempdir_in(parent.path()).unwrap();
-    let Some(mut watched) = Watched::start_in(folder, Choice::Ebpf) else { return };
+    let Some(mut watched) = Watched::start_in(folder, CaptureChoice::Ebpf) else { return };
     sh(
         parent.path(),
         "dd if=/dev/zero of=outside bs=4k count=50 oflag=append conv=notrunc status=none",
@@ -184,7 +185,7 @@ fn writes_outside_the_folder_are_dropped_in_the_kernel() {
 
 #[test]
 fn more_files_than_slots_are_all_told() {
-    let Some(mut watched) = Watched::start(Choice::Ebpf) else { return };
+    let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) else { return };
     // Some four times the slots of the smallest memory.
     watched.sh("for d in 1 2 3 4; do mkdir $d; ( cd $d; seq 1000 | xargs touch ); done; sync -f .");
     let files = || {

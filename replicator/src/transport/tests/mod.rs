@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use super::{Address, Event, Events, Identity, Options, Refusal, Secret, Transport};
+use super::{Event, Events, Identity, Options, Refusal, Secret, Transport};
+use crate::address::Address;
 use crate::id::NodeId;
 
 /// Far above what any story takes; reaching it is the failure.

@@ -1,13 +1,16 @@
-//! An address a person writes: `HOST:PORT`.
+//! The address of a member, as a person writes it: `HOST:PORT`.
+//!
+//! One type for the configuration, for what members tell of each other and for
+//! what is dialled. It never looks a name up: that is the transport's.
 
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::RESOLVED_MAX;
+/// The port a node listens on, and the one meant where an address names none.
+pub const PORT_DEFAULT: u16 = 7400;
 
 /// Longest host name DNS can hold, in bytes.
 const HOST_BYTES_MAX: usize = 253;
@@ -21,6 +24,8 @@ pub struct Address {
 }
 
 impl Address {
+    /// A DNS name, which may have several addresses, or an IP address without
+    /// brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -33,32 +38,30 @@ impl Address {
     pub fn is_literal(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok()
     }
-
-    /// All addresses the host has now.
-    pub(super) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await?;
-        let mut addresses: Vec<_> = found.take(RESOLVED_MAX).collect();
-        addresses.sort();
-        addresses.dedup();
-        Ok(addresses)
-    }
 }
 
 impl FromStr for Address {
     type Err = NotAnAddress;
 
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
-        let (host, port) = text.rsplit_once(':').ok_or(NotAnAddress::NoPort)?;
-        let port = match port.parse() {
-            Ok(0) | Err(_) => return Err(NotAnAddress::BadPort),
-            Ok(port) => port,
-        };
-        if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            let number: Ipv6Addr = inner.parse().map_err(|_| NotAnAddress::BadHost)?;
-            return Ok(Self { host: number.to_string(), port });
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self { host: ip.to_string(), port: PORT_DEFAULT });
         }
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.bytes().all(plain) {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return match address.port() {
+                0 => Err(NotAnAddress::BadPort),
+                port => Ok(Self { host: address.ip().to_string(), port }),
+            };
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            None => (text, PORT_DEFAULT),
+            Some((host, port)) => match port.parse() {
+                Ok(port) if port != 0 => (host, port),
+                _ => return Err(NotAnAddress::BadPort),
+            },
+        };
+        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.bytes().all(is_name_byte) {
             return Err(NotAnAddress::BadHost);
         }
         Ok(Self { host: host.to_ascii_lowercase(), port })
@@ -95,14 +98,12 @@ impl fmt::Display for Address {
     }
 }
 
-/// The text is no `HOST:PORT`.
+/// The text is no `HOST:PORT`; each message goes on after the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAddress {
-    #[error("an address is HOST:PORT; the port is missing")]
-    NoPort,
-    #[error("an address is HOST:PORT; the port is a number from 1 to 65535")]
+    #[error("has a port that is no number from 1 to 65535")]
     BadPort,
-    #[error("an address is HOST:PORT; the host is a DNS name, an IPv4 number or an [IPv6] number")]
+    #[error("is no HOST:PORT, like app2.example.org:7400 or [2001:db8::2]:7400")]
     BadHost,
 }
 
@@ -113,24 +114,29 @@ mod tests {
     #[test]
     fn reads_what_people_write() {
         for (text, shown) in [
-            ("10.0.0.1:7400", "10.0.0.1:7400"),
+            ("app:1", "app:1"),
+            ("app", "app:7400"),
             ("Web-1.example.org:7400", "web-1.example.org:7400"),
-            ("[::1]:7400", "[::1]:7400"),
+            ("10.0.0.1", "10.0.0.1:7400"),
+            ("10.0.0.1:9", "10.0.0.1:9"),
+            ("::1", "[::1]:7400"),
+            ("[::1]:9", "[::1]:9"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
         }
     }
 
     #[test]
-    fn refuses_what_cannot_be_dialed() {
+    fn refuses_what_cannot_be_dialled() {
         for (text, wrong) in [
-            ("web-1", NotAnAddress::NoPort),
+            ("", NotAnAddress::BadHost),
+            (":1", NotAnAddress::BadHost),
+            ("a b:1", NotAnAddress::BadHost),
+            ("http://a:1", NotAnAddress::BadHost),
             ("web-1:", NotAnAddress::BadPort),
             ("web-1:0", NotAnAddress::BadPort),
-            ("web-1:70000", NotAnAddress::BadPort),
-            (":7400", NotAnAddress::BadHost),
-            ("::1:7400", NotAnAddress::BadHost),
-            ("a b:7400", NotAnAddress::BadHost),
+            ("web-1:65536", NotAnAddress::BadPort),
+            ("10.0.0.1:0", NotAnAddress::BadPort),
         ] {
             assert_eq!(text.parse::<Address>(), Err(wrong), "{text}");
         }
