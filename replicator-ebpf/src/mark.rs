@@ -130,30 +130,37 @@ fn is(slot: *mut Slot, inode: u64, region: u64) -> bool {
     }
 }
 
+/// Sets the bits `from` to `to`. Most writes touch one word. What lies between
+/// two is set without a branch: the verifier would follow each, with all that
+/// comes behind, and that took most of the time a daemon needs to start.
 #[inline(always)]
 fn set_bits(slot: *mut Slot, from: u64, to: u64) {
     let (first, last) = (from / 64, to / 64);
-    for step in 0..SLOT_WORDS as u64 {
-        let at = first + step;
-        if at > last {
-            break;
-        }
-        let mut bits = u64::MAX;
-        if at == first {
-            bits &= u64::MAX << (from & 63);
-        }
-        if at == last {
-            bits &= u64::MAX >> (63 - (to & 63));
-        }
-        // The verifier must see the mask that the compiler knows to be of no
-        // use.
-        let at = black_box(at) as usize & (SLOT_WORDS - 1);
-        // SAFETY: the index is within the array, the pointer to an element
-        // of the map.
-        unsafe {
-            let word = addr_of_mut!((*slot).bits).cast::<u64>().add(at);
-            atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(word, bits);
-        }
+    let low = u64::MAX << (from & 63);
+    let high = u64::MAX >> (63 - (to & 63));
+    if first == last {
+        return set_word_bits(slot, first, low & high);
+    }
+    set_word_bits(slot, first, low);
+    set_word_bits(slot, last, high);
+    for at in 1..SLOT_WORDS as u64 - 1 {
+        // All ones where the subtraction is negative; opaque, or the compiler
+        // makes branches of it.
+        let behind_first = black_box(first.wrapping_sub(at)) as i64 >> 63;
+        let before_last = black_box(at.wrapping_sub(last)) as i64 >> 63;
+        set_word_bits(slot, at, (behind_first & before_last) as u64);
+    }
+}
+
+#[inline(always)]
+fn set_word_bits(slot: *mut Slot, at: u64, bits: u64) {
+    // The verifier must see the mask that the compiler knows to be of no use.
+    let at = black_box(at) as usize & (SLOT_WORDS - 1);
+    // SAFETY: the index is within the array, the pointer to an element of the
+    // map.
+    unsafe {
+        let word = addr_of_mut!((*slot).bits).cast::<u64>().add(at);
+        atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(word, bits);
     }
 }
 
