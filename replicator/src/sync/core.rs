@@ -13,7 +13,7 @@ use super::message::{Delta, Message, Records};
 use super::oneway::Own;
 use super::patches::Patches;
 use super::plan::Retry;
-use super::record::Key;
+use super::record::{Content, Key};
 use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
@@ -160,7 +160,6 @@ pub struct Progress {
     pub changes_made: u64,
     /// Remote changes applied.
     pub changes_applied: u64,
-    pub bytes_fetched: u64,
     pub conflicts: u64,
     /// Entries that vanished unseen, too many to be believed until somebody
     /// confirms it.
@@ -504,6 +503,32 @@ impl<S: Store> Core<S> {
             self.untold.len(),
         ];
         parts.iter().map(|part| *part as u64).sum()
+    }
+
+    /// The bytes to come: of the first `most` entries, where there are more.
+    pub fn pending_bytes(&self, most: usize) -> u64 {
+        let wanted = |path: &RelPath| self.store.name(path)?.wanted().map(|(body, _)| body);
+        let named = self.pending_names.iter().take(most).filter_map(wanted);
+        let bodies: BTreeSet<BodyId> =
+            named.chain(self.pending_bodies.iter().take(most).copied()).collect();
+        let bytes = |body: &BodyId| {
+            let row = self.store.body(*body)?;
+            let comes = row.disk.is_none() || row.content_is_pending();
+            match row.content.winner().value {
+                Content::File { size, .. } if comes => Some(size),
+                _ => None,
+            }
+        };
+        bodies.iter().take(most).filter_map(bytes).sum()
+    }
+
+    /// Some of what is to be applied, by path.
+    pub fn first_pending(&self, most: usize) -> Vec<String> {
+        let bodies = self.pending_bodies.iter().take(most);
+        let names = bodies.filter_map(|body| self.store.body(*body)?.disk?.names.first().cloned());
+        let paths = self.pending_names.iter().take(most).cloned().chain(names);
+        let paths: BTreeSet<RelPath> = paths.collect();
+        paths.iter().take(most).map(ToString::to_string).collect()
     }
 
     /// Starts a round of asking every peer whether it is done; the token
