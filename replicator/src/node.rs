@@ -418,6 +418,9 @@ impl Node {
         if let Some(failure) = self.core.store().failure() {
             return Err(Error::IndexFailed(failure));
         }
+        for waiter in self.waiters.read_all(&self.core) {
+            self.flush(waiter);
+        }
         self.waiters.poll(now, &mut self.core, &self.facts);
         if let Some(answer) = self.waiters.granted() {
             self.core.retire(self.carrier.transport.id());
@@ -453,7 +456,8 @@ impl Node {
             store.put_note(VERIFIED_NOTE, seconds.to_le_bytes().to_vec());
         }
         if due {
-            tracing::info!(files = self.core.verify(now), "reading everything again");
+            self.core.verify();
+            tracing::info!(files = self.core.progress().files, "reading everything again");
         }
     }
 

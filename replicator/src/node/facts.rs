@@ -123,17 +123,19 @@ impl Facts {
     }
 
     pub fn connected(&self) -> usize {
-        self.peers.values().filter(|known| known.connected).count()
+        self.present().count()
     }
 
-    /// A reason of a peer, or of this node, in words.
-    pub fn about_peer(&self, peer: Option<NodeId>, reason: String) -> String {
-        match peer {
-            None => format!("this node: {reason}"),
-            Some(id) => match self.peers.get(&id) {
-                Some(known) => format!("node {} ({id}): {reason}", known.name),
-                None => format!("node {id}: {reason}"),
-            },
+    /// The peers that are connected.
+    pub fn present(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.iter().filter(|(_, known)| known.connected).map(|(id, _)| *id)
+    }
+
+    /// A peer as people call it: its name and the first digits of its id.
+    pub fn call(&self, id: NodeId) -> String {
+        match self.peers.get(&id) {
+            Some(known) => format!("{} ({id})", known.name),
+            None => id.to_string(),
         }
     }
 
