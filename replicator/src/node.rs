@@ -10,6 +10,7 @@ mod carry;
 mod download;
 mod error;
 mod facts;
+mod guard;
 mod large;
 mod look;
 mod members;
@@ -366,6 +367,7 @@ impl Node {
             retention: self.facts.retention(),
         });
         self.core.scan_since(RelPath::root(), self.unread_since);
+        guard::watch(&self.carrier.root, self.reports.clone()).map_err(Error::Guard)?;
         self.turn()?;
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
