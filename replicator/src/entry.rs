@@ -29,6 +29,9 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
+    /// Before anything a file system can hold.
+    pub const BEGINNING: Self = Self { seconds: i64::MIN, nanos: 0 };
+
     /// So much earlier; the beginning of time at the earliest.
     pub fn before(&self, span: std::time::Duration) -> Self {
         let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);

@@ -98,6 +98,9 @@ pub const LOOKS_TOGETHER_MAX: usize = 128;
 /// most of a folder.
 pub const UNSEEN_DELETIONS_MAX: usize = 100;
 
+/// Entries that a verification names; more are counted.
+pub const DIFFERING_MAX: usize = 1000;
+
 /// Members of a cluster that are remembered, those that left included.
 pub const MEMBERS_MAX: usize = 4096;
 

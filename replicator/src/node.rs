@@ -10,6 +10,7 @@ mod carry;
 mod download;
 mod error;
 mod facts;
+mod guard;
 mod large;
 mod look;
 mod members;
@@ -366,6 +367,7 @@ impl Node {
             retention: self.facts.retention(),
         });
         self.core.scan_since(RelPath::root(), self.unread_since);
+        guard::watch(&self.carrier.root, self.reports.clone()).map_err(Error::Guard)?;
         self.turn()?;
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
@@ -418,6 +420,9 @@ impl Node {
         if let Some(failure) = self.core.store().failure() {
             return Err(Error::IndexFailed(failure));
         }
+        for waiter in self.waiters.read_all(&self.core) {
+            self.flush(waiter);
+        }
         self.waiters.poll(now, &mut self.core, &self.facts);
         if let Some(answer) = self.waiters.granted() {
             self.core.retire(self.carrier.transport.id());
@@ -453,7 +458,8 @@ impl Node {
             store.put_note(VERIFIED_NOTE, seconds.to_le_bytes().to_vec());
         }
         if due {
-            tracing::info!(files = self.core.verify(now), "reading everything again");
+            self.core.verify();
+            tracing::info!(files = self.core.progress().files, "reading everything again");
         }
     }
 

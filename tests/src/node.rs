@@ -188,15 +188,15 @@ impl Node {
         self.ask("verify", &[], 4 * ANSWER_LIMIT)
     }
 
+    /// Any command about this node, such as `conflicts list`.
+    pub fn command(&self, words: &[&str]) -> Result<Finished> {
+        let (verb, options) = words.split_first().context("a command has a name")?;
+        self.ask(verb, options, 4 * ANSWER_LIMIT)
+    }
+
     /// What `replicator conflicts list --json` prints.
     pub fn conflicts(&self) -> Result<serde_json::Value> {
-        let finished = command::replicator([
-            "conflicts".into(),
-            "list".into(),
-            "--json".into(),
-            OsString::from("--state-dir"),
-            self.settings.state.clone().into_os_string(),
-        ])?;
+        let finished = self.command(&["conflicts", "list", "--json"])?;
         serde_json::from_str(&finished.stdout)
             .with_context(|| format!("conflicts said {}{}", finished.stdout, finished.stderr))
     }
@@ -239,8 +239,9 @@ impl Node {
     }
 
     fn ask(&self, verb: &str, options: &[&str], limit: Duration) -> Result<Finished> {
+        let words: Vec<&str> = std::iter::once(verb).chain(options.iter().copied()).collect();
         let mut command = Command::new(binary());
-        command.arg(verb).arg("--state-dir").arg(&self.settings.state).args(options);
+        command.args(words).arg("--state-dir").arg(&self.settings.state);
         command::finish(&mut command, limit)
     }
 

@@ -59,6 +59,11 @@ impl Status {
         self.number("/folder/pending_in")
     }
 
+    /// Bytes that are still to come.
+    pub fn pending_in_bytes(&self) -> u64 {
+        self.number("/folder/pending_in_bytes")
+    }
+
     /// Entries on their way from here.
     pub fn pending_out(&self) -> u64 {
         self.number("/folder/pending_out")

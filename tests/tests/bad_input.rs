@@ -68,6 +68,15 @@ fn a_root_that_is_a_file() {
 }
 
 #[test]
+fn a_root_on_a_file_system_that_takes_no_files() {
+    let dir = folder();
+    for (root, name) in [("/proc", "lies on proc"), ("/sys", "lies on sysfs")] {
+        let finished = run(dir.path(), &[("--root", root.into())]);
+        assert_refused(&finished, &[CONFIGURATION], name);
+    }
+}
+
+#[test]
 fn a_missing_password_file() {
     let dir = folder();
     let missing = dir.path().join("no-such-file");

@@ -67,6 +67,65 @@ fn the_later_edit_wins_and_the_other_is_kept_and_listed() {
 }
 
 #[test]
+fn what_lost_is_listed_restored_and_dropped() {
+    let mut cluster = parted();
+    write_at(&cluster[0].path("file"), "the earlier edit", 1);
+    write_at(&cluster[1].path("file"), "the later edit", 2);
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    let keeper = usize::from(listed(&cluster[0]) == 0);
+    let command = |cluster: &Cluster, words: &[&str]| {
+        let words: Vec<&str> = std::iter::once(&"conflicts").chain(words).copied().collect();
+        cluster[keeper].command(&words).unwrap()
+    };
+    let shown = command(&cluster, &["list"]);
+    assert_eq!(shown.code, 1, "{shown:?}");
+    assert!(shown.stdout.ends_with("16 B  file\n"), "{shown:?}");
+    let id = shown.stdout.split_whitespace().next().unwrap().to_owned();
+    let kept = &cluster[keeper].conflicts().unwrap()[0];
+    assert_eq!(kept["id"], *id, "{kept}");
+    assert_eq!(kept["path"], "file", "{kept}");
+
+    for words in [["restore", "20000101T000000"], ["drop", "20000101T000000"]] {
+        let unknown = command(&cluster, &words);
+        assert_eq!((unknown.code, unknown.stdout.as_str()), (2, ""), "{unknown:?}");
+        assert!(unknown.stderr.contains("there is no conflict 20000101T000000"), "{unknown:?}");
+        assert_eq!(unknown.stderr.lines().count(), 1, "{unknown:?}");
+    }
+
+    // What is restored is a change like any other.
+    let restored = command(&cluster, &["restore", &id]);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(restored.stdout, format!("restored {id} to file\n"));
+    cluster.assert_same();
+    for node in cluster.nodes() {
+        assert_eq!(fs::read_to_string(node.path("file")).unwrap(), "the earlier edit");
+    }
+    assert!(keeps(&cluster[keeper], "the later edit"), "what it replaced is in no trash");
+    let none = command(&cluster, &["list"]);
+    assert_eq!((none.code, none.stdout.as_str()), (0, "no conflicts\n"), "{none:?}");
+
+    // All of it works without a running node.
+    cluster[1].stop().unwrap();
+    write_at(&cluster[0].path("file"), "earlier once more", 3);
+    write_at(&cluster[1].path("file"), "later once more", 4);
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    let keeper = usize::from(listed(&cluster[0]) == 0);
+    let id = cluster[keeper].conflicts().unwrap()[0]["id"].as_str().unwrap().to_owned();
+    cluster[keeper].stop().unwrap();
+    let to = cluster.dir().join("elsewhere");
+    let words = ["conflicts", "restore", &id, "--json", "--to", to.to_str().unwrap()];
+    let restored = cluster[keeper].command(&words).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&restored.stdout).unwrap();
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(said["id"], *id, "{restored:?}");
+    assert_eq!(fs::read_to_string(to).unwrap(), "earlier once more");
+    let dropped = cluster[keeper].command(&["conflicts", "drop", "--all", "--json"]).unwrap();
+    assert_eq!((dropped.code, dropped.stdout.as_str()), (0, "[]\n"), "{dropped:?}");
+}
+
+#[test]
 fn the_same_edit_on_both_is_no_conflict() {
     let mut cluster = parted();
     fs::write(cluster[0].path("file"), "the same idea").unwrap();

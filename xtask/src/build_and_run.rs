@@ -21,7 +21,8 @@ const REFRESH: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// How many nodes to run [default: 3, or one for each --root]
+    /// How many nodes to run [default: 3, or one for each --root; the tour
+    /// takes 3 at least]
     #[arg(long)]
     nodes: Option<usize>,
     /// A folder of yours for the next node, instead of one under target/play
@@ -34,14 +35,18 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     interrupt::catch()?;
-    let count = args.nodes.unwrap_or(if args.roots.is_empty() { NODES } else { args.roots.len() });
+    let least = if args.once || args.roots.is_empty() { NODES } else { 1 };
+    let count = args.nodes.unwrap_or(least.max(args.roots.len()));
     if count < args.roots.len().max(1) {
         bail!("--nodes {count} is fewer than the folders given with --root");
     }
     let program = cargo::build(&["--release", "--package", "replicator"], "replicator")?;
     replicator_tests::use_binary(program)?;
     if args.once {
-        return tour::run(count.max(3), args.roots);
+        if count < NODES {
+            bail!("the tour needs {NODES} nodes, not {count}");
+        }
+        return tour::run(count, args.roots);
     }
     let mut nodes = cluster(&cargo::target().join("play"), count, &args.roots)?;
     for node in &mut nodes {

@@ -23,11 +23,16 @@ const MERGE_LIMIT: Duration = Duration::from_secs(300);
 
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
+/// Where the tour's files lie in each node's folder, which may be a user's.
+const FOLDER: &str = "tour";
+
 /// Runs the tour on `count` nodes; an error when a step or the comparison
-/// fails. Folders it made are removed, given ones stay.
+/// fails. Folders it made are removed; given ones stay, with the tour's files
+/// in a folder of their own, which the next tour begins anew.
 pub fn run(count: usize, roots: Vec<PathBuf>) -> Result<()> {
     let base = tempfile::Builder::new().prefix("tour-").tempdir_in(cargo::target())?;
-    let mut tour = Tour { nodes: build_and_run::cluster(base.path(), count, &roots)? };
+    let nodes = build_and_run::cluster(base.path(), count, &roots)?;
+    let mut tour = Tour { nodes, base: base.path().to_path_buf() };
     let result = tour.steps();
     if result.is_err() {
         for node in &tour.nodes {
@@ -41,6 +46,7 @@ pub fn run(count: usize, roots: Vec<PathBuf>) -> Result<()> {
 
 struct Tour {
     nodes: Vec<Node>,
+    base: PathBuf,
 }
 
 /// What a step cost all nodes together.
@@ -64,7 +70,17 @@ impl Tour {
 
     /// A real site on node 1, other files on node 2, nothing on the others.
     fn prepare(&mut self) -> Result<()> {
-        let first = self.nodes[0].root().to_path_buf();
+        for node in &self.nodes {
+            let folder = node.path(FOLDER);
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).context(format!("cannot remove {}", folder.display()));
+                }
+                _ => {}
+            }
+        }
+        let first = self.nodes[0].path(FOLDER);
+        fs::create_dir(&first)?;
         let site = match sample::fetch_wordpress(&cargo::target()) {
             Ok(site) => {
                 println!("The tree is that of Debian's wordpress package.");
@@ -72,7 +88,7 @@ impl Tour {
             }
             Err(error) => {
                 println!("The tree is a generated look-alike of a site: {error:#}");
-                let site = first.parent().context("a root has a parent")?.join("look-alike");
+                let site = self.base.join("look-alike");
                 fs::create_dir(&site)?;
                 sample::look_alike(&site)?;
                 site
@@ -80,8 +96,8 @@ impl Tour {
         };
         sample::copy(&site, &first.join("site"))?;
         sample::random_file(&first.join("footage.bin"), LARGE_BYTES, 1)?;
-        let second = self.nodes[1].path("notes");
-        fs::create_dir(&second)?;
+        let second = self.nodes[1].path(FOLDER).join("notes");
+        fs::create_dir_all(&second)?;
         (0..100).try_for_each(|number| {
             fs::write(second.join(format!("{number}.txt")), format!("note {number}\n"))
         })?;
@@ -111,14 +127,15 @@ impl Tour {
 
     fn upload(&mut self) -> Result<()> {
         let content = Random::new(7).bytes(200 << 10);
-        let name = "site/wp-content/uploads/picture.jpg";
+        let folder = format!("{FOLDER}/site/wp-content/uploads");
+        let name = format!("{folder}/picture.jpg");
         self.step(
             "upload a 200 KiB picture on node 1",
             |nodes| {
-                fs::create_dir_all(nodes[0].path("site/wp-content/uploads"))?;
-                Ok(fs::write(nodes[0].path(name), &content)?)
+                fs::create_dir_all(nodes[0].path(&folder))?;
+                Ok(fs::write(nodes[0].path(&name), &content)?)
             },
-            |root| fs::read(root.join(name)).is_ok_and(|bytes| bytes == content),
+            |root| fs::read(root.join(&name)).is_ok_and(|bytes| bytes == content),
         )
     }
 
@@ -128,12 +145,13 @@ impl Tour {
         self.step(
             "edit 4 KiB inside a 1 GiB file on node 2",
             |nodes| {
-                let file = OpenOptions::new().write(true).open(nodes[1].path("footage.bin"))?;
+                let path = nodes[1].path(FOLDER).join("footage.bin");
+                let file = OpenOptions::new().write(true).open(path)?;
                 Ok(file.write_all_at(&content, offset)?)
             },
             |root| {
                 let mut bytes = vec![0; EDIT_BYTES];
-                fs::File::open(root.join("footage.bin"))
+                fs::File::open(root.join(FOLDER).join("footage.bin"))
                     .and_then(|file| file.read_exact_at(&mut bytes, offset))
                     .is_ok_and(|()| bytes == content)
             },
@@ -143,8 +161,14 @@ impl Tour {
     fn rename(&mut self) -> Result<()> {
         self.step(
             "rename the site's folder on node 1",
-            |nodes| Ok(fs::rename(nodes[0].path("site"), nodes[0].path("www"))?),
-            |root| root.join("www/index.php").exists() && !root.join("site").exists(),
+            |nodes| {
+                let folder = nodes[0].path(FOLDER);
+                Ok(fs::rename(folder.join("site"), folder.join("www"))?)
+            },
+            |root| {
+                let folder = root.join(FOLDER);
+                folder.join("www/index.php").exists() && !folder.join("site").exists()
+            },
         )
     }
 
@@ -152,11 +176,15 @@ impl Tour {
         self.step(
             "delete 50 files on node 3",
             |nodes| {
+                let notes = nodes[2].path(FOLDER).join("notes");
                 (0..50).try_for_each(|number| {
-                    Ok(fs::remove_file(nodes[2].path(format!("notes/{number}.txt")))?)
+                    Ok(fs::remove_file(notes.join(format!("{number}.txt")))?)
                 })
             },
-            |root| fs::read_dir(root.join("notes")).is_ok_and(|entries| entries.count() == 50),
+            |root| {
+                fs::read_dir(root.join(FOLDER).join("notes"))
+                    .is_ok_and(|entries| entries.count() == 50)
+            },
         )
     }
 

@@ -31,6 +31,9 @@ struct Glance {
     files: u64,
     pending_in: u64,
     pending_out: u64,
+    to_come: u64,
+    /// Since when something is pending here, by this view's clock.
+    behind_since_ms: Option<u128>,
     peers: usize,
     traffic: PeerTraffic,
     taken_ms: u128,
@@ -50,8 +53,11 @@ impl View {
 
     /// Asks every node and draws what changed.
     pub fn show(&mut self, nodes: &mut [Node]) -> Result<()> {
-        let now: Vec<Glance> = nodes.iter_mut().map(|node| self.look(node)).collect();
+        let mut now: Vec<Glance> = nodes.iter_mut().map(|node| self.look(node)).collect();
         let before = std::mem::take(&mut self.before);
+        for (number, glance) in now.iter_mut().enumerate() {
+            glance.note_lag(before.get(number));
+        }
         let mut lines = vec![header()];
         for (number, (node, glance)) in nodes.iter().zip(&now).enumerate() {
             let before = before.get(number);
@@ -107,10 +113,28 @@ impl Glance {
             files: status.files(),
             pending_in: status.pending_in(),
             pending_out: status.pending_out(),
+            to_come: status.pending_in_bytes(),
+            behind_since_ms: None,
             peers: status.peers_connected(),
             traffic: status.traffic(),
             taken_ms,
             recent: status.recent(),
+        }
+    }
+
+    /// The node says what it has not done, not for how long.
+    fn note_lag(&mut self, before: Option<&Glance>) {
+        let since = before.and_then(|before| before.behind_since_ms).unwrap_or(self.taken_ms);
+        self.behind_since_ms = (self.pending_in + self.pending_out > 0).then_some(since);
+    }
+
+    fn lag(&self) -> String {
+        match self.behind_since_ms {
+            None => "none".into(),
+            Some(since) => {
+                let ms = self.taken_ms.saturating_sub(since);
+                format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+            }
         }
     }
 
@@ -143,24 +167,23 @@ fn changes(before: Option<&Glance>, now: &Glance) -> Vec<String> {
 
 fn header() -> String {
     format!(
-        "{:<8} {:<18} {:>8} {:>12} {:>8} {:>5}  {}",
-        "node", "state", "files", "rate", "behind", "peers", "capture"
+        "{:<8} {:<12} {:>7} {:>7} {:>10} {:>12} {:>7}  {}",
+        "node", "state", "files", "to do", "to come", "rate", "lag", "capture"
     )
 }
 
+/// Entries that some node has yet to apply are `to do`, bytes not here yet `to
+/// come`; `lag` is for how long there has been any of it.
 fn line(name: &str, before: Option<&Glance>, now: &Glance) -> String {
     let rate = before.map_or(0, |before| now.rate(before));
-    let mut state = now.state.clone();
-    if now.pending_in > 0 {
-        let share = now.files as f64 / (now.files + now.pending_in) as f64;
-        state.push_str(&format!(" {:.0} %", share * 100.0));
-    }
     format!(
-        "{name:<8} {state:<18} {:>8} {:>12} {:>8} {:>5}  {}",
+        "{name:<8} {:<12.12} {:>7} {:>7} {:>10} {:>12} {:>7}  {}",
+        now.state,
         now.files,
-        format!("{}/s", bytes(rate)),
         now.pending_in + now.pending_out,
-        now.peers,
+        bytes(now.to_come),
+        format!("{}/s", bytes(rate)),
+        now.lag(),
         now.capture
     )
 }
@@ -197,6 +220,21 @@ mod tests {
         let traffic = PeerTraffic { sent: 400, received: 100 };
         let now = Glance { taken_ms: 1500, traffic, ..Glance::default() };
         assert_eq!(now.rate(&before), 1000);
+    }
+
+    #[test]
+    fn lag_runs_from_the_first_look_that_saw_something_pending() {
+        let mut first = Glance { taken_ms: 1000, pending_in: 1, ..Glance::default() };
+        first.note_lag(None);
+        assert_eq!(first.lag(), "0.0 s");
+        let capture = "fanotify".to_owned();
+        let mut later = Glance { taken_ms: 3500, pending_out: 2, capture, ..Glance::default() };
+        later.note_lag(Some(&first));
+        assert_eq!(later.lag(), "2.5 s");
+        assert!(line("node1", Some(&first), &later).chars().count() <= LINE_CHARS);
+        let mut done = Glance { taken_ms: 4000, ..Glance::default() };
+        done.note_lag(Some(&later));
+        assert_eq!(done.lag(), "none");
     }
 
     #[test]

@@ -68,30 +68,28 @@ pub fn list(root: &Root) -> Result<Vec<Conflict>, Error> {
 
 /// Puts a conflict back: to where it was, or to any path of this machine,
 /// which must be free. What is at the old place now goes to the trash.
-pub fn restore(root: &Root, id: &str, to: Option<&Path>) -> Result<(), Error> {
+pub fn restore(root: &Root, id: &str, to: Option<&Path>) -> Result<Conflict, Error> {
     let conflict = find(root, id)?;
     match to {
         Some(to) => restore_to(root, &conflict, to)?,
         None => restore_home(root, &conflict)?,
     }
     forget(root, id);
-    Ok(())
+    Ok(conflict)
 }
 
 /// Removes one conflict and its bytes for good.
-pub fn drop(root: &Root, id: &str) -> Result<(), Error> {
+pub fn drop(root: &Root, id: &str) -> Result<Conflict, Error> {
     let conflict = find(root, id)?;
-    beside::remove_tree(root.conflicts(), conflict.id.as_bytes())
-        .map_err(|errno| Error::private("drop the conflict", errno))?;
-    forget(root, id);
-    Ok(())
+    remove(root, &conflict)?;
+    Ok(conflict)
 }
 
-/// Removes all conflicts and tells how many there were.
-pub fn drop_all(root: &Root) -> Result<usize, Error> {
+/// Removes all conflicts and tells which there were.
+pub fn drop_all(root: &Root) -> Result<Vec<Conflict>, Error> {
     let all = list(root)?;
-    all.iter().try_for_each(|conflict| drop(root, &conflict.id))?;
-    Ok(all.len())
+    all.iter().try_for_each(|conflict| remove(root, conflict))?;
+    Ok(all)
 }
 
 /// Moves an entry of a private directory into the store.
@@ -163,6 +161,13 @@ fn describe(root: &Root, path: &RelPath, stat: &Stat, label: &str) -> Result<Str
     write_at(file.as_fd(), &json, 0).map_err(failed)?;
     fs::fsync(&file).map_err(failed)?;
     Ok(conflict.id)
+}
+
+fn remove(root: &Root, conflict: &Conflict) -> Result<(), Error> {
+    beside::remove_tree(root.conflicts(), conflict.id.as_bytes())
+        .map_err(|errno| Error::private("drop the conflict", errno))?;
+    forget(root, &conflict.id);
+    Ok(())
 }
 
 fn find(root: &Root, id: &str) -> Result<Conflict, Error> {

@@ -3,14 +3,14 @@
 //! Works on the folder itself, with or without a running node: a restored
 //! file is a change like any other, which the node then replicates.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::failure::{Exit, Failure};
 use super::{Node, print, print_json};
 use crate::apply::conflicts::{self, Conflict};
 use crate::root::{self, Root};
-use crate::status::{clock, human_bytes, human_duration};
+use crate::status::{clock, human_bytes, human_duration, printable};
 
 /// Show, restore or drop what lost a race between nodes.
 ///
@@ -33,15 +33,19 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Put a kept content back; what is at its place is kept in turn
+    /// Put a kept content back; what is at its place goes to the trash
     Restore {
         #[command(flatten)]
         node: Node,
         /// As `conflicts list` shows it
         id: String,
-        /// Put it here, relative to the folder, instead of at its own path
+        /// Put it here instead, in the folder or anywhere else; nothing may
+        /// be there
         #[arg(long, value_name = "PATH")]
         to: Option<PathBuf>,
+        /// Print what was restored as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Delete a kept content for good
     Drop {
@@ -53,6 +57,9 @@ enum Action {
         /// All of them
         #[arg(long)]
         all: bool,
+        /// Print what was dropped as JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -60,12 +67,10 @@ impl Conflicts {
     pub fn execute(&self) -> Result<Exit, Failure> {
         match &self.action {
             Action::List { node, json } => list(&open(node)?, *json),
-            Action::Restore { node, id, to } => {
-                conflicts::restore(&open(node)?, id, to.as_deref()).map_err(failed)?;
-                print(&format!("restored {id}\n"))?;
-                Ok(Exit::Fine)
+            Action::Restore { node, id, to, json } => {
+                restore(&open(node)?, id, to.as_deref(), *json)
             }
-            Action::Drop { node, id, .. } => drop_some(&open(node)?, id.as_deref()),
+            Action::Drop { node, id, json, .. } => drop_some(&open(node)?, id.as_deref(), *json),
         }
     }
 }
@@ -82,15 +87,28 @@ fn list(root: &Root, json: bool) -> Result<Exit, Failure> {
     Ok(if kept.is_empty() { Exit::Fine } else { Exit::Differs })
 }
 
-fn drop_some(root: &Root, id: Option<&str>) -> Result<Exit, Failure> {
-    let ids = match id {
-        Some(id) => vec![id.to_owned()],
-        None => conflicts::list(root).map_err(failed)?.into_iter().map(|kept| kept.id).collect(),
-    };
-    for id in &ids {
-        conflicts::drop(root, id).map_err(failed)?;
+fn restore(root: &Root, id: &str, to: Option<&Path>, json: bool) -> Result<Exit, Failure> {
+    let restored = conflicts::restore(root, id, to).map_err(failed)?;
+    if json {
+        print_json(&restored)?;
+    } else {
+        let place = to.map_or(restored.path, |to| to.display().to_string());
+        print(&format!("restored {id} to {}\n", printable(&place)))?;
     }
-    print(&format!("dropped {}\n", ids.len()))?;
+    Ok(Exit::Fine)
+}
+
+fn drop_some(root: &Root, id: Option<&str>, json: bool) -> Result<Exit, Failure> {
+    let dropped = match id {
+        Some(id) => conflicts::drop(root, id).map(|dropped| vec![dropped]),
+        None => conflicts::drop_all(root),
+    };
+    let dropped = dropped.map_err(failed)?;
+    if json {
+        print_json(&dropped)?;
+    } else {
+        print(&format!("dropped {}\n", dropped.len()))?;
+    }
     Ok(Exit::Fine)
 }
 

@@ -12,7 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Show what a node does: state, peers, problems.
 ///
-/// Without a running node: its last report, with its age, and exit code 69.
+/// Without a running node: its last report, with its age (`taken_ms` in JSON),
+/// and exit code 69.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Status {
@@ -31,14 +32,24 @@ impl Status {
             Ok(Response::Status(snapshot)) => print(&render(&snapshot))?,
             Ok(other) => return Err(unexpected(other)),
             Err(error @ control::Error::NotRunning { .. }) => {
-                if !self.json {
-                    print_last_report(&place)?;
-                }
+                self.print_last_report(&place)?;
                 return Err(error.into());
             }
             Err(error) => return Err(error.into()),
         }
         Ok(Exit::Fine)
+    }
+
+    /// A node that never ran has no report; the exit code says the rest.
+    fn print_last_report(&self, place: &StateDir) -> Result<(), Failure> {
+        if self.json {
+            return file::read_facts(place).map_or(Ok(()), |facts| print_json(&facts));
+        }
+        let Ok((text, written)) = file::read(place) else {
+            return Ok(());
+        };
+        let age = human_duration(written.elapsed().unwrap_or_default());
+        print(&format!("Not running. The last report is {age} old:\n\n{text}"))
     }
 }
 
@@ -48,13 +59,4 @@ pub fn unexpected(response: Response) -> Failure {
         Response::Refused { reason } => Failure::new(Exit::Failed, reason),
         _ => Failure::new(Exit::Failed, "the running replicator is of another version: restart it"),
     }
-}
-
-fn print_last_report(place: &StateDir) -> Result<(), Failure> {
-    // A node that never ran has no report; the exit code says the rest.
-    let Ok((text, written)) = file::read(place) else {
-        return Ok(());
-    };
-    let age = human_duration(written.elapsed().unwrap_or_default());
-    print(&format!("Not running. The last report is {age} old:\n\n{text}"))
 }

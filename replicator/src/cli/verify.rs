@@ -10,9 +10,11 @@ use crate::status::{human_bytes, human_duration, printable};
 /// A verification reads every byte: terabytes take days.
 const PATIENCE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Read every file again and compare it with the index and the peers.
+/// Read every file again and compare it with the index, and the index with
+/// those of the connected peers.
 ///
-/// Exit code 0 when all is the same, 1 when something differs.
+/// Names what changed though nobody told of it; that is then replicated as any
+/// change. Exit code 0 when all is the same, 1 when something differs.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Verify {
@@ -53,6 +55,9 @@ fn describe(verified: &Verified) -> String {
     let unnamed = verified.differing_total.saturating_sub(verified.differing.len() as u64);
     if unnamed > 0 {
         text += &format!("  and {unnamed} more\n");
+    }
+    if verified.alone {
+        text += "no peer is connected to compare with\n";
     }
     for peer in &verified.peers {
         let verdict = if peer.agrees { "holds the same tree" } else { "differs" };

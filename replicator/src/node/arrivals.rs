@@ -84,6 +84,13 @@ impl Arriving {
         lock(&self.pieces).1.elapsed()
     }
 
+    /// How much of it is here, in bytes.
+    pub fn bytes_here(&self) -> u64 {
+        let (arrived, all) = self.with(|pieces| pieces.count());
+        // Far below 2^64: a file has about a thousand leaves.
+        self.leaves.size() / all.max(1) * arrived
+    }
+
     /// Have all these bytes arrived?
     pub fn has(&self, ranges: &RangeSet) -> bool {
         self.with(|pieces| self.leaves.touched(ranges).all(|leaf| pieces.has(leaf)))
@@ -110,6 +117,11 @@ impl Arrivals {
     pub fn find(&self, body: BodyId, digest: Digest) -> Option<Arc<Arriving>> {
         let running = lock(&self.running);
         running.iter().find(|one| one.body == body && one.digest == digest).cloned()
+    }
+
+    /// Bytes of large files that are here before the file is.
+    pub fn bytes_here(&self) -> u64 {
+        lock(&self.running).iter().map(|arriving| arriving.bytes_here()).sum()
     }
 
     /// Keeps what was cut off.

@@ -38,6 +38,8 @@ pub enum Error {
     IndexFailed(String),
     #[error("the system gives no random numbers: {0}")]
     Random(String),
+    #[error("cannot watch the folder: {0}")]
+    Guard(std::io::Error),
     #[error("a part of the node ended: {0}")]
     Ended(&'static str),
     #[error(
@@ -74,7 +76,11 @@ impl Error {
                 root::Error::Missing { .. }
                 | root::Error::NotDirectory { .. }
                 | root::Error::ReadOnly { .. }
-                | root::Error::FileSystem { .. },
+                | root::Error::FileSystem { .. }
+                | root::Error::AlreadyServed { .. }
+                | root::Error::PrivateDirectory { .. }
+                | root::Error::Replaced { .. }
+                | root::Error::MarkerGone { .. },
             ) => 78,
             _ => 2,
         }

@@ -18,6 +18,13 @@ use crate::sync::{Core, Progress};
 /// Peers that are gone and still shown.
 const PEERS_SHOWN_MAX: usize = 256;
 
+/// Entries yet to be applied whose bytes are added up: a status is to cost
+/// little however much is pending.
+const PENDING_SUMMED_MAX: usize = 1000;
+
+/// Entries yet to be applied that are named.
+const PENDING_SHOWN_MAX: usize = 10;
+
 pub(super) struct Facts {
     config: Config,
     place: StateDir,
@@ -44,7 +51,9 @@ struct Known {
 struct Rate {
     at: Option<Instant>,
     changes: u64,
+    bytes: u64,
     per_second: f64,
+    bytes_per_second: f64,
 }
 
 impl Facts {
@@ -114,17 +123,19 @@ impl Facts {
     }
 
     pub fn connected(&self) -> usize {
-        self.peers.values().filter(|known| known.connected).count()
+        self.present().count()
     }
 
-    /// A reason of a peer, or of this node, in words.
-    pub fn about_peer(&self, peer: Option<NodeId>, reason: String) -> String {
-        match peer {
-            None => format!("this node: {reason}"),
-            Some(id) => match self.peers.get(&id) {
-                Some(known) => format!("node {} ({id}): {reason}", known.name),
-                None => format!("node {id}: {reason}"),
-            },
+    /// The peers that are connected.
+    pub fn present(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.iter().filter(|(_, known)| known.connected).map(|(id, _)| *id)
+    }
+
+    /// A peer as people call it: its name and the first digits of its id.
+    pub fn call(&self, id: NodeId) -> String {
+        match self.peers.get(&id) {
+            Some(known) => format!("{} ({id})", known.name),
+            None => id.to_string(),
         }
     }
 
@@ -179,7 +190,7 @@ impl Facts {
             index: self.index(core),
             peers: self.peer_facts(core, carrier),
             losses: counters(&capture.counters().lost),
-            rates: self.rates(&progress),
+            rates: self.rates(&progress, carrier),
             process: ProcessFacts::measure(),
             ..Snapshot::default()
         };
@@ -233,7 +244,11 @@ impl Facts {
             directories: progress.directories,
             symlinks: progress.others,
             pending_in,
+            pending_in_bytes: core
+                .pending_bytes(PENDING_SUMMED_MAX)
+                .saturating_sub(carrier.arrivals.bytes_here()),
             pending_out,
+            pending_paths: core.first_pending(PENDING_SHOWN_MAX),
             conflicts: progress.conflicts,
             deletions_held: progress.deletions_held,
             own_changes: progress.own_changes,
@@ -294,19 +309,27 @@ impl Facts {
         known.chain(absent).chain(refused).collect()
     }
 
-    fn rates(&mut self, progress: &Progress) -> Rates {
+    /// Since the last reading; readings that follow closely share one.
+    fn rates(&mut self, progress: &Progress, carrier: &Carrier) -> Rates {
         let changes = progress.changes_applied + progress.changes_made;
+        let links = carrier.transport.peers();
+        let bytes = links.iter().map(|link| link.sent_bytes + link.received_bytes).sum();
         let now = Instant::now();
-        if let Some(at) = self.rate.at {
-            let seconds = now.duration_since(at).as_secs_f64();
-            if seconds < 0.2 {
-                return Rates { files_per_s: self.rate.per_second, bytes_per_s: 0.0 };
-            }
-            self.rate.per_second = changes.saturating_sub(self.rate.changes) as f64 / seconds;
+        let seconds = self.rate.at.map(|at| now.duration_since(at).as_secs_f64());
+        if seconds.is_none_or(|seconds| seconds >= 0.2) {
+            // A connection made anew counts from nothing.
+            let since = |before: u64, now: u64| {
+                seconds.map_or(0.0, |seconds| now.saturating_sub(before) as f64 / seconds)
+            };
+            self.rate = Rate {
+                at: Some(now),
+                per_second: since(self.rate.changes, changes),
+                bytes_per_second: since(self.rate.bytes, bytes),
+                changes,
+                bytes,
+            };
         }
-        self.rate.at = Some(now);
-        self.rate.changes = changes;
-        Rates { files_per_s: self.rate.per_second, bytes_per_s: 0.0 }
+        Rates { files_per_s: self.rate.per_second, bytes_per_s: self.rate.bytes_per_second }
     }
 }
 

@@ -50,6 +50,12 @@ impl Pieces {
         }
     }
 
+    /// How many leaves have arrived, and how many there are.
+    pub fn count(&self) -> (u64, u64) {
+        let arrived = self.states.iter().filter(|state| **state == State::Arrived).count();
+        (arrived as u64, self.states.len() as u64)
+    }
+
     /// A peer that does not hold all said what it holds.
     pub fn told(&mut self, held: &[bool]) {
         for (elsewhere, held) in self.elsewhere.iter_mut().zip(held) {

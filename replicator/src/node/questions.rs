@@ -55,9 +55,8 @@ impl Node {
                 let _ = answer.send(self.retire_other(&name));
             }
             control::Request::Verify => {
-                let before = self.core.progress().changes_made;
-                let files = self.core.verify(now);
-                self.flush_for(|waiters| waiters.verify(files, before, answer));
+                self.core.verify();
+                self.waiters.verify(answer);
             }
         }
     }
@@ -65,6 +64,11 @@ impl Node {
     /// A question that is about everything that happened before it.
     fn flush_for(&mut self, add: impl FnOnce(&mut Waiters) -> u64) {
         let waiter = add(&mut self.waiters);
+        self.flush(waiter);
+    }
+
+    /// Tells a waiter once everything that happened before has been told.
+    pub(super) fn flush(&self, waiter: u64) {
         let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
         tokio::spawn(async move {
             capture.flush().await;

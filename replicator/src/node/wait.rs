@@ -4,14 +4,16 @@
 //! flushed here and at every peer, and only when nobody has anything left to
 //! look at or to apply, and all hold the same logs, is the answer yes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::facts::Facts;
+use crate::id::NodeId;
 use crate::index::Index;
-use crate::status::control::{Differing, PeerAgreement, Response, Verified, Waited};
-use crate::sync::Core;
+use crate::status::control::{self, Differing, PeerAgreement, Response, Waited};
+use crate::sync::{Core, Verified};
 
 /// How long to leave the peers alone before asking again.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
@@ -19,6 +21,11 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// A verification reads everything: no limit fits all folders, but a command
 /// that went away ends it.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+/// After a verification has read everything: how long the peers may take to
+/// hold the same. Somebody who writes all the time must not hold up the
+/// answer.
+const PEERS_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub(super) struct Waiters {
@@ -39,15 +46,20 @@ struct Waiter {
     /// The round of questions under way.
     token: Option<u64>,
     ask_at: Instant,
+    /// What the peers said last.
+    answers: BTreeMap<NodeId, Result<(), String>>,
     reasons: Vec<String>,
     verify: Option<Verifying>,
     /// The node is to leave when all hold the same.
     leave: bool,
 }
 
+/// First everything is read, then everything that happened is told, then the
+/// peers are asked.
+#[derive(Default)]
 struct Verifying {
-    files: u64,
-    changes_before: u64,
+    read: bool,
+    found: Option<Verified>,
 }
 
 impl Waiters {
@@ -72,13 +84,23 @@ impl Waiters {
         self.granted.take()
     }
 
-    pub fn verify(
-        &mut self,
-        files: u64,
-        changes_before: u64,
-        answer: oneshot::Sender<Response>,
-    ) -> u64 {
-        self.add(VERIFY_TIMEOUT, answer, Some(Verifying { files, changes_before }))
+    /// Waits until everything has been read again and compared.
+    pub fn verify(&mut self, answer: oneshot::Sender<Response>) {
+        self.add(VERIFY_TIMEOUT, answer, Some(Verifying::default()));
+    }
+
+    /// Verifications that have just read everything: what happened meanwhile
+    /// is to be told to them.
+    pub fn read_all(&mut self, core: &Core<Index>) -> Vec<u64> {
+        let verifying = |waiter: &'_ &mut Waiter| {
+            waiter.verify.as_ref().is_some_and(|verify| !verify.read) && core.is_verified()
+        };
+        let done = self.waiting.iter_mut().filter(verifying);
+        done.map(|waiter| {
+            waiter.verify = Some(Verifying { read: true, found: None });
+            waiter.id
+        })
+        .collect()
     }
 
     fn add(
@@ -97,6 +119,7 @@ impl Waiters {
             flushed: false,
             token: None,
             ask_at: now,
+            answers: BTreeMap::new(),
             reasons: Vec::new(),
             verify,
             leave: false,
@@ -135,7 +158,7 @@ impl Waiters {
                     self.granted = Some(answer);
                     return false;
                 }
-                let response = waiter.response(now, core);
+                let response = waiter.response(now, self.expects_peers, facts);
                 // A command that went away in this moment needs no answer.
                 let _ = answer.send(response);
             }
@@ -156,12 +179,12 @@ impl Waiters {
         if !waiter.flushed {
             return now >= waiter.started + waiter.timeout;
         }
+        waiter.note_what_was_found(now, core);
+        let unfinished = waiter.unfinished(core);
         match waiter.token {
-            None if core.unfinished() > 0 => {
-                waiter.reasons = vec![format!(
-                    "this node has {} entries to look at or apply",
-                    core.unfinished()
-                )];
+            None if unfinished > 0 => {
+                waiter.reasons =
+                    vec![format!("this node has {unfinished} entries to look at or apply")];
             }
             None if self.expects_peers && facts.connected() == 0 => {
                 waiter.reasons = vec!["no peer is connected".to_owned()];
@@ -173,12 +196,22 @@ impl Waiters {
             None if now >= waiter.ask_at => waiter.token = Some(core.probe()),
             None => {}
             Some(token) => {
-                if let Some(reasons) = core.probe_result(token) {
+                if let Some(answers) = core.probe_result(token) {
                     waiter.token = None;
                     waiter.ask_at = now + ASK_AGAIN;
-                    let in_words = |(peer, reason)| facts.about_peer(peer, reason);
-                    waiter.reasons = reasons.into_iter().map(in_words).collect();
-                    if waiter.reasons.is_empty() {
+                    let lacks = answers.iter().filter_map(|(peer, answer)| {
+                        let reason = answer.as_ref().err()?;
+                        Some(format!("node {}: {reason}", facts.call(*peer)))
+                    });
+                    waiter.reasons = lacks.collect();
+                    if unfinished > 0 {
+                        let reason = format!("this node: {unfinished} entries are not applied yet");
+                        waiter.reasons.push(reason);
+                    }
+                    // The last one may have gone instead of answering.
+                    let nobody = self.expects_peers && answers.is_empty();
+                    waiter.answers = answers;
+                    if waiter.reasons.is_empty() && !nobody {
                         return true;
                     }
                 }
@@ -189,32 +222,60 @@ impl Waiters {
 }
 
 impl Waiter {
-    fn response(&self, now: Instant, core: &Core<Index>) -> Response {
+    /// Everything that happened while all was read has been told: what still
+    /// differs, differs unseen.
+    fn note_what_was_found(&mut self, now: Instant, core: &Core<Index>) {
+        let Some(verify) = &mut self.verify else { return };
+        if verify.found.is_none() {
+            verify.found = Some(core.verified());
+            self.timeout = now.duration_since(self.started) + PEERS_TIMEOUT;
+        }
+    }
+
+    /// What this node has to do before it may ask the others. What a user
+    /// writes during a verification is no part of it.
+    fn unfinished(&self, core: &Core<Index>) -> u64 {
+        match self.verify {
+            Some(_) => core.pending(),
+            None => core.unfinished(),
+        }
+    }
+
+    fn response(&mut self, now: Instant, expects_peers: bool, facts: &Facts) -> Response {
         let took_ms = now.duration_since(self.started).as_millis() as u64;
-        let reasons = self.reasons.clone();
-        let Some(verify) = &self.verify else {
+        let Some(verify) = self.verify.take() else {
+            let reasons = std::mem::take(&mut self.reasons);
             let in_sync = self.flushed && reasons.is_empty();
             return Response::Waited(Waited { in_sync, waited_ms: took_ms, reasons });
         };
-        let progress = core.progress();
-        let found = progress.changes_made.saturating_sub(verify.changes_before);
-        let differing = progress.recent.iter().rev().take(found.min(64) as usize);
-        let differing = differing.map(|(_, what, path)| Differing {
-            path: path.to_string(),
-            reason: format!("{what}, and no event told of it"),
-        });
-        let unlike = |detail: &String| PeerAgreement {
-            peer: String::new(),
-            agrees: false,
-            detail: detail.clone(),
+        let Some(found) = verify.found else {
+            let hours = VERIFY_TIMEOUT.as_secs() / 3600;
+            let reason = format!("not everything was read within {hours} hours");
+            return Response::Refused { reason };
         };
-        Response::Verified(Verified {
-            files: verify.files,
-            bytes: 0,
+        let differing = found
+            .differing
+            .iter()
+            .map(|(path, reason)| Differing { path: path.to_string(), reason: reason.clone() });
+        let peers: Vec<_> = facts.present().map(|peer| self.agreement(peer, facts)).collect();
+        Response::Verified(control::Verified {
+            files: found.files,
+            bytes: found.bytes,
             took_ms,
             differing: differing.collect(),
-            differing_total: found,
-            peers: reasons.iter().map(unlike).collect(),
+            differing_total: found.differing_total,
+            alone: expects_peers && peers.is_empty(),
+            peers,
         })
+    }
+
+    fn agreement(&self, peer: NodeId, facts: &Facts) -> PeerAgreement {
+        let detail = match (self.answers.get(&peer), self.reasons.first()) {
+            (Some(Ok(())), _) => String::new(),
+            (Some(Err(reason)), _) => reason.clone(),
+            (None, Some(reason)) => reason.clone(),
+            (None, None) => "it gave no answer in time".to_owned(),
+        };
+        PeerAgreement { peer: facts.call(peer), agrees: detail.is_empty(), detail }
     }
 }

@@ -44,7 +44,14 @@ pub(super) struct Private {
 impl Private {
     /// Makes what is missing.
     pub(super) fn prepare(path: &Path, root: BorrowedFd<'_>) -> Result<Self, Error> {
-        let dir = make_directory(path, root, PRIVATE_DIR)?;
+        let dir = make_directory(path, root, PRIVATE_DIR).map_err(|error| {
+            // These refuse it as if the folder were missing, or another's.
+            let name = file_system_name(root);
+            match KERNELS_OWN.contains(&name.as_str()) {
+                true => Error::FileSystem { path: path.into(), name, lacks: "files of users" },
+                false => error,
+            }
+        })?;
         for name in [TMP, TRASH, CONFLICTS, REDO] {
             make_directory(path, dir.as_fd(), name)?;
         }
@@ -237,6 +244,12 @@ fn write_marker(path: &Path, private: BorrowedFd<'_>) -> Result<String, Error> {
     Ok(id)
 }
 
+/// What the kernel shows of itself as files.
+const PROC: &str = "proc";
+const SYSFS: &str = "sysfs";
+const CGROUP2: &str = "cgroup2";
+const KERNELS_OWN: [&str; 3] = [PROC, SYSFS, CGROUP2];
+
 /// For a message: how an administrator calls the file system.
 fn file_system_name(root: BorrowedFd<'_>) -> String {
     let Ok(stat) = fs::fstatfs(root) else {
@@ -250,6 +263,9 @@ fn file_system_name(root: BorrowedFd<'_>) -> String {
         0x4d44 => "FAT",
         0x2011_bab0 => "exFAT",
         0x7366_746e => "NTFS",
+        0x9fa0 => PROC,
+        0x6265_6572 => SYSFS,
+        0x6367_7270 => CGROUP2,
         0x794c_7630 => "overlayfs",
         0xef53 => "ext2, ext3 or ext4",
         0x5846_5342 => "XFS",

@@ -24,12 +24,10 @@ use super::Snapshot;
 /// Longest question, in bytes.
 pub const REQUEST_BYTES_MAX: u64 = 64 << 10;
 
-/// Longest answer, in bytes: a verification that names `PATHS_MAX` entries of
-/// the longest paths stays below it.
+/// Longest answer, in bytes: a verification that names
+/// [`DIFFERING_MAX`](crate::limits::DIFFERING_MAX) entries of the longest paths
+/// stays below it.
 pub const RESPONSE_BYTES_MAX: u64 = 64 << 20;
-
-/// Most differing entries a [`Verified`] names.
-pub const PATHS_MAX: usize = 1000;
 
 /// Most commands served at once; more wait their turn.
 pub const CONNECTIONS_MAX: usize = 32;
@@ -111,18 +109,19 @@ pub struct Verified {
     pub files: u64,
     pub bytes: u64,
     pub took_ms: u64,
-    /// At most [`PATHS_MAX`] of them.
+    /// At most [`DIFFERING_MAX`](crate::limits::DIFFERING_MAX) of them.
     pub differing: Vec<Differing>,
     pub differing_total: u64,
+    /// Every connected peer.
     pub peers: Vec<PeerAgreement>,
+    /// There should be peers to compare with, and none is connected.
+    pub alone: bool,
 }
 
 impl Verified {
     /// Nothing differs, here or between the peers.
     pub fn is_same(&self) -> bool {
-        self.differing_total == 0
-            && self.differing.is_empty()
-            && self.peers.iter().all(|peer| peer.agrees)
+        self.differing_total == 0 && !self.alone && self.peers.iter().all(|peer| peer.agrees)
     }
 }
 

@@ -12,38 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::clock::{ctime, from_ms};
-use super::{Snapshot, StateDir, printable, render};
+use super::{Snapshot, StateDir, printable, render, state};
 
-/// Replaces the status file of a state directory.
+/// Replaces the status file of a state directory, and the facts beside it.
 pub fn write(place: &StateDir, snapshot: &Snapshot) -> io::Result<()> {
+    replace(&place.report_file(), &serde_json::to_vec(snapshot)?)?;
     replace(&place.status_file(), report(snapshot).as_bytes())
-}
-
-/// Rewrites the status file every `interval` until the future is dropped.
-/// `snapshot` is asked each time. A failed write is logged once, and once more
-/// when it works again.
-pub async fn keep(
-    place: StateDir,
-    interval: std::time::Duration,
-    mut snapshot: impl FnMut() -> Snapshot,
-) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failed = false;
-    loop {
-        ticks.tick().await;
-        match write(&place, &snapshot()) {
-            Ok(()) if failed => tracing::info!("the status file is written again"),
-            Err(error) if !failed => {
-                tracing::warn!("cannot write {}: {error}", place.status_file().display());
-                failed = true;
-                continue;
-            }
-            Err(_) => continue,
-            Ok(()) => {}
-        }
-        failed = false;
-    }
 }
 
 /// The text of the status file.
@@ -51,10 +25,13 @@ pub fn report(snapshot: &Snapshot) -> String {
     let folder = &snapshot.folder;
     let root = printable(folder.root.trim_end_matches('/'));
     let delays = folder.pending_in.saturating_add(folder.pending_out);
+    let waiting = folder.pending_paths.iter();
+    let waiting = waiting.map(|path| format!("wait   Modify {}\n", printable(path)));
     format!(
         "Replicator status report at {}\n\nSync1 source={root}/\nThere are {delays} delays\n\
-         Filtering:\n  nothing.\n\n\n{}",
+         {}Filtering:\n  nothing.\n\n\n{}",
         ctime(from_ms(snapshot.taken_ms)),
+        waiting.collect::<String>(),
         render(snapshot)
     )
 }
@@ -64,6 +41,13 @@ pub fn read(place: &StateDir) -> io::Result<(String, SystemTime)> {
     let path = place.status_file();
     let written = std::fs::metadata(&path)?.modified()?;
     Ok((std::fs::read_to_string(path)?, written))
+}
+
+/// The facts of the last report of a node that runs no more.
+pub fn read_facts(place: &StateDir) -> io::Result<Snapshot> {
+    let mut snapshot: Snapshot = serde_json::from_slice(&std::fs::read(place.report_file())?)?;
+    snapshot.folder.state = state::NOT_RUNNING.to_owned();
+    Ok(snapshot)
 }
 
 /// Writes a file beside `path` and renames it over it. It is not flushed to
@@ -81,8 +65,6 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::status::FolderFacts;
 
@@ -92,6 +74,7 @@ mod tests {
             folder: FolderFacts {
                 root: "/srv/a".into(),
                 pending_in: 4,
+                pending_paths: vec!["a/b".into(), "c\nd".into()],
                 pending_out: 2,
                 state: "syncing".into(),
                 ..Default::default()
@@ -108,6 +91,9 @@ mod tests {
         // "Sun Nov 22 12:35:48 2026": 24 characters, as ctime(3).
         assert_eq!(when.len(), 24, "{when}");
         assert_eq!(&lines[1..4], ["", "Sync1 source=/srv/a/", "There are 6 delays"]);
+        // As lsyncd's: state in 7 columns, kind of event, path.
+        assert_eq!(&lines[4..6], ["wait   Modify a/b", "wait   Modify c\\nd"]);
+        assert_eq!(&lines[6..8], ["Filtering:", "  nothing."]);
         assert!(text.contains("syncing"));
     }
 
@@ -119,26 +105,15 @@ mod tests {
         assert!(!text.lines().any(|line| line == "There are 0 delays"));
     }
 
-    #[tokio::test]
-    async fn it_is_rewritten_when_nothing_happens() {
+    #[test]
+    fn what_was_written_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let place = StateDir::new(folder.path());
-        let mut rounds = 0;
-        let (done, wait) = tokio::sync::oneshot::channel();
-        let mut done = Some(done);
-        let kept = keep(place.clone(), Duration::from_millis(1), move || {
-            rounds += 1;
-            if rounds == 3 {
-                done.take().unwrap().send(()).unwrap();
-            }
-            snapshot()
-        });
-        tokio::select! {
-            () = kept => unreachable!("it never ends by itself"),
-            result = wait => result.unwrap(),
-        }
-        let (text, _) = read(&place).unwrap();
-        assert_eq!(text, report(&snapshot()));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        write(&place, &Snapshot::default()).unwrap();
+        write(&place, &snapshot()).unwrap();
+        assert_eq!(read(&place).unwrap().0, report(&snapshot()));
+        let facts = read_facts(&place).unwrap();
+        assert_eq!((facts.folder.pending_in, facts.folder.state.as_str()), (4, "not running"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside");
     }
 }

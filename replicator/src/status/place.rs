@@ -42,6 +42,11 @@ impl StateDir {
         self.0.join("replicator.status")
     }
 
+    /// The facts behind the status file, for programs.
+    pub fn report_file(&self) -> PathBuf {
+        self.0.join("status.json")
+    }
+
     /// Leaves the note.
     pub fn write_note(&self, note: &NodeNote) -> Result<(), Error> {
         let path = self.note_file();

@@ -78,15 +78,15 @@ pub struct FolderFacts {
     pub files: u64,
     pub directories: u64,
     pub symlinks: u64,
-    pub bytes: u64,
     /// Entries other nodes changed that are not applied here yet.
     pub pending_in: u64,
+    /// What is left to fetch of them, in bytes; of the first thousand.
     pub pending_in_bytes: u64,
+    /// The first of them, a few.
+    pub pending_paths: Vec<String>,
     /// Entries changed here that some connected node has not applied yet.
     pub pending_out: u64,
-    pub pending_out_bytes: u64,
     pub conflicts: u64,
-    pub trash_bytes: u64,
     /// Deletions the brake holds back.
     pub deletions_held: u64,
     /// `both`, `receive-only` or `send-only`.
@@ -103,6 +103,8 @@ pub mod state {
     pub const IN_SYNC: &str = "in sync";
     /// Deletions wait for `replicator confirm`.
     pub const HELD: &str = "held: deletions wait for `replicator confirm`";
+    /// What the last report of a node that runs no more is given.
+    pub const NOT_RUNNING: &str = "not running";
     /// Nobody to compare with.
     pub const ALONE: &str = "alone";
 }

@@ -95,11 +95,8 @@ fn folder_lines(out: &mut String, snapshot: &Snapshot) {
         out,
         "Holds",
         &format!(
-            "{} files, {} directories, {} links, {}",
-            folder.files,
-            folder.directories,
-            folder.symlinks,
-            human_bytes(folder.bytes)
+            "{} files, {} directories, {} links",
+            folder.files, folder.directories, folder.symlinks
         ),
     );
     if folder.pending_in > 0 {
@@ -107,8 +104,7 @@ fn folder_lines(out: &mut String, snapshot: &Snapshot) {
         fact(out, "Incoming", &format!("{} entries, {bytes}, to apply here", folder.pending_in));
     }
     if folder.pending_out > 0 {
-        let bytes = human_bytes(folder.pending_out_bytes);
-        fact(out, "Outgoing", &format!("{} entries, {bytes}, some node lacks", folder.pending_out));
+        fact(out, "Outgoing", &format!("{} entries, some node lacks", folder.pending_out));
     }
     let rates = &snapshot.rates;
     if rates.files_per_s >= 0.05 || rates.bytes_per_s >= 0.5 {
@@ -118,9 +114,6 @@ fn folder_lines(out: &mut String, snapshot: &Snapshot) {
     if folder.conflicts > 0 {
         let text = format!("{} kept: see `replicator conflicts list`", folder.conflicts);
         fact(out, "Conflicts", &text);
-    }
-    if folder.trash_bytes > 0 {
-        fact(out, "Trash", &human_bytes(folder.trash_bytes));
     }
     if folder.deletions_held > 0 {
         let text = format!("{} deletions: see `replicator confirm --help`", folder.deletions_held);

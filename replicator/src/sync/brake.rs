@@ -39,6 +39,10 @@ impl Brake {
         self.held.len()
     }
 
+    pub fn held(&self) -> impl Iterator<Item = &RelPath> {
+        self.held.iter()
+    }
+
     /// Something lies there again.
     pub fn release(&mut self, path: &RelPath) {
         if !self.held.is_empty() {
@@ -51,9 +55,7 @@ impl<S: Store> Core<S> {
     /// What a scan of everything beneath a path missed.
     pub(super) fn missed(&mut self, now: Now, beneath: &RelPath, there: usize, gone: Vec<RelPath>) {
         if self.options.mode == Mode::ReceiveOnly {
-            for path in gone {
-                self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
-            }
+            gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path));
             return;
         }
         let fresh = gone.iter().filter(|path| !self.brake.holds(path)).count();
@@ -68,9 +70,17 @@ impl<S: Store> Core<S> {
             return;
         }
         self.brake.passed += fresh;
-        for path in gone.into_iter().filter(|path| !self.brake.holds(path)) {
-            self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
+        let passes = |path: &RelPath| !self.brake.holds(path);
+        let gone: Vec<RelPath> = gone.into_iter().filter(passes).collect();
+        gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path));
+    }
+
+    fn look_for_missed(&mut self, now: Now, beneath: &RelPath, path: RelPath) {
+        let mut dirt = Dirt::compare();
+        if self.is_listing_to_verify(beneath) {
+            self.mark_to_verify(&path, &mut dirt);
         }
+        self.settle.look(now.monotonic, Spot::Path(path), dirt);
     }
 
     /// All of a folder, or more than the share of it that was set, beyond a

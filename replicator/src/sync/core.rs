@@ -13,10 +13,11 @@ use super::message::{Delta, Message, Records};
 use super::oneway::Own;
 use super::patches::Patches;
 use super::plan::Retry;
-use super::record::Key;
+use super::record::{Content, Key};
 use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
+use super::verify::Verification;
 use super::version::Dot;
 use crate::config::Mode;
 use crate::entry::{Fingerprint, Kind, Timestamp};
@@ -99,6 +100,7 @@ pub struct Core<S> {
     pub(super) brake: Brake,
     pub(super) own: Own,
     pub(super) restored: Restored,
+    pub(super) verification: Verification,
     pub(super) have_changed: Option<Duration>,
     probes: BTreeMap<u64, Probing>,
     next_probe: u64,
@@ -160,7 +162,6 @@ pub struct Progress {
     pub changes_made: u64,
     /// Remote changes applied.
     pub changes_applied: u64,
-    pub bytes_fetched: u64,
     pub conflicts: u64,
     /// Entries that vanished unseen, too many to be believed until somebody
     /// confirms it.
@@ -209,6 +210,7 @@ impl<S: Store> Core<S> {
             brake: Brake::default(),
             own: Own::default(),
             restored: Restored::default(),
+            verification: Verification::default(),
             have_changed: None,
             probes: BTreeMap::new(),
             next_probe: 1,
@@ -250,7 +252,9 @@ impl<S: Store> Core<S> {
         if path.is_private() {
             return;
         }
+        self.was_told(&path);
         if let Some(parent) = path.parent() {
+            self.was_told(&parent);
             self.settle.touch(now.monotonic, Spot::Path(parent), Dirt::entry());
         }
         let dirt = Dirt { list, ..Dirt::entry() };
@@ -265,6 +269,7 @@ impl<S: Store> Core<S> {
             }
             return;
         };
+        self.was_told_of_body(body);
         let dirt = Dirt {
             bytes: true,
             whole: ranges.is_none(),
@@ -278,6 +283,7 @@ impl<S: Store> Core<S> {
     /// Bytes of the file at this path changed, nobody knows which.
     pub fn bytes_changed_at(&mut self, now: Now, path: RelPath) {
         if !path.is_private() {
+            self.was_told(&path);
             self.settle.touch(now.monotonic, Spot::Path(path), Dirt::whole());
         }
     }
@@ -334,7 +340,10 @@ impl<S: Store> Core<S> {
             if !same {
                 self.note_restored(&entry);
             }
-            if !same || dirt.whole {
+            if self.is_listing_to_verify(beneath) {
+                self.mark_to_verify(&entry.path, &mut dirt);
+            }
+            if !same || dirt.whole || dirt.check {
                 self.settle.look(now.monotonic, Spot::Path(entry.path), dirt);
             }
         }
@@ -362,6 +371,9 @@ impl<S: Store> Core<S> {
             }
         });
         self.missed(now, beneath, held, missing);
+        if beneath.is_root() && !scan.again {
+            self.has_listed_to_verify();
+        }
         self.turn(now);
     }
 
@@ -441,7 +453,8 @@ impl<S: Store> Core<S> {
         self.peers.remove(&peer);
         self.mid_series.remove(&peer);
         for probe in self.probes.values_mut() {
-            probe.answers.insert(peer, Ok(()));
+            probe.asked.remove(&peer);
+            probe.answers.remove(&peer);
         }
         self.turn(now);
     }
@@ -506,6 +519,37 @@ impl<S: Store> Core<S> {
         parts.iter().map(|part| *part as u64).sum()
     }
 
+    /// What other nodes changed and is not applied here yet.
+    pub fn pending(&self) -> u64 {
+        (self.pending_names.len() + self.pending_bodies.len()) as u64
+    }
+
+    /// The bytes of it: of the first `most` entries, where there are more.
+    pub fn pending_bytes(&self, most: usize) -> u64 {
+        let wanted = |path: &RelPath| self.store.name(path)?.wanted().map(|(body, _)| body);
+        let named = self.pending_names.iter().take(most).filter_map(wanted);
+        let bodies: BTreeSet<BodyId> =
+            named.chain(self.pending_bodies.iter().take(most).copied()).collect();
+        let bytes = |body: &BodyId| {
+            let row = self.store.body(*body)?;
+            let comes = row.disk.is_none() || row.content_is_pending();
+            match row.content.winner().value {
+                Content::File { size, .. } if comes => Some(size),
+                _ => None,
+            }
+        };
+        bodies.iter().take(most).filter_map(bytes).sum()
+    }
+
+    /// Some of it, by path.
+    pub fn first_pending(&self, most: usize) -> Vec<String> {
+        let bodies = self.pending_bodies.iter().take(most);
+        let names = bodies.filter_map(|body| self.store.body(*body)?.disk?.names.first().cloned());
+        let paths = self.pending_names.iter().take(most).cloned().chain(names);
+        let paths: BTreeSet<RelPath> = paths.collect();
+        paths.iter().take(most).map(ToString::to_string).collect()
+    }
+
     /// Starts a round of asking every peer whether it is done; the token
     /// fetches the answer from [`Core::probe_result`].
     pub fn probe(&mut self) -> u64 {
@@ -517,23 +561,14 @@ impl<S: Store> Core<S> {
         token
     }
 
-    /// `None` while answers are missing; then what is not in step, in words.
-    /// An empty list: this node and every connected peer hold the same.
-    pub fn probe_result(&mut self, token: u64) -> Option<Vec<(Option<NodeId>, String)>> {
+    /// `None` while answers are missing; then whether each peer holds the same
+    /// as this node, or what is not in step, in words.
+    pub fn probe_result(&mut self, token: u64) -> Option<BTreeMap<NodeId, Result<(), String>>> {
         let probe = self.probes.get(&token)?;
         if !probe.asked.iter().all(|peer| probe.answers.contains_key(peer)) {
             return None;
         }
-        let probe = self.probes.remove(&token)?;
-        let mut reasons: Vec<_> = probe
-            .answers
-            .into_iter()
-            .filter_map(|(peer, answer)| answer.err().map(|reason| (Some(peer), reason)))
-            .collect();
-        if self.unfinished() > 0 {
-            reasons.push((None, format!("{} entries are not applied yet", self.unfinished())));
-        }
-        Some(reasons)
+        Some(self.probes.remove(&token)?.answers)
     }
 
     /// Nobody waits for this answer any more.
@@ -581,19 +616,6 @@ impl<S: Store> Core<S> {
     /// here, if it is remembered.
     pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
         self.history.between(body, from, to)
-    }
-
-    /// Reads every file again, as if any byte of it might have changed.
-    pub fn verify(&mut self, now: Now) -> u64 {
-        let mut files = 0;
-        self.for_each_within(&RelPath::root(), |core, path, row| {
-            let Some((_, kind)) = row.on_disk() else { return };
-            let dirt = if kind == Kind::File { Dirt::whole() } else { Dirt::compare() };
-            files += u64::from(kind == Kind::File);
-            core.settle.look(now.monotonic, Spot::Path(path), dirt);
-        });
-        self.scan(RelPath::root());
-        files
     }
 
     pub fn store(&self) -> &S {

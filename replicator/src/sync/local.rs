@@ -102,33 +102,39 @@ impl<S: Store> Core<S> {
                 continue;
             };
             self.locks.unlock(&sight.path, &look.bodies);
-            if self.options.mode == Mode::ReceiveOnly {
-                self.compare_sight(now, &sight.path, sight.found, look);
-                continue;
+            let check = self.begin_check(&sight, &look);
+            match self.options.mode {
+                Mode::ReceiveOnly => self.compare_sight(now, &sight.path, sight.found, look),
+                _ => self.take_sight(now, &sight.path, sight.found, look),
             }
-            // What lay there when the look began, and what has come to since.
-            let now_lies = self.lying_at(&sight.path);
-            let now_lies = now_lies.map(|(id, _, disk)| (id, disk.fingerprint.inode));
-            let lay = [look.lay, now_lies.filter(|lies| Some(*lies) != look.lay)];
-            let dirt = look.dirt.clone();
-            match sight.found {
-                Found::Nothing if self.may_be_moving(&look) => {
-                    self.look_for_move(now, &sight.path, look);
-                }
-                Found::Nothing => self.saw_nothing(now, &sight.path),
-                Found::Entry(stat, sighted) => {
-                    self.progress.no_error(&sight.path);
-                    self.brake.release(&sight.path);
-                    self.saw_entry(now, &sight.path, stat, sighted, look);
-                }
-                Found::Unsettled => self.look_again(now, &sight.path, look),
-                Found::Unreadable(reason) => self.progress.error(&sight.path, reason),
-            }
-            for (id, inode) in lay.into_iter().flatten() {
-                self.hand_on_bytes(now, &sight.path, (id, inode), dirt.clone());
+            if let Some(check) = check {
+                self.end_check(now, &sight.path, check);
             }
         }
         self.turn(now);
+    }
+
+    /// Logs what differs from the index.
+    fn take_sight(&mut self, now: Now, path: &RelPath, found: Found, look: Looking) {
+        // What lay there when the look began, and what has come to since.
+        let now_lies = self.lying_at(path);
+        let now_lies = now_lies.map(|(id, _, disk)| (id, disk.fingerprint.inode));
+        let lay = [look.lay, now_lies.filter(|lies| Some(*lies) != look.lay)];
+        let dirt = look.dirt.clone();
+        match found {
+            Found::Nothing if self.may_be_moving(&look) => self.look_for_move(now, path, look),
+            Found::Nothing => self.saw_nothing(now, path),
+            Found::Entry(stat, sighted) => {
+                self.progress.no_error(path);
+                self.brake.release(path);
+                self.saw_entry(now, path, stat, sighted, look);
+            }
+            Found::Unsettled => self.look_again(now, path, look),
+            Found::Unreadable(reason) => self.progress.error(path, reason),
+        }
+        for (id, inode) in lay.into_iter().flatten() {
+            self.hand_on_bytes(now, path, (id, inode), dirt.clone());
+        }
     }
 
     /// It did not stay the same while it was read. Not sooner than the look
@@ -146,15 +152,23 @@ impl<S: Store> Core<S> {
         let Some(id) = look.bodies.first().filter(|_| dirt.bytes || dirt.whole) else {
             return dirt;
         };
-        let (compare, list, gone) = (dirt.compare || dirt.whole, dirt.list, dirt.gone);
-        let rest = Dirt { entry: dirt.entry, compare, list, gone, ..Dirt::default() };
+        let compare = dirt.compare || dirt.whole;
+        let none = RangeSet::new();
+        let rest = Dirt {
+            compare,
+            bytes: false,
+            whole: false,
+            mapped: false,
+            ranges: none,
+            ..dirt.clone()
+        };
         let bytes = Dirt { entry: false, compare: false, list: false, gone: 0, ..dirt };
         self.settle.look_after(now.monotonic, wait, Spot::Body(*id), bytes);
         rest
     }
 
     fn look_later(&mut self, now: Now, wait: Duration, path: &RelPath, dirt: Dirt) {
-        if dirt != Dirt::default() {
+        if !dirt.is_empty() {
             self.settle.look_after(now.monotonic, wait, Spot::Path(path.clone()), dirt);
         }
     }

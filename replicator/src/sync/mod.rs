@@ -28,10 +28,12 @@ pub mod roster;
 mod settle;
 pub mod store;
 mod tree;
+mod verify;
 pub mod version;
 
 pub use self::core::{Core, Located, Options, Progress};
 pub use self::members::Introduction;
+pub use self::verify::Verified;
 
 #[cfg(test)]
 mod sim;

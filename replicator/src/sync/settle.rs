@@ -31,6 +31,10 @@ pub(super) struct Dirt {
     pub list: bool,
     /// So many looks have found nothing here and were not believed yet.
     pub gone: u32,
+    /// An event told of it.
+    pub told: bool,
+    /// To be read again: what differs and was not told is an error.
+    pub check: bool,
 }
 
 /// What is dirty: a place in the tree, or an inode wherever it lies.
@@ -71,7 +75,7 @@ impl Settle {
 
     /// Something happened there just now.
     pub fn touch(&mut self, now: Duration, spot: Spot, dirt: Dirt) {
-        self.insert(now, spot, dirt, self.delay);
+        self.insert(now, spot, Dirt { told: true, ..dirt }, self.delay);
     }
 
     /// Look soon: nothing is being written there as far as anyone knows.
@@ -123,6 +127,11 @@ impl Settle {
         }
     }
 
+    /// Does a look that verifies wait for this spot?
+    pub fn is_to_be_checked(&self, spot: &Spot) -> bool {
+        self.waiting.get(spot).is_some_and(|waiting| waiting.dirt.check)
+    }
+
     /// Is a change of this spot waiting?
     pub fn holds(&self, spot: &Spot) -> bool {
         self.waiting.contains_key(spot)
@@ -147,6 +156,12 @@ impl Dirt {
         Self { compare: true, ..Self::entry() }
     }
 
+    /// Is there nothing to look for?
+    pub fn is_empty(&self) -> bool {
+        let Self { told, check, .. } = *self;
+        *self == Self { told, check, ..Self::default() }
+    }
+
     /// Was it a name that changed, and nothing else?
     pub fn is_of_name(&self) -> bool {
         self.entry && !self.compare && !self.bytes && !self.whole
@@ -164,6 +179,8 @@ impl Dirt {
         self.mapped |= other.mapped;
         self.list |= other.list;
         self.gone = self.gone.max(other.gone);
+        self.told |= other.told;
+        self.check |= other.check;
         self.ranges.extend(&other.ranges);
     }
 }

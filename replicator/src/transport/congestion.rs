@@ -11,19 +11,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use quinn::Connection;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
-use quinn::{Connection, VarInt};
 use quinn_proto::RttEstimator;
 
-use super::settings::INITIAL_WINDOW_BYTES;
+use super::settings::{Close, INITIAL_WINDOW_BYTES};
 
 /// Closes a connection so that the peer hears of it at once. All closing in
 /// this room goes through here.
-pub(super) fn close(connection: &Connection, code: u32, reason: &str) {
+pub(super) fn close(connection: &Connection, why: Close, reason: &str) {
     if let Ok(controller) = connection.congestion_state().into_any().downcast::<WayOut>() {
         controller.closing.store(true, Ordering::Relaxed);
     }
-    connection.close(VarInt::from_u32(code), reason.as_bytes());
+    connection.close(why.code(), reason.as_bytes());
 }
 
 /// Makes the controller of each new connection.

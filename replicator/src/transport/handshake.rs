@@ -15,10 +15,7 @@ use super::frame::FrameReader;
 use super::greeting::{self, GREETING_BYTES_MAX, Greeting, GreetingError};
 use super::link::{self, Introduction, Link};
 use super::registry::Verdict;
-use super::settings::{
-    CLOSE_BROKEN, CLOSE_DUPLICATE, CLOSE_OTHER_VERSION, CLOSE_OURSELVES, CLOSE_TOO_MANY_GUESSES,
-    CLOSE_TOO_SLOW, CLOSE_WRONG_PASSWORD, HANDSHAKE_TIME_MAX,
-};
+use super::settings::{Close, HANDSHAKE_TIME_MAX};
 use super::{Shared, tls};
 use crate::id::NodeId;
 
@@ -44,7 +41,7 @@ pub(super) async fn run(
     let outcome = tokio::time::timeout(HANDSHAKE_TIME_MAX, introduce(shared, connection, role))
         .await
         .unwrap_or_else(|_| {
-            close(connection, CLOSE_TOO_SLOW, "the handshake took too long");
+            close(connection, Close::TooSlow, "the handshake took too long");
             Err(Failure::Lost("the handshake took too long".into()))
         });
     if let Err(Failure::Refused(reason)) = &outcome {
@@ -72,16 +69,14 @@ pub(super) fn failure_of(error: ConnectionError, peer: Option<NodeId>) -> Failur
             Failure::Refused(Refusal::OtherVersion)
         }
         ConnectionError::VersionMismatch => Failure::Refused(Refusal::NotANode),
-        ConnectionError::ApplicationClosed(close) => {
-            match (u32::try_from(close.error_code.into_inner()), peer) {
-                (Ok(CLOSE_WRONG_PASSWORD), _) => Failure::Refused(Refusal::WrongPassword),
-                (Ok(CLOSE_OTHER_VERSION), _) => Failure::Refused(Refusal::OtherVersion),
-                (Ok(CLOSE_TOO_MANY_GUESSES), _) => Failure::Refused(Refusal::TooManyGuesses),
-                (Ok(CLOSE_OURSELVES), _) => Failure::Ourselves,
-                (Ok(CLOSE_DUPLICATE), Some(peer)) => Failure::Duplicate(peer),
-                _ => Failure::Lost(error.to_string()),
-            }
-        }
+        ConnectionError::ApplicationClosed(close) => match (Close::of(close), peer) {
+            (Some(Close::WrongPassword), _) => Failure::Refused(Refusal::WrongPassword),
+            (Some(Close::OtherVersion), _) => Failure::Refused(Refusal::OtherVersion),
+            (Some(Close::TooManyGuesses), _) => Failure::Refused(Refusal::TooManyGuesses),
+            (Some(Close::Ourselves), _) => Failure::Ourselves,
+            (Some(Close::Duplicate), Some(peer)) => Failure::Duplicate(peer),
+            _ => Failure::Lost(error.to_string()),
+        },
         _ => Failure::Lost(error.to_string()),
     }
 }
@@ -99,12 +94,12 @@ async fn introduce(
 ) -> Result<NodeId, Failure> {
     let peer = tls::peer_of(connection).ok_or(Failure::Refused(Refusal::NotANode))?;
     if peer == shared.id {
-        close(connection, CLOSE_OURSELVES, "this is the same node");
+        close(connection, Close::Ourselves, "this is the same node");
         return Err(Failure::Ourselves);
     }
     let source = connection.remote_address().ip();
     if role == Role::Acceptor && !shared.gate.may_guess(Instant::now(), source, peer) {
-        close(connection, CLOSE_TOO_MANY_GUESSES, "too many wrong passwords");
+        close(connection, Close::TooManyGuesses, "too many wrong passwords");
         return Err(Failure::Refused(Refusal::TooManyGuesses));
     }
     let ends = Ends { role, us: shared.id, peer };
@@ -116,7 +111,7 @@ async fn introduce(
     match greet(shared, connection, &ends, send, reader).await {
         Ok(true) => Ok(peer),
         Ok(false) => {
-            close(connection, CLOSE_DUPLICATE, "these nodes are connected already");
+            close(connection, Close::Duplicate, "these nodes are connected already");
             Err(Failure::Duplicate(peer))
         }
         Err(error) => Err(judge_greeting(connection, peer, error)),
@@ -192,11 +187,11 @@ fn judge_proof(
     };
     match error {
         AuthError::WrongPassword => {
-            guessed(CLOSE_WRONG_PASSWORD, "wrong password", Refusal::WrongPassword)
+            guessed(Close::WrongPassword, "wrong password", Refusal::WrongPassword)
         }
-        AuthError::Malformed => guessed(CLOSE_BROKEN, "not an authentication", Refusal::NotANode),
+        AuthError::Malformed => guessed(Close::Broken, "not an authentication", Refusal::NotANode),
         AuthError::OtherSuite => {
-            close(connection, CLOSE_OTHER_VERSION, "another authentication suite");
+            close(connection, Close::OtherVersion, "another authentication suite");
             Failure::Refused(Refusal::OtherVersion)
         }
         AuthError::Lost(error) => failure_of(error, Some(peer)),
@@ -206,7 +201,7 @@ fn judge_proof(
 fn judge_greeting(connection: &Connection, peer: NodeId, error: GreetingError) -> Failure {
     match error {
         GreetingError::Malformed(reason) => {
-            close(connection, CLOSE_BROKEN, &reason);
+            close(connection, Close::Broken, &reason);
             Failure::Lost(reason)
         }
         GreetingError::Lost(error) => failure_of(error, Some(peer)),

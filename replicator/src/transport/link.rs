@@ -17,8 +17,7 @@ use super::event::{Event, Life};
 use super::fetch::{self, Reply};
 use super::frame::{FrameBatch, FrameError, FrameReader};
 use super::settings::{
-    CLOSE_BROKEN, CLOSE_DUPLICATE, CLOSE_GOODBYE, CLOSE_REPLACED, CLOSE_TWIN, CLOSE_UNWANTED,
-    CONNECTION_WINDOW_BYTES, FETCHES_PER_PEER_MAX, IDLE_TIME_MAX, LANE_QUEUE_BYTES,
+    CONNECTION_WINDOW_BYTES, Close, FETCHES_PER_PEER_MAX, IDLE_TIME_MAX, LANE_QUEUE_BYTES,
     LANE_QUEUE_MESSAGES, LANES, SEND_WINDOW_BYTES,
 };
 use super::{Lane, PeerInfo, Shared};
@@ -108,9 +107,9 @@ impl Link {
     }
 
     /// Closes the connection and keeps the reason for our own side.
-    pub(super) fn close(&self, code: u32, reason: &str) {
+    pub(super) fn close(&self, why: Close, reason: &str) {
         let _ = self.closed_because.set(reason.to_owned());
-        congestion::close(&self.connection, code, reason);
+        congestion::close(&self.connection, why, reason);
     }
 
     pub(super) async fn send(&self, lane: Lane, payload: Bytes) -> Result<(), SendError> {
@@ -183,8 +182,8 @@ pub(super) async fn run(
     if let Some(predecessor) = predecessor {
         // Where it is still alive, two run under one identity.
         match predecessor.instance == link.instance {
-            true => predecessor.close(CLOSE_REPLACED, "a newer connection took its place"),
-            false => predecessor.close(CLOSE_TWIN, "a newer start of the peer took its place"),
+            true => predecessor.close(Close::Replaced, "a newer connection took its place"),
+            false => predecessor.close(Close::Twin, "a newer start of the peer took its place"),
         }
         predecessor.ended().await;
     }
@@ -304,17 +303,17 @@ async fn read_lanes(shared: Arc<Shared>, link: Arc<Link>) {
         let Ok(mut stream) = stream else { return };
         let mut tag = [0; 1];
         if stream.read_exact(&mut tag).await.is_err() {
-            return link.close(CLOSE_BROKEN, "a message stream ended before it began");
+            return link.close(Close::Broken, "a message stream ended before it began");
         }
         let lane = match tag[0] {
             LANE_CONTROL => Lane::Control,
             LANE_BULK => Lane::Bulk,
             _ => {
-                return link.close(CLOSE_BROKEN, "a message stream of an unknown kind was opened");
+                return link.close(Close::Broken, "a message stream of an unknown kind was opened");
             }
         };
         if std::mem::replace(&mut seen[usize::from(tag[0])], true) {
-            return link.close(CLOSE_BROKEN, "a message stream was opened twice");
+            return link.close(Close::Broken, "a message stream was opened twice");
         }
         readers.spawn(read_lane(Arc::clone(&shared), Arc::clone(&link), lane, stream));
     }
@@ -325,9 +324,9 @@ async fn read_lane(shared: Arc<Shared>, link: Arc<Link>, lane: Lane, stream: Rec
     loop {
         match reader.next().await {
             Ok(Some(payload)) => shared.inlet.message(&link.life, link.peer, lane, payload).await,
-            Ok(None) => return link.close(CLOSE_BROKEN, "a message stream ended"),
+            Ok(None) => return link.close(Close::Broken, "a message stream ended"),
             Err(FrameError::Read(quinn::ReadError::ConnectionLost(_))) => return,
-            Err(error) => return link.close(CLOSE_BROKEN, &error.to_string()),
+            Err(error) => return link.close(Close::Broken, &error.to_string()),
         }
     }
 }
@@ -351,7 +350,7 @@ async fn read_fetch(shared: Arc<Shared>, link: Arc<Link>, send: SendStream, recv
     match fetch::read_request(recv).await {
         Ok(request) => shared.inlet.fetch(&link.life, link.peer, request, reply).await,
         Err(error @ FrameError::TooLong(..)) => {
-            link.close(CLOSE_BROKEN, &error.to_string());
+            link.close(Close::Broken, &error.to_string());
         }
         // The peer changed its mind before the request was whole.
         Err(FrameError::Torn | FrameError::Read(_)) => {}
@@ -366,8 +365,7 @@ async fn read_datagrams(shared: Arc<Shared>, link: Arc<Link>) {
 
 /// Did the peer meet another node with our identity?
 fn is_twin(end: &ConnectionError) -> bool {
-    let code = |close: &quinn::ApplicationClose| u32::try_from(close.error_code.into_inner());
-    matches!(end, ConnectionError::ApplicationClosed(close) if code(close) == Ok(CLOSE_TWIN))
+    matches!(end, ConnectionError::ApplicationClosed(close) if Close::of(close) == Some(Close::Twin))
 }
 
 /// Why a connection ended, for people.
@@ -381,11 +379,13 @@ fn describe(link: &Link, error: ConnectionError) -> String {
         ConnectionError::Reset => "the peer was restarted".into(),
         ConnectionError::ApplicationClosed(close) => {
             let said = String::from_utf8_lossy(&close.reason);
-            match u32::try_from(close.error_code.into_inner()) {
-                Ok(CLOSE_GOODBYE) => "the peer is going down".into(),
-                Ok(CLOSE_REPLACED | CLOSE_DUPLICATE) => "a newer connection took its place".into(),
-                Ok(CLOSE_TWIN) => "another node with our identity took its place".into(),
-                Ok(CLOSE_UNWANTED) => "the peer no longer needs the connection".into(),
+            match Close::of(&close) {
+                Some(Close::Goodbye) => "the peer is going down".into(),
+                Some(Close::Replaced | Close::Duplicate) => {
+                    "a newer connection took its place".into()
+                }
+                Some(Close::Twin) => "another node with our identity took its place".into(),
+                Some(Close::Unwanted) => "the peer no longer needs the connection".into(),
                 _ => format!("the peer closed the connection: {}", said.escape_debug()),
             }
         }

@@ -44,7 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Endpoint, VarInt};
+use quinn::Endpoint;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
@@ -61,6 +61,7 @@ use crate::limits::{FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX};
 use event::Inlet;
 use gate::Gate;
 use registry::Registry;
+use settings::Close;
 
 /// What a transport is started with.
 pub struct Options {
@@ -177,7 +178,7 @@ impl Transport {
     /// that made it dials again unless it was told to forget.
     pub fn disconnect(&self, peer: NodeId) {
         if let Some(link) = self.handle.shared.registry.up(peer) {
-            link.close(settings::CLOSE_UNWANTED, "the connection is no longer needed");
+            link.close(Close::Unwanted, "the connection is no longer needed");
         }
     }
 
@@ -275,10 +276,9 @@ impl Handle {
             dialer.abort();
         }
         for link in self.shared.registry.all() {
-            congestion::close(link.connection(), settings::CLOSE_GOODBYE, GOODBYE);
+            congestion::close(link.connection(), Close::Goodbye, GOODBYE);
         }
-        let code = VarInt::from_u32(settings::CLOSE_GOODBYE);
-        self.shared.endpoint.close(code, GOODBYE.as_bytes());
+        self.shared.endpoint.close(Close::Goodbye.code(), GOODBYE.as_bytes());
     }
 }
 

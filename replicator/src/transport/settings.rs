@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use quinn::{ApplicationClose, VarInt};
+
 /// The protocol this build speaks; TLS refuses a peer that speaks another.
 pub(super) const ALPN: &[u8] = b"replicator/1";
 
@@ -132,19 +134,51 @@ pub(super) const RETRY_OURSELVES: Duration = Duration::from_secs(30);
 /// Head start of one address of a name over the next.
 pub(super) const DIAL_STAGGER: Duration = Duration::from_millis(200);
 
-// -- Codes in a CONNECTION_CLOSE; part of the protocol --
+// -- Codes; part of the protocol --
 
-pub(super) const CLOSE_GOODBYE: u32 = 0;
-pub(super) const CLOSE_WRONG_PASSWORD: u32 = 1;
-pub(super) const CLOSE_OTHER_VERSION: u32 = 2;
-pub(super) const CLOSE_TOO_MANY_GUESSES: u32 = 3;
-pub(super) const CLOSE_DUPLICATE: u32 = 4;
-pub(super) const CLOSE_REPLACED: u32 = 5;
-pub(super) const CLOSE_BROKEN: u32 = 6;
-pub(super) const CLOSE_OURSELVES: u32 = 7;
-pub(super) const CLOSE_UNWANTED: u32 = 8;
-pub(super) const CLOSE_TWIN: u32 = 9;
-pub(super) const CLOSE_TOO_SLOW: u32 = 9;
+/// Why a node closes a connection: the code in a CONNECTION_CLOSE. An enum,
+/// so that the compiler refuses two reasons of one number: one taken for
+/// another can end a healthy node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Close {
+    Goodbye = 0,
+    WrongPassword = 1,
+    OtherVersion = 2,
+    TooManyGuesses = 3,
+    Duplicate = 4,
+    Replaced = 5,
+    Broken = 6,
+    Ourselves = 7,
+    Unwanted = 8,
+    Twin = 9,
+    TooSlow = 10,
+}
+
+impl Close {
+    pub(super) const ALL: [Self; 11] = [
+        Self::Goodbye,
+        Self::WrongPassword,
+        Self::OtherVersion,
+        Self::TooManyGuesses,
+        Self::Duplicate,
+        Self::Replaced,
+        Self::Broken,
+        Self::Ourselves,
+        Self::Unwanted,
+        Self::Twin,
+        Self::TooSlow,
+    ];
+
+    pub(super) fn code(self) -> VarInt {
+        VarInt::from_u32(self as u32)
+    }
+
+    /// What the peer meant; `None` for a reason of another build.
+    pub(super) fn of(close: &ApplicationClose) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == close.error_code)
+    }
+}
 
 /// Code of a stream that ends without its answer.
 pub(super) const RESET_NO_ANSWER: u32 = 1;

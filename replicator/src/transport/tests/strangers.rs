@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use quinn::{Connection, Endpoint};
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use spake2::{Ed25519Group, Spake2};
 
 use super::*;
 use crate::transport::auth::{self, Ends, Role};
 use crate::transport::greeting::{self, Greeting};
-use crate::transport::settings::{
-    ALPN, CLOSE_BROKEN, CLOSE_TOO_MANY_GUESSES, GUESSES_PER_SOURCE, STRANGERS_PER_SOURCE_MAX,
-};
+use crate::transport::settings::{ALPN, Close, GUESSES_PER_SOURCE, STRANGERS_PER_SOURCE_MAX};
 use crate::transport::{socket, tls};
 
 /// Somebody with a key and a socket, who speaks QUIC but not as a node would.
@@ -64,9 +63,9 @@ impl Stranger {
 }
 
 /// Why the node closed the connection, in its own words.
-async fn close_code(connection: &Connection) -> u64 {
+async fn close_reason(connection: &Connection) -> Option<Close> {
     match soon(connection.closed()).await {
-        quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+        quinn::ConnectionError::ApplicationClosed(close) => Close::of(&close),
         other => panic!("not closed by the node: {other:?}"),
     }
 }
@@ -112,16 +111,87 @@ async fn a_relay_in_the_middle_fails_though_it_passes_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_of_ours_is_said_to_a_stranger() {
+async fn nothing_of_ours_is_said_to_who_dials_without_the_password() {
     let node = Node::start();
     let stranger = Stranger::new();
     let connection = stranger.connect(node.transport.local_addr()).await.unwrap();
-    let ends = Ends { role: Role::Dialer, us: stranger.id, peer: node.id() };
-    // All that comes back before the refusal is the suite and a SPAKE2 element.
-    assert!(soon(auth::prove(&connection, &ends, &WRONG)).await.is_err());
-    soon(connection.closed()).await;
-    let received = connection.stats().frame_rx.stream;
-    assert!(received <= 1, "{received} stream frames");
+    let (send, recv) = connection.open_bi().await.unwrap();
+    // The suite and a SPAKE2 element, and no proof.
+    assert_says_only(1 + ELEMENT_BYTES, &connection, (send, recv), Role::Dialer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_ours_is_said_to_who_is_dialed_and_lacks_the_password() {
+    let mut node = Node::start();
+    let stranger = Stranger::new();
+    node.transport.dial(stranger.endpoint.local_addr().unwrap().into());
+    let connection = soon(stranger.endpoint.accept()).await.unwrap().await.unwrap();
+    let streams = soon(connection.accept_bi()).await.unwrap();
+    // The same, and a proof that is worth one guess.
+    let bytes = 1 + ELEMENT_BYTES + MAC_BYTES;
+    assert_says_only(bytes, &connection, streams, Role::Acceptor).await;
+    assert_eq!(node.refusal().await, Refusal::WrongPassword);
+}
+
+/// A SPAKE2 message, which is a side byte and a point, and a proof.
+const ELEMENT_BYTES: usize = 33;
+const MAC_BYTES: usize = 32;
+
+/// The first message of a role, made from a wrong password: the suite, then
+/// what SPAKE2 says.
+fn guess(role: Role) -> Vec<u8> {
+    let (nobody, password) = (spake2::Identity::new(b""), spake2::Password::new(b"a guess"));
+    let (_, element) = match role {
+        Role::Dialer => Spake2::<Ed25519Group>::start_a(&password, &nobody, &nobody),
+        Role::Acceptor => Spake2::<Ed25519Group>::start_b(&password, &nobody, &nobody),
+    };
+    [&[1], &element[..]].concat()
+}
+
+/// To a guess the node says so many bytes and no more, to a wrong proof that
+/// it is wrong; and neither its name nor its hello is in any of it.
+async fn assert_says_only(
+    bytes: usize,
+    connection: &Connection,
+    (mut send, mut recv): (SendStream, RecvStream),
+    role: Role,
+) {
+    send.write_all(&guess(role)).await.unwrap();
+    let mut said = vec![0; bytes];
+    soon(recv.read_exact(&mut said)).await.unwrap();
+    let more = tokio::time::timeout(Duration::from_millis(200), recv.read_chunk(1, true)).await;
+    assert!(more.is_err(), "it says more: {more:?}");
+    assert_eq!(connection.stats().frame_rx.datagram, 0);
+    send.write_all(&[7; MAC_BYTES]).await.unwrap();
+    assert!(soon(connection.accept_uni()).await.is_err(), "a message stream was opened");
+    let quinn::ConnectionError::ApplicationClosed(close) = soon(connection.closed()).await else {
+        panic!("not closed by the node");
+    };
+    assert_eq!(Close::of(&close), Some(Close::WrongPassword));
+    said.extend_from_slice(&close.reason);
+    let certificates = connection.peer_identity().unwrap();
+    let certificates: Box<Vec<rustls::pki_types::CertificateDer>> =
+        certificates.downcast().unwrap();
+    said.extend(certificates.iter().flat_map(|certificate| certificate.to_vec()));
+    for secret in ["node at", "a hello"] {
+        let told = said.windows(secret.len()).any(|window| window == secret.as_bytes());
+        assert!(!told, "{secret:?} was told");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_one_way_of_ending_speaks_of_a_twin() {
+    let mut node = Node::start();
+    for end in Close::ALL {
+        let connection = Stranger::new().join(&mut node).await;
+        connection.close(end.code(), b"");
+        node.down().await;
+        if end == Close::Twin {
+            assert!(matches!(node.event().await, Event::Twin { .. }));
+        }
+    }
+    assert_eq!(Close::Twin.code(), 9u32.into(), "nodes in use speak of a twin by this number");
+    node.stays_quiet().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,11 +211,11 @@ async fn garbage_is_refused_and_guesses_run_out() {
         // The node may close while we still write.
         let _ = send.write_all(&noise).await;
         let _ = send.finish();
-        close_code(&connection).await;
+        close_reason(&connection).await;
         node.refusal().await;
     }
     let connection = stranger.connect(node.transport.local_addr()).await.unwrap();
-    assert_eq!(close_code(&connection).await, u64::from(CLOSE_TOO_MANY_GUESSES));
+    assert_eq!(close_reason(&connection).await, Some(Close::TooManyGuesses));
     assert_eq!(node.refusal().await, Refusal::TooManyGuesses);
 }
 
@@ -215,7 +285,7 @@ async fn a_member_that_breaks_framing_is_cut_off_with_a_reason() {
             }
         };
         assert!(reason.contains(wanted), "{reason}");
-        assert_eq!(close_code(&connection).await, u64::from(CLOSE_BROKEN));
+        assert_eq!(close_reason(&connection).await, Some(Close::Broken));
     }
 }
 

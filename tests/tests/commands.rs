@@ -1,0 +1,217 @@
+//! What the commands say of a node, and what scripts read from them.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use replicator_tests::{Cluster, Finished, binary, machine, poll, replicator, sample};
+use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
+use serde_json::Value;
+
+fn json(finished: &Finished) -> Value {
+    serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished:?}"))
+}
+
+/// A mapping of a file's first page, which stays while this lives: no event
+/// tells the lower capture levels of a store.
+struct Mapping(*mut std::ffi::c_void);
+
+const PAGE_BYTES: usize = 4096;
+
+impl Mapping {
+    fn of(path: &Path) -> Self {
+        let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let flags = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the kernel chooses the address, so nothing is mapped over.
+        let at = unsafe {
+            rustix::mm::mmap(ptr::null_mut(), PAGE_BYTES, flags, MapFlags::SHARED, &file, 0)
+        };
+        Self(at.unwrap())
+    }
+
+    fn store(&self, byte: u8) {
+        // SAFETY: the page is mapped and writable for as long as `self` lives,
+        // and nothing else in this process refers to it.
+        unsafe {
+            ptr::write_volatile(self.0.cast::<u8>(), byte);
+            rustix::mm::msync(self.0, PAGE_BYTES, MsyncFlags::SYNC).unwrap();
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with this length, and is not used again.
+        let _ = unsafe { rustix::mm::munmap(self.0, PAGE_BYTES) };
+    }
+}
+
+#[test]
+fn verify_names_what_changed_though_nobody_told_of_it() {
+    let mut cluster = Cluster::new(2).with_options(&["--capture", "inotify"]);
+    fs::create_dir(cluster[0].path("folder")).unwrap();
+    fs::write(cluster[0].path("folder/mapped"), vec![b'.'; PAGE_BYTES]).unwrap();
+    fs::write(cluster[0].path("other"), "untouched").unwrap();
+    cluster.start();
+    cluster.assert_same();
+    let same = cluster[0].command(&["verify"]).unwrap();
+    assert_eq!(same.code, 0, "{same:?}");
+    assert!(same.stdout.starts_with("checked 2 files, 4.0 KiB, in "), "{same:?}");
+    assert!(same.stdout.contains("b (") && same.stdout.contains("holds the same tree"), "{same:?}");
+
+    let mapping = Mapping::of(&cluster[0].path("folder/mapped"));
+    mapping.store(b'1');
+    let differs = cluster[0].command(&["verify"]).unwrap();
+    assert_eq!(differs.code, 1, "{differs:?}");
+    assert!(differs.stdout.contains(": 1 differ\n"), "{differs:?}");
+    let line = "  folder/mapped: changed here, and no event told of it\n";
+    assert!(differs.stdout.contains(line), "{differs:?}");
+    // It is a change like any other from now on.
+    cluster.assert_same();
+    assert_eq!(fs::read(cluster[1].path("folder/mapped")).unwrap()[0], b'1');
+
+    mapping.store(b'2');
+    let differs = cluster[0].command(&["verify", "--json"]).unwrap();
+    let found = json(&differs);
+    assert_eq!(differs.code, 1, "{found}");
+    assert_eq!(found["differing_total"], 1, "{found}");
+    assert_eq!(found["differing"][0]["path"], "folder/mapped", "{found}");
+    assert_eq!(found["peers"][0]["agrees"], true, "{found}");
+    let found = json(&cluster[0].command(&["verify", "--json"]).unwrap());
+    assert_eq!(found["files"], 2, "{found}");
+    assert_eq!(found["bytes"], 4105, "{found}");
+    assert_eq!(found["differing"], Value::Array(vec![]), "{found}");
+
+    // Without the peer that should be there nothing is compared with it.
+    cluster[1].stop().unwrap();
+    let alone = || cluster[0].command(&["verify"]).unwrap();
+    poll::eventually(Duration::from_secs(10), "the peer is missed", || {
+        alone().stdout.ends_with("no peer is connected to compare with\n")
+    });
+    assert_eq!(alone().code, 1);
+}
+
+#[test]
+fn a_user_who_writes_does_not_make_verify_complain() {
+    let cluster = Cluster::running(2);
+    sample::look_alike(&cluster[0].path("site")).unwrap();
+    cluster.assert_same();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let log = File::create(cluster[0].path("log")).unwrap();
+            // Ends by itself should the story fail.
+            for number in 0u64..3000 {
+                log.write_all_at(&number.to_le_bytes(), number * 8).unwrap();
+                fs::write(cluster[0].path("site/index.php"), number.to_string()).unwrap();
+                fs::write(cluster[0].path(format!("{number}")), "new").unwrap();
+                if number % 2 == 1 {
+                    fs::remove_file(cluster[0].path(format!("{}", number - 1))).unwrap();
+                }
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let verified: Vec<_> = (0..3).map(|_| cluster[0].command(&["verify"]).unwrap()).collect();
+        done.store(true, Ordering::Relaxed);
+        for finished in verified {
+            assert_eq!(finished.code, 0, "{finished:?}");
+        }
+    });
+    cluster.assert_same();
+}
+
+#[test]
+fn a_stopped_node_has_a_last_report() {
+    let mut cluster = Cluster::new(2).with_options(&["--status-interval", "1s"]);
+    cluster.start();
+    fs::write(cluster[0].path("file"), "content").unwrap();
+    cluster.assert_same();
+    let report = || fs::read_to_string(cluster[0].state().join("replicator.status"));
+    poll::eventually(Duration::from_secs(20), "the report is written", || {
+        report().is_ok_and(|text| text.contains("1 files") && text.contains("in sync"))
+    });
+    // What a check made for lsyncd reads.
+    let text = report().unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains(" status report at "), "{text}");
+    let source = format!("Sync1 source={}/", cluster[0].root().canonicalize().unwrap().display());
+    assert_eq!(lines[1..4], ["", &source, "There are 0 delays"], "{text}");
+    assert_eq!(lines[4..7], ["Filtering:", "  nothing.", ""], "{text}");
+
+    cluster[0].stop().unwrap();
+    let last = cluster[0].command(&["status"]).unwrap();
+    assert_eq!(last.code, 69, "{last:?}");
+    assert!(last.stdout.starts_with("Not running. The last report is "), "{last:?}");
+    assert!(last.stdout.contains(&source) && last.stdout.contains("1 files"), "{last:?}");
+    assert!(last.stderr.contains("no replicator runs on the state directory"), "{last:?}");
+    let last = cluster[0].command(&["status", "--json"]).unwrap();
+    assert_eq!(last.code, 69, "{last:?}");
+    let facts = json(&last);
+    assert_eq!(facts["folder"]["state"], "not running", "{facts}");
+    assert_eq!(facts["folder"]["files"], 1, "{facts}");
+    assert!(facts["taken_ms"].as_u64().unwrap() > 0, "{facts}");
+
+    let never = cluster.dir().join("never-ran");
+    fs::create_dir(&never).unwrap();
+    let words = ["status", "--json", "--state-dir"].map(OsStr::new);
+    let finished = replicator(words.iter().copied().chain([never.as_os_str()])).unwrap();
+    assert_eq!((finished.code, finished.stdout.as_str()), (69, ""), "{finished:?}");
+}
+
+#[test]
+fn the_doctor_says_what_is_there_and_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let doctor = |root: &Path| {
+        let words = ["doctor", "--root"].map(OsStr::new);
+        replicator(words.iter().copied().chain([root.as_os_str()])).unwrap()
+    };
+    // Lines are folded for a terminal.
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let finished = doctor(dir.path());
+    let missing = finished.stdout.lines().any(|line| line.starts_with("missing "));
+    assert_eq!(finished.code, i32::from(missing), "{finished:?}");
+    let told = |name: &str| {
+        let starts = |line: &&str| {
+            line.strip_prefix("ok")
+                .or(line.strip_prefix("missing"))
+                .is_some_and(|rest| rest.trim_start().starts_with(name))
+        };
+        finished.stdout.lines().any(|line| starts(&line))
+    };
+    for name in ["kernel", "privileges", "io_uring", "capture", "exchange"] {
+        assert!(told(name), "{name}: {}", finished.stdout);
+    }
+    let cluster = Cluster::running(1);
+    let status = cluster[0].status().unwrap();
+    if status.capture() == "ebpf" {
+        assert!(plain(&finished.stdout).contains(status.hooks()), "{}", finished.stdout);
+    }
+    let nowhere = doctor(&dir.path().join("nowhere"));
+    assert_eq!(nowhere.code, 78, "{nowhere:?}");
+    assert!(nowhere.stderr.contains("cannot look at the folder"), "{nowhere:?}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it left something");
+
+    // Who lacks something is told what that costs.
+    let Some(prefix) = machine::as_nobody() else {
+        return machine::skip("needs root and setpriv to become a user who lacks something");
+    };
+    let program = dir.path().join("replicator");
+    fs::copy(binary(), &program).unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&prefix[0]);
+    command.args(&prefix[1..]).arg(program).args(["doctor", "--root"]).arg(dir.path());
+    let output = command.output().unwrap();
+    let text = plain(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("missing privileges") && text.contains("CAP_BPF"), "{text}");
+    assert!(text.contains("run as root or grant the capabilities"), "{text}");
+}
