@@ -11,7 +11,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
-use crate::kernel::{get, is_own, read, set_word, word};
+use crate::kernel::{count, get, is_own, read, set_word, word};
 use crate::mark;
 use crate::place::{self, Subject};
 
@@ -97,7 +97,14 @@ pub fn announced(inode: u64, start: u64, end: u64) {
     let flags = mapped(inode, &subject);
     let pending = Pending { inode: subject.number, start, end, flags };
     let task = bpf_get_current_pid_tgid();
-    let _ = ANNOUNCED.insert(&task, &pending, 0);
+    // SAFETY: only this task writes the element of its key.
+    if unsafe { ANNOUNCED.get(&task) }.is_none() {
+        // Another one may have been pushed out.
+        count(word::ANNOUNCERS);
+    }
+    if ANNOUNCED.insert(&task, &pending, 0).is_err() {
+        count(word::UNREMEMBERED);
+    }
     // SAFETY: the helper has no precondition.
     set_word(word::ANNOUNCED_AT, unsafe { bpf_ktime_get_ns() });
     tell(&pending);

@@ -8,13 +8,13 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_func_arg, bpf_get_func_ret};
 use aya_ebpf::macros::{fentry, fexit, map};
-use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::{FEntryContext, FExitContext};
 use core::hint::black_box;
-use replicator_ebpf::FLAG_MAPPED;
+use replicator_ebpf::{FLAG_MAPPED, word};
 
 use crate::event::{Pending, mapped, set, written};
-use crate::kernel::{get, is_own, read};
+use crate::kernel::{count, get, is_own, read};
 use crate::{mark, place};
 
 const EINTR: i64 = -4;
@@ -29,9 +29,10 @@ const FALLOC_COLLAPSE: u32 = 1 << 3;
 const FALLOC_INSERT: u32 = 1 << 5;
 
 /// Direct writes between the end of their transfer and the end of their
-/// bookkeeping, by the address of what the kernel keeps of them.
+/// bookkeeping, by the address of what the kernel keeps of them. None is ever
+/// pushed out by others: one that finds no room is counted.
 #[map]
-static DIRECT: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0);
+static DIRECT: HashMap<u64, Pending> = HashMap::with_max_entries(8192, 0);
 
 macro_rules! programs {
     ($($(#[$note:meta])* $kind:ident $name:ident($context:ident: $type:ty) $body:block)*) => {$(
@@ -81,7 +82,11 @@ programs! {
         let flags = mapped(inode, &subject);
         let start: u64 = read(kiocb, get::KIOCB_POSITION())?;
         let pending = Pending { inode: subject.number, start, end: u64::MAX, flags };
-        let _ = DIRECT.insert(&direct, &pending, 0);
+        if DIRECT.insert(&direct, &pending, 0).is_err() {
+            count(word::UNREMEMBERED);
+            // Wakes the daemon, which then sees the count.
+            mark::note_range(pending.inode, pending.start, pending.end, pending.flags);
+        }
     }
 
     /// The same, when all is done.
@@ -135,6 +140,14 @@ programs! {
             written(inode, start, start.saturating_add(copied_bytes as u64));
         } else if may_have_changed(copied_bytes) {
             written(file_inode(argument(context, 2)?)?, start, u64::MAX);
+        }
+    }
+
+    /// `(kiocb, iter, encoded)`: extents that come compressed, as a restored
+    /// snapshot's do. What is returned is their compressed size.
+    fexit encoded_write(context: FExitContext) {
+        if returned(context)? > 0 {
+            written(file_inode(read(argument(context, 0)?, get::KIOCB_FILE())?)?, 0, u64::MAX);
         }
     }
 

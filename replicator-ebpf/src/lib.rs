@@ -83,5 +83,10 @@ pub mod word {
     /// Inodes whose place was found by a walk: those met for the first time,
     /// and those pushed out of the table by others.
     pub const DECIDED: u32 = 7;
+    /// Operations between two programs that the tables had no room for: the
+    /// second one does not know of them.
+    pub const UNREMEMBERED: u32 = 8;
+    /// Announcements by tasks that were not in their table.
+    pub const ANNOUNCERS: u32 = 9;
     pub const COUNT: u32 = 512;
 }

@@ -136,6 +136,10 @@ programs! {
         announced(xfs_inode(context.arg(3)), to, to.saturating_add(length));
     }
 
+    /// `(inode, which of two, …)`, when two files have exchanged ranges; tells
+    /// of each.
+    xfs_exchrange_after(context) { written(xfs_inode(context.arg(0)), 0, u64::MAX) }
+
     /// `(inode, lock flags, caller)`
     xfs_iunlock(context) { settled(xfs_inode(context.arg(0))) }
 

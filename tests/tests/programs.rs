@@ -47,9 +47,12 @@ fn fsx() {
     let cluster = Cluster::running(2);
     let configuration = cluster.dir().join("fsx.toml");
     let weights = "[weights]\nread = 5\nwrite = 10\nmapread = 5\nmapwrite = 10\ntruncate = 3\n\
-                   fsync = 1\nfdatasync = 1\ncopy_file_range = 3\nsendfile = 1\n";
-    fs::write(&configuration, format!("flen = 1048576\n{weights}")).unwrap();
-    for seed in ["1", "2", "3"] {
+                   fsync = 1\nfdatasync = 1\ncopy_file_range = 3\nsendfile = 1\n\
+                   punch_hole = 3\nposix_fallocate = 1\nclose_open = 1\ninvalidate = 1\n";
+    // Stores that nobody syncs are the hard case.
+    for (seed, unsynced) in [("1", true), ("2", true), ("3", false)] {
+        let length = format!("flen = 1048576\nnomsyncafterwrite = {unsynced}\n");
+        fs::write(&configuration, length + weights).unwrap();
         let file = cluster[0].path(format!("fsx-{seed}"));
         let options = ["-N", "3000", "-S", seed, "-f"].map(OsStr::new);
         let places = [configuration.as_os_str(), file.as_os_str()];
@@ -62,9 +65,11 @@ fn fsx() {
 fn fio() {
     let Some(fio) = program("fio") else { return };
     let cluster = Cluster::running(2);
-    let engines: [(&str, &[&str]); 10] = [
+    let engines: [(&str, &[&str]); 12] = [
         ("sync", &[]),
         ("psync", &["--direct=1"]),
+        ("vsync", &[]),
+        ("pvsync", &[]),
         ("pvsync2", &[]),
         ("splice", &[]),
         ("libaio", &["--iodepth=8"]),
@@ -87,6 +92,21 @@ fn fio() {
         let fixed = if direct { ["--rw=randrw", "--bs=4k", fixed[2], fixed[3]] } else { fixed };
         let fixed = fixed.iter().chain(options).map(|option| option.to_string());
         run(&fio, cluster.dir(), common.into_iter().chain(fixed));
+    }
+    // These move no bytes that could be verified: they allocate, punch holes
+    // and cut off.
+    for (engine, kind) in
+        [("falloc", "randwrite"), ("falloc", "randtrim"), ("ftruncate", "randwrite")]
+    {
+        let file = cluster[0].path(format!("{engine}-{kind}"));
+        fs::write(&file, [b'x'; 1 << 20]).unwrap();
+        let words = ["--name=space", "--bs=4k", "--size=1m", "--io_size=512k"].map(str::to_owned);
+        let of_kind = [
+            format!("--ioengine={engine}"),
+            format!("--rw={kind}"),
+            format!("--filename={}", file.display()),
+        ];
+        run(&fio, cluster.dir(), words.into_iter().chain(of_kind));
     }
     assert_followed(&cluster);
 }

@@ -61,6 +61,8 @@ pub enum LossCause {
     RingFull,
     /// The kernel skipped a program because one of its kind was running.
     NestedPrograms,
+    /// The kernel's tables had no room for operations under way.
+    TableFull,
     /// The fanotify queue of the kernel overflowed.
     FanotifyOverflow,
     /// The inotify queue of the kernel overflowed.

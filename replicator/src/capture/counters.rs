@@ -47,6 +47,7 @@ pub struct Counters {
 pub struct Lost {
     pub ring_full: u64,
     pub nested_programs: u64,
+    pub table_full: u64,
     pub fanotify_overflow: u64,
     pub inotify_overflow: u64,
     pub watch_limit: u64,
@@ -69,7 +70,7 @@ pub(super) struct Tally {
     pub forgotten: Count,
     pub unwatched: Count,
     pub swept: Count,
-    lost: [Count; 7],
+    lost: [Count; 8],
 }
 
 /// One counter.
@@ -113,6 +114,7 @@ impl Tally {
             lost: Lost {
                 ring_full: lost(LossCause::RingFull),
                 nested_programs: lost(LossCause::NestedPrograms),
+                table_full: lost(LossCause::TableFull),
                 fanotify_overflow: lost(LossCause::FanotifyOverflow),
                 inotify_overflow: lost(LossCause::InotifyOverflow),
                 watch_limit: lost(LossCause::WatchLimit),
@@ -132,5 +134,6 @@ fn index_of(cause: LossCause) -> usize {
         LossCause::WatchLimit => 4,
         LossCause::Unresolved => 5,
         LossCause::Malformed => 6,
+        LossCause::TableFull => 7,
     }
 }

@@ -45,6 +45,11 @@ pub const PENDING_INODES_MAX: usize = 1024;
 /// program.
 pub const MISS_CHECK_DELAY: Duration = Duration::from_secs(1);
 
+/// How often it is asked without any: a program that was skipped while another
+/// one had nothing to tell leaves no trace but a count. A thousandth of what
+/// keep-alives cost.
+pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Type descriptions of loaded modules that are looked through.
 pub const MODULES_MAX: usize = 65_536;
 

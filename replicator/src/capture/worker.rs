@@ -95,7 +95,7 @@ impl Worker {
         let mut retry_at = Instant::now() + UNWATCHED_RETRY;
         while !self.control.stop.load(Ordering::SeqCst) {
             let unwatched = self.sources.inotify.as_ref().is_some_and(Inotify::has_unwatched);
-            let check_at = self.sources.kernel.as_ref().and_then(Kernel::check_at);
+            let check_at = self.sources.kernel.as_ref().map(Kernel::check_at);
             let due = unwatched.then_some(retry_at).into_iter().chain(check_at).min();
             self.sleep(due.map(|due| due.saturating_duration_since(Instant::now())))?;
             sys::settle(&self.control.wake);

@@ -74,7 +74,7 @@ pub fn probe(kernel: &Btf<'_>) -> Result<(), String> {
 
 fn descriptor(map: &Map) -> Option<RawFd> {
     match map {
-        Map::Array(map) | Map::LruHashMap(map) | Map::RingBuf(map) => {
+        Map::Array(map) | Map::HashMap(map) | Map::LruHashMap(map) | Map::RingBuf(map) => {
             Some(map.fd().as_fd().as_raw_fd())
         }
         _ => None,

@@ -61,6 +61,8 @@ pub struct Hook {
     pub needs: Needs,
     /// Without it the level cannot be had.
     pub essential: bool,
+    /// It came with what it shows: a kernel without it has nothing to show.
+    pub with_cause: bool,
     /// What goes unseen without it.
     pub shows: &'static str,
 }
@@ -76,6 +78,7 @@ const EXT4: Hook = Hook {
     file_system: Some(FileSystem::Ext4),
     needs: Needs::Nothing,
     essential: false,
+    with_cause: false,
     shows: "",
 };
 const XFS: Hook = Hook { file_system: Some(FileSystem::Xfs), needs: Needs::Xfs, ..EXT4 };
@@ -126,6 +129,7 @@ pub const HOOKS: &[Hook] = &[
     Hook { name: "xfs_collapse_file_space", essential: true, shows: "collapsed ranges", ..XFS },
     Hook { name: "xfs_insert_file_space", essential: true, shows: "inserted ranges", ..XFS },
     Hook { name: "xfs_reflink_remap_range", essential: true, shows: "clones", ..XFS },
+    Hook { name: "xfs_exchrange_after", with_cause: true, shows: "exchanged ranges", ..XFS },
 ];
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
@@ -20,7 +20,7 @@ use super::slots::{Mapped, SharedSlot};
 use super::sys;
 use crate::capture::counters::Tally;
 use crate::capture::describe::MissingHook;
-use crate::capture::limits::MEMORY_BYTES_MIN;
+use crate::capture::limits::{IDLE_CHECK_INTERVAL, MEMORY_BYTES_MIN};
 
 /// Built by `cargo xtask build-ebpf` and kept with its sources' digest.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
@@ -41,6 +41,8 @@ pub struct Attached {
 /// One file for the kernel, and one for each of its modules.
 const TYPES: &str = "/sys/kernel/btf";
 const KERNEL: &str = "vmlinux";
+
+const NO_TRACEPOINT: &str = "this kernel has no such tracepoint";
 
 /// What a note takes in the ring, with its header.
 const NOTE_BYTES: usize = size_of::<Note>() + 8;
@@ -65,7 +67,7 @@ impl Sizes {
             notes_bytes: (slots * 64).max(1 << 16),
             // Some 100 bytes each in the kernel.
             inodes: (bytes / 512) as u32,
-            tasks: (bytes / 8192).clamp(256, 8192) as u32,
+            tasks: (bytes / 8192).clamp(512, 8192) as u32,
         }
     }
 }
@@ -138,10 +140,9 @@ impl Folder<'_> {
         let module = module.then(|| sys::module_types(self.file_system.name())).transpose();
         let module = module.map_err(|error| format!("{}: {error}", self.file_system.name()))?;
         let mut programs = Programs::default();
-        for hook in HOOKS.iter().filter(|hook| exits::TRACEPOINTS.contains(&hook.name)) {
-            let program = attach(&mut ebpf, hook, &self.offsets);
-            let program = program.map_err(|reason| format!("{}: {reason}", hook.name))?;
-            programs.add(hook.name, program);
+        let of_set = |hook: &&Hook| exits::TRACEPOINTS.contains(&hook.name);
+        for hook in self.hooks().filter(of_set) {
+            programs.attach(&mut ebpf, hook, &self.offsets)?;
         }
         for found in &plan.found {
             let Exit { function, shows, .. } = found.exit;
@@ -159,20 +160,15 @@ impl Folder<'_> {
     fn attach_tracepoints(&self) -> Result<Attached, String> {
         let mut ebpf = prepare(self, &[])?;
         let mut programs = Programs::default();
-        for hook in HOOKS.iter().filter(|hook| hook.serves(self.file_system)) {
-            match attach(&mut ebpf, hook, &self.offsets) {
-                Ok(program) => programs.add(hook.name, program),
-                Err(reason) if hook.essential => {
-                    return Err(format!("{} ({}): {reason}", hook.name, hook.shows));
-                }
-                Err(reason) => {
-                    let costs =
-                        format!("{} arrive when the folder is verified: {reason}", hook.shows);
-                    programs.missing.push(MissingHook { name: hook.name.to_owned(), costs });
-                }
-            }
+        for hook in self.hooks() {
+            programs.attach(&mut ebpf, hook, &self.offsets)?;
         }
         assemble(ebpf, self, programs, "raw tracepoints")
+    }
+
+    fn hooks(&self) -> impl Iterator<Item = &'static Hook> {
+        let file_system = self.file_system;
+        HOOKS.iter().filter(move |hook| hook.serves(file_system))
     }
 }
 
@@ -189,6 +185,21 @@ impl Programs {
     fn add(&mut self, hook: &str, program: RawFd) {
         self.hooks.push(hook.to_owned());
         self.programs.push(program);
+    }
+
+    /// An error where the level cannot be had without the hook.
+    fn attach(&mut self, ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<(), String> {
+        let Hook { name, shows, .. } = hook;
+        match attach(ebpf, hook, offsets) {
+            Ok(program) => self.add(name, program),
+            Err(reason) if hook.essential => return Err(format!("{name} ({shows}): {reason}")),
+            Err(reason) if hook.with_cause && reason == NO_TRACEPOINT => {}
+            Err(reason) => {
+                let costs = format!("{shows} arrive when the folder is verified: {reason}");
+                self.missing.push(MissingHook { name: (*name).to_owned(), costs });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -243,7 +254,7 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<RawFd, Stri
     let program: &mut RawTracePoint = program.try_into().map_err(|error| chain(&error))?;
     program.load().map_err(|error| refusal(&error))?;
     program.attach(hook.name).map_err(|error| match not_there(&error) {
-        true => "this kernel has no such tracepoint".to_owned(),
+        true => NO_TRACEPOINT.to_owned(),
         false => chain(&error),
     })?;
     let fd = program.fd().map_err(|error| chain(&error))?;
@@ -278,7 +289,12 @@ fn assemble(
         slot_notes_dropped: 0,
         range_notes_dropped: 0,
         missed: 0,
-        check_at: None,
+        unremembered: 0,
+        announcers: 0,
+        // Older ones may be pushed out once the table is full; some of its
+        // room is spread over the processors.
+        announcers_max: u64::from(sizes.tasks) / 2,
+        check_at: Instant::now() + IDLE_CHECK_INTERVAL,
         drained_at: SystemTime::now().into(),
         checked_at: SystemTime::now().into(),
         pending: Default::default(),

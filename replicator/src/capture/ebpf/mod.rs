@@ -29,7 +29,7 @@ pub use self::load::load;
 use self::slots::{Collected, Mapped, SharedSlot};
 use super::change::{Change, Extent, LossCause};
 use super::counters::Tally;
-use super::limits::{LOSS_MARGIN, MISS_CHECK_DELAY, PENDING_INODES_MAX};
+use super::limits::{IDLE_CHECK_INTERVAL, LOSS_MARGIN, MISS_CHECK_DELAY, PENDING_INODES_MAX};
 use super::outbox::{Outbox, Stopped};
 use crate::entry::Timestamp;
 use crate::range::{Range, RangeSet};
@@ -49,7 +49,11 @@ pub struct Kernel {
     slot_notes_dropped: u64,
     range_notes_dropped: u64,
     missed: u64,
-    check_at: Option<Instant>,
+    unremembered: u64,
+    announcers: u64,
+    /// More of them between two checks may have pushed each other out.
+    announcers_max: u64,
+    check_at: Instant,
     /// When the last drain began: what was dropped since then is not known.
     drained_at: Timestamp,
     /// When the programs were last asked what they skipped.
@@ -77,9 +81,9 @@ impl Kernel {
         self.words[word::GENERATION as usize].fetch_add(1, Ordering::SeqCst);
     }
 
-    /// When to drain though nothing was noted: once after every activity, to
-    /// see what was counted and not noted.
-    pub fn check_at(&self) -> Option<Instant> {
+    /// When to drain though nothing was noted: soon after every activity and
+    /// now and then without any, to see what was counted and not noted.
+    pub fn check_at(&self) -> Instant {
         self.check_at
     }
 
@@ -192,19 +196,31 @@ impl Kernel {
             outbox.lost_ranges(LossCause::RingFull, self.drained_at.before(LOSS_MARGIN))?;
         }
         let now = Instant::now();
-        if self.check_at.is_some_and(|at| at <= now) {
-            self.check_at = None;
-            let started = SystemTime::now().into();
-            let missed = self.programs.iter().map(|&program| misses(program)).sum();
-            if missed != self.missed {
-                self.missed = missed;
-                let since = self.checked_at.before(LOSS_MARGIN);
-                outbox.lost_ranges(LossCause::NestedPrograms, since)?;
-            }
-            self.checked_at = started;
-        } else if active && self.check_at.is_none() {
-            self.check_at = Some(now + MISS_CHECK_DELAY);
+        if self.check_at <= now {
+            self.check_at = now + IDLE_CHECK_INTERVAL;
+            self.check(outbox)?;
+        } else if active {
+            self.check_at = self.check_at.min(now + MISS_CHECK_DELAY);
         }
+        Ok(())
+    }
+
+    /// Asks what the programs could not do. By now whatever they should have
+    /// told is done, or holds locks that readers wait for.
+    fn check(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
+        let started = SystemTime::now().into();
+        let since = self.checked_at.before(LOSS_MARGIN);
+        let missed = self.programs.iter().map(|&program| misses(program)).sum();
+        if std::mem::replace(&mut self.missed, missed) != missed {
+            outbox.lost_ranges(LossCause::NestedPrograms, since)?;
+        }
+        let (full, announcers) = (self.word(word::UNREMEMBERED), self.word(word::ANNOUNCERS));
+        let before = std::mem::replace(&mut self.announcers, announcers);
+        let pushed_out = announcers - before > self.announcers_max;
+        if std::mem::replace(&mut self.unremembered, full) != full || pushed_out {
+            outbox.lost_ranges(LossCause::TableFull, since)?;
+        }
+        self.checked_at = started;
         Ok(())
     }
 

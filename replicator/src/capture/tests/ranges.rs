@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use super::disk::{Disk, on_every_file_system};
 use super::writer::by_writer;
 use super::{Watched, sh};
-use crate::capture::{Change, Extent, Lost};
+use crate::capture::{Change, Extent, LossCause, Lost};
 use crate::config::CaptureChoice;
 use crate::range::RangeSet;
 
@@ -181,6 +181,27 @@ fn writes_outside_the_folder_are_dropped_in_the_kernel() {
     assert!(
         told.iter().any(|change| matches!(change, Change::Data { inode: of, .. } if *of == inode))
     );
+}
+
+#[test]
+fn more_operations_than_the_tables_hold_are_a_loss() {
+    let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) else { return };
+    if watched.capture.describe().hook_set != "raw tracepoints" {
+        return;
+    }
+    watched.sh("dd if=/dev/zero of=f bs=1M count=1 status=none; sync f");
+    assert_eq!(watched.capture.counters().lost, Lost::default());
+    watched.sh(&by_writer("holes of many threads"));
+    // The programs are asked what they could not do a moment later.
+    let start = std::time::Instant::now();
+    let lost = |change: &Change| {
+        matches!(change, Change::Lost { cause: LossCause::TableFull, since: Some(_), .. })
+    };
+    while !watched.changes().iter().any(lost) {
+        assert!(start.elapsed().as_secs() < 20, "{:?}", watched.capture.counters());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(watched.capture.counters().lost.table_full > 0);
 }
 
 #[test]

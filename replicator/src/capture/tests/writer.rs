@@ -70,6 +70,7 @@ fn write_in_the_way(way: &str, file: &File) {
     let mut offset = 40_000i64;
     match way {
         "pwrite" => file.write_all_at(b"bytes", 40_000).unwrap(),
+        "holes of many threads" => punch_in_threads(file, 600),
         // SAFETY: all pointers are to locals that outlive the calls, all
         // descriptors are open.
         _ => unsafe {
@@ -113,6 +114,16 @@ fn write_in_the_way(way: &str, file: &File) {
                 _ => store_in_the_way(way, file),
             }
         },
+    }
+}
+
+/// The kernel's tables know threads one by one.
+fn punch_in_threads(file: &File, threads: usize) {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    for _ in 0..threads {
+        let punch = || fallocate(file, flags, 40_000, 1).unwrap();
+        std::thread::scope(|scope| scope.spawn(punch).join().unwrap());
     }
 }
 
