@@ -388,9 +388,15 @@ impl<S: Store> Core<S> {
         row.stamp = dot.unwrap_or(row.stamp);
         if row != before {
             let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
+            // Where it is to give way to another file, it may be the later one
+            // from now on.
+            let names = row.disk.iter().flat_map(|disk| &disk.names);
+            let contested: Vec<Key> =
+                names.filter(|at| !row.bound.contains(at)).cloned().map(Key::Name).collect();
             self.put_body(id, row);
-            if deleted_elsewhere && dot.is_some() {
-                self.unchecked.insert(Key::Body(id));
+            if dot.is_some() {
+                self.unchecked.extend(contested);
+                self.unchecked.extend(deleted_elsewhere.then_some(Key::Body(id)));
             }
         }
     }
