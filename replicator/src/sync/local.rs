@@ -195,6 +195,13 @@ impl<S: Store> Core<S> {
     }
 
     fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
+        if self.displaces_directory(path, stat.kind) {
+            // The directory may have been moved here, and be met elsewhere.
+            if look.dirt.gone == 0 || self.may_be_moving(&look) {
+                return self.look_for_move(now, path, look);
+            }
+            self.saw_nothing(now, path);
+        }
         let known = self.known_as(&stat);
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
@@ -237,6 +244,13 @@ impl<S: Store> Core<S> {
         if list && kind == Kind::Directory {
             self.scan(path.clone());
         }
+    }
+
+    /// Does something else lie where a directory lay, of which nothing is told
+    /// but that?
+    fn displaces_directory(&self, path: &RelPath, kind: Kind) -> bool {
+        let lay = || self.lying_at(path).is_some_and(|(_, row, _)| row.kind() == Kind::Directory);
+        kind != Kind::Directory && lay()
     }
 
     /// A file that took the place of one with the same content, as in a copied
