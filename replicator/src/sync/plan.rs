@@ -67,7 +67,7 @@ impl<S: Store> Core<S> {
         if self.pending_names.is_empty() && self.pending_bodies.is_empty() {
             return;
         }
-        while self.jobs.len() < JOBS_MAX && !self.draining {
+        while self.jobs.len() + 2 <= JOBS_MAX && !self.draining {
             let (structure, contents) = self.gather(now);
             if structure.is_empty() && contents.is_empty() {
                 return;
