@@ -177,7 +177,11 @@ impl<S: Store> Core<S> {
                     self.keep_parents(now, path);
                 }
             }
-            Binding::Gone { was, moved: false, .. } => self.revive(now, was.body),
+            Binding::Gone { was, moved: false, .. } => {
+                if !self.fell_back(now, path, &row) {
+                    self.revive(now, was.body);
+                }
+            }
             Binding::Gone { .. } => {}
         }
     }
@@ -286,7 +290,7 @@ impl<S: Store> Core<S> {
 
     /// Binds a name in full knowledge of its register, whatever the disk
     /// shows.
-    fn rebind(&mut self, now: Now, path: &RelPath, id: BodyId, kind: Kind) {
+    pub(super) fn rebind(&mut self, now: Now, path: &RelPath, id: BodyId, kind: Kind) {
         let Some(former) = self.store.name(path) else {
             return;
         };
