@@ -60,8 +60,8 @@ pub const PATCH_CACHE_BYTES_MAX: usize = 64 << 20;
 pub const SENDS_IN_FLIGHT_MAX: usize = 4;
 
 /// Jobs being applied at once: enough that fetching one overlaps placing
-/// another.
-pub const JOBS_MAX: usize = 4;
+/// another. They begin in pairs, one that needs bytes and one that needs none.
+pub const JOBS_MAX: usize = 5;
 
 /// Actions of one job.
 pub const JOB_ACTIONS_MAX: usize = 512;

@@ -407,6 +407,7 @@ impl<S: Store> Core<S> {
 
     /// Does what the last event made possible.
     pub(super) fn turn(&mut self, now: Now) {
+        self.check_lost(now);
         self.check_tree(now);
         self.issue_looks(now);
         self.greet(now);

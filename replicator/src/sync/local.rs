@@ -209,6 +209,13 @@ impl<S: Store> Core<S> {
     }
 
     fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
+        if self.displaces_directory(path, stat.kind) {
+            // The directory may have been moved here, and be met elsewhere.
+            if look.dirt.gone == 0 || self.may_be_moving(&look) {
+                return self.look_for_move(now, path, look);
+            }
+            self.saw_nothing(now, path);
+        }
         let known = self.known_as(&stat);
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
@@ -251,6 +258,13 @@ impl<S: Store> Core<S> {
         if list && kind == Kind::Directory {
             self.scan(path.clone());
         }
+    }
+
+    /// Does something else lie where a directory lay, of which nothing is told
+    /// but that?
+    fn displaces_directory(&self, path: &RelPath, kind: Kind) -> bool {
+        let lay = || self.lying_at(path).is_some_and(|(_, row, _)| row.kind() == Kind::Directory);
+        kind != Kind::Directory && lay()
     }
 
     /// A file that took the place of one with the same content, as in a copied
@@ -402,9 +416,15 @@ impl<S: Store> Core<S> {
         row.stamp = dot.unwrap_or(row.stamp);
         if row != before {
             let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
+            // Where it is to give way to another file, it may be the later one
+            // from now on.
+            let names = row.disk.iter().flat_map(|disk| &disk.names);
+            let contested: Vec<Key> =
+                names.filter(|at| !row.bound.contains(at)).cloned().map(Key::Name).collect();
             self.put_body(id, row);
-            if deleted_elsewhere && dot.is_some() {
-                self.unchecked.insert(Key::Body(id));
+            if dot.is_some() {
+                self.unchecked.extend(contested);
+                self.unchecked.extend(deleted_elsewhere.then_some(Key::Body(id)));
             }
         }
     }

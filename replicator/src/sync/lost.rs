@@ -1,26 +1,35 @@
 //! Contents that nobody holds any more.
 //!
 //! A change may be known everywhere before anybody fetched it, and its author
-//! may destroy the bytes while it is cut off, or forget in a crash that it
-//! wrote them. Only the node that wrote a content may say so, once every peer
-//! it asked has answered that it does not hold it either: it puts
-//! [`Content::Lost`] in its place, beside which any other content wins. Who
-//! still holds any version writes that one anew; where nobody does, the
-//! author gives up the names. It is never said of what another node wrote:
-//! that node may be away with the only copy.
+//! may destroy the bytes while it is cut off, forget in a crash that it wrote
+//! them, or leave for good. Somebody then puts [`Content::Lost`] in its place,
+//! beside which any other content wins. Who still holds any version writes
+//! that one anew; where nobody does, who said so gives up the names.
+//!
+//! Who may say so: the node that wrote the content, once every peer has
+//! answered that it does not hold it either; and any node, once every member
+//! there is has answered so, itself and those apart that have left for good.
+//! As long as one member is away nobody speaks for it: it may have the only
+//! copy.
 
 use super::core::Core;
 use super::effect::Now;
+use super::local::digest_of;
 use super::record::{Binding, BodyRow, Content, Key, NameRow, Replaced};
 use super::settle::Spot;
 use super::store::Store;
 use super::tree::{held, held_at};
+use crate::entry::Kind;
 use crate::id::{Actor, BodyId, NodeId};
 use crate::path::RelPath;
 
 /// Times to ask before a content counts as lost: what is being changed or
 /// fetched just now is not held for a moment.
 const ASKS_MIN: u32 = 4;
+
+/// The same for what another node wrote, of every member: it may be slow to
+/// find again what it wrote.
+const ASKS_OF_OTHERS_MIN: u32 = 8;
 
 impl<S: Store> Core<S> {
     /// Names this node's lives before this one: what they wrote is its own.
@@ -30,21 +39,67 @@ impl<S: Store> Core<S> {
 
     /// A peer does not hold the content that this spot is to show.
     pub(super) fn refused(&mut self, now: Now, spot: &Spot, id: BodyId, by: NodeId) {
+        // One that has not met its own folder yet does not know what it holds.
+        if self.peers.get(&by).is_none_or(|peer| peer.actor.is_none()) {
+            return;
+        }
         let Some(retry) = self.retries.get_mut(spot) else {
             return;
         };
         retry.refused.insert(by);
-        let all_asked = self.peers.keys().all(|peer| retry.refused.contains(peer));
-        if retry.attempts < ASKS_MIN || !all_asked || self.peers.is_empty() || !self.surveyed {
+        let (attempts, refused) = (retry.attempts, retry.refused.clone());
+        if attempts < ASKS_MIN || !self.surveyed {
             return;
         }
-        let Some(mut row) = self.store.body(id) else {
+        let Some(row) = self.store.body(id) else {
             return;
         };
+        let all_peers = self.peers.keys().all(|peer| refused.contains(peer));
+        let asked_enough = attempts / (self.peers.len() as u32).max(1) >= ASKS_OF_OTHERS_MIN;
+        let is_mine = self.lives.contains(&row.content.winner().dot.actor);
+        if all_peers && (is_mine || (asked_enough && self.has_all_members())) {
+            self.give_up_content(now, id, row);
+        }
+    }
+
+    /// Who is left alone by members that left for good has nobody to ask.
+    pub(super) fn check_lost(&mut self, now: Now) {
+        let is_pending = !self.pending_names.is_empty() || !self.pending_bodies.is_empty();
+        if !is_pending || !self.peers.is_empty() || !self.surveyed || !self.has_all_members() {
+            return;
+        }
+        let names = self.pending_names.iter().cloned().map(Spot::Path);
+        let spots: Vec<Spot> =
+            names.chain(self.pending_bodies.iter().copied().map(Spot::Body)).collect();
+        for spot in spots {
+            let id = match &spot {
+                Spot::Path(path) => self.store.name(path).and_then(|row| row.wanted()),
+                Spot::Body(id) => Some((*id, Kind::File)),
+            };
+            let Some((id, row)) = id.and_then(|(id, _)| Some((id, self.store.body(id)?))) else {
+                continue;
+            };
+            let from = digest_of(row.content_on_disk());
+            let is_file = row.kind() == Kind::File;
+            if is_file && self.source(spot, id, &row, from).is_none() {
+                self.give_up_content(now, id, row);
+            }
+        }
+    }
+
+    /// Is every member connected that has not left for good?
+    fn has_all_members(&self) -> bool {
+        let Some(me) = self.membership.me.as_ref().map(|me| me.node) else { return false };
+        let members = self.membership.roster.members().map(|member| &member.record);
+        let mut others = members.filter(|record| record.node != me && !record.retired);
+        others.all(|record| self.peers.contains_key(&record.node))
+    }
+
+    /// Nobody holds the content of this body's winner.
+    fn give_up_content(&mut self, now: Now, id: BodyId, mut row: BodyRow) {
         let winner = row.content.winner().clone();
-        let is_mine = self.lives.contains(&winner.dot.actor);
         let is_here = row.content_on_disk() == Some(&winner.value);
-        if !is_mine || is_here || winner.value.is_lost() || row.bound.is_empty() {
+        if is_here || winner.value.is_lost() || row.bound.is_empty() {
             return;
         }
         let on_disk = row.content_on_disk().cloned();
@@ -123,5 +178,26 @@ impl<S: Store> Core<S> {
         let held = held_at(&former, &binding);
         self.put_name(path, Some(&former), NameRow { stamp: dot, binding, held });
         self.unchecked.insert(Key::Name(path.clone()));
+    }
+
+    /// Where a name was given up with its content, and an older file lies here
+    /// that nobody took away knowingly, that one is shown again.
+    pub(super) fn fell_back(&mut self, now: Now, path: &RelPath, name: &NameRow) -> bool {
+        let Binding::Gone { was, moved: false, .. } = &name.binding.winner().value else {
+            return false;
+        };
+        let given_up = self.store.body(was.body);
+        if !given_up.is_some_and(|body| body.content.winner().value.is_lost()) {
+            return false;
+        }
+        let Some((id, body, _)) = self.lying_at(path).filter(|(id, ..)| *id != was.body) else {
+            return false;
+        };
+        let is_meant = name.binding.values().any(|binding| body.is_replaced_by(id, binding));
+        if is_meant || !body.bound.is_empty() || body.kind() == Kind::Directory {
+            return false;
+        }
+        self.rebind(now, path, id, body.kind());
+        true
     }
 }

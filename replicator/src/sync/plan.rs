@@ -67,7 +67,7 @@ impl<S: Store> Core<S> {
         if self.pending_names.is_empty() && self.pending_bodies.is_empty() {
             return;
         }
-        while self.jobs.len() < JOBS_MAX && !self.draining {
+        while self.jobs.len() + 2 <= JOBS_MAX && !self.draining {
             let (structure, contents) = self.gather(now);
             if structure.is_empty() && contents.is_empty() {
                 return;
@@ -539,7 +539,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Where to get the content of a body's winner from.
-    fn source(
+    pub(super) fn source(
         &self,
         spot: Spot,
         id: BodyId,
@@ -680,14 +680,16 @@ impl<S: Store> Core<S> {
         if let Some(loser) = body.content_loser() {
             return Keep::Conflict(loser.dot.actor);
         }
-        let written = body.content.winner().dot;
-        let replaced = name.binding.winner().value.replaced();
-        let was_seen = match replaced.filter(|replaced| replaced.body == id) {
-            Some(replaced) => replaced.seen.covers(body.content_seen()),
+        let written = body.content.winner();
+        let replaced = name.binding.values().filter_map(Binding::replaced);
+        let was_seen = match replaced.filter(|replaced| replaced.body == id).count() {
             // Several others were here since. What this node wrote itself may
             // be unknown to who replaced it.
-            None => body.content_is_pending() || !self.lives.contains(&written.actor),
+            0 => body.content_is_pending() || !self.lives.contains(&written.dot.actor),
+            _ => name.binding.values().any(|binding| body.is_replaced_by(id, binding)),
         };
-        if was_seen { Keep::Trash } else { Keep::Conflict(written.actor) }
+        // That nobody holds it was said of it before it was found here.
+        let is_found = written.value.is_lost();
+        if was_seen && !is_found { Keep::Trash } else { Keep::Conflict(written.dot.actor) }
     }
 }

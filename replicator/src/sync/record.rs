@@ -285,6 +285,13 @@ impl BodyRow {
         self.content.losers().find(|loser| !is_winner && loser.value == *on_disk)
     }
 
+    /// Did the writer of this binding replace this body, having seen the
+    /// content that lies here?
+    pub fn is_replaced_by(&self, id: BodyId, binding: &Binding) -> bool {
+        let replaced = binding.replaced().filter(|replaced| replaced.body == id);
+        replaced.is_some_and(|replaced| replaced.seen.covers(self.content_seen()))
+    }
+
     /// The metadata that lies on this disk.
     pub fn metadata_on_disk(&self) -> Option<&Metadata> {
         match &self.disk.as_ref()?.metadata {

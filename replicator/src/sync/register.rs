@@ -114,6 +114,11 @@ impl<V: Rank + Clone + Eq> Register<V> {
         self.siblings.iter().max_by_key(key).expect("a register is never without a value")
     }
 
+    /// The winner and the losers.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.siblings.iter().map(|sibling| &sibling.value)
+    }
+
     /// Values that lost against a concurrent one.
     pub fn losers(&self) -> impl Iterator<Item = &Sibling<V>> {
         let winner = self.winner().dot;

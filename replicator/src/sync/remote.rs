@@ -177,26 +177,31 @@ impl<S: Store> Core<S> {
                     self.keep_parents(now, path);
                 }
             }
-            Binding::Gone { was, moved: false, .. } => self.revive(now, was.body),
+            Binding::Gone { was, moved: false, .. } => {
+                if !self.fell_back(now, path, &row) {
+                    self.revive(now, was.body);
+                }
+            }
             Binding::Gone { .. } => {}
         }
     }
 
     /// Files that came to one name on several nodes: the one that was changed
     /// last is shown, not the one that got its name last. `None` where it is
-    /// shown already.
+    /// shown already. Each node speaks for the file that lies here: who has
+    /// none of them must not choose one that lies nowhere any more.
     fn latest_of(&self, row: &NameRow) -> Option<(BodyId, Kind)> {
         let changed = |binding: &Binding| match binding.body() {
             Some((id, Kind::File)) => {
                 let body = self.store.body(id).filter(|body| body.kind() == Kind::File)?;
-                Some((body.content.winner().when, id))
+                Some(body.content.winner().when)
             }
             _ => None,
         };
+        let lies = row.on_disk()?;
         let shown = changed(&row.binding.winner().value)?;
-        let others = row.binding.losers().filter_map(|loser| changed(&loser.value));
-        let latest = others.max_by_key(|(when, id)| (*when, *id))?;
-        (latest.0 > shown.0 && latest.1 != shown.1).then_some((latest.1, Kind::File))
+        let mine = row.binding.losers().find(|loser| loser.value.body() == Some(lies))?;
+        (row.wanted() != Some(lies) && changed(&mine.value)? > shown).then_some(lies)
     }
 
     /// A change beats a concurrent deletion: a body whose content was changed
@@ -285,7 +290,7 @@ impl<S: Store> Core<S> {
 
     /// Binds a name in full knowledge of its register, whatever the disk
     /// shows.
-    fn rebind(&mut self, now: Now, path: &RelPath, id: BodyId, kind: Kind) {
+    pub(super) fn rebind(&mut self, now: Now, path: &RelPath, id: BodyId, kind: Kind) {
         let Some(former) = self.store.name(path) else {
             return;
         };

@@ -108,6 +108,16 @@ impl MemoryStore {
     pub fn bodies(&self) -> impl Iterator<Item = BodyId> {
         self.bodies.keys().copied()
     }
+
+    /// Names and bodies.
+    pub fn rows(&self) -> usize {
+        self.names.len() + self.bodies.len()
+    }
+
+    /// Places that the logs have.
+    pub fn places(&self) -> usize {
+        self.log.len()
+    }
 }
 
 impl Store for MemoryStore {

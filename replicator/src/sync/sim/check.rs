@@ -6,6 +6,7 @@ use super::disk::Shown;
 use super::world::World;
 use crate::entry::Kind;
 use crate::hash::Digest;
+use crate::limits::{JOB_ACTIONS_MAX, JOBS_MAX, LOOKS_MAX};
 use crate::path::RelPath;
 use crate::sync::core::Core;
 use crate::sync::store::{MemoryStore, Store};
@@ -13,6 +14,11 @@ use crate::sync::store::{MemoryStore, Store};
 /// Messages that an operation, a connection or a start may cost each
 /// connection of each node, at the most: twice what was ever seen.
 const MESSAGES_PER_CAUSE_MAX: u64 = 40;
+
+/// What may wait in all lists of a core together: so much for what it has no
+/// row of yet, and so much for each row.
+const LISTED_MAX: usize = 40;
+const LISTED_PER_ROW_MAX: usize = 2;
 
 pub(super) fn check(world: &World) -> Result<(), String> {
     if let Some(wrong) = &world.ledger.wrong {
@@ -86,8 +92,10 @@ fn no_content_is_lost(world: &World) -> Result<(), String> {
         kept.extend(node.disk.kept.iter().map(Vec::as_slice));
         trash.extend(node.disk.trash.iter().map(Vec::as_slice));
         unlinked.extend(node.disk.unlinked.iter().map(Vec::as_slice));
-        // Who has not joined yet has a folder of its own.
-        lying.extend(node.disk.contents_within(&root).into_iter().filter(|_| node.awaited));
+        // Who has not joined yet has a folder of its own, and who left with
+        // what it had told of has it still.
+        let is_apart = node.awaited || (world.plan.leaves && node.left);
+        lying.extend(node.disk.contents_within(&root).into_iter().filter(|_| is_apart));
     }
     kept.extend(lying.iter().map(Vec::as_slice));
     let contents = &world.contents;
@@ -128,6 +136,26 @@ fn nothing_is_resurrected(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What a core remembers grows with the rows it has and not with what ever
+/// happened.
+pub(super) fn memory_is_bounded(core: &Core<MemoryStore>, actors: u64) -> Result<(), String> {
+    let (rows, store) = (core.store().rows(), core.store());
+    let listed: usize = left_over(core).into_iter().map(|(_, count)| count).sum();
+    let steps = core.jobs.values().map(|job| job.len()).max().unwrap_or(0);
+    let bounds = [
+        ("places in logs", store.places(), rows),
+        ("actors", store.have().len(), actors as usize),
+        ("things in lists", listed, LISTED_MAX + LISTED_PER_ROW_MAX * rows),
+        ("looks", core.looks.len(), LOOKS_MAX),
+        ("jobs", core.jobs.len(), JOBS_MAX),
+        ("steps in a job", steps, JOB_ACTIONS_MAX),
+    ];
+    match bounds.into_iter().find(|(_, count, most)| count > most) {
+        Some((what, count, most)) => Err(format!("{count} {what}, beyond {most}")),
+        None => Ok(()),
+    }
 }
 
 /// At rest a core remembers rows, and nothing else that grows.

@@ -271,6 +271,48 @@ impl Disk {
         vec![Change::Name(path.clone())]
     }
 
+    /// Writes the content of one file into another.
+    pub(super) fn copy(
+        &mut self,
+        from: &RelPath,
+        to: &RelPath,
+        dead: &mut BTreeSet<Vec<u8>>,
+    ) -> Vec<Change> {
+        match self.inode(from).map(|inode| (inode.kind, inode.content.clone())) {
+            Some((Kind::File, content)) if self.names.get(from) != self.names.get(to) => {
+                let changes = self.write(to, &content, dead);
+                // Into a file that held the same.
+                dead.remove(&content);
+                changes
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Two entries take each other's places.
+    pub(super) fn swap(&mut self, one: &RelPath, other: &RelPath) -> Vec<Change> {
+        let lie = self.names.contains_key(one) && self.names.contains_key(other);
+        let same = self.names.get(one) == self.names.get(other);
+        if !lie || same || one.is_within(other) || other.is_within(one) {
+            return Vec::new();
+        }
+        self.exchange(one, other);
+        vec![Change::Name(one.clone()), Change::Name(other.clone())]
+    }
+
+    /// Sets the time of a file back by so many nanoseconds.
+    pub(super) fn age(&mut self, path: &RelPath, by: i64) -> Vec<Change> {
+        if self.kind(path) != Some(Kind::File) {
+            return Vec::new();
+        }
+        let id = self.names[path];
+        self.touch(id);
+        let inode = self.inodes.get_mut(&id).expect("a name leads to an inode");
+        let mtime = inode.metadata.mtime.as_nanos() - by;
+        inode.metadata.mtime = timestamp(mtime);
+        vec![Change::Name(path.clone())]
+    }
+
     // What the daemon does.
 
     /// Begins a job: its steps know of each other's doings.
@@ -497,8 +539,7 @@ impl Disk {
 
     fn tick(&mut self) -> Timestamp {
         self.clock += 1;
-        let seconds = self.clock.div_euclid(1_000_000_000);
-        Timestamp { seconds, nanos: self.clock.rem_euclid(1_000_000_000) as u32 }
+        timestamp(self.clock)
     }
 
     fn make(&mut self, kind: Kind, content: Vec<u8>, metadata: Option<Metadata>) -> u64 {
@@ -550,13 +591,7 @@ impl Disk {
     }
 
     fn move_names(&mut self, from: &RelPath, to: &RelPath) {
-        let moved: Vec<RelPath> = self.within(from).collect();
-        for old in moved {
-            let new = old.rebased(from, to).expect("short names stay short");
-            if let Some(id) = self.names.remove(&old) {
-                self.names.insert(new, id);
-            }
-        }
+        self.relocate(from, to);
         self.touch(self.names[to]);
         self.touch_parent(from);
         self.touch_parent(to);
@@ -564,10 +599,29 @@ impl Disk {
 
     fn exchange(&mut self, one: &RelPath, other: &RelPath) {
         let aside = RelPath::parse(b"aside, while two entries change places").expect("a name");
-        self.move_names(one, &aside);
-        self.move_names(other, one);
-        self.move_names(&aside, other);
+        self.relocate(one, &aside);
+        self.relocate(other, one);
+        self.relocate(&aside, other);
+        for path in [one, other] {
+            self.touch(self.names[path]);
+            self.touch_parent(path);
+        }
     }
+
+    fn relocate(&mut self, from: &RelPath, to: &RelPath) {
+        let moved: Vec<RelPath> = self.within(from).collect();
+        for old in moved {
+            let new = old.rebased(from, to).expect("short names stay short");
+            if let Some(id) = self.names.remove(&old) {
+                self.names.insert(new, id);
+            }
+        }
+    }
+}
+
+fn timestamp(at: i64) -> Timestamp {
+    let seconds = at.div_euclid(1_000_000_000);
+    Timestamp { seconds, nanos: at.rem_euclid(1_000_000_000) as u32 }
 }
 
 /// A content of `size` bytes: the old one with the source's writes in it.

@@ -42,8 +42,16 @@ pub(super) struct Plan {
     /// Nodes join late, some with a folder of their own, and the last one
     /// leaves before the second round.
     pub comings: bool,
+    /// The last one leaves in the midst of it, perhaps with the only copy of
+    /// something, and the others are told that it is gone for good.
+    pub leaves: bool,
     /// Nodes know each other as members and forget what was deleted.
     pub members: bool,
+    /// Users mostly move directories, and write into them.
+    pub moving: bool,
+    /// Users also copy files, exchange entries and set times back, capture
+    /// loses changes, and crashes tear jobs.
+    pub wild: bool,
     pub bug: Option<Bug>,
     /// Says what happens.
     pub traced: bool,
@@ -65,7 +73,10 @@ impl Plan {
             durable_after: None,
             skewed: false,
             comings: false,
+            leaves: false,
             members: false,
+            moving: false,
+            wild: false,
             bug: None,
             traced: super::number("REPLICATOR_SIM_SEED").is_some(),
         }
@@ -109,6 +120,31 @@ impl Plan {
             comings: true,
             ..Self::deleting(seed)
         }
+    }
+
+    /// One of the members goes for good before all it told of was fetched.
+    pub(super) fn leaving(seed: u64) -> Self {
+        Self {
+            nodes: 2 + (seed % 4) as usize,
+            operations: 30,
+            crashes: seed.is_multiple_of(2),
+            durable_after: Some(Duration::from_millis(100)),
+            leaves: true,
+            members: true,
+            ..Self::partitioned(seed)
+        }
+    }
+
+    /// Directories that are moved while others write into them.
+    pub(super) fn moving(seed: u64) -> Self {
+        let nodes = 2 + (seed % 3) as usize;
+        let crashes = seed.is_multiple_of(4);
+        Self { nodes, moving: true, operations: 40, crashes, ..Self::partitioned(seed) }
+    }
+
+    /// Whatever users, kernels and crashes may do.
+    pub(super) fn wild(seed: u64) -> Self {
+        Self { wild: true, moving: seed.is_multiple_of(3), ..Self::deleting(seed) }
     }
 
     /// Up to fifty nodes.

@@ -96,8 +96,12 @@ fn measure(nodes: usize) -> Row {
     }
     world.settle().expect("a cluster that knows all comes to rest");
     let path = |name: &str| RelPath::parse(name.as_bytes()).expect("a path");
-    let edit = cost(&mut world, |world| world.write_at(0, &path("f0"), b"an edit"));
-    let create = cost(&mut world, |world| world.write_at(1, &path("fresh"), b"a new file"));
+    let edit = cost(&mut world, |world| {
+        world.act(0, |disk, dead| disk.write(&path("f0"), b"an edit", dead));
+    });
+    let create = cost(&mut world, |world| {
+        world.act(1, |disk, dead| disk.write(&path("fresh"), b"a new file", dead));
+    });
     let join = cost(&mut world, |world| world.start(nodes - 1));
     let shown = world.nodes[nodes - 1].disk.shown();
     assert_eq!(shown.len(), FILES + 2, "the one that joined has all");

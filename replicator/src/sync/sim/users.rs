@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::disk::{Change, Disk};
+use super::plan::Plan;
 use super::world::{Event, World};
 use crate::entry::Kind;
+use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
 
 const PATHS: [&str; 12] =
@@ -28,6 +31,21 @@ const BUSY: Habits =
 const TIDYING: Habits =
     Habits { write: 18, replace: 26, remove: 72, rename: 80, mkdir: 84, symlink: 86, link: 88 };
 
+/// Directories are moved while others write into them.
+const MOVING: Habits =
+    Habits { write: 34, replace: 40, remove: 44, rename: 78, mkdir: 94, symlink: 95, link: 98 };
+
+/// Of a hundred wild operations, by where each kind ends.
+const COPY: u64 = 40;
+const EXCHANGE: u64 = 70;
+
+/// Every other content of a wild user is looked for on the own disk before it
+/// is fetched.
+const LONG_BYTES: usize = COPIED_BYTES_MIN as usize + 1;
+
+/// How far back a wild user sets the time of a file, in nanoseconds.
+const BACK_MAX: u64 = 10_000_000_000;
+
 /// The contents users made, and what they did to them.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
@@ -45,14 +63,29 @@ pub(super) struct Contents {
     pub forgotten: BTreeSet<Vec<u8>>,
     /// What each content was written over, in the same file.
     pub over: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Lay in several files: who destroys one of them leaves the others.
+    pub copied: BTreeSet<Vec<u8>>,
+}
+
+/// What a user is about to do.
+struct Deed<'a> {
+    path: RelPath,
+    other: RelPath,
+    content: &'a [u8],
+    /// Which of a hundred.
+    what: u64,
+    back: i64,
 }
 
 impl Contents {
-    /// Did a user give another name to the file of this content, be it where
-    /// an earlier content still lay in it? An edit follows its file.
+    /// Did a user give another name to the file of this content, or make
+    /// another file of it, be it where an earlier content still lay in it? An
+    /// edit follows its file.
     pub fn is_moved_lately(&self, content: &Vec<u8>) -> bool {
         let earlier = std::iter::successors(Some(content), |content| self.over.get(*content));
-        earlier.take(self.written.len() + 1).any(|content| self.moved_lately.contains(content))
+        earlier
+            .take(self.written.len() + 1)
+            .any(|content| self.moved_lately.contains(content) || self.copied.contains(content))
     }
 }
 
@@ -64,28 +97,23 @@ impl World {
         }
         let (path, other) = (self.any_path(), self.any_path());
         self.set_clock(at);
-        let content = format!("{}", self.contents.written.len() + 1).into_bytes();
+        let mut content = format!("{}", self.contents.written.len() + 1).into_bytes();
         let what = self.random.below(100);
-        let habits = if is_tidying { TIDYING } else { BUSY };
+        let is_wild = self.plan.wild && self.random.below(4) == 0;
+        let back = if is_wild { self.random.below(BACK_MAX) as i64 } else { 0 };
+        if self.plan.wild && self.contents.written.len().is_multiple_of(2) {
+            content.resize(LONG_BYTES, b'.');
+        }
         let mut dead = BTreeSet::new();
-        let moved = self.nodes[at].disk.contents_within(&path);
         let disk = &mut self.nodes[at].disk;
-        let (name, changes) = if what < habits.write {
-            ("write", disk.write(&path, &content, &mut dead))
-        } else if what < habits.replace {
-            ("replace", disk.replace(&path, &content, &mut dead))
-        } else if what < habits.remove {
-            ("remove", disk.remove_all(&path, &mut dead))
-        } else if what < habits.rename {
-            ("rename", disk.rename(&path, &other, &mut dead))
-        } else if what < habits.mkdir {
-            ("mkdir", disk.make_entry(&path, Kind::Directory, b""))
-        } else if what < habits.symlink {
-            ("symlink", disk.make_entry(&path, Kind::Symlink, &content))
-        } else if what < habits.link {
-            ("link", disk.link(&path, &other))
-        } else {
-            ("chmod", disk.chmod(&path, 0o600 + (what as u32 % 8)))
+        let mut moved = disk.contents_within(&path);
+        let deed = Deed { path, other, content: &content, what, back };
+        let (name, changes) = match is_wild {
+            true => {
+                moved.extend(disk.contents_within(&deed.other));
+                wild(disk, &deed, &mut dead)
+            }
+            false => usual(disk, &deed, habits(&self.plan, is_tidying), &mut dead),
         };
         if changes.is_empty() {
             return;
@@ -98,7 +126,10 @@ impl World {
         if let ("write", Some(former)) = (name, dead.first()) {
             contents.over.insert(content.clone(), former.clone());
         }
-        if matches!(name, "rename" | "link") {
+        if name == "copy" {
+            contents.copied.extend(moved.iter().cloned());
+        }
+        if matches!(name, "rename" | "link" | "copy" | "exchange") {
             contents.moved_lately.extend(moved.iter().filter(|_| is_tidying).cloned());
             contents.moved.extend(moved);
         }
@@ -106,9 +137,13 @@ impl World {
             contents.dead_lately.extend(dead.iter().cloned());
         }
         contents.dead.extend(dead);
-        let content = String::from_utf8_lossy(&content).into_owned();
-        let other = if name == "rename" || name == "link" { other.to_string() } else { content };
-        self.trace(|| format!("{at}: USER {name} {path} {other}"));
+        let Deed { path, other, .. } = deed;
+        let content = String::from_utf8_lossy(&content);
+        let with = match name {
+            "write" | "replace" | "symlink" => content.trim_end_matches('.').to_owned(),
+            _ => other.to_string(),
+        };
+        self.trace(|| format!("{at}: USER {name} {path} {with}"));
         if self.nodes[at].running {
             let delay = Duration::from_micros(self.random.below(5_000));
             let due = self.nodes[at].capture_at.max(self.now + delay);
@@ -125,12 +160,44 @@ impl World {
 
     /// A user removes an entry, with everything in it.
     pub(super) fn remove(&mut self, at: usize, path: &RelPath) {
-        self.set_clock(at);
-        let changes = self.nodes[at].disk.remove_all(path, &mut self.contents.dead);
         self.trace(|| format!("{at}: USER remove {path}"));
-        if self.nodes[at].running && !changes.is_empty() {
-            let life = self.nodes[at].life;
-            self.push(self.now, Event::Captured(at, life, changes));
-        }
+        self.act(at, |disk, dead| disk.remove_all(path, dead));
+    }
+}
+
+fn habits(plan: &Plan, is_tidying: bool) -> Habits {
+    match plan.moving {
+        _ if is_tidying => TIDYING,
+        true => MOVING,
+        false => BUSY,
+    }
+}
+
+fn usual(
+    disk: &mut Disk,
+    deed: &Deed,
+    habits: Habits,
+    dead: &mut BTreeSet<Vec<u8>>,
+) -> (&'static str, Vec<Change>) {
+    let Deed { path, other, content, what, .. } = deed;
+    match *what {
+        what if what < habits.write => ("write", disk.write(path, content, dead)),
+        what if what < habits.replace => ("replace", disk.replace(path, content, dead)),
+        what if what < habits.remove => ("remove", disk.remove_all(path, dead)),
+        what if what < habits.rename => ("rename", disk.rename(path, other, dead)),
+        what if what < habits.mkdir => ("mkdir", disk.make_entry(path, Kind::Directory, b"")),
+        what if what < habits.symlink => ("symlink", disk.make_entry(path, Kind::Symlink, content)),
+        what if what < habits.link => ("link", disk.link(path, other)),
+        what => ("chmod", disk.chmod(path, 0o600 + (what as u32 % 8))),
+    }
+}
+
+/// What fewer users do.
+fn wild(disk: &mut Disk, deed: &Deed, dead: &mut BTreeSet<Vec<u8>>) -> (&'static str, Vec<Change>) {
+    let Deed { path, other, .. } = deed;
+    match deed.what {
+        what if what < COPY => ("copy", disk.copy(path, other, dead)),
+        what if what < EXCHANGE => ("exchange", disk.swap(path, other)),
+        _ => ("age", disk.age(path, deed.back)),
     }
 }

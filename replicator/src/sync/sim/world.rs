@@ -11,8 +11,10 @@ use super::planted::Bug;
 use super::random::Random;
 use super::said::{ended, heard, said, stuck};
 use super::users::Contents;
+use crate::entry::Timestamp;
 use crate::hash::Digest;
 use crate::id::{Actor, NodeId};
+use crate::limits::SENDS_IN_FLIGHT_MAX;
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::sync::Introduction;
@@ -43,6 +45,15 @@ const ALL_AT_ONCE_MAX: usize = 64;
 const CROWD: usize = 8;
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(20);
 
+/// Of so many jobs of a wild run one is torn by a crash.
+const TORN_ONE_IN: u64 = 100;
+
+/// Of so many changes in a wild run one is not told; that it was lost is.
+const UNTOLD_ONE_IN: u64 = 16;
+
+/// After one of so many events what a core remembers is measured.
+const MEASURED_ONE_IN: u64 = 8;
+
 /// States a crash may fall back to.
 const SNAPSHOTS: usize = 12;
 
@@ -62,7 +73,8 @@ pub(super) struct Node {
     /// Counts starts: what was under way before one is void.
     pub life: u32,
     snapshots: Vec<(Duration, MemoryStore)>,
-    skew: i64,
+    /// By how much its clock is off, in nanoseconds.
+    pub skew: i64,
     pub capture_at: Duration,
     /// When its core wants to be woken.
     wakes: Option<Duration>,
@@ -85,11 +97,21 @@ pub(super) struct World {
     pub now: Duration,
     events: BTreeMap<(Duration, u64), Event>,
     tickets: u64,
-    /// Connections, with when the last message on them arrives. Both ways.
-    links: BTreeMap<(usize, usize), (u32, Duration)>,
+    /// Connections, both ways.
+    links: BTreeMap<(usize, usize), Link>,
     /// When cores want to be woken.
     timers: BTreeSet<(Duration, usize)>,
     actors: u64,
+}
+
+/// One way of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    connection: u32,
+    /// When the last message on it arrives.
+    arrives: Duration,
+    /// Messages of records that have not been taken from the sender yet.
+    in_flight: usize,
 }
 
 pub(super) enum Event {
@@ -118,6 +140,9 @@ pub(super) enum Event {
     },
     Connect(usize, usize),
     Start(usize),
+    /// The last node goes for good, and a user says so elsewhere.
+    Leave,
+    Retire,
     /// A user says what held deletions are.
     Judged(usize, u32, bool),
 }
@@ -194,10 +219,14 @@ impl World {
         node.disk = disk;
     }
 
-    /// A user writes to a file, and capture reports it.
-    pub(super) fn write_at(&mut self, at: usize, path: &RelPath, content: &[u8]) {
+    /// A user does something, and capture reports it.
+    pub(super) fn act(
+        &mut self,
+        at: usize,
+        deed: impl FnOnce(&mut Disk, &mut BTreeSet<Vec<u8>>) -> Vec<Change>,
+    ) {
         self.set_clock(at);
-        let changes = self.nodes[at].disk.write(path, content, &mut BTreeSet::new());
+        let changes = deed(&mut self.nodes[at].disk, &mut self.contents.dead);
         let life = self.nodes[at].life;
         self.push(self.now, Event::Captured(at, life, changes));
     }
@@ -219,6 +248,12 @@ impl World {
             } else {
                 self.at(start, Event::Start(at));
             }
+        }
+        if plan.leaves {
+            let leave = self.random.below(span);
+            let told = self.random.below(500);
+            self.at(leave, Event::Leave);
+            self.at(leave + told, Event::Retire);
         }
         self.round(plan.operations, false)?;
         if plan.deletions == 0 {
@@ -259,6 +294,10 @@ impl World {
             self.start(at);
         }
         self.connect_all();
+        if plan.leaves {
+            // Who was told may have forgotten it in a crash.
+            self.at_from_now(100, Event::Retire);
+        }
         self.settle()?;
         self.plan = plan;
         Ok(())
@@ -332,6 +371,8 @@ impl World {
             Event::Operation(is_tidying) => self.operate(is_tidying),
             Event::Trouble => self.trouble(),
             Event::Start(at) => self.start(at),
+            Event::Leave => self.leave(self.nodes.len() - 1),
+            Event::Retire => self.retire(self.nodes.len() - 1),
             Event::Judged(at, life, restores) => {
                 self.has_restored |= restores;
                 self.with(at, life, |core, now| {
@@ -372,7 +413,15 @@ impl World {
                 self.with(at, life, |core, now| core.handle_scanned(now, &beneath));
             }
             Event::Heard(at, life) => self.with(at, life, |core, now| core.handle_heard(now)),
-            Event::Job(at, life, job) if self.lives(at, life) => self.carry(at, life, job),
+            Event::Job(at, life, mut job) if self.lives(at, life) => {
+                if self.plan.wild && self.plan.crashes && self.random.below(TORN_ONE_IN) == 0 {
+                    let done = self.random.below(job.actions.len() as u64 + 1);
+                    job.actions.truncate(done as usize);
+                    self.carry(at, life, job);
+                    return self.crash(at);
+                }
+                self.carry(at, life, job);
+            }
             Event::Applied(at, life, job, outcomes) => {
                 self.with(at, life, |core, now| core.handle_applied(now, job, outcomes));
             }
@@ -388,6 +437,9 @@ impl World {
             }
             Event::Sent { from, to, connection } => {
                 if self.is_up(from, to, connection) {
+                    if let Some(link) = self.links.get_mut(&(from, to)) {
+                        link.in_flight -= 1;
+                    }
                     let life = self.nodes[from].life;
                     self.with(from, life, |core, now| core.handle_sent(now, node_id(to)));
                 }
@@ -397,6 +449,11 @@ impl World {
     }
 
     fn capture(&mut self, at: usize, life: u32, changes: Vec<Change>) {
+        if self.plan.wild && self.random.below(UNTOLD_ONE_IN) == 0 {
+            self.trace(|| format!("{at}: LOSES {changes:?}"));
+            let since = Timestamp { seconds: 0, nanos: 0 };
+            return self.with(at, life, |core, _| core.scan_since(RelPath::root(), Some(since)));
+        }
         let (ranges_told, disk) = (self.plan.ranges_told, &self.nodes[at].disk);
         let places: Vec<_> = changes
             .into_iter()
@@ -460,11 +517,17 @@ impl World {
             }
         }
         self.set_timer(at);
+        if self.tickets.is_multiple_of(MEASURED_ONE_IN)
+            && let Err(wrong) = super::check::memory_is_bounded(&self.nodes[at].core, self.actors)
+        {
+            self.ledger.wrong.get_or_insert(wrong);
+        }
         if self.nodes[at].life == life && self.nodes[at].core.progress().deletions_held > 0 {
             let restores = self.random.below(2) == 0;
             self.after(at, 50, Event::Judged(at, life, restores));
         }
-        if !self.plan.crashes && !self.plan.members {
+        // Also in peace, where what is to survive a later crash becomes durable.
+        if !self.plan.crashes && self.plan.durable_after.is_none() {
             return;
         }
         let among_many = self.plan.durable_after.is_some() && self.nodes.len() > CROWD;
@@ -480,17 +543,23 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, message: &Message) {
-        let Some((connection, arrives)) = self.links.get(&(from, to)).copied() else { return };
         let wait = Duration::from_micros(200 + self.random.below(8_000));
+        let taken = Duration::from_micros(self.random.below(4_000));
+        let Some(link) = self.links.get_mut(&(from, to)) else { return };
         // A stream keeps its order; streams of other peers have their own.
-        let arrives = arrives.max(self.now + wait);
-        self.links.insert((from, to), (connection, arrives));
+        link.arrives = link.arrives.max(self.now + wait);
+        let is_counted = matches!(message, Message::Records(_));
+        link.in_flight += usize::from(is_counted);
+        let Link { connection, arrives, in_flight } = *link;
         let frame = message.encode();
         self.ledger.note(message, frame.len(), self.plan.records_max);
+        if in_flight > SENDS_IN_FLIGHT_MAX {
+            self.ledger.wrong.get_or_insert(format!("{in_flight} messages in flight"));
+        }
         self.push(arrives, Event::Message { from, to, connection, frame });
-        let taken = self.random.below(4_000);
-        let sent = Event::Sent { from, to, connection };
-        self.push(self.now + Duration::from_micros(taken), sent);
+        if is_counted {
+            self.push(self.now + taken, Event::Sent { from, to, connection });
+        }
     }
 
     fn carry(&mut self, at: usize, life: u32, job: Job) {
@@ -618,7 +687,7 @@ impl World {
     }
 
     /// Its changes are everywhere; it ends and does not come back.
-    fn leave(&mut self, at: usize) {
+    pub(super) fn leave(&mut self, at: usize) {
         self.trace(|| format!("{at}: LEAVES"));
         for peer in 0..self.nodes.len() {
             self.disconnect(at, peer);
@@ -628,6 +697,19 @@ impl World {
         node.life += 1;
         node.left = true;
         self.set_timer(at);
+    }
+
+    /// A user tells some node that another is gone for good.
+    fn retire(&mut self, gone: usize) {
+        let Some(by) = self.nodes.iter().position(|node| node.running) else { return };
+        self.trace(|| format!("{by}: USER retires {gone}"));
+        let life = self.nodes[by].life;
+        self.with(by, life, |core, now| {
+            if !core.roster().is_retired(node_id(gone)) {
+                core.retire(node_id(gone));
+                core.handle_timeout(now);
+            }
+        });
     }
 
     pub(super) fn start(&mut self, at: usize) {
@@ -680,7 +762,8 @@ impl World {
         self.connections += 1;
         self.trace(|| format!("{one}-{other}: CONNECTED"));
         for (from, to) in [(one, other), (other, one)] {
-            self.links.insert((from, to), (self.connections, self.now));
+            let link = Link { connection: self.connections, arrives: self.now, in_flight: 0 };
+            self.links.insert((from, to), link);
         }
         for (from, to) in [(one, other), (other, one)] {
             let life = self.nodes[from].life;
@@ -737,7 +820,7 @@ impl World {
     }
 
     fn is_up(&self, from: usize, to: usize, connection: u32) -> bool {
-        self.links.get(&(from, to)).is_some_and(|(now, _)| *now == connection)
+        self.links.get(&(from, to)).is_some_and(|link| link.connection == connection)
     }
 
     fn next_actor(&mut self) -> Actor {

@@ -1,0 +1,105 @@
+//! What seeds have found, told once more without chance where it can be.
+
+use std::time::Duration;
+
+use super::check::nothing_differs_or_is_lost as check;
+use super::plan::Plan;
+use super::world::World;
+use crate::entry::Kind;
+use crate::path::RelPath;
+
+/// The order of looks and messages is left to the seed.
+const SEEDS: u64 = 24;
+
+/// After which a change has come to all.
+const MILLISECONDS_MAX: u64 = 100;
+
+const SECOND: i64 = 1_000_000_000;
+
+fn path(name: &str) -> RelPath {
+    RelPath::parse(name.as_bytes()).expect("a path")
+}
+
+fn content(world: &World, at: usize, name: &str) -> Option<String> {
+    let shown = world.nodes[at].disk.shown();
+    shown.get(&path(name)).map(|entry| String::from_utf8_lossy(&entry.content).into_owned())
+}
+
+fn write(world: &mut World, at: usize, name: &str, content: &str) {
+    world.contents.written.insert(content.into());
+    world.act(at, |disk, dead| disk.write(&path(name), content.as_bytes(), dead));
+}
+
+fn begin(world: &mut World, nodes: std::ops::Range<usize>) {
+    nodes.for_each(|at| world.start(at));
+    world.settle().expect("it comes to rest");
+}
+
+/// The clock of who edits the winner of a conflict is behind the loser's, who
+/// joins later compares the two: the loser, which lies in a conflict store and
+/// nowhere else, was shown and then given up, and the edit with it.
+#[test]
+fn an_edit_by_a_slow_clock_keeps_the_winner_of_a_conflict() {
+    for seed in 0..SEEDS {
+        let mut world = World::new(Plan { nodes: 4, ..Plan::peaceful(seed) });
+        for (node, skew) in [10, 5, 0, 0].into_iter().enumerate() {
+            world.nodes[node].skew = skew * SECOND;
+        }
+        write(&mut world, 0, "f", "winner");
+        write(&mut world, 1, "f", "loser");
+        begin(&mut world, 0..3);
+        assert_eq!(content(&world, 2, "f").as_deref(), Some("winner"));
+        write(&mut world, 2, "f", "edited");
+        world.settle().expect("it comes to rest");
+        begin(&mut world, 3..4);
+        check(&world).unwrap();
+        assert_eq!(content(&world, 3, "f").as_deref(), Some("edited"), "seed {seed}");
+    }
+}
+
+/// A file is replaced, and who did it goes for good before its bytes came
+/// anywhere: the others keep what they show.
+#[test]
+fn the_older_file_stays_where_the_newer_went_with_its_node() {
+    let mut kept = 0;
+    for seed in 0..SEEDS {
+        let plan = Plan { nodes: 3, traced: true, ..Plan::leaving(2 * seed + 1) };
+        let mut world = World::new(plan);
+        write(&mut world, 0, "f", "older");
+        begin(&mut world, 0..3);
+        world.contents.written.insert(b"newer".into());
+        world.act(2, |disk, dead| disk.replace(&path("f"), b"newer", dead));
+        let is_told = |world: &World| world.nodes[0].core.progress().names_pending > 0;
+        for _ in 0..MILLISECONDS_MAX {
+            if !is_told(&world) {
+                world.run_for(Duration::from_millis(1)).expect("it goes on");
+            }
+        }
+        world.leave(2);
+        world.make_peace().unwrap();
+        check(&world).unwrap();
+        let shown = content(&world, 0, "f");
+        assert!(matches!(shown.as_deref(), Some("older" | "newer")), "seed {seed}: {shown:?}");
+        let is_given_up = world.trace.iter().any(|line| line.contains("nobody holds it: f"));
+        kept += u64::from(is_given_up && shown.as_deref() == Some("older"));
+    }
+    assert!(kept > 0, "its bytes always come in time");
+}
+
+/// A file and a directory take each other's places: what lay in the directory
+/// was thought to be there still.
+#[test]
+fn a_file_and_a_directory_change_places() {
+    for seed in 0..SEEDS {
+        let mut world = World::new(Plan::peaceful(seed));
+        world.act(0, |disk, _| disk.make_entry(&path("d"), Kind::Directory, b""));
+        write(&mut world, 0, "d/a", "inside");
+        write(&mut world, 0, "f", "file");
+        begin(&mut world, 0..2);
+        world.act(0, |disk, _| disk.swap(&path("d"), &path("f")));
+        world.settle().unwrap();
+        check(&world).unwrap();
+        let found = ["f/a", "d"].map(|name| content(&world, 1, name));
+        assert_eq!(found, [Some("inside".into()), Some("file".into())], "seed {seed}");
+    }
+}
