@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, Finished, binary, machine, poll, replicator, sample};
+use replicator_tests::{Cluster, Finished, binary, machine, nobody, poll, replicator, sample};
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 use serde_json::Value;
 
@@ -201,7 +201,7 @@ fn the_doctor_says_what_is_there_and_what_is_missing() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it left something");
 
     // Who lacks something is told what that costs.
-    let Some(prefix) = machine::as_nobody() else {
+    let Some(prefix) = nobody::words(&[]) else {
         return machine::skip("needs root and setpriv to become a user who lacks something");
     };
     let program = dir.path().join("replicator");

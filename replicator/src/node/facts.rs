@@ -253,7 +253,6 @@ impl Facts {
             deletions_held: progress.deletions_held,
             own_changes: progress.own_changes,
             mode: self.config.mode.to_string(),
-            ..FolderFacts::default()
         }
     }
 
