@@ -77,10 +77,6 @@ impl Facts {
         self.config.retention
     }
 
-    pub fn verify_seconds(&self) -> i64 {
-        i64::try_from(self.config.verify_interval.as_secs()).unwrap_or(i64::MAX)
-    }
-
     pub fn peer_up(&mut self, peer: NodeId, name: String, address: SocketAddr) {
         if self.peers.len() >= PEERS_SHOWN_MAX {
             self.peers.retain(|_, known| known.connected);

@@ -372,6 +372,11 @@ impl<S: Store> Core<S> {
         self.settle.len() == 0 && self.looks.is_empty() && self.scans.is_empty()
     }
 
+    /// Is something being looked at or applied, or about to be?
+    pub fn is_at_work(&self) -> bool {
+        !self.is_read() || !self.jobs.is_empty()
+    }
+
     /// Time has passed, or `*_changed` was called.
     pub fn handle_timeout(&mut self, now: Now) {
         self.turn(now);
@@ -581,19 +586,6 @@ impl<S: Store> Core<S> {
     /// here, if it is remembered.
     pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
         self.history.between(body, from, to)
-    }
-
-    /// Reads every file again, as if any byte of it might have changed.
-    pub fn verify(&mut self, now: Now) -> u64 {
-        let mut files = 0;
-        self.for_each_within(&RelPath::root(), |core, path, row| {
-            let Some((_, kind)) = row.on_disk() else { return };
-            let dirt = if kind == Kind::File { Dirt::whole() } else { Dirt::compare() };
-            files += u64::from(kind == Kind::File);
-            core.settle.look(now.monotonic, Spot::Path(path), dirt);
-        });
-        self.scan(RelPath::root());
-        files
     }
 
     pub fn store(&self) -> &S {

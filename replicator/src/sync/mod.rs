@@ -28,6 +28,7 @@ pub mod roster;
 mod settle;
 pub mod store;
 mod tree;
+pub mod verify;
 pub mod version;
 
 pub use self::core::{Core, Located, Options, Progress};
