@@ -103,6 +103,9 @@ pub mod state {
     pub const IN_SYNC: &str = "in sync";
     /// Deletions wait for `replicator confirm`.
     pub const HELD: &str = "held: deletions wait for `replicator confirm`";
+    /// Nothing can be applied.
+    pub const READ_ONLY: &str =
+        "paused: the folder's file system is mounted read-only; remount it read-write";
     /// Nobody to compare with.
     pub const ALONE: &str = "alone";
 }
