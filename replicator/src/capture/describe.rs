@@ -54,6 +54,32 @@ pub(super) fn seen_late(level: Level) -> Vec<&'static str> {
             AIO,
             "writes through a hard link outside of the folder: when the folder is verified",
             "writes to an open file whose name was removed, or had none: when the folder is verified",
+            "changes made through an overlayfs whose upper directory lies in the folder: when the folder is verified",
+            "changes in directories beyond the limit of watches: when they are looked at again, once a minute",
         ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_says_what_it_sees_late_and_when_it_does() {
+        let cases: [(Level, &[&str]); 3] = [
+            (Level::Ebpf, &[]),
+            (Level::Fanotify, &["memory mapping", "libaio"]),
+            (
+                Level::Inotify,
+                &["memory mapping", "libaio", "hard link", "open file", "overlayfs", "watches"],
+            ),
+        ];
+        for (level, words) in cases {
+            let late = seen_late(level);
+            assert_eq!(late.len(), words.len(), "{level}: {late:?}");
+            for (line, word) in late.iter().zip(words) {
+                assert!(line.contains(word) && line.contains(": when "), "{level}: {line}");
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::ebpf::{self, FileSystem};
 use super::fanotify::{Fanotify, Interest};
 use super::inotify::Inotify;
 use super::level::Level;
+use super::sys;
 use super::worker::Sources;
 use super::{Error, MEMORY_BYTES_MIN, Options};
 use crate::config::CaptureChoice;
@@ -132,7 +133,16 @@ fn finding(what: &str, result: Result<String, String>, advice: &str) -> Finding 
 }
 
 fn watch(root: &File, interest: Interest, tally: &Arc<Tally>) -> Result<Fanotify, String> {
-    Fanotify::watch(root.as_fd(), interest, Arc::clone(tally)).map_err(|error| refusal(&error))
+    let fanotify = Fanotify::watch(root.as_fd(), interest, Arc::clone(tally));
+    let fanotify = fanotify.map_err(|error| refusal(&error))?;
+    // Its events name directories in a way that not everybody may follow.
+    match sys::open_again_by_handle(root.as_fd()) {
+        Ok(_) => Ok(fanotify),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            Err("it needs the capability CAP_DAC_READ_SEARCH (run as root)".to_owned())
+        }
+        Err(error) => Err(refusal(&error)),
+    }
 }
 
 /// Why fanotify says no, in the user's words.

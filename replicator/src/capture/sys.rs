@@ -9,6 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::EventfdFlags;
 
+/// `MAX_HANDLE_SZ` of the kernel.
+const HANDLE_BYTES_MAX: usize = 128;
+
 /// A fanotify group that names directories, entries and objects.
 pub fn fanotify_init() -> io::Result<OwnedFd> {
     let flags = libc::FAN_CLASS_NOTIF
@@ -46,14 +49,47 @@ pub fn fanotify_mark_filesystem(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Opens a directory as the events name them, by its handle.
+pub fn open_again_by_handle(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C, align(8))]
+    struct Room {
+        handle_bytes: u32,
+        handle_type: i32,
+        handle: [u8; HANDLE_BYTES_MAX],
+    }
+
+    let mut room = Room { handle_bytes: HANDLE_BYTES_MAX as u32, handle_type: 0, handle: [0; _] };
+    let mut mount = 0;
+    let path: &CStr = c"";
+    // SAFETY: the room is a `struct file_handle` with as many bytes behind its
+    // head as it says; the rest are locals and a string that ends with NUL.
+    let result = unsafe {
+        libc::name_to_handle_at(
+            directory.as_raw_fd(),
+            path.as_ptr(),
+            (&raw mut room).cast(),
+            &mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut handle = Vec::with_capacity(size_of::<Room>());
+    handle.extend(room.handle_bytes.to_ne_bytes());
+    handle.extend(room.handle_type.to_ne_bytes());
+    handle.extend(&room.handle[..(room.handle_bytes as usize).min(HANDLE_BYTES_MAX)]);
+    open_by_handle(directory, &handle)
+}
+
 /// Opens what a `struct file_handle` (as the kernel wrote it, at most its
 /// largest size) stands for, as a mere place (`O_PATH`).
 pub fn open_by_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> {
     /// The header, and `MAX_HANDLE_SZ`, aligned as `struct file_handle` is.
     #[repr(C, align(8))]
-    struct Room([u8; 8 + 128]);
+    struct Room([u8; 8 + HANDLE_BYTES_MAX]);
 
-    let mut room = Room([0; 136]);
+    let mut room = Room([0; _]);
     let Some(target) = room.0.get_mut(..handle.len()).filter(|target| target.len() >= 8) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
