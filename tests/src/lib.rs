@@ -8,9 +8,12 @@
 
 mod cluster;
 mod command;
+pub mod foreign;
 pub mod ledger;
+pub mod levels;
 pub mod machine;
 pub mod network;
+pub mod nobody;
 mod node;
 pub mod poll;
 pub mod random;

@@ -1,7 +1,6 @@
 //! What this machine can do, asked of the machine itself, and skipping a story
 //! by name where it cannot.
 
-use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
@@ -71,21 +70,6 @@ pub fn run(command: &mut Command) -> Result<String> {
         bail!("{command:?} ended with {}: {}", finished.code, finished.stderr.trim());
     }
     Ok(finished.stdout)
-}
-
-/// The same program run by the user nobody, who may do nothing special;
-/// `None` where this process cannot change users.
-pub fn as_nobody() -> Option<Vec<std::ffi::OsString>> {
-    if !is_root() {
-        return None;
-    }
-    let words = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
-    let setpriv = program("setpriv")?;
-    Some(
-        std::iter::once(setpriv.into_os_string())
-            .chain(words.map(|word| OsStr::new(word).to_owned()))
-            .collect(),
-    )
 }
 
 #[cfg(test)]

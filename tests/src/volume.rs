@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,7 +14,10 @@ use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::machine::{is_root, program, run};
+use crate::levels::has_capabilities;
+use crate::machine::{self, is_root, program, run};
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// What a story can be told on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +31,46 @@ pub enum FileSystem {
 impl FileSystem {
     pub const ALL: [Self; 4] = [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs];
 
+    /// What a folder lies on, where it is one of these.
+    pub fn of(folder: &Path) -> Option<Self> {
+        let magic = rustix::fs::statfs(folder).ok()?.f_type as u64;
+        Self::ALL.into_iter().find(|kind| kind.magic() == magic)
+    }
+
+    fn magic(self) -> u64 {
+        match self {
+            Self::Ext4 => 0xef53,
+            Self::Xfs => 0x5846_5342,
+            Self::Btrfs => 0x9123_683e,
+            Self::Tmpfs => 0x0102_1994,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
             Self::Tmpfs => "tmpfs",
+        }
+    }
+
+    /// What this machine lacks to mount one, if anything.
+    fn lack(self) -> Option<String> {
+        let mkfs = format!("mkfs.{self}");
+        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        if !has_capabilities(CAP_SYS_ADMIN) {
+            Some(format!("only root can mount {self}"))
+        } else if self == Self::Tmpfs {
+            None
+        } else if program(&mkfs).is_none() {
+            Some(format!("{mkfs} is not installed"))
+        } else if !Path::new("/dev/loop-control").exists() {
+            Some("there are no loop devices".to_owned())
+        } else if !known.split_whitespace().any(|name| name == self.name()) {
+            Some(format!("this kernel has no {self}"))
+        } else {
+            None
         }
     }
 
@@ -70,8 +108,23 @@ impl Volume {
         Self::of_size(kind, 512 << 20)
     }
 
+    /// The same for a story: `None`, with a word about why, where this machine
+    /// does not have the file system. What else goes wrong is a failure.
+    pub fn or_skip(kind: FileSystem) -> Option<Self> {
+        match (Self::new(kind), kind.lack()) {
+            (Ok(volume), _) => Some(volume),
+            (Err(_), Some(lack)) => {
+                machine::skip(&lack);
+                None
+            }
+            (Err(error), None) => panic!("{error:#}"),
+        }
+    }
+
     pub fn of_size(kind: FileSystem, size: u64) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("replicator-volume-").tempdir()?;
+        // A story may run its nodes as another user.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let (image, target) = (dir.path().join("image"), dir.path().join("mounted"));
         let mut volume = Self::in_image(kind, &image, &target, size)?;
         volume._dir = Some(dir);

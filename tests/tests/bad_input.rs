@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use replicator_tests::{Cluster, Finished, binary, machine, replicator, write_password};
+use replicator_tests::{Cluster, Finished, binary, machine, nobody, replicator, write_password};
 use tempfile::TempDir;
 
 const USAGE: i32 = 64;
@@ -85,7 +85,7 @@ fn an_empty_password_file() {
 
 #[test]
 fn an_unreadable_password_file() {
-    let Some(prefix) = machine::as_nobody() else {
+    let Some(prefix) = nobody::words(&[]) else {
         return machine::skip("needs root and setpriv to become a user who may not read a file");
     };
     let dir = folder();

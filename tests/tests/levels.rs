@@ -2,12 +2,9 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 
-use replicator_tests::{Cluster, binary, machine, sample};
-
-/// The user nobody of Debian.
-const NOBODY: u32 = 65534;
+use replicator_tests::{Cluster, levels, machine, nobody, sample};
 
 /// Names, contents and metadata changed in every way, in both directions.
 fn exercise(cluster: &Cluster) {
@@ -31,12 +28,10 @@ fn exercise(cluster: &Cluster) {
 /// Runs two nodes at `level`, unless this machine refuses it.
 fn at_level(level: &str) {
     let mut cluster = Cluster::new(2).with_options(&["--capture", level]);
-    if let Err(error) = cluster[0].start() {
-        let refused = format!("{error:#}");
-        assert!(!machine::is_root() && !refused.contains("panicked"), "{refused}");
-        return machine::skip("an ordinary user may not use this capture level");
+    if let Some(lack) = levels::lacks(cluster.dir(), level) {
+        return machine::skip(lack);
     }
-    cluster[1].start().unwrap();
+    cluster.start();
     assert_eq!(cluster[0].status().unwrap().capture(), level);
     exercise(&cluster);
 }
@@ -45,7 +40,7 @@ fn at_level(level: &str) {
 fn the_best_level_of_this_machine() {
     let cluster = Cluster::running(2);
     let level = cluster[0].status().unwrap().capture().to_string();
-    assert!(["ebpf", "fanotify", "inotify"].contains(&level.as_str()), "{level:?}");
+    assert_eq!(level, levels::best(cluster.dir()));
     assert!(cluster[0].log().contains(&level), "the log does not name the level");
     exercise(&cluster);
 }
@@ -63,36 +58,33 @@ fn inotify_alone() {
 #[test]
 fn an_ordinary_user() {
     let mut cluster = Cluster::new(2);
-    if machine::is_root() {
-        let Some(prefix) = machine::as_nobody() else {
-            return machine::skip("setpriv is not installed");
-        };
-        let program = cluster.dir().join("replicator");
-        fs::copy(binary(), &program).unwrap();
-        for node in cluster.nodes_mut() {
-            let settings = &mut node.settings;
-            settings.prefix = prefix.clone();
-            settings.program = Some(program.clone());
-            for path in [&settings.root, &settings.state, &settings.password] {
-                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
-            }
-        }
+    if machine::is_root() && !nobody::takes(&mut cluster, &[&[], &[]]) {
+        return machine::skip("setpriv is not installed");
     }
     cluster.start();
     assert_eq!(cluster[0].status().unwrap().capture(), "inotify");
-    if !machine::is_root() {
-        return exercise(&cluster);
+    let _acting = machine::is_root().then(nobody::Acting::start);
+    exercise(&cluster);
+}
+
+/// What the README says a level needs is enough for it.
+#[test]
+fn a_user_with_the_stated_capabilities() {
+    let mut cluster = Cluster::new(2);
+    if let Some(lack) = levels::lacks(cluster.dir(), "fanotify") {
+        return machine::skip(lack);
     }
-    // What root makes here must be nobody's, or nobody could not keep it.
-    let source = cluster.dir().join("source");
-    fs::create_dir(&source).unwrap();
-    sample::look_alike(&source).unwrap();
-    let owner = format!("{NOBODY}:{NOBODY}");
-    let mut chown_all = std::process::Command::new("chown");
-    machine::run(chown_all.args(["-hR", &owner]).arg(&source)).unwrap();
-    fs::rename(&source, cluster[0].path("site")).unwrap();
-    cluster.assert_same();
-    fs::remove_dir_all(cluster[1].path("site/wp-admin")).unwrap();
-    fs::write(cluster[1].path("site/index.php"), "edited").unwrap();
-    cluster.assert_same();
+    let stated: [&[&str]; 2] = [&["sys_admin", "dac_read_search"]; 2];
+    if !nobody::takes(&mut cluster, &stated) {
+        return machine::skip("setpriv is not installed");
+    }
+    cluster[1].settings.options.extend(["--capture", "fanotify"].map(Into::into));
+    cluster.start();
+    let had = |node: usize| cluster[node].status().unwrap().capture().to_owned();
+    assert_eq!(
+        [had(0), had(1)].each_ref().map(String::as_str),
+        [levels::best(cluster.dir()), "fanotify"]
+    );
+    let _acting = nobody::Acting::start();
+    exercise(&cluster);
 }

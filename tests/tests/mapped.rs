@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use replicator_tests::random::Random;
-use replicator_tests::{Cluster, FileSystem, Volume, machine, poll, tree};
+use replicator_tests::{Cluster, FileSystem, Volume, levels, machine, poll, tree};
 
 const FILE_BYTES: u64 = 4 << 20;
 
@@ -48,10 +48,7 @@ fn no_store_is_lost_on_btrfs() {
 }
 
 fn story(kind: FileSystem) {
-    let volume = match Volume::new(kind) {
-        Ok(volume) => volume,
-        Err(error) => return machine::skip(&format!("{error:#}")),
-    };
+    let Some(volume) = Volume::or_skip(kind) else { return };
     let mut cluster = Cluster::new(2).with_roots_in(volume.path());
     let (here, there) = (cluster[0].path("mapped"), cluster[1].path("mapped"));
     std::fs::write(&here, Random::new(1).bytes(FILE_BYTES as usize)).unwrap();
@@ -59,8 +56,9 @@ fn story(kind: FileSystem) {
     cluster.assert_same();
     // Lower levels are told of stores when the mapping is closed: there the
     // writers close it before each pause.
-    let status = cluster[0].status().unwrap();
-    let stays = status.capture() == "ebpf";
+    let (status, level) = (cluster[0].status().unwrap(), levels::best(volume.path()));
+    assert_eq!((status.capture(), status.hooks()), (level, levels::hooks(level)));
+    let stays = level == "ebpf";
     let stores = std::env::var("REPLICATOR_STORES").map_or(STORES, |text| text.parse().unwrap());
     let of_epoch = stores / WRITERS / EPOCHS;
 

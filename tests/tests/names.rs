@@ -11,21 +11,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, machine};
+use replicator_tests::{Cluster, FileSystem, Volume, levels, machine};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, XattrFlags};
 
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Two running nodes at this level, or a word about why not.
 fn at_level(level: &str) -> Option<Cluster> {
-    let mut cluster = Cluster::new(2).with_options(&["--capture", level]);
-    if let Err(error) = cluster[0].start() {
-        let refused = format!("{error:#}");
-        assert!(refused.contains("is not to be had"), "{refused}");
-        machine::skip(&format!("{level} is not to be had here"));
+    at_level_in(Cluster::new(2), level)
+}
+
+/// Their folders are where the story put them.
+fn at_level_in(cluster: Cluster, level: &str) -> Option<Cluster> {
+    if level != "auto"
+        && let Some(lack) = levels::lacks(cluster[0].root(), level)
+    {
+        machine::skip(lack);
         return None;
     }
-    cluster[1].start().unwrap();
+    let mut cluster = cluster.with_options(&["--capture", level]);
+    cluster.start();
+    let had = cluster[0].status().unwrap().capture().to_owned();
+    let wanted = if level == "auto" { levels::best(cluster[0].root()) } else { level };
+    assert_eq!(had, wanted);
     Some(cluster)
 }
 
@@ -101,7 +109,12 @@ fn storms_of_folders_through_inotify() {
 /// not notice.
 fn moves_at(level: &str) {
     let Some(cluster) = at_level(level) else { return };
-    let (inside, outside) = (cluster[0].path("folder"), cluster.dir().join("outside"));
+    moves(&cluster, cluster.dir());
+}
+
+/// `beside` lies on the same file system.
+fn moves(cluster: &Cluster, beside: &Path) {
+    let (inside, outside) = (cluster[0].path("folder"), beside.join("outside"));
     fs::create_dir_all(inside.join("deep/er")).unwrap();
     for number in 0..40 {
         fs::write(inside.join(format!("deep/er/{number}")), format!("{number}")).unwrap();
@@ -111,14 +124,14 @@ fn moves_at(level: &str) {
     let mut writer = OpenOptions::new().append(true).open(inside.join("deep/er/7")).unwrap();
     fs::rename(&inside, &outside).unwrap();
     writer.write_all(b" written outside").unwrap();
-    assert_followed(&cluster);
+    assert_followed(cluster);
     assert!(!cluster[1].path("folder").exists());
 
     fs::write(outside.join("deep/er/8"), "changed outside").unwrap();
     fs::remove_file(outside.join("deep/er/9")).unwrap();
     fs::rename(&outside, cluster[0].path("again")).unwrap();
     writer.write_all(b", and inside again").unwrap();
-    assert_followed(&cluster);
+    assert_followed(cluster);
     let seven = fs::read_to_string(cluster[1].path("again/deep/er/7")).unwrap();
     assert_eq!(seven, "7 written outside, and inside again");
 
@@ -132,7 +145,7 @@ fn moves_at(level: &str) {
     assert_eq!(taken, Err(rustix::io::Errno::EXIST));
     let free = cluster[0].path("free");
     rustix::fs::renameat_with(CWD, &one, CWD, &free, RenameFlags::NOREPLACE).unwrap();
-    assert_followed(&cluster);
+    assert_followed(cluster);
     assert!(cluster[1].path("free/own").exists());
 }
 
@@ -149,6 +162,20 @@ fn folders_that_leave_and_come_back_through_fanotify() {
 #[test]
 fn folders_that_leave_and_come_back_through_inotify() {
     moves_at("inotify");
+}
+
+#[test]
+fn folders_that_leave_and_come_back_on_btrfs() {
+    let Some(volume) = Volume::or_skip(FileSystem::Btrfs) else { return };
+    let cluster = at_level_in(Cluster::new(2).with_roots_in(volume.path()), "auto");
+    moves(&cluster.expect("every machine has some level"), volume.path());
+}
+
+#[test]
+fn folders_that_leave_and_come_back_on_xfs() {
+    let Some(volume) = Volume::or_skip(FileSystem::Xfs) else { return };
+    let cluster = at_level_in(Cluster::new(2).with_roots_in(volume.path()), "auto");
+    moves(&cluster.expect("every machine has some level"), volume.path());
 }
 
 #[test]

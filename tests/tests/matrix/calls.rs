@@ -140,7 +140,76 @@ pub const METHODS: &[Method] = &[
             .map(drop)
     }),
     method("dedupe", dedupe),
+    method("XFS_IOC_EXCHANGE_RANGE", exchange_range),
+    method("BTRFS_IOC_ENCODED_WRITE", encoded_write),
 ];
+
+/// With a file outside of the folder.
+fn exchange_range(scene: &Scene) -> io::Result<()> {
+    #[repr(C)]
+    struct Request {
+        with: i32,
+        padding: u32,
+        with_offset: u64,
+        offset: u64,
+        length: u64,
+        flags: u64,
+    }
+    const XFS_IOC_EXCHANGE_RANGE: libc::Ioctl = 0x4028_5881;
+    let (file, path) = (scene.file()?, scene.outside("exchanged"));
+    std::fs::write(&path, scene.bytes(1, FILE_BYTES as usize))?;
+    let other = File::options().read(true).write(true).open(path)?;
+    let request = Request {
+        with: other.as_raw_fd(),
+        padding: 0,
+        with_offset: 65_536,
+        offset: 262_144,
+        length: 131_072,
+        flags: 0,
+    };
+    // SAFETY: the structure is what this request reads.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), XFS_IOC_EXCHANGE_RANGE, &request) } as isize)
+        .map(drop)
+}
+
+fn encoded_write(scene: &Scene) -> io::Result<()> {
+    /// 8 KiB of one letter, as zlib packs them.
+    const PACKED: &[u8] = b"\x78\xda\xed\xc1\x01\x0d\x00\x00\x00\xc2\xa0\x8e\xef\x1f\xc6\x1c\x6e\x40\x01\x00\x00\x00\x00\x00\x00\x00\xef\x06\xdc\xd2\x40\x97";
+    const UNPACKED_BYTES: u64 = 8192;
+    const ZLIB: u32 = 1;
+    const BTRFS_IOC_ENCODED_WRITE: libc::Ioctl = 0x4080_9440;
+    #[repr(C)]
+    struct Request {
+        slices: *const libc::iovec,
+        count: u64,
+        offset: i64,
+        flags: u64,
+        length: u64,
+        unpacked_length: u64,
+        unpacked_offset: u64,
+        compression: u32,
+        encryption: u32,
+        reserved: [u8; 64],
+    }
+    let slice = libc::iovec { iov_base: PACKED.as_ptr().cast_mut().cast(), iov_len: PACKED.len() };
+    let request = Request {
+        slices: &slice,
+        count: 1,
+        offset: 262_144,
+        flags: 0,
+        length: UNPACKED_BYTES,
+        unpacked_length: UNPACKED_BYTES,
+        unpacked_offset: 0,
+        compression: ZLIB,
+        encryption: 0,
+        reserved: [0; 64],
+    };
+    let file = scene.file()?;
+    // SAFETY: the structure is what this request reads, the slice in it names
+    // bytes that are there for ever.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), BTRFS_IOC_ENCODED_WRITE, &request) } as isize)
+        .map(drop)
+}
 
 fn dedupe(scene: &Scene) -> io::Result<()> {
     #[repr(C)]
@@ -156,6 +225,7 @@ fn dedupe(scene: &Scene) -> io::Result<()> {
         reserved_too: u32,
     }
     const FIDEDUPERANGE: libc::Ioctl = 0xc018_9436;
+    const SAME: i32 = 0;
     let (file, source) = (scene.file()?, scene.source()?);
     let mut same = vec![0; 131_072];
     source.read_exact_at(&mut same, 0)?;
@@ -175,6 +245,11 @@ fn dedupe(scene: &Scene) -> io::Result<()> {
     // SAFETY: the structure is what this request reads and writes, with one
     // element as its count says.
     check(unsafe { libc::ioctl(source.as_raw_fd(), FIDEDUPERANGE, &mut request) } as isize)?;
+    match request.status {
+        SAME => done(request.deduped as usize, same.len())?,
+        status @ ..0 => return Err(io::Error::from_raw_os_error(-status)),
+        status => return Err(io::Error::other(format!("not deduped: {status}"))),
+    }
     scene.arrives("deduped");
     // What is shared must be seen to part again.
     file.write_all_at(&scene.bytes(1, 5000), 10_000)

@@ -3,7 +3,8 @@
 //!
 //! One pair of nodes tries all methods, each alone and on a file that others
 //! write to at the same time. What a level without kernel programs sees late
-//! must be there after a verification.
+//! must be there when the file is closed, or after a verification; the lowest
+//! level is tried as a user without any privilege.
 
 mod calls;
 mod maps;
@@ -13,14 +14,42 @@ mod scene;
 mod space;
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, FileSystem, Volume, machine};
+use replicator_tests::{Cluster, FileSystem, Volume, levels, machine, nobody};
 
-use scene::{Method, Outcome, Scene, Seen};
+use scene::{Due, Method, Outcome, Scene, Seen};
 
 /// Reading everything again takes longer than one change.
 const VERIFIED_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a file system does not have, all of them or as some are made;
+/// anything else must work there.
+fn may_lack(kind: FileSystem, method: &str) -> bool {
+    let of_kind: &[&str] = match kind {
+        FileSystem::Ext4 => &["FICLONE", "FICLONERANGE", "dedupe"],
+        FileSystem::Xfs => &[],
+        FileSystem::Btrfs => &["COLLAPSE_RANGE", "INSERT_RANGE"],
+        FileSystem::Tmpfs => {
+            &["FICLONE", "FICLONERANGE", "dedupe", "ZERO_RANGE", "COLLAPSE_RANGE", "INSERT_RANGE"]
+        }
+    };
+    of_kind.contains(&method)
+        // Only those made with this feature, by late versions of mkfs.
+        || method == "XFS_IOC_EXCHANGE_RANGE"
+        || method == "BTRFS_IOC_ENCODED_WRITE" && kind != FileSystem::Btrfs
+}
+
+/// Says which methods there are to whoever asks for rows, and that a row tells
+/// which method it is about.
+#[test]
+fn every_method_has_a_name_of_its_own() {
+    let mut names: Vec<_> = methods().map(|method| method.name).collect();
+    names.iter().for_each(|name| machine::row("any", "any", name, "listed"));
+    names.sort_unstable();
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+}
 
 #[test]
 fn on_ext4() {
@@ -63,6 +92,16 @@ fn on_ext4_through_inotify() {
 }
 
 #[test]
+fn on_xfs_through_inotify() {
+    story(FileSystem::Xfs, "inotify");
+}
+
+#[test]
+fn on_btrfs_through_inotify() {
+    story(FileSystem::Btrfs, "inotify");
+}
+
+#[test]
 fn on_tmpfs_through_inotify() {
     story(FileSystem::Tmpfs, "inotify");
 }
@@ -78,27 +117,24 @@ fn methods() -> impl Iterator<Item = &'static Method> {
 }
 
 fn story(kind: FileSystem, level: &str) {
-    let volume = match Volume::new(kind) {
-        Ok(volume) => volume,
-        Err(error) => return machine::skip(&format!("{error:#}")),
-    };
+    let Some(volume) = Volume::or_skip(kind) else { return };
+    if let Some(lack) = levels::lacks(volume.path(), level) {
+        return machine::skip(&format!("{kind}, {level}: {lack}"));
+    }
     let mut cluster =
         Cluster::new(2).with_roots_in(volume.path()).with_options(&["--capture", level]);
-    if let Err(error) = cluster[0].start() {
-        let refused = format!("{error:#}");
-        assert!(refused.contains("is not to be had"), "{refused}");
-        return machine::skip(&format!(
-            "{kind}, {level}: {}",
-            refused.lines().nth(1).unwrap_or("")
-        ));
+    let ordinary = level == "inotify" && nobody::takes(&mut cluster, &[&[], &[]]);
+    cluster.start();
+    if ordinary {
+        chown(volume.path(), Some(nobody::ID), Some(nobody::ID)).unwrap();
     }
-    cluster[1].start().unwrap();
+    let _acting = ordinary.then(nobody::Acting::start);
     // Each scene is cleared away: without this a scan that a lost note asks
     // for may find all of the folder gone, and hold that for a disaster.
     fs::write(cluster[0].path("lasting"), "lasting").unwrap();
     cluster.assert_same();
     let status = cluster[0].status().unwrap();
-    assert_eq!(status.capture(), level);
+    assert_eq!((status.capture(), status.hooks()), (level, levels::hooks(level)));
     let tell = |method: &str, how: &str, outcome: &str| {
         machine::row(&kind.to_string(), status.hooks(), &format!("{method}, {how}"), outcome);
     };
@@ -107,34 +143,39 @@ fn story(kind: FileSystem, level: &str) {
     let outside = volume.path().join("outside");
     fs::create_dir(&outside).unwrap();
 
-    let (mut lacking, mut failures, mut late) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut skipped, mut failures, mut late) = (Vec::new(), Vec::new(), Vec::new());
     for (number, method) in methods().enumerate() {
-        let waits = match method.seen {
-            Seen::AtOnce => true,
-            Seen::LateByInotify => level != "inotify",
-            Seen::Late => level == "ebpf",
+        let due = match method.seen {
+            Seen::LateByInotify if level == "inotify" => Due::Verified,
+            Seen::AtClose if level != "ebpf" => Due::AtClose,
+            _ => Due::AtOnce,
         };
         for busy in [false, true].into_iter().take(1 + usize::from(tries_busy)) {
             let number = 2 * number as u64 + u64::from(busy);
             let roots = (cluster[0].root(), cluster[1].root());
             let outside = outside.join(format!("{number}"));
-            let scene = Scene::new(roots, method.name, &outside, number, busy, waits);
+            let scene =
+                Scene::new(roots, method.name, &outside, number, busy, due).exact(level == "ebpf");
             scene.prepare().unwrap();
             let how = if busy { "while others write" } else { "alone" };
             match scene.play(method) {
-                Outcome::Done if waits => {
+                Outcome::Done if due != Due::Verified => {
                     tell(method.name, how, "same");
                     scene.clear();
                 }
                 Outcome::Done => late.push(scene),
-                Outcome::Lacking(why) => {
+                Outcome::Lacking(why) if may_lack(kind, method.name) => {
                     tell(method.name, how, &format!("lacking: {why}"));
+                    scene.clear();
+                }
+                Outcome::Skipped(why) => {
+                    tell(method.name, how, &format!("skipped: {why}"));
                     if !busy {
-                        lacking.push(format!("{} ({why})", method.name));
+                        skipped.push(format!("{} ({why})", method.name));
                     }
                     scene.clear();
                 }
-                Outcome::Failed(why) => {
+                Outcome::Lacking(why) | Outcome::Failed(why) => {
                     tell(method.name, how, &why);
                     failures.push(format!("{}, {how}: {why}", method.name));
                     scene.clear();
@@ -149,8 +190,8 @@ fn story(kind: FileSystem, level: &str) {
             failures.extend(scene.difference().map(|why| format!("after verify: {why}")));
         }
     }
-    if !lacking.is_empty() {
-        machine::skip(&format!("{kind} lacks {}", lacking.join(", ")));
+    if !skipped.is_empty() {
+        machine::skip(&format!("on {kind}: {}", skipped.join(", ")));
     }
     assert!(failures.is_empty(), "{} methods failed:\n{}", failures.len(), failures.join("\n"));
     cluster.assert_same_within(VERIFIED_LIMIT);

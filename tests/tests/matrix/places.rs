@@ -1,7 +1,6 @@
 //! Methods that come to the file another way: through other names, mounts and
 //! namespaces, and by processes of another kind.
 
-use std::ffi::OsStr;
 use std::fs::{self, FileTimes, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -9,11 +8,11 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use replicator_tests::machine;
+use replicator_tests::{foreign, nobody};
 use rustix::fs::{AtFlags, CWD};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use crate::scene::{Method, Scene, Seen};
+use crate::scene::{Method, Scene, Seen, machine_lacks};
 
 const fn method(name: &'static str, run: fn(&Scene) -> io::Result<()>) -> Method {
     Method { name, seen: Seen::AtOnce, run }
@@ -91,7 +90,7 @@ pub const METHODS: &[Method] = &[
         std::thread::spawn(write).join().expect("no panic")
     }),
     method("from a 32-bit process", |scene| {
-        let program = build_32_bit(&scene.outside("writer"))?;
+        let program = foreign::writer(&scene.outside("")).map_err(machine_lacks)?;
         let status = Command::new(program).current_dir(scene.path("")).status()?;
         if status.success() { Ok(()) } else { Err(io::Error::other(format!("{status}"))) }
     }),
@@ -168,7 +167,9 @@ impl Mount {
         fs::create_dir(target)?;
         let options = std::ffi::CString::new(options)?;
         let overlay = "overlay";
-        rustix::mount::mount(overlay, target, overlay, MountFlags::empty(), options.as_c_str())?;
+        let none = MountFlags::empty();
+        let mount = || rustix::mount::mount(overlay, target, overlay, none, options.as_c_str());
+        nobody::as_root(mount)?;
         Ok(Self(target.to_owned()))
     }
 }
@@ -178,35 +179,4 @@ impl Drop for Mount {
         // The method is over; what it did must not change here.
         let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
     }
-}
-
-/// Opens `f`, writes its own code over a part of it, and ends: with the
-/// system calls of the 32-bit table.
-const WRITER_32_BIT: &str = r#"
-.globl _start
-_start:
-    movl $5, %eax; movl $name, %ebx; movl $2, %ecx; int $0x80      # open
-    testl %eax, %eax; js failed
-    movl %eax, %ebx
-    movl $19, %eax; movl $123456, %ecx; xorl %edx, %edx; int $0x80 # lseek
-    movl $4, %eax; movl $_start, %ecx; movl $64, %edx; int $0x80   # write
-    cmpl $64, %eax; jne failed
-    movl $1, %eax; xorl %ebx, %ebx; int $0x80                      # exit
-failed:
-    movl $1, %eax; movl $1, %ebx; int $0x80
-name: .asciz "f"
-"#;
-
-fn build_32_bit(program: &Path) -> io::Result<PathBuf> {
-    let lacking = |what: String| io::Error::new(io::ErrorKind::Unsupported, what);
-    if !cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
-        return Err(lacking("another processor".into()));
-    }
-    let gcc = machine::program("gcc").ok_or_else(|| lacking("no gcc".into()))?;
-    let source = program.with_extension("s");
-    fs::write(&source, WRITER_32_BIT)?;
-    let mut command = Command::new(gcc);
-    command.args(["-m32", "-nostdlib", "-static", "-o"].map(OsStr::new)).arg(program).arg(&source);
-    machine::run(&mut command).map_err(|error| lacking(error.to_string()))?;
-    Ok(program.to_owned())
 }

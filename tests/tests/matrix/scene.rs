@@ -4,8 +4,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +26,14 @@ pub const FILE_BYTES: u64 = 1 << 20;
 /// How many others write while a method is tried on a busy file.
 const DISTURBERS: u64 = 2;
 
+/// Where they write: behind what methods write to, in a leaf of the hash list
+/// of its own. What is told of their writes must not lead to the method's.
+const DISTURBED: Range<usize> = 4 << 20..(4 << 20) + (64 << 10);
+
+/// Between two writes of a disturber: a node follows a file whole version by
+/// whole version, and one that changes faster than that only when it rests.
+const DISTURBER_PAUSE: Duration = Duration::from_millis(20);
+
 /// A way to write.
 #[derive(Clone, Copy)]
 pub struct Method {
@@ -38,8 +48,16 @@ pub enum Seen {
     AtOnce,
     /// By fanotify at once; inotify knows of no name it could have.
     LateByInotify,
-    /// At a later close, or when the folder is verified.
-    Late,
+    /// When the file is closed, and its last mapping gone.
+    AtClose,
+}
+
+/// When what a method writes must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    AtOnce,
+    AtClose,
+    Verified,
 }
 
 /// One method's stage.
@@ -53,15 +71,19 @@ pub struct Scene {
     /// Unlike that of any other scene.
     number: u64,
     busy: bool,
-    waits: bool,
+    due: Due,
+    /// The level tells what was written, not only that something was.
+    exact: bool,
     failures: RefCell<Vec<String>>,
 }
 
 /// How a method went.
 pub enum Outcome {
     Done,
-    /// This kernel or file system does not have it.
+    /// The file system does not have it.
     Lacking(String),
+    /// This machine or its kernel does not have it.
+    Skipped(String),
     Failed(String),
 }
 
@@ -72,7 +94,7 @@ impl Scene {
         outside: &Path,
         number: u64,
         busy: bool,
-        waits: bool,
+        due: Due,
     ) -> Self {
         let folder = format!("{number:02}-{}", name.replace([' ', ',', '/'], "-"));
         Self {
@@ -81,9 +103,16 @@ impl Scene {
             outside: outside.to_owned(),
             number,
             busy,
-            waits,
+            due,
+            exact: false,
             failures: RefCell::default(),
         }
+    }
+
+    /// At a level that tells ranges, the method's must be told though others
+    /// write. Elsewhere news of theirs leads to all of the file.
+    pub fn exact(self, exact: bool) -> Self {
+        Self { exact, ..self }
     }
 
     /// Fills the folder with `f` to write to, and waits until it is there.
@@ -92,6 +121,10 @@ impl Scene {
         fs::create_dir(&self.outside)?;
         let mut random = Random::new(self.number);
         fs::write(self.path("f"), random.bytes(FILE_BYTES as usize))?;
+        if self.busy {
+            // The first write of a disturber must not make the file longer.
+            self.file()?.set_len(DISTURBED.end as u64)?;
+        }
         fs::write(self.source_path(), random.bytes(FILE_BYTES as usize))?;
         match self.difference() {
             None => Ok(()),
@@ -102,7 +135,8 @@ impl Scene {
     /// Takes everything away again.
     pub fn clear(&self) {
         fs::remove_dir_all(&self.here).expect("own directory");
-        fs::remove_dir_all(&self.outside).expect("own directory");
+        // Not all of what overlayfs keeps for itself is open to nobody.
+        let _ = fs::remove_dir_all(&self.outside);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -133,13 +167,18 @@ impl Scene {
         self.outside.join(name)
     }
 
-    /// Every file of the folder.
-    fn contents(&self) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+    /// Every file of the folder, without what disturbers write.
+    fn contents(&self, folder: &Path) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
         let mut contents = BTreeMap::new();
-        for entry in fs::read_dir(&self.here)? {
+        for entry in fs::read_dir(folder)? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
-                contents.insert(entry.file_name(), fs::read(entry.path())?);
+                let mut bytes = fs::read(entry.path())?;
+                if self.busy {
+                    bytes.resize(bytes.len().max(DISTURBED.end), 0);
+                    bytes[DISTURBED].fill(0);
+                }
+                contents.insert(entry.file_name(), bytes);
             }
         }
         Ok(contents)
@@ -153,7 +192,7 @@ impl Scene {
     /// Between two steps of a method: what was done so far is there, and the
     /// daemon has done with it. While others write, nothing can be said.
     pub fn arrives(&self, step: &str) {
-        if self.busy || !self.waits {
+        if self.busy || self.due != Due::AtOnce {
             return;
         }
         if let Some(why) = self.difference() {
@@ -163,18 +202,21 @@ impl Scene {
 
     /// Tries the method and waits for its result.
     pub fn play(&self, method: &Method) -> Outcome {
-        let before = self.contents().expect("own directory");
+        let before = self.contents(&self.here).expect("own directory");
         let result = if self.busy { self.disturbed(method) } else { (method.run)(self) };
         match result {
+            Err(error) if is_machines(&error) => return Outcome::Skipped(error.to_string()),
             Err(error) if is_lacking(&error) => return Outcome::Lacking(error.to_string()),
             Err(error) => return Outcome::Failed(format!("cannot be done: {error}")),
             Ok(()) => {}
         }
-        if self.contents().expect("own directory") == before {
+        // Beside disturbers, what only moves the end changes nothing that lasts.
+        if !self.busy && self.contents(&self.here).expect("own directory") == before {
             return Outcome::Failed("wrote nothing".into());
         }
         let mut failures = self.failures.take();
-        if self.waits {
+        if self.due != Due::Verified {
+            // By now the method has closed what it opened.
             failures.extend(self.difference());
         }
         match failures.is_empty() {
@@ -196,7 +238,18 @@ impl Scene {
         (!same).then_some(why)
     }
 
-    /// Runs the method while others write to the same file.
+    /// What of the method's own the other node lacks though it should not.
+    fn untold(&self) -> Option<String> {
+        let is_there = || {
+            let contents = [&self.here, &self.there].map(|folder| self.contents(folder).ok());
+            contents[0].is_some() && contents[0] == contents[1]
+        };
+        let told = poll::until(ARRIVAL_LIMIT, is_there);
+        (!told).then(|| "does not arrive while others write".to_owned())
+    }
+
+    /// Runs the method while others write to the same file; where its bytes
+    /// must be told by themselves, they go on until these are there.
     fn disturbed(&self, method: &Method) -> io::Result<()> {
         let over = AtomicBool::new(false);
         // Opened before the method moves or removes the name.
@@ -208,6 +261,9 @@ impl Scene {
             };
             let disturbers: Vec<_> = (0..).zip(files).map(start).collect();
             let result = (method.run)(self);
+            if result.is_ok() && self.exact {
+                self.failures.borrow_mut().extend(self.untold());
+            }
             over.store(true, Ordering::SeqCst);
             for disturber in disturbers {
                 disturber.join().expect("no panic")?;
@@ -221,18 +277,29 @@ impl Scene {
 fn disturb(file: File, number: u64, over: &AtomicBool) -> io::Result<()> {
     let mut random = Random::new(number);
     let mut rounds = 0;
-    while rounds < 20 || !over.load(Ordering::SeqCst) {
+    while rounds < 3 || !over.load(Ordering::SeqCst) {
         let length = 1 + random.below(9000) as usize;
-        let at = random.below(FILE_BYTES - 9000);
+        let at = DISTURBED.start as u64 + random.below(DISTURBED.len() as u64 - 9000);
         file.write_all_at(&random.bytes(length), at)?;
         rounds += 1;
-        thread::yield_now();
+        thread::sleep(DISTURBER_PAUSE);
     }
     Ok(())
 }
 
+/// The error of a method that this machine has no program or call for.
+pub fn machine_lacks(what: impl Display) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, format!("{what:#}"))
+}
+
+fn is_machines(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(code) => code == libc::ENOSYS,
+        None => error.kind() == io::ErrorKind::Unsupported,
+    }
+}
+
 fn is_lacking(error: &io::Error) -> bool {
-    let lacking = [libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOTTY, libc::EXDEV];
-    error.kind() == io::ErrorKind::Unsupported
-        || error.raw_os_error().is_some_and(|code| lacking.contains(&code))
+    let lacking = [libc::EOPNOTSUPP, libc::ENOTTY];
+    error.raw_os_error().is_some_and(|code| lacking.contains(&code))
 }
