@@ -41,7 +41,7 @@ pub struct Row {
 }
 
 impl Row {
-    fn parse(line: &str) -> Option<Self> {
+    pub fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_once(ROW)?.1.trim_end().splitn(4, '|').map(str::to_owned);
         Some(Self {
             file_system: fields.next()?,

@@ -14,10 +14,11 @@ mod packages;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use replicator_tests::machine;
+use replicator_tests::{foreign, machine};
 
 use self::guest::{Guest, Row};
 use self::image::Image;
@@ -39,6 +40,12 @@ const KERNELS: [Kernel; 2] =
 const TOOLS: [&str; 6] = ["mount", "umount", "rsync", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs"];
 
 const FILE_SYSTEMS: [&str; 3] = ["ext4", "xfs", "btrfs"];
+
+/// What both kernels must give.
+const HOOKS: &str = "function exits";
+
+/// Where the guests have the writer of another table.
+const WRITER: &str = "/bin/writer-32";
 
 /// Stores through mappings while the daemons follow: a tenth of what a real
 /// machine makes.
@@ -79,12 +86,18 @@ pub fn run(args: Args) -> Result<()> {
     ensure!(file_systems(&args).count() > 0, "only {} are tried", FILE_SYSTEMS.join(", "));
     packages::install("qemu-system-x86_64", "qemu-system-x86")?;
     let programs = Programs::build()?;
+    let methods = programs.methods(&args)?;
+    let file_systems: Vec<_> = file_systems(&args).collect();
     let mut rows = Vec::new();
     let mut failed = Vec::new();
     for kernel in kernels {
-        match boot(kernel, &programs, &args) {
-            Ok(found) => rows.extend(found.into_iter().map(|row| (kernel.version, row))),
-            Err(error) => failed.push(format!("{}: {error:#}", kernel.version)),
+        let tried = boot(kernel, &programs, &args).and_then(|found| {
+            let judged = judge(&found, &file_systems, &methods);
+            rows.extend(found.into_iter().map(|row| (kernel.version, row)));
+            judged
+        });
+        if let Err(error) = tried {
+            failed.push(format!("{}: {error:#}", kernel.version));
         }
     }
     print!("{}", table(&rows));
@@ -102,15 +115,37 @@ struct Programs {
     daemon: PathBuf,
     matrix: PathBuf,
     mapped: PathBuf,
+    /// Writes with the system calls of another table.
+    writer: PathBuf,
 }
 
 impl Programs {
     fn build() -> Result<Self> {
+        let place = cargo::target().join("kernels");
+        fs::create_dir_all(&place)?;
         Ok(Self {
             daemon: cargo::build(&["--package", "replicator"], "replicator")?,
             matrix: cargo::build_test("replicator-tests", "matrix")?,
             mapped: cargo::build_test("replicator-tests", "mapped")?,
+            writer: foreign::writer(&place).context("the 32-bit writer cannot be built")?,
         })
+    }
+
+    /// What each file system must have one row of.
+    fn methods(&self, args: &Args) -> Result<Vec<String>> {
+        let mut list = Command::new(&self.matrix);
+        list.args(["--exact", "every_method_has_a_name_of_its_own", "--nocapture"]);
+        list.env("REPLICATOR_ROWS", "yes").env("REPLICATOR_METHODS", &args.method);
+        let told = machine::run(&mut list)?;
+        let names = told.lines().filter_map(Row::parse).map(|row| row.method);
+        let hows: &[&str] = if args.busy { &["alone", "while others write"] } else { &["alone"] };
+        let mut methods: Vec<_> =
+            names.flat_map(|name| hows.iter().map(move |how| format!("{name}, {how}"))).collect();
+        ensure!(!methods.is_empty(), "no method is called like {}", args.method);
+        if args.method.is_empty() {
+            methods.push(format!("{STORES} stores through mappings"));
+        }
+        Ok(methods)
     }
 }
 
@@ -123,6 +158,7 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
     image.program("/bin/replicator", &programs.daemon)?;
     image.program("/bin/matrix", &programs.matrix)?;
     image.program("/bin/mapped", &programs.mapped)?;
+    image.program(WRITER, &programs.writer)?;
     let busybox = ["usr/bin/busybox", "bin/busybox"].map(|at| busybox.join(at));
     let busybox =
         busybox.iter().find(|path| path.is_file()).context("no busybox in its package")?;
@@ -139,6 +175,7 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
         ("REPLICATOR_METHODS", args.method.as_str()),
         ("REPLICATOR_ALONE", alone),
         ("REPLICATOR_STORES", STORES),
+        (foreign::WRITER_VARIABLE, WRITER),
     ];
     image.script("/init", &guest::init(&stories(args), &variables));
     let initrd = place.join("initrd");
@@ -152,10 +189,24 @@ fn boot(kernel: &Kernel, programs: &Programs, args: &Args) -> Result<Vec<Row>> {
         verbose: args.verbose,
     };
     let rows = guest.run(Duration::from_secs(args.limit))?;
-    for name in file_systems(args) {
-        ensure!(rows.iter().any(|row| row.file_system == name), "nothing was tried on {name}");
-    }
     Ok(rows)
+}
+
+/// Whether the rows of one kernel tell of every method on every file system,
+/// each once, with the hooks that these kernels have.
+fn judge(rows: &[Row], file_systems: &[&str], methods: &[String]) -> Result<()> {
+    for file_system in file_systems {
+        for method in methods {
+            let of_method = |row: &&Row| row.file_system == *file_system && row.method == *method;
+            let count = rows.iter().filter(of_method).count();
+            ensure!(count == 1, "{count} rows tell of {method} on {file_system}");
+        }
+    }
+    let rest = rows.len() - file_systems.len() * methods.len();
+    ensure!(rest == 0, "{rest} rows tell of nothing that was asked for");
+    let other = rows.iter().find(|row| row.hooks != HOOKS);
+    ensure!(other.is_none(), "other hooks than {HOOKS}: {other:?}");
+    Ok(())
 }
 
 fn file_systems(args: &Args) -> impl Iterator<Item = &'static str> {
@@ -204,4 +255,29 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Words of a command line.
 fn words(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(file_system: &str, hooks: &str, method: &str) -> Row {
+        let [file_system, hooks, method] = [file_system, hooks, method].map(str::to_owned);
+        Row { file_system, hooks, method, outcome: "same".to_owned() }
+    }
+
+    #[test]
+    fn every_method_must_have_its_row_of_these_hooks() {
+        let (systems, methods) = (["ext4", "xfs"], ["one".to_owned(), "other".to_owned()]);
+        let full: Vec<_> =
+            systems.iter().flat_map(|fs| methods.iter().map(|name| row(fs, HOOKS, name))).collect();
+        judge(&full, &systems, &methods).unwrap();
+        let why = |rows: &[Row]| judge(rows, &systems, &methods).unwrap_err().to_string();
+        assert_eq!(why(&full[1..]), "0 rows tell of one on ext4");
+        assert_eq!(why(&[&full[..], &full[3..]].concat()), "2 rows tell of other on xfs");
+        let foreign = [&full[..], &[row("ext4", HOOKS, "foreign")]].concat();
+        assert_eq!(why(&foreign), "1 rows tell of nothing that was asked for");
+        let lower = [&full[1..], &[row("ext4", "raw tracepoints", "one")]].concat();
+        assert!(why(&lower).starts_with("other hooks"), "{}", why(&lower));
+    }
 }
