@@ -8,8 +8,10 @@ use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use replicator_tests::{Cluster, machine, poll, sample};
-use rustix::fs::{CWD, FallocateFlags, Mode, RenameFlags, XattrFlags};
+use replicator_tests::{Cluster, FileSystem, Volume, levels, machine, poll, sample};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, Mode, RenameFlags, Timespec, Timestamps, XattrFlags,
+};
 
 /// How long one operation may take to arrive; a hundred times what it should.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
@@ -17,7 +19,7 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
 /// One operation, in a folder that [`prepare`] filled.
 type Operation = (&'static str, fn(&Path) -> io::Result<()>);
 
-const OPERATIONS: [Operation; 24] = [
+const OPERATIONS: [Operation; 27] = [
     ("create", |dir| fs::write(dir.join("new"), "new")),
     ("create empty", |dir| File::create(dir.join("empty")).map(drop)),
     ("append", |dir| {
@@ -42,6 +44,10 @@ const OPERATIONS: [Operation; 24] = [
     }),
     ("rename a file", |dir| fs::rename(dir.join("file"), dir.join("folder/renamed"))),
     ("rename a folder", |dir| fs::rename(dir.join("folder"), dir.join("moved"))),
+    ("rename to a name that is free", |dir| {
+        let (from, to) = (dir.join("file"), dir.join("free"));
+        Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+    }),
     ("exchange two files", |dir| {
         let (one, other) = (dir.join("file"), dir.join("large"));
         Ok(rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
@@ -53,6 +59,15 @@ const OPERATIONS: [Operation; 24] = [
     ("touch", |dir| {
         let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890_123_456_789);
         File::open(dir.join("file"))?.set_times(FileTimes::new().set_modified(time))
+    }),
+    ("touch a folder", |dir| {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_034_567_890_123_456_789);
+        File::open(dir.join("folder"))?.set_times(FileTimes::new().set_modified(time))
+    }),
+    ("touch a symlink", |dir| {
+        let time = Timespec { tv_sec: 1_134_567_890, tv_nsec: 123_456_789 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        Ok(rustix::fs::utimensat(CWD, dir.join("pointer"), &times, AtFlags::SYMLINK_NOFOLLOW)?)
     }),
     ("symlink", |dir| symlink("folder/inner", dir.join("link"))),
     ("hard link", |dir| fs::hard_link(dir.join("file"), dir.join("folder/linked"))),
@@ -81,6 +96,7 @@ const OPERATIONS: [Operation; 24] = [
 fn prepare(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir.join("folder/deeper"))?;
     fs::write(dir.join("file"), "the first version")?;
+    symlink("folder/inner", dir.join("pointer"))?;
     fs::write(dir.join("folder/inner"), "inner")?;
     fs::write(dir.join("folder/deeper/innermost"), "innermost")?;
     fs::write(dir.join("large"), vec![b'x'; 1 << 20])?;
@@ -94,7 +110,43 @@ fn place(name: &str, writer: usize) -> PathBuf {
 
 #[test]
 fn every_operation_on_either_node_lands_on_the_other() {
-    let mut cluster = Cluster::new(2);
+    every_operation_lands(Cluster::new(2));
+}
+
+#[test]
+fn every_operation_lands_through_fanotify() {
+    through("fanotify");
+}
+
+#[test]
+fn every_operation_lands_through_inotify() {
+    through("inotify");
+}
+
+#[test]
+fn every_operation_lands_on_xfs() {
+    on(FileSystem::Xfs);
+}
+
+#[test]
+fn every_operation_lands_on_btrfs() {
+    on(FileSystem::Btrfs);
+}
+
+fn through(level: &str) {
+    let cluster = Cluster::new(2).with_options(&["--capture", level]);
+    match levels::lacks(cluster.dir(), level) {
+        Some(lack) => machine::skip(lack),
+        None => every_operation_lands(cluster),
+    }
+}
+
+fn on(kind: FileSystem) {
+    let Some(volume) = Volume::or_skip(kind) else { return };
+    every_operation_lands(Cluster::new(2).with_roots_in(volume.path()));
+}
+
+fn every_operation_lands(mut cluster: Cluster) {
     for writer in 0..2 {
         for (name, _) in OPERATIONS {
             prepare(&cluster[0].path(place(name, writer))).unwrap();
