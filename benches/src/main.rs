@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
+mod fanout;
 mod kernel;
 mod lsyncd;
 mod process;
@@ -34,6 +35,13 @@ struct Arguments {
     /// Only what the kernel programs cost those who write, and nothing else
     #[arg(long)]
     kernel: bool,
+    /// Only how often a large file leaves its origin on its way to 2, 3, 5 and 8
+    /// nodes, and nothing else
+    #[arg(long)]
+    fanout: bool,
+    /// Size of that file, in MiB
+    #[arg(long, default_value_t = 256)]
+    fanout_mib: u64,
     /// Only these systems: replicator, rsync, lsyncd0, lsyncd1, syncthing
     #[arg(long, value_delimiter = ',')]
     systems: Vec<String>,
@@ -61,6 +69,9 @@ fn main() -> Result<()> {
         .tempdir_in(arguments.work.clone().unwrap_or_else(std::env::temp_dir))?;
     if arguments.kernel {
         return kernel::measure(work.path(), arguments.rounds);
+    }
+    if arguments.fanout {
+        return fanout::measure(work.path(), arguments.fanout_mib << 20, arguments.rounds);
     }
     let sizes = Sizes {
         samples: arguments.samples,

@@ -18,6 +18,7 @@ mod nested;
 mod pieces;
 mod provenance;
 mod questions;
+mod scrub;
 mod serve;
 mod update;
 mod wait;
@@ -37,6 +38,7 @@ pub use self::error::Error;
 use self::carry::Carrier;
 use self::facts::Facts;
 use self::members::Members;
+use self::scrub::Scrub;
 use self::wait::Waiters;
 use crate::apply::Applier;
 use crate::capture::{self, Capture, Change};
@@ -76,10 +78,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 /// Where the index remembers which folder it speaks of.
 const MARKER_NOTE: &str = "root-marker";
-
-/// Where the index remembers when everything was last read, in seconds since
-/// 1970.
-const VERIFIED_NOTE: &str = "verified";
 
 /// What a node can say once it serves.
 pub struct Ready {
@@ -301,6 +299,7 @@ struct Node {
     settled: Arc<AtomicBool>,
     started: Instant,
     swept: Instant,
+    scrub: Scrub,
     /// Why the core is of no more use.
     over: Option<Error>,
     /// The node is leaving for good: who is to be told, and when at the
@@ -332,6 +331,9 @@ impl Node {
         let all_read = opened.index.note(READ_NOTE).is_some_and(|note| note == ALL_READ);
         let unread_since = opened.last_written.filter(|_| opened.unclean || !all_read);
         let unread_since = unread_since.map(|last| last.before(options.max_delay + UNREAD_MARGIN));
+        let started = Instant::now();
+        let verified = opened.index.note(scrub::NOTE);
+        let scrub = Scrub::new(config.verify_interval, verified.as_deref(), now_since(started));
         let mut core = Core::new(options, opened.actor, opened.next_counter, opened.index);
         core.remember_lives(opened.former);
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
@@ -346,8 +348,9 @@ impl Node {
             incoming: Some(incoming),
             outboxes: HashMap::new(),
             settled,
-            started: Instant::now(),
-            swept: Instant::now(),
+            started,
+            swept: started,
+            scrub,
             over: None,
             leaving: None,
             unread_since,
@@ -366,6 +369,7 @@ impl Node {
             name: self.facts.name().to_owned(),
             retention: self.facts.retention(),
         });
+        self.note_scrub();
         self.core.scan_since(RelPath::root(), self.unread_since);
         guard::watch(&self.carrier.root, self.reports.clone()).map_err(Error::Guard)?;
         self.turn()?;
@@ -428,6 +432,7 @@ impl Node {
             self.core.retire(self.carrier.transport.id());
             self.leaving = Some((answer, now + LEAVE_WAIT));
         }
+        self.scrub_when_due();
         while let Some(effect) = self.core.poll_effect() {
             self.carry_out(effect);
         }
@@ -436,31 +441,8 @@ impl Node {
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
             self.sweep();
-            self.verify_when_due();
         }
         Ok(())
-    }
-
-    /// Reads everything again from time to time: what no event told of is
-    /// found at last.
-    fn verify_when_due(&mut self) {
-        let now = self.now();
-        let seconds = now.wall / 1_000_000_000;
-        let store = self.core.store_mut();
-        let noted = store.note(VERIFIED_NOTE);
-        let last = noted.and_then(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?)));
-        let due = match last {
-            Some(last) => seconds >= last.saturating_add(self.facts.verify_seconds()),
-            // Everything was read when the node met the folder.
-            None => false,
-        };
-        if due || last.is_none() {
-            store.put_note(VERIFIED_NOTE, seconds.to_le_bytes().to_vec());
-        }
-        if due {
-            self.core.verify();
-            tracing::info!(files = self.core.progress().files, "reading everything again");
-        }
     }
 
     fn next_wake(&self) -> Instant {
@@ -469,16 +451,14 @@ impl Node {
         let members = self.members.next_timeout();
         let leaving = self.leaving.as_ref().map(|(_, until)| *until);
         let facts = Some(self.facts.next_write());
-        let times = [core, index, members, self.waiters.next_poll(), facts, leaving];
+        let scrub = Some(self.started + self.scrub.next_timeout());
+        let polls = self.waiters.next_poll();
+        let times = [core, index, members, polls, facts, leaving, scrub];
         times.into_iter().flatten().min().unwrap_or(self.swept + SWEEP_EVERY)
     }
 
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            monotonic: self.started.elapsed(),
-            wall: i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX),
-        }
+        now_since(self.started)
     }
 
     fn handle_report(
@@ -733,6 +713,12 @@ const LAST_FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// How long before the index was last written a write may lie that was told
 /// and never read, beyond the time it was to wait: looks that take their time.
 const UNREAD_MARGIN: Duration = Duration::from_secs(10);
+
+fn now_since(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX);
+    Now { monotonic: started.elapsed(), wall }
+}
 
 /// Sends one peer its messages, in order.
 async fn post(

@@ -167,6 +167,13 @@ impl Volume {
         Ok(())
     }
 
+    /// Lets nobody write, or lets them again. An error where a file is open
+    /// for writing.
+    pub fn set_read_only(&self, is_read_only: bool) -> Result<()> {
+        let options = if is_read_only { "remount,ro" } else { "remount,rw" };
+        run(Command::new("mount").args(["-o", options]).arg(&self.target)).map(drop)
+    }
+
     /// Takes the file system away from under whoever has it open.
     pub fn detach(&mut self) -> Result<()> {
         run(Command::new("umount").arg("-l").arg(&self.target))?;

@@ -12,6 +12,9 @@ const FILES: u64 = 300;
 /// Long enough for deletions to arrive if they were sent.
 const WATCHED: Duration = Duration::from_secs(4);
 
+/// What failed is tried again after half a minute at the latest.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(45);
+
 /// Two nodes in sync over a folder with files.
 fn in_sync() -> Cluster {
     let mut cluster = Cluster::new(2);
@@ -162,23 +165,32 @@ fn a_root_moved_away_under_a_running_node() {
     cluster.assert_same();
 }
 
-#[test]
-fn a_root_that_was_unmounted() {
+/// Two nodes in sync over a folder with files; the root of the second is a
+/// file system of its own.
+fn in_sync_on_a_volume() -> Option<(Cluster, Volume)> {
     let mut cluster = Cluster::new(2);
     let image = cluster.dir().join("image");
     let mounted = Volume::in_image(FileSystem::Ext4, &image, cluster[1].root(), 64 << 20);
-    let mut mount = match mounted {
-        Ok(mount) => mount,
-        Err(error) => return machine::skip(&format!("no loop mount: {error:#}")),
+    let volume = match mounted {
+        Ok(volume) => volume,
+        Err(error) => {
+            machine::skip(&format!("no loop mount: {error:#}"));
+            return None;
+        }
     };
-    // mkfs made it; it is not what this story is about.
+    // mkfs made it; it is not what these stories are about.
     let _ = fs::remove_dir(cluster[1].path("lost+found"));
     for number in 0..FILES {
         fs::write(cluster[0].path(format!("{number}")), format!("precious {number}")).unwrap();
     }
     cluster.start();
     cluster.assert_same();
+    Some((cluster, volume))
+}
 
+#[test]
+fn a_root_that_was_unmounted() {
+    let Some((mut cluster, mut mount)) = in_sync_on_a_volume() else { return };
     mount.detach().unwrap();
     assert_ends(&mut cluster[1], "is no longer the directory that was opened");
     // As after a boot where the disk did not come.
@@ -188,5 +200,41 @@ fn a_root_that_was_unmounted() {
     mount.mount().unwrap();
     cluster[1].start().unwrap();
     cluster.assert_same();
+    cluster[1].stop().unwrap();
+}
+
+#[test]
+fn a_root_that_becomes_read_only() {
+    let Some((mut cluster, volume)) = in_sync_on_a_volume() else { return };
+    volume.set_read_only(true).unwrap();
+    fs::write(cluster[0].path("new"), "new").unwrap();
+    fs::write(cluster[0].path("1"), "edited").unwrap();
+    fs::remove_file(cluster[0].path("2")).unwrap();
+    poll::eventually(Duration::from_secs(20), "it says why it is behind", || {
+        let status = cluster[1].status().unwrap();
+        status.state().starts_with("paused: ") && status.pending_in() > 0
+    });
+    let status = cluster[1].status().unwrap();
+    assert!(status.state().contains("remount it read-write"), "{status}");
+    poll::holds_for(WATCHED, "nothing else is deleted", || {
+        tree::count(cluster[0].root()).unwrap().0 == FILES
+    });
+    assert_eq!(cluster[0].wait(Duration::from_secs(1)).unwrap().code, 1);
+    volume.set_read_only(false).unwrap();
+    cluster.assert_same_within(GOES_ON_WITHIN);
+    assert_eq!(fs::read_to_string(cluster[1].path("1")).unwrap(), "edited");
+
+    cluster[1].stop().unwrap();
+    volume.set_read_only(true).unwrap();
+    let error = cluster[1].start().unwrap_err().to_string();
+    assert!(error.contains("mounted read-only; remount it read-write"), "{error}");
+    assert!(error.contains("exit status: 78"), "{error}");
+    assert_keeps_all(&cluster);
+    volume.set_read_only(false).unwrap();
+    fs::write(cluster[1].path("3"), "edited there").unwrap();
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(fs::read_to_string(cluster[0].path("3")).unwrap(), "edited there");
+    // Before its file system goes.
     cluster[1].stop().unwrap();
 }

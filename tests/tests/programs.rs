@@ -3,11 +3,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use replicator_tests::{Cluster, machine};
+use replicator_tests::{Cluster, end_with_this_thread, machine, poll};
 
 /// These trees are larger than those of other stories.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
@@ -59,6 +60,61 @@ fn fsx() {
         run(&fsx, cluster.dir(), options.into_iter().chain(places));
         assert_followed(&cluster);
     }
+}
+
+/// stress-ng's file-system class, and what else of it writes files: names,
+/// inodes, bytes. Left out is what mounts (bind-mount, binderfs), what writes
+/// no file (dup, eventfd, fstat, getdent, handle, io, ioprio, procfs), flags
+/// that are not replicated (chattr, inode-flags, verity), and copy-file, whose
+/// file has 256 MiB.
+const STRESSORS: [&str; 3] = [
+    "chdir dentry dir dirdeep dirmany dnotify fanotify filename inotify mknod open rename touch",
+    "access chmod chown fcntl file-ioctl flock lease utime xattr",
+    "fallocate fiemap fpunch fsize hdd iomix locka lockf lockofd mmap seek sync-file",
+];
+
+/// These make 8192 names each, whatever they are told: once is enough.
+const LONG_STRESSORS: &str = "link symlink";
+
+/// Keeps them from making as much as they can.
+const MODERATION: &str = "--chdir-dirs 256 --dentries 256 --dir-dirs 256 --dirdeep-inodes 500 \
+    --fallocate-bytes 8m --fiemap-bytes 8m --hdd-bytes 8m --iomix-bytes 8m --mmap-bytes 8m \
+    --mmap-file --sync-file-bytes 8m";
+
+#[test]
+fn stress_ng() {
+    let Some(stress) = program("stress-ng") else { return };
+    let cluster = Cluster::running(2);
+    let words = |stressors: &str, seconds: &str| {
+        let place = cluster[0].root().display().to_string();
+        let each = stressors.split_whitespace().flat_map(|name| [format!("--{name}"), "1".into()]);
+        let mut words: Vec<String> = each.collect();
+        words.extend(MODERATION.split_whitespace().map(String::from));
+        words.extend(["--temp-path".into(), place, "--timeout".into(), seconds.into()]);
+        words
+    };
+    // To the end, where each takes away what it made.
+    for stressors in STRESSORS {
+        run(&stress, cluster.dir(), words(stressors, "3"));
+        assert_followed(&cluster);
+    }
+    // Killed in the midst of it, so that there is something left; without
+    // devices, which are not replicated.
+    let all = format!("{} {LONG_STRESSORS}", STRESSORS.join(" ").replace("mknod ", ""));
+    let mut command = Command::new(&stress);
+    command.args(words(&all, "60")).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    end_with_this_thread(&mut command);
+    let mut killed = command.spawn().unwrap();
+    poll::eventually(SETTLE_LIMIT, "there is something", || {
+        fs::read_dir(cluster[0].root()).unwrap().count() > 12
+    });
+    let (moment, stressed) = (Instant::now(), Duration::from_secs(2));
+    poll::until(2 * stressed, || moment.elapsed() > stressed);
+    let group = rustix::process::Pid::from_child(&killed);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    killed.wait().unwrap();
+    assert_followed(&cluster);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use replicator_tests::{machine, sample};
 use crate::cargo;
 
 /// What the stories use beside the daemon, and Debian's packages of it.
-const TOOLS: [(&str, &str); 11] = [
+const TOOLS: [(&str, &str); 13] = [
     ("rsync", "rsync"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
@@ -20,6 +20,8 @@ const TOOLS: [(&str, &str); 11] = [
     ("setfacl", "acl"),
     ("chattr", "e2fsprogs"),
     ("fio", "fio"),
+    ("stress-ng", "stress-ng"),
+    ("faketime", "faketime"),
     ("sqlite3", "sqlite3"),
     ("git", "git"),
     ("ip", "iproute2"),

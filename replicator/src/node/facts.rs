@@ -34,6 +34,8 @@ pub(super) struct Facts {
     left: BTreeSet<NodeId>,
     refused: Option<(SocketAddr, String)>,
     next_write: Instant,
+    /// It was said that the folder is read-only.
+    is_read_only: bool,
     rate: Rate,
 }
 
@@ -66,6 +68,7 @@ impl Facts {
             left: BTreeSet::new(),
             refused: None,
             next_write: Instant::now(),
+            is_read_only: false,
             rate: Rate::default(),
         }
     }
@@ -84,10 +87,6 @@ impl Facts {
 
     pub fn retention(&self) -> Duration {
         self.config.retention
-    }
-
-    pub fn verify_seconds(&self) -> i64 {
-        i64::try_from(self.config.verify_interval.as_secs()).unwrap_or(i64::MAX)
     }
 
     pub fn peer_up(&mut self, peer: NodeId, name: String, address: SocketAddr) {
@@ -156,6 +155,13 @@ impl Facts {
         }
         self.next_write = now + self.config.status_interval;
         let snapshot = self.snapshot(core, carrier, capture);
+        let is_read_only = snapshot.folder.state == state::READ_ONLY;
+        if std::mem::replace(&mut self.is_read_only, is_read_only) != is_read_only {
+            match is_read_only {
+                true => tracing::warn!("{}", state::READ_ONLY),
+                false => tracing::info!("the folder is writable again"),
+            }
+        }
         let place = self.place.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = file::write(&place, &snapshot) {
@@ -229,6 +235,7 @@ impl Facts {
         let pending_out = connected.map(|(id, _)| core.behind(*id)).max().unwrap_or(0);
         let busy = pending_in + progress.unsettled + progress.looking + progress.applying > 0;
         let state = match () {
+            () if carrier.root.is_read_only() => state::READ_ONLY,
             () if progress.scanning => state::SCANNING,
             () if progress.deletions_held > 0 => state::HELD,
             () if pending_in > 0 => state::MERGING,

@@ -131,11 +131,16 @@ impl Root {
         if private::read_marker(now.as_fd()).as_deref() != Some(self.marker()) {
             return Err(Error::MarkerGone { path: self.path.clone() });
         }
-        let volume = fs::fstatvfs(&self.dir).map_err(gone)?;
-        if volume.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            return Err(Error::ReadOnly { path: self.path.clone() });
+        match self.is_read_only() {
+            true => Err(Error::ReadOnly { path: self.path.clone() }),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Has the file system become read-only, by somebody's hand or by a fault?
+    pub fn is_read_only(&self) -> bool {
+        let volume = fs::fstatvfs(&self.dir);
+        volume.is_ok_and(|volume| volume.f_flag.contains(StatVfsMountFlags::RDONLY))
     }
 
     /// The entry at a path, symbolic links not followed. `None`: nothing is

@@ -72,7 +72,9 @@ impl Private {
 
     fn assemble(path: &Path, dir: OwnedFd, marker: String, is_new: bool) -> Result<Self, Error> {
         let open = |name| open_directory(path, dir.as_fd(), name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Not for writing: that would keep an administrator from remounting the
+        // file system read-only for as long as the folder is served.
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = fs::openat(&dir, LOCK, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| Error::opening(path, errno.into()))?;
         Ok(Self {

@@ -105,6 +105,9 @@ pub mod state {
     pub const HELD: &str = "held: deletions wait for `replicator confirm`";
     /// What the last report of a node that runs no more is given.
     pub const NOT_RUNNING: &str = "not running";
+    /// Nothing can be applied.
+    pub const READ_ONLY: &str =
+        "paused: the folder's file system is mounted read-only; remount it read-write";
     /// Nobody to compare with.
     pub const ALONE: &str = "alone";
 }

@@ -384,6 +384,11 @@ impl<S: Store> Core<S> {
         self.settle.len() == 0 && self.looks.is_empty() && self.scans.is_empty()
     }
 
+    /// Is something being looked at or applied, or about to be?
+    pub fn is_at_work(&self) -> bool {
+        !self.is_read() || !self.jobs.is_empty()
+    }
+
     /// Time has passed, or `*_changed` was called.
     pub fn handle_timeout(&mut self, now: Now) {
         self.turn(now);

@@ -25,6 +25,7 @@ mod remote;
 mod restored;
 mod retire;
 pub mod roster;
+pub mod scrub;
 mod settle;
 pub mod store;
 mod tree;

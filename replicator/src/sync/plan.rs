@@ -16,7 +16,7 @@ use super::local::digest_of;
 use super::record::{Binding, BodyRow, Content, Disk, Held, NameRow};
 use super::settle::Spot;
 use super::store::Store;
-use super::tree::held;
+use super::tree::{held, lacking};
 use super::version::{Dot, VersionVector};
 use crate::config::Mode;
 use crate::entry::Kind;
@@ -253,8 +253,7 @@ impl<S: Store> Core<S> {
     /// Where another directory lies already, the two become one instead: what
     /// is in it goes there by itself.
     fn is_to_move(&self, body: &BodyRow, disk: &Disk) -> bool {
-        let mut missing = body.bound.iter().filter(|bound| !disk.names.contains(bound));
-        missing.any(|bound| {
+        lacking(&body.bound, &disk.names).any(|bound| {
             let there = self.store.name(bound).and_then(|row| row.on_disk());
             there.is_none_or(|(_, kind)| kind != Kind::Directory)
         })
@@ -269,8 +268,7 @@ impl<S: Store> Core<S> {
     /// Is the body to have a name that it does not have on this disk yet, and
     /// that can be made?
     fn is_awaited(&self, body: &BodyRow, disk: &Disk) -> bool {
-        let mut missing = body.bound.iter().filter(|bound| !disk.names.contains(bound));
-        missing.any(|bound| {
+        lacking(&body.bound, &disk.names).any(|bound| {
             // Beneath a place that it has to leave first it comes anew.
             let is_beneath = disk.names.iter().any(|at| bound.is_within(at));
             !is_beneath && (self.parent_lies(bound) || self.pending_names.contains(bound))
@@ -377,7 +375,7 @@ impl<S: Store> Core<S> {
             over = Some(Over { kind: other.kind(), expect: disk.fingerprint, keep });
         }
         if let Some(disk) = &body.disk {
-            return self.plan_known(path, name, (id, kind), disk, lying, over, awaited, bodies);
+            return self.plan_known(path, name, (id, &body), disk, lying, over, awaited, bodies);
         }
         if let Some((_, other, disk)) = &lying {
             let same = other.content_on_disk() == Some(&body.content.winner().value);
@@ -415,7 +413,7 @@ impl<S: Store> Core<S> {
         &mut self,
         path: &RelPath,
         name: &NameRow,
-        (id, kind): (BodyId, Kind),
+        (id, body): (BodyId, &BodyRow),
         disk: &Disk,
         lying: Option<(BodyId, BodyRow, Disk)>,
         over: Option<Over>,
@@ -424,7 +422,7 @@ impl<S: Store> Core<S> {
     ) -> Next {
         let wanted =
             |at: &RelPath| self.store.name(at).and_then(|row| row.wanted()).map(|(body, _)| body);
-        let leaving = disk.names.iter().find(|at| wanted(at) != Some(id)).cloned();
+        let leaving = lacking(&disk.names, &body.bound).next().cloned();
         let expect = disk.fingerprint;
         let what = match (leaving, lying) {
             (Some(from), None) if wanted(&from).is_none() => What::Rename { from, expect },
@@ -445,7 +443,7 @@ impl<S: Store> Core<S> {
                 None => return Next::Blocked,
             },
         };
-        self.act(path, name, id, kind, what, bodies)
+        self.act(path, name, id, body.kind(), what, bodies)
     }
 
     /// What lies at this path is what the tree is to show, known under

@@ -196,6 +196,19 @@ impl<S: Store> Core<S> {
     }
 }
 
+/// Those of one sorted list of paths that another lacks. A body has some
+/// thousand names at times, so the lists are gone through once.
+pub(super) fn lacking<'a>(
+    paths: &'a [RelPath],
+    others: &'a [RelPath],
+) -> impl Iterator<Item = &'a RelPath> {
+    let mut others = others.iter().peekable();
+    paths.iter().filter(move |path| {
+        while others.next_if(|other| other < path).is_some() {}
+        others.next_if_eq(path).is_none()
+    })
+}
+
 pub(super) fn insert_path(paths: &mut Vec<RelPath>, path: &RelPath) {
     if let Err(at) = paths.binary_search(path) {
         paths.insert(at, path.clone());
@@ -216,5 +229,25 @@ fn leave_disk(row: &mut BodyRow, path: &RelPath) {
         if disk.names.is_empty() {
             row.disk = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_list_lacks() {
+        let list = |names: &[&str]| -> Vec<RelPath> {
+            names.iter().map(|name| RelPath::parse(name.as_bytes()).unwrap()).collect()
+        };
+        let all = list(&["a", "c", "e", "g"]);
+        let lacks = |others: &[&str]| {
+            let others = list(others);
+            lacking(&all, &others).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(lacks(&["b", "c", "d", "g", "h"]), list(&["a", "e"]));
+        assert_eq!(lacks(&[]), all);
+        assert!(lacks(&["a", "c", "e", "g"]).is_empty());
     }
 }
