@@ -71,7 +71,7 @@ impl Plan {
         stat: &Stat,
     ) -> Option<Result<Plan, TooLarge>> {
         let known = known.filter(|known| known.kind == Kind::File);
-        let same_inode = known.filter(|known| known.fingerprint.inode == stat.fingerprint.inode);
+        let same_inode = known.filter(|known| known.fingerprint.is_inode(&stat.fingerprint));
         match depth {
             Depth::Changed if known.is_some_and(|known| known.fingerprint == stat.fingerprint) => {
                 None

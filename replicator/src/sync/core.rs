@@ -17,6 +17,7 @@ use super::record::Key;
 use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
+use super::told::Told;
 use super::version::Dot;
 use crate::config::Mode;
 use crate::entry::{Fingerprint, Kind, Timestamp};
@@ -61,9 +62,7 @@ pub struct Core<S> {
     pub(super) locks: Locks,
     /// Looks under way, with when they were asked for.
     pub(super) looks: HashMap<RelPath, Looking>,
-    /// Inodes that changed while nobody knew them: perhaps while a look was
-    /// reading them.
-    pub(super) strangers: HashMap<u64, Duration>,
+    pub(super) told: Told,
     /// Since when a new file has not been read in one piece.
     pub(super) unsettled: HashMap<RelPath, Duration>,
     scans: Vec<Scanning>,
@@ -186,7 +185,7 @@ impl<S: Store> Core<S> {
             settle: Settle::new(options.delay, options.max_delay),
             locks: Locks::default(),
             looks: HashMap::new(),
-            strangers: HashMap::new(),
+            told: Told::default(),
             unsettled: HashMap::new(),
             scans: Vec::new(),
             untold: Vec::new(),
@@ -259,12 +258,11 @@ impl<S: Store> Core<S> {
 
     /// Bytes of an inode changed: these, or `None` for any.
     pub fn bytes_changed(&mut self, now: Now, inode: u64, ranges: Option<RangeSet>, mapped: bool) {
-        let Some(body) = self.store.body_of_inode(inode) else {
-            if !self.looks.is_empty() || self.settle.len() > 0 || !self.jobs.is_empty() {
-                self.strangers.insert(inode, now.monotonic);
-            }
-            return;
-        };
+        let body = self.store.body_of_inode(inode);
+        if !self.looks.is_empty() || !self.jobs.is_empty() {
+            self.told.note(inode, now.monotonic, body);
+        }
+        let Some(body) = body else { return };
         let dirt = Dirt {
             bytes: true,
             whole: ranges.is_none(),

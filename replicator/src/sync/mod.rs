@@ -27,6 +27,7 @@ mod retire;
 pub mod roster;
 mod settle;
 pub mod store;
+mod told;
 mod tree;
 pub mod verify;
 pub mod version;

@@ -42,6 +42,9 @@ pub(super) struct Plan {
     /// Nodes join late, some with a folder of their own, and the last one
     /// leaves before the second round.
     pub comings: bool,
+    /// Users put the same content in a file's place, as who copies a tree once
+    /// more: another inode with nothing new in it.
+    pub copies: bool,
     /// Nodes know each other as members and forget what was deleted.
     pub members: bool,
     pub bug: Option<Bug>,
@@ -65,6 +68,7 @@ impl Plan {
             durable_after: None,
             skewed: false,
             comings: false,
+            copies: false,
             members: false,
             bug: None,
             traced: super::number("REPLICATOR_SIM_SEED").is_some(),
@@ -85,6 +89,11 @@ impl Plan {
     pub(super) fn crashing(seed: u64) -> Self {
         let nodes = 2 + (seed % 3) as usize;
         Self { nodes, operations: 40, partitions: true, crashes: true, ..Self::peaceful(seed) }
+    }
+
+    /// Files are replaced by others, most of them with the same content.
+    pub(super) fn copying(seed: u64) -> Self {
+        Self { operations: 60, copies: true, ..Self::crashing(seed) }
     }
 
     /// Everything at once, twice.

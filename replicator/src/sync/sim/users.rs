@@ -69,8 +69,11 @@ impl World {
         let habits = if is_tidying { TIDYING } else { BUSY };
         let mut dead = BTreeSet::new();
         let moved = self.nodes[at].disk.contents_within(&path);
+        let is_copy = self.plan.copies && self.random.below(2) == 0;
         let disk = &mut self.nodes[at].disk;
-        let (name, changes) = if what < habits.write {
+        let (name, changes) = if is_copy {
+            ("copy", disk.copy(&path))
+        } else if what < habits.write {
             ("write", disk.write(&path, &content, &mut dead))
         } else if what < habits.replace {
             ("replace", disk.replace(&path, &content, &mut dead))
