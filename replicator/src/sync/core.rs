@@ -119,8 +119,9 @@ pub(super) struct Looking {
 #[derive(Debug)]
 struct Scanning {
     beneath: RelPath,
-    /// What it met, and what came to lie here in its time.
-    seen: HashSet<RelPath>,
+    met: HashSet<RelPath>,
+    /// What came to lie here in its time.
+    came: HashSet<RelPath>,
     since: Option<Timestamp>,
     /// It was asked for once more, perhaps because of what it has passed by.
     again: bool,
@@ -294,8 +295,8 @@ impl<S: Store> Core<S> {
             scan.since = [scan.since, since].into_iter().flatten().min();
             return;
         }
-        let seen = HashSet::new();
-        self.scans.push(Scanning { beneath: beneath.clone(), seen, since, again: false });
+        let (met, came) = (HashSet::new(), HashSet::new());
+        self.scans.push(Scanning { beneath: beneath.clone(), met, came, since, again: false });
         self.effects.push_back(Effect::Scan(beneath));
     }
 
@@ -308,8 +309,15 @@ impl<S: Store> Core<S> {
     /// must not take it for missing.
     pub(super) fn scans_meet(&mut self, path: &RelPath) {
         for scan in self.scans.iter_mut().filter(|scan| path.is_within(&scan.beneath)) {
-            scan.seen.insert(path.clone());
+            scan.came.insert(path.clone());
         }
+    }
+
+    /// May a file have changed before this life began, without anybody knowing?
+    /// Until the first scan has met it, what is told of it is not all.
+    pub(super) fn is_unmet(&self, path: &RelPath) -> bool {
+        let first = self.scans.iter().find(|scan| !self.surveyed && scan.beneath.is_root());
+        first.is_some_and(|scan| !scan.met.contains(path))
     }
 
     /// What a scan met.
@@ -317,22 +325,25 @@ impl<S: Store> Core<S> {
         for entry in listed {
             let mut since = None;
             if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
-                scan.seen.insert(entry.path.clone());
+                scan.met.insert(entry.path.clone());
                 since = scan.since;
             }
             let known = self.lying_at(&entry.path);
-            let same = known.is_some_and(|(_, row, disk)| {
+            let same = known.as_ref().is_some_and(|(_, row, disk)| {
                 row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
             });
             let is_late = since.is_some_and(|since| entry.fingerprint.ctime >= since);
+            // Another look may come first, of what is told now, and make it
+            // look as known.
+            let is_whole = entry.kind == Kind::File && (is_late || !same && known.is_some());
             let mut dirt = Dirt::compare();
-            if is_late && entry.kind == Kind::File {
+            if is_whole {
                 dirt.merge(&Dirt::whole());
             }
             if !same {
                 self.note_restored(&entry);
             }
-            if !same || dirt.whole {
+            if !same || is_whole {
                 self.settle.look(now.monotonic, Spot::Path(entry.path), dirt);
             }
         }
@@ -354,7 +365,7 @@ impl<S: Store> Core<S> {
         self.for_each_within(beneath, |_, path, row| {
             if row.on_disk().is_some() && path != *beneath {
                 held += 1;
-                if !scan.seen.contains(&path) {
+                if !scan.met.contains(&path) && !scan.came.contains(&path) {
                     missing.push(path);
                 }
             }

@@ -66,7 +66,8 @@ impl<S: Store> Core<S> {
                 fingerprint: disk.fingerprint,
                 leaves: self.store.leaves(id),
             });
-            let depth = depth(&dirt, known.is_some(), self.options.ranges_told);
+            let ranges_told = self.options.ranges_told && !self.is_unmet(&path);
+            let depth = depth(&dirt, known.is_some(), ranges_told);
             looks.push(Look { path: path.clone(), depth, sync: dirt.mapped, known });
             self.looks.insert(path, Looking { at: now.monotonic, bodies, lay, dirt });
         }
@@ -588,6 +589,8 @@ fn depth(dirt: &Dirt, known: bool, ranges_told: bool) -> Depth {
         Depth::Whole
     } else if dirt.compare {
         Depth::Changed
+    } else if dirt.bytes && !ranges_told {
+        Depth::Whole
     } else if known && dirt.bytes {
         Depth::Ranges(dirt.ranges.clone())
     } else if ranges_told {
