@@ -305,7 +305,8 @@ struct Node {
     /// The node is leaving for good: who is to be told, and when at the
     /// latest.
     leaving: Option<(oneshot::Sender<control::Response>, Instant)>,
-    /// The last life may not have read everything that was written since.
+    /// The last life may not have read everything that was written since
+    /// then, even of a file that looks as it knew it.
     unread_since: Option<Timestamp>,
 }
 
@@ -328,9 +329,8 @@ impl Node {
             delete_brake: config.delete_brake,
             mode: config.mode,
         };
-        let all_read = opened.index.note(READ_NOTE).is_some_and(|note| note == ALL_READ);
-        let unread_since = opened.last_written.filter(|_| opened.unclean || !all_read);
-        let unread_since = unread_since.map(|last| last.before(options.max_delay + UNREAD_MARGIN));
+        let unread_since = unread_since(&opened, options.max_delay);
+        let unclean = opened.unclean;
         let started = Instant::now();
         let verified = opened.index.note(scrub::NOTE);
         let scrub = Scrub::new(config.verify_interval, verified.as_deref(), now_since(started));
@@ -340,7 +340,7 @@ impl Node {
         Self {
             core,
             waiters: Waiters::new(!config.peers.is_empty()),
-            facts: Facts::new(config, place),
+            facts: Facts::new(config, place, unclean),
             carrier,
             capture,
             members,
@@ -512,14 +512,15 @@ impl Node {
         Ok(())
     }
 
-    /// At the end: has everything been read that capture knows of? If not,
-    /// the next start reads what was written of late.
+    /// At the end: up to when has everything been read that was written? What
+    /// was written later is read at the next start.
     async fn note_whether_read(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
+        let begun = self.now().wall / NANOS_PER_SECOND;
         let flushed = tokio::time::timeout(LAST_FLUSH_LIMIT, self.capture.flush()).await;
         self.drain_changes(changes);
         let is_read = flushed.is_ok() && self.core.is_read();
-        let note = if is_read { ALL_READ } else { b"" };
-        self.core.store_mut().put_note(READ_NOTE, note.to_vec());
+        let note = if is_read { begun.to_le_bytes().to_vec() } else { Vec::new() };
+        self.core.store_mut().put_note(READ_NOTE, note);
     }
 
     fn drain_changes(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
@@ -703,9 +704,11 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 /// small write, from `open` to `close`, are one change.
 const SETTLE_MIN: Duration = Duration::from_millis(2);
 
-/// Set where a life ended with everything read that was written.
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
+
+/// Where a life ended with everything read: when it was asked for the last
+/// time, in seconds since 1970.
 const READ_NOTE: &str = "read";
-const ALL_READ: &[u8] = b"all";
 
 /// How long capture may take to tell its last.
 const LAST_FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -713,6 +716,22 @@ const LAST_FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// How long before the index was last written a write may lie that was told
 /// and never read, beyond the time it was to wait: looks that take their time.
 const UNREAD_MARGIN: Duration = Duration::from_secs(10);
+
+/// How long before a clean end a write may lie whose bytes came after the last
+/// look at its file and are told by no time: file systems count in ticks, and
+/// set the time of a write before they write.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
+
+/// Since when files may have been written without being read, though they look
+/// as the index knows them.
+fn unread_since(opened: &index::Opened, max_delay: Duration) -> Option<Timestamp> {
+    let noted = opened.index.note(READ_NOTE).filter(|_| !opened.unclean);
+    let read = noted.and_then(|note| Some(i64::from_le_bytes(note.try_into().ok()?)));
+    match read {
+        Some(seconds) => Some(Timestamp { seconds, nanos: 0 }.before(LAST_MOMENTS)),
+        None => Some(opened.last_written?.before(max_delay + UNREAD_MARGIN)),
+    }
+}
 
 fn now_since(started: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use replicator_tests::random::Random;
-use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, poll, sample};
+use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, poll, sample, tree};
 
 /// Reading a file again takes longer than applying a change.
 const REPAIR_LIMIT: Duration = Duration::from_secs(60);
@@ -214,6 +214,22 @@ fn a_daemon_that_is_killed_under_load() {
             await_writes(written, 200);
         });
         cluster.assert_same_within(REPAIR_LIMIT);
+        assert_eq!(loss(&cluster[0], "unclean_end"), 1);
+    }
+}
+
+#[test]
+fn a_daemon_that_is_stopped_under_load() {
+    let Some((mut cluster, _volume)) = prepared(&[]) else { return };
+    for _ in 0..3 {
+        under_load(&mut cluster, |node, written| {
+            await_writes(written, 700);
+            assert!(node.stop().unwrap().success());
+            node.start().unwrap();
+            await_writes(written, 200);
+        });
+        cluster.assert_same_within(REPAIR_LIMIT);
+        assert_eq!(loss(&cluster[0], "unclean_end"), 0);
     }
 }
 
@@ -257,6 +273,34 @@ fn an_inotify_queue_that_overflows() {
     // What was made meanwhile is watched by now.
     fs::write(node.path("made-unseen/file"), "seen").unwrap();
     cluster.assert_same();
+}
+
+/// Which is not the end of the folder, though nobody saw them go.
+#[test]
+fn few_files_that_are_all_deleted_while_notes_are_lost() {
+    let mut cluster = Cluster::new(2).with_options(&["--capture", "inotify"]);
+    for name in ["one", "other"] {
+        fs::write(cluster[0].path(name), "before").unwrap();
+    }
+    cluster.start();
+    cluster.assert_same();
+    let node = &cluster[0];
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: u64 = limit.trim().parse().unwrap();
+    {
+        let _stopped = Stopped::new(node);
+        let files = ["one", "other"].map(|name| File::create(node.path(name)).unwrap());
+        // In turn, or the kernel would merge them.
+        for number in 0..=limit {
+            (&files[number as usize % 2]).write_all(b".").unwrap();
+        }
+        for name in ["one", "other"] {
+            fs::remove_file(node.path(name)).unwrap();
+        }
+    }
+    cluster.assert_same();
+    assert!(loss(node, "inotify_overflow") > 0, "{}", node.status().unwrap());
+    assert_eq!(tree::count(cluster[1].root()).unwrap().0, 0);
 }
 
 #[test]

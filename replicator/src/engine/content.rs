@@ -71,7 +71,7 @@ impl Plan {
         stat: &Stat,
     ) -> Option<Result<Plan, TooLarge>> {
         let known = known.filter(|known| known.kind == Kind::File);
-        let same_inode = known.filter(|known| known.fingerprint.inode == stat.fingerprint.inode);
+        let same_inode = known.filter(|known| known.fingerprint.is_inode(&stat.fingerprint));
         match depth {
             Depth::Changed if known.is_some_and(|known| known.fingerprint == stat.fingerprint) => {
                 None
@@ -91,10 +91,12 @@ impl Plan {
         self.read.bytes()
     }
 
-    /// Looks whether holes can be skipped.
+    /// Looks whether holes can be skipped. File systems answer only when no
+    /// write is under way, or let the reading wait for it: one that began
+    /// before capture did, and set its time already, is not read half.
     pub fn look_for_holes(&mut self, file: &OwnedFd) {
         let size = self.leaves.size();
-        self.is_sparse = size > 0 && hole_after(file, 0).is_some_and(|hole| hole < size);
+        self.is_sparse = hole_after(file, 0).is_some_and(|hole| hole < size);
     }
 
     pub fn chunks(&self) -> impl Iterator<Item = Chunk> + Send + use<> {

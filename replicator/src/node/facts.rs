@@ -33,6 +33,8 @@ pub(super) struct Facts {
     /// Members that left for good.
     left: BTreeSet<NodeId>,
     refused: Option<(SocketAddr, String)>,
+    /// The last life did not end cleanly.
+    unclean: bool,
     next_write: Instant,
     /// It was said that the folder is read-only.
     is_read_only: bool,
@@ -59,7 +61,7 @@ struct Rate {
 }
 
 impl Facts {
-    pub fn new(config: Config, place: StateDir) -> Self {
+    pub fn new(config: Config, place: StateDir, unclean: bool) -> Self {
         Self {
             config,
             place,
@@ -67,6 +69,7 @@ impl Facts {
             peers: BTreeMap::new(),
             left: BTreeSet::new(),
             refused: None,
+            unclean,
             next_write: Instant::now(),
             is_read_only: false,
             rate: Rate::default(),
@@ -195,7 +198,7 @@ impl Facts {
             },
             index: self.index(core),
             peers: self.peer_facts(core, carrier),
-            losses: counters(&capture.counters().lost),
+            losses: self.losses(capture),
             rates: self.rates(&progress, carrier),
             process: ProcessFacts::measure(),
             ..Snapshot::default()
@@ -313,6 +316,12 @@ impl Facts {
             ..PeerFacts::default()
         });
         known.chain(absent).chain(refused).collect()
+    }
+
+    fn losses(&self, capture: &Capture) -> BTreeMap<String, u64> {
+        let mut losses = counters(&capture.counters().lost);
+        losses.insert("unclean_end".to_owned(), self.unclean.into());
+        losses
     }
 
     /// Since the last reading; readings that follow closely share one.

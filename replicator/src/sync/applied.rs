@@ -20,6 +20,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// A job under way.
 #[derive(Debug)]
 pub(super) struct Running {
+    pub at: Duration,
     pub steps: Vec<Step>,
     /// It holds the lock of everything, and none of single directories.
     pub alone: bool,
@@ -112,7 +113,7 @@ impl<S: Store> Core<S> {
         let Some(running) = self.jobs.remove(&job) else {
             return;
         };
-        let alone = running.alone;
+        let (at, alone) = (running.at, running.alone);
         if alone {
             self.locks.unlock_all();
         }
@@ -124,7 +125,7 @@ impl<S: Store> Core<S> {
                 step.parents().iter().for_each(|parent| self.locks.unshare(parent));
             }
             let outcome = outcomes.next();
-            self.step_ended(now, step, outcome.unwrap_or(Outcome::Raced));
+            self.step_ended(now, at, step, outcome.unwrap_or(Outcome::Raced));
         }
         // What is left are directories set back to their metadata.
         for outcome in outcomes {
@@ -135,9 +136,9 @@ impl<S: Store> Core<S> {
         self.turn(now);
     }
 
-    fn step_ended(&mut self, now: Now, step: Step, outcome: Outcome) {
+    fn step_ended(&mut self, now: Now, began: Duration, step: Step, outcome: Outcome) {
         let spot = step.spot();
-        let path = step.action.path.clone();
+        let (path, body) = (step.action.path.clone(), Some(step.action.body));
         match outcome {
             Outcome::Done(stat, leaves) => {
                 self.retries.remove(&spot);
@@ -150,7 +151,7 @@ impl<S: Store> Core<S> {
                 let inode = stat.as_ref().map(|stat| stat.fingerprint.inode);
                 self.step_done(now, step, stat.map(|stat| *stat), leaves);
                 // Somebody wrote to it before anyone here knew what it is.
-                if inode.is_some_and(|inode| self.strangers.remove(&inode).is_some()) {
+                if inode.is_some_and(|inode| self.told.is_astray(inode, began, body)) {
                     self.settle.touch(now.monotonic, Spot::Path(path), Dirt::whole());
                 }
             }

@@ -84,10 +84,13 @@ impl<S: Store> Core<S> {
     }
 
     /// All of a folder, or more than the share of it that was set, beyond a
-    /// handful.
+    /// handful. The folder that a running node looks at is the one it was
+    /// looking at before: few entries may be all of it and somebody's to
+    /// delete.
     fn is_too_much(&self, all: bool, missed: usize, in_all: usize) -> bool {
         let Some(percent) = self.options.delete_brake else { return false };
-        all || self.restored.is_backup()
+        (all && !self.surveyed)
+            || self.restored.is_backup()
             || (missed > UNSEEN_DELETIONS_MAX && missed * 100 > in_all * usize::from(percent))
     }
 

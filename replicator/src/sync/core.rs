@@ -17,6 +17,7 @@ use super::record::{Content, Key};
 use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
+use super::told::Told;
 use super::verify::Verification;
 use super::version::Dot;
 use crate::config::Mode;
@@ -62,9 +63,7 @@ pub struct Core<S> {
     pub(super) locks: Locks,
     /// Looks under way, with when they were asked for.
     pub(super) looks: HashMap<RelPath, Looking>,
-    /// Inodes that changed while nobody knew them: perhaps while a look was
-    /// reading them.
-    pub(super) strangers: HashMap<u64, Duration>,
+    pub(super) told: Told,
     /// Since when a new file has not been read in one piece.
     pub(super) unsettled: HashMap<RelPath, Duration>,
     scans: Vec<Scanning>,
@@ -122,8 +121,9 @@ pub(super) struct Looking {
 #[derive(Debug)]
 struct Scanning {
     beneath: RelPath,
-    /// What it met, and what came to lie here in its time.
-    seen: HashSet<RelPath>,
+    met: HashSet<RelPath>,
+    /// What came to lie here in its time.
+    came: HashSet<RelPath>,
     since: Option<Timestamp>,
     /// It was asked for once more, perhaps because of what it has passed by.
     again: bool,
@@ -187,7 +187,7 @@ impl<S: Store> Core<S> {
             settle: Settle::new(options.delay, options.max_delay),
             locks: Locks::default(),
             looks: HashMap::new(),
-            strangers: HashMap::new(),
+            told: Told::default(),
             unsettled: HashMap::new(),
             scans: Vec::new(),
             untold: Vec::new(),
@@ -263,12 +263,11 @@ impl<S: Store> Core<S> {
 
     /// Bytes of an inode changed: these, or `None` for any.
     pub fn bytes_changed(&mut self, now: Now, inode: u64, ranges: Option<RangeSet>, mapped: bool) {
-        let Some(body) = self.store.body_of_inode(inode) else {
-            if !self.looks.is_empty() || self.settle.len() > 0 || !self.jobs.is_empty() {
-                self.strangers.insert(inode, now.monotonic);
-            }
-            return;
-        };
+        let body = self.store.body_of_inode(inode);
+        if !self.looks.is_empty() || !self.jobs.is_empty() {
+            self.told.note(inode, now.monotonic, body);
+        }
+        let Some(body) = body else { return };
         self.was_told_of_body(body);
         let dirt = Dirt {
             bytes: true,
@@ -302,8 +301,8 @@ impl<S: Store> Core<S> {
             scan.since = [scan.since, since].into_iter().flatten().min();
             return;
         }
-        let seen = HashSet::new();
-        self.scans.push(Scanning { beneath: beneath.clone(), seen, since, again: false });
+        let (met, came) = (HashSet::new(), HashSet::new());
+        self.scans.push(Scanning { beneath: beneath.clone(), met, came, since, again: false });
         self.effects.push_back(Effect::Scan(beneath));
     }
 
@@ -316,8 +315,15 @@ impl<S: Store> Core<S> {
     /// must not take it for missing.
     pub(super) fn scans_meet(&mut self, path: &RelPath) {
         for scan in self.scans.iter_mut().filter(|scan| path.is_within(&scan.beneath)) {
-            scan.seen.insert(path.clone());
+            scan.came.insert(path.clone());
         }
+    }
+
+    /// May a file have changed before this life began, without anybody knowing?
+    /// Until the first scan has met it, what is told of it is not all.
+    pub(super) fn is_unmet(&self, path: &RelPath) -> bool {
+        let first = self.scans.iter().find(|scan| !self.surveyed && scan.beneath.is_root());
+        first.is_some_and(|scan| !scan.met.contains(path))
     }
 
     /// What a scan met.
@@ -325,16 +331,19 @@ impl<S: Store> Core<S> {
         for entry in listed {
             let mut since = None;
             if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
-                scan.seen.insert(entry.path.clone());
+                scan.met.insert(entry.path.clone());
                 since = scan.since;
             }
             let known = self.lying_at(&entry.path);
-            let same = known.is_some_and(|(_, row, disk)| {
+            let same = known.as_ref().is_some_and(|(_, row, disk)| {
                 row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
             });
             let is_late = since.is_some_and(|since| entry.fingerprint.ctime >= since);
+            // Another look may come first, of what is told now, and make it
+            // look as known.
+            let is_whole = entry.kind == Kind::File && (is_late || !same && known.is_some());
             let mut dirt = Dirt::compare();
-            if is_late && entry.kind == Kind::File {
+            if is_whole {
                 dirt.merge(&Dirt::whole());
             }
             if !same {
@@ -365,7 +374,7 @@ impl<S: Store> Core<S> {
         self.for_each_within(beneath, |_, path, row| {
             if row.on_disk().is_some() && path != *beneath {
                 held += 1;
-                if !scan.seen.contains(&path) {
+                if !scan.met.contains(&path) && !scan.came.contains(&path) {
                     missing.push(path);
                 }
             }

@@ -66,14 +66,21 @@ impl<S: Store> Core<S> {
                 fingerprint: disk.fingerprint,
                 leaves: self.store.leaves(id),
             });
-            let depth = depth(&dirt, known.is_some(), self.options.ranges_told);
+            let ranges_told = self.options.ranges_told && !self.is_unmet(&path);
+            let depth = depth(&dirt, known.is_some(), ranges_told);
             looks.push(Look { path: path.clone(), depth, sync: dirt.mapped, known });
             self.looks.insert(path, Looking { at: now.monotonic, bodies, lay, dirt });
         }
         self.ask_to_look(looks);
-        if self.looks.is_empty() && self.settle.len() == 0 && self.jobs.is_empty() {
-            self.strangers.clear();
-            self.unsettled.clear();
+        if self.looks.is_empty() && self.jobs.is_empty() {
+            self.told.forget();
+            if self.settle.len() == 0 {
+                self.unsettled.clear();
+            }
+        } else if self.told.is_full() {
+            let looks = self.looks.values().map(|look| look.at);
+            let first = looks.chain(self.jobs.values().map(|job| job.at)).min();
+            self.told.forget_before(first.unwrap_or_default());
         }
     }
 
@@ -178,24 +185,20 @@ impl<S: Store> Core<S> {
     fn hand_on_bytes(&mut self, now: Now, path: &RelPath, lay: (BodyId, u64), dirt: Dirt) {
         let (id, inode) = lay;
         let is_dirty = dirt.bytes || dirt.whole;
-        let heir = self.store.body_of_inode(inode).filter(|heir| *heir != id);
-        match (self.store.body(id).and_then(|row| row.disk), heir) {
-            (Some(disk), _) if is_dirty && !disk.names.contains(path) => {
+        match self.store.body(id).and_then(|row| row.disk) {
+            Some(disk) if is_dirty && !disk.names.contains(path) => {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
-            // Its number was given to another file, which may have been read
-            // before these bytes were reported, as if of the former one.
-            (None, Some(heir)) => {
-                if is_dirty {
-                    self.settle.look(now.monotonic, Spot::Body(heir), dirt);
+            Some(_) => {}
+            // Its inode is another body's by now.
+            None => {
+                if let Some(heir) = self.store.body_of_inode(inode).filter(|heir| *heir != id) {
+                    if is_dirty {
+                        self.settle.look(now.monotonic, Spot::Body(heir), dirt);
+                    }
+                    self.settle.pass_on(now.monotonic, &Spot::Body(id), Spot::Body(heir));
                 }
-                self.settle.pass_on(now.monotonic, &Spot::Body(id), Spot::Body(heir));
             }
-            // Whatever look finds the inode again may have read it before.
-            (None, None) if is_dirty || self.settle.holds(&Spot::Body(id)) => {
-                self.strangers.insert(inode, now.monotonic);
-            }
-            _ => {}
         }
     }
 
@@ -295,8 +298,8 @@ impl<S: Store> Core<S> {
             Sighted::Fifo => plain(Content::Fifo),
             Sighted::Symlink(target) => plain(Content::Symlink(target)),
             Sighted::File { leaves, changed, inline, holes, stable } => {
-                let touched = self.strangers.get(&stat.fingerprint.inode);
-                if !stable || touched.is_some_and(|touched| *touched >= look.at) {
+                let body = self.known_as(stat).map(|(id, _)| id);
+                if !stable || self.told.is_astray(stat.fingerprint.inode, look.at, body) {
                     let first = *self.unsettled.entry(path.clone()).or_insert(look.at);
                     if now.monotonic.saturating_sub(first) < self.options.max_delay {
                         // As long as the look took, so that a growing file is
@@ -620,6 +623,8 @@ fn depth(dirt: &Dirt, known: bool, ranges_told: bool) -> Depth {
         Depth::Whole
     } else if dirt.compare {
         Depth::Changed
+    } else if dirt.bytes && !ranges_told {
+        Depth::Whole
     } else if known && dirt.bytes {
         Depth::Ranges(dirt.ranges.clone())
     } else if ranges_told {

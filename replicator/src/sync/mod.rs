@@ -28,6 +28,7 @@ pub mod roster;
 pub mod scrub;
 mod settle;
 pub mod store;
+mod told;
 mod tree;
 mod verify;
 pub mod version;

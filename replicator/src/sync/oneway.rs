@@ -191,7 +191,7 @@ impl<S: Store> Core<S> {
         let step = Step { action, bodies: Vec::new(), name_seen, content: None, metadata: None };
         self.locks.lock(path, &[]);
         self.locks.share(parent);
-        self.start_job(vec![step]);
+        self.start_job(now, vec![step]);
     }
 
     fn is_as_known(&mut self, path: &RelPath) {

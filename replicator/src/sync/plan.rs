@@ -72,8 +72,8 @@ impl<S: Store> Core<S> {
             if structure.is_empty() && contents.is_empty() {
                 return;
             }
-            self.start_job(structure);
-            self.start_job(contents);
+            self.start_job(now, structure);
+            self.start_job(now, contents);
         }
     }
 
@@ -131,7 +131,7 @@ impl<S: Store> Core<S> {
         (structure, contents)
     }
 
-    pub(super) fn start_job(&mut self, steps: Vec<Step>) {
+    pub(super) fn start_job(&mut self, now: Now, steps: Vec<Step>) {
         if steps.is_empty() {
             return;
         }
@@ -139,7 +139,7 @@ impl<S: Store> Core<S> {
         self.next_job += 1;
         let mut actions: Vec<Action> = steps.iter().map(|step| step.action.clone()).collect();
         actions.extend(self.restore_parents(&steps));
-        self.jobs.insert(id, Running { steps, alone: self.locks.is_alone() });
+        self.jobs.insert(id, Running { at: now.monotonic, steps, alone: self.locks.is_alone() });
         self.effects.push_back(Effect::Apply(Job { id, actions }));
     }
 

@@ -17,6 +17,7 @@
 mod check;
 mod disk;
 mod ledger;
+mod numbers;
 mod plan;
 pub(super) mod planted;
 mod random;
@@ -48,6 +49,11 @@ fn nodes_that_hear_of_each_other_through_others_end_the_same() {
 #[test]
 fn nodes_that_crash_end_the_same() {
     try_seeds(1600, Plan::crashing);
+}
+
+#[test]
+fn files_that_are_copied_over_end_the_same() {
+    try_seeds(500, Plan::copying);
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebp
     let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
     // As the kernel writes a device number for itself.
     let device: u32 = major << 20 | minor;
-    let own = std::process::id();
+    let own = own_number();
     let mask = sizes.slots - 1;
     let page_shift: u32 = rustix::param::page_size().ilog2();
     let subvolume = u32::from(folder.file_system == FileSystem::Btrfs);
@@ -242,6 +242,17 @@ fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebp
             format!("it needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN ({refused})")
         }
     })
+}
+
+/// This process as the programs see it: by its number in the first namespace.
+/// In another one its number may be somebody else's there. Then nobody counts
+/// as the daemon; the comparison with the index drops what it did.
+fn own_number() -> u32 {
+    /// `PROC_PID_INIT_INO` of Linux.
+    const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    let is_first = namespace.is_ok_and(|namespace| namespace.as_os_str() == FIRST_NAMESPACE);
+    if is_first { std::process::id() } else { u32::MAX }
 }
 
 fn attach(ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<RawFd, String> {

@@ -48,9 +48,18 @@ pub struct Fanotify {
 
 impl Fanotify {
     /// From here on the kernel queues every event of the file system that
-    /// `root` lies on.
+    /// `root` lies on. Only where it finds no memory for one it says that the
+    /// queue overflowed.
     pub fn watch(root: BorrowedFd<'_>, interest: Interest, tally: Arc<Tally>) -> io::Result<Self> {
-        let group = sys::fanotify_init()?;
+        Self::queue(sys::fanotify_init(libc::FAN_UNLIMITED_QUEUE)?, root, interest, tally)
+    }
+
+    fn queue(
+        group: OwnedFd,
+        root: BorrowedFd<'_>,
+        interest: Interest,
+        tally: Arc<Tally>,
+    ) -> io::Result<Self> {
         let content = if interest == Interest::Names { 0 } else { CONTENT };
         sys::fanotify_mark_filesystem(group.as_fd(), NAMES | content | libc::FAN_ONDIR, root)?;
         Ok(Self {
@@ -192,5 +201,39 @@ impl Fanotify {
 impl AsFd for Fanotify {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.group.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With a queue as long as the system allows everybody.
+    #[test]
+    fn a_queue_that_overflows_is_told_as_a_loss_of_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = std::fs::File::open(folder.path()).unwrap();
+        let tally: Arc<Tally> = Arc::default();
+        let watch = |group| Fanotify::queue(group, root.as_fd(), Interest::Names, tally.clone());
+        let mut fanotify = match sys::fanotify_init(0).and_then(watch) {
+            Ok(fanotify) => fanotify,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        let limit = std::fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").unwrap();
+        // From another process: what this one does is dropped.
+        let script = format!("i=0; while [ $i -le {} ]; do i=$((i+1)); : > $i; done", limit.trim());
+        let mut shell = std::process::Command::new("sh");
+        let done = shell.arg("-ec").arg(script).current_dir(folder.path()).status().unwrap();
+        assert!(done.success());
+
+        let (sender, mut changes) = tokio::sync::mpsc::channel(1024);
+        let mut outbox = Outbox::new(sender, Arc::default(), tally.clone()).unwrap();
+        fanotify.drain(&mut outbox, &mut || {}).unwrap();
+        outbox.send().unwrap();
+        let told = std::iter::from_fn(|| changes.try_recv().ok()).flatten();
+        let cause = LossCause::FanotifyOverflow;
+        let lost = Change::Lost { beneath: RelPath::root(), cause, since: None };
+        assert_eq!(told.filter(|change| *change == lost).count(), 1);
+        assert_eq!(tally.snapshot().lost.fanotify_overflow, 1);
     }
 }

@@ -173,7 +173,7 @@ fn left_over(core: &Core<MemoryStore>) -> Vec<(&'static str, usize)> {
     let lists = [
         ("changes to look at", core.settle.len()),
         ("looks", core.looks.len()),
-        ("strangers", core.strangers.len()),
+        ("reports of writes", core.told.len()),
         ("files that do not fall quiet", core.unsettled.len()),
         ("scans", usize::from(core.progress().scanning)),
         ("pending names", core.pending_names.len()),

@@ -210,6 +210,17 @@ impl Disk {
         vec![Change::Name(path.clone()), Change::Data(id)]
     }
 
+    /// Puts a new file with the same content in a file's place, whose number
+    /// is free only then.
+    pub(super) fn renew(&mut self, path: &RelPath) -> Vec<Change> {
+        let file = self.inode(path).filter(|inode| inode.kind == Kind::File).cloned();
+        let Some(file) = file else { return Vec::new() };
+        let id = self.make(Kind::File, file.content, None);
+        self.bury(path, &mut BTreeSet::new());
+        self.set_name(path, id);
+        vec![Change::Name(path.clone()), Change::Data(id)]
+    }
+
     pub(super) fn make_entry(&mut self, path: &RelPath, kind: Kind, target: &[u8]) -> Vec<Change> {
         if !self.parent_lies(path) || self.names.contains_key(path) {
             return Vec::new();

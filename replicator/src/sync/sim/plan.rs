@@ -45,6 +45,9 @@ pub(super) struct Plan {
     /// The last one leaves in the midst of it, perhaps with the only copy of
     /// something, and the others are told that it is gone for good.
     pub leaves: bool,
+    /// Users put the same content in a file's place, as who copies a tree once
+    /// more: another inode with nothing new in it.
+    pub renewals: bool,
     /// Nodes know each other as members and forget what was deleted.
     pub members: bool,
     /// Users mostly move directories, and write into them.
@@ -74,6 +77,7 @@ impl Plan {
             skewed: false,
             comings: false,
             leaves: false,
+            renewals: false,
             members: false,
             moving: false,
             wild: false,
@@ -96,6 +100,11 @@ impl Plan {
     pub(super) fn crashing(seed: u64) -> Self {
         let nodes = 2 + (seed % 3) as usize;
         Self { nodes, operations: 40, partitions: true, crashes: true, ..Self::peaceful(seed) }
+    }
+
+    /// Files are replaced by others, most of them with the same content.
+    pub(super) fn copying(seed: u64) -> Self {
+        Self { operations: 60, renewals: true, ..Self::crashing(seed) }
     }
 
     /// Everything at once, twice.

@@ -20,8 +20,11 @@ pub(in crate::sync) enum Bug {
     CloseEarly,
     /// What lies in the way is removed without being kept.
     KeepNothing,
+    /// A known number is taken to be that of the file that had it.
+    TrustNumber,
 }
 
+/// Those that any crowd finds; `numbers.rs` tells of the last one.
 pub(super) const ALL: [Bug; 6] = [
     Bug::DropVectorEntry,
     Bug::SkipTombstone,

@@ -105,10 +105,12 @@ impl World {
             content.resize(LONG_BYTES, b'.');
         }
         let mut dead = BTreeSet::new();
+        let is_renewal = self.plan.renewals && self.random.below(2) == 0;
         let disk = &mut self.nodes[at].disk;
         let mut moved = disk.contents_within(&path);
         let deed = Deed { path, other, content: &content, what, back };
         let (name, changes) = match is_wild {
+            _ if is_renewal => ("renew", disk.renew(&deed.path)),
             true => {
                 moved.extend(disk.contents_within(&deed.other));
                 wild(disk, &deed, &mut dead)
