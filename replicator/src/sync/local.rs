@@ -402,7 +402,9 @@ impl<S: Store> Core<S> {
             if row.metadata.winner().value != stat.metadata {
                 let written = dot.unwrap_or_else(|| self.next_dot());
                 dot = Some(written);
-                row.metadata.write(&seen, written, now.wall, stat.metadata.clone());
+                // When it was, and not when a start found it.
+                let when = stat.fingerprint.ctime.as_nanos();
+                row.metadata.write(&seen, written, when, stat.metadata.clone());
                 seen.advance(written);
             }
             let metadata = held(&row.metadata, stat.metadata.clone(), seen);
