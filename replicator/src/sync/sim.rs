@@ -17,6 +17,8 @@
 mod check;
 mod disk;
 mod ledger;
+mod one_way;
+mod outcomes;
 mod plan;
 pub(super) mod planted;
 mod random;
@@ -24,6 +26,7 @@ mod retention;
 mod said;
 mod scale;
 mod stories;
+mod story;
 mod users;
 mod world;
 
