@@ -323,7 +323,6 @@ impl Node {
         let options = Options {
             delay: config.delay.max(SETTLE_MIN),
             max_delay: config.max_delay,
-            in_place: carrier.in_place,
             ranges_told: capture.level() == capture::Level::Ebpf,
             records_max: RECORDS_MAX,
             delete_brake: config.delete_brake,

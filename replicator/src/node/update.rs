@@ -122,7 +122,7 @@ impl Carrier {
         }
         let bytes: u64 = writes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         let conflict = matches!(update.keep, Keep::Conflict(_));
-        let fits = self.in_place && bytes <= PATCH_IN_PLACE_BYTES_MAX;
+        let fits = self.in_place && !update.is_own && bytes <= PATCH_IN_PLACE_BYTES_MAX;
         if update.linked || (fits && !conflict) {
             let step = Step::Patch {
                 path: path.clone(),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::effect::{Action, Keep, Now, Outcome, Source, What};
-use super::record::{Content, Disk};
+use super::local::write_name;
+use super::record::{Binding, Content, Disk, Key, Replaced};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::held;
@@ -326,7 +327,7 @@ impl<S: Store> Core<S> {
                 let Some(new) = old.rebased(from, to) else {
                     continue;
                 };
-                self.ensure_name(&new, *held);
+                self.ensure_name(&new, old, *held);
                 self.edit_body(held.0, |row| {
                     if let Some(disk) = &mut row.disk {
                         super::tree::insert_path(&mut disk.names, &new);
@@ -378,7 +379,7 @@ impl<S: Store> Core<S> {
     ) {
         for (old, held) in moved {
             if let Some(new) = old.rebased(from, to) {
-                self.ensure_name(&new, *held);
+                self.ensure_name(&new, old, *held);
                 self.set_on_disk(&new, Some(*held), seen);
             }
         }
@@ -387,13 +388,29 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// A moved directory brought an entry to a place no record speaks of yet:
-    /// the record is on its way, or a change here has to be told.
-    fn ensure_name(&mut self, path: &RelPath, (body, kind): (BodyId, Kind)) {
-        if self.store.name(path).is_none() {
-            let when = self.store.body(body).map_or(0, |row| row.content.winner().when);
-            self.bind(path, body, kind, when);
+    /// A moved directory brought an entry to a place no record speaks of. What
+    /// is still wanted where it was goes back there: were it given a name here
+    /// as well, directories moved into each other would gain names without
+    /// end. Of anything else the record is on its way, or a change here has to
+    /// be told.
+    fn ensure_name(&mut self, path: &RelPath, old: &RelPath, (body, kind): (BodyId, Kind)) {
+        if self.store.name(path).is_some() {
+            return;
         }
+        let row = self.store.body(body);
+        let when = row.as_ref().map_or(0, |row| row.content.winner().when);
+        let wanted = self.store.name(old).and_then(|row| row.wanted());
+        if wanted != Some((body, kind)) {
+            self.bind(path, body, kind, when);
+            // Its directory may be one that goes back.
+            self.unchecked.insert(Key::Name(path.clone()));
+            return;
+        }
+        let seen = row.map(|row| row.content_seen().clone()).unwrap_or_default();
+        let was = Replaced { body, seen };
+        let binding = Binding::Gone { was, kind, moved: true };
+        let row = write_name(None, self.next_dot(), when, binding, Some((body, kind)));
+        self.put_name(path, None, row);
     }
 
     fn directory_restored(&mut self, stat: &Stat) {

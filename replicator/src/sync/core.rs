@@ -35,8 +35,6 @@ pub struct Options {
     pub delay: Duration,
     /// After which it is read though it is not.
     pub max_delay: Duration,
-    /// May files change in place, or only be replaced as a whole?
-    pub in_place: bool,
     /// Does capture tell which bytes of a file change? Then metadata that
     /// changed is no reason to read it.
     pub ranges_told: bool,

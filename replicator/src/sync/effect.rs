@@ -219,6 +219,9 @@ pub struct Update {
     pub linked: bool,
     /// What becomes of the present version.
     pub keep: Keep,
+    /// Nobody else knows the present version: it is not to be overwritten
+    /// where it lies, but goes where `keep` says.
+    pub is_own: bool,
 }
 
 /// Where bytes come from.

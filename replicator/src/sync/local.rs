@@ -359,7 +359,10 @@ impl<S: Store> Core<S> {
             self.move_together(now, &[(from, path.clone())]);
         } else if self.store.name(path).and_then(|row| row.on_disk()).map(|held| held.0) != Some(id)
         {
-            self.bind(path, id, stat.kind, now.wall);
+            // One of several links is as old as the file: found by two nodes in
+            // equal trees, all its names go to one body.
+            let when = if stat.links > 1 { stat.metadata.mtime.as_nanos() } else { now.wall };
+            self.bind(path, id, stat.kind, when);
             self.progress.note(now.wall, "linked here", path);
         }
     }
@@ -405,7 +408,9 @@ impl<S: Store> Core<S> {
             if row.metadata.winner().value != stat.metadata {
                 let written = dot.unwrap_or_else(|| self.next_dot());
                 dot = Some(written);
-                row.metadata.write(&seen, written, now.wall, stat.metadata.clone());
+                // When it was, and not when a start found it.
+                let when = stat.fingerprint.ctime.as_nanos();
+                row.metadata.write(&seen, written, when, stat.metadata.clone());
                 seen.advance(written);
             }
             let metadata = held(&row.metadata, stat.metadata.clone(), seen);

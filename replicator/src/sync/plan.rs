@@ -529,6 +529,7 @@ impl<S: Store> Core<S> {
                 source,
                 linked: disk.names.len() > 1,
                 keep: loser.map_or(Keep::Trash, |loser| Keep::Conflict(loser.dot.actor)),
+                is_own: body.content_seen().is_empty(),
             })
         } else {
             What::SetMetadata { expect, metadata }

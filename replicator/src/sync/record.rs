@@ -3,7 +3,7 @@
 //! A **name** says which body a path is bound to. A **body** says what an
 //! inode is: its content and its metadata, each with a version of its own. A
 //! rename therefore touches two names and no content, and a chmod never
-//! fights an edit. Rows add what this node alone knows: which of it the disk
+//! undoes an edit. Rows add what this node alone knows: which of it the disk
 //! holds already. Values only; nothing here decides anything.
 
 use serde::{Deserialize, Serialize};

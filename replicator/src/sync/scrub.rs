@@ -149,7 +149,6 @@ mod tests {
         let options = Options {
             delay: Duration::ZERO,
             max_delay: Duration::from_secs(10),
-            in_place: true,
             ranges_told: true,
             records_max: 100,
             delete_brake: None,

@@ -18,6 +18,8 @@ mod check;
 mod disk;
 mod ledger;
 mod numbers;
+mod one_way;
+mod outcomes;
 mod plan;
 pub(super) mod planted;
 mod random;
@@ -25,6 +27,7 @@ mod retention;
 mod said;
 mod scale;
 mod stories;
+mod story;
 mod users;
 mod world;
 

@@ -33,7 +33,8 @@ pub(super) fn check(world: &World) -> Result<(), String> {
 pub(super) fn nothing_differs_or_is_lost(world: &World) -> Result<(), String> {
     all_trees_are_equal(world)?;
     all_indexes_are_equal(world)?;
-    no_content_is_lost(world)
+    no_content_is_lost(world)?;
+    nobody_lost_what_it_had(world)
 }
 
 fn shown(world: &World, at: usize) -> BTreeMap<RelPath, Shown> {
@@ -118,6 +119,21 @@ fn no_content_is_lost(world: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// Every content that no user destroyed, and that ever lay on a node, is
+/// still there: a loser is kept by the nodes that had it.
+fn nobody_lost_what_it_had(world: &World) -> Result<(), String> {
+    for (at, node) in world.nodes.iter().enumerate() {
+        let lying = node.disk.contents_within(&RelPath::root());
+        let rests = lying.iter().chain(&node.disk.kept).chain(&node.disk.trash);
+        let still: BTreeSet<&Vec<u8>> = rests.chain(&world.contents.dead).collect();
+        if let Some(lost) = node.disk.had.iter().find(|content| !still.contains(content)) {
+            let name = String::from_utf8_lossy(lost);
+            return Err(format!("content {name} lay on node {at} and is nowhere there"));
+        }
+    }
+    Ok(())
+}
+
 /// What was the same everywhere, and was then destroyed by a user while no
 /// user gave it another name and no index forgot it, is in no tree.
 fn nothing_is_resurrected(world: &World) -> Result<(), String> {
@@ -159,7 +175,7 @@ pub(super) fn memory_is_bounded(core: &Core<MemoryStore>, actors: u64) -> Result
 }
 
 /// At rest a core remembers rows, and nothing else that grows.
-fn nothing_is_left_over(world: &World) -> Result<(), String> {
+pub(super) fn nothing_is_left_over(world: &World) -> Result<(), String> {
     for at in staying(world) {
         let left = left_over(&world.nodes[at].core);
         if !left.is_empty() {

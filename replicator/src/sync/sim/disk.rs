@@ -31,6 +31,8 @@ pub(super) struct Disk {
     names: BTreeMap<RelPath, u64>,
     inodes: BTreeMap<u64, Inode>,
     first_inode: u64,
+    /// Files may change where they lie.
+    in_place: bool,
     /// The last time that was given out: no two changes share one.
     clock: i64,
     /// The conflict store: what lost against a concurrent change.
@@ -40,6 +42,8 @@ pub(super) struct Disk {
     lineage: Vec<(Fingerprint, Fingerprint)>,
     /// Contents from which a name was taken while another was left.
     pub(super) unlinked: BTreeSet<Vec<u8>>,
+    /// Contents of files that ever lay here.
+    pub(super) had: BTreeSet<Vec<u8>>,
 }
 
 /// What capture would report of a user's change.
@@ -59,8 +63,9 @@ pub(super) struct Shown {
 }
 
 impl Disk {
-    pub(super) fn new(first_inode: u64) -> Self {
+    pub(super) fn new(first_inode: u64, in_place: bool) -> Self {
         let mut disk = Self {
+            in_place,
             names: BTreeMap::new(),
             inodes: BTreeMap::new(),
             first_inode,
@@ -69,6 +74,7 @@ impl Disk {
             trash: Vec::new(),
             lineage: Vec::new(),
             unlinked: BTreeSet::new(),
+            had: BTreeSet::new(),
         };
         let root = disk.make(Kind::Directory, Vec::new(), None);
         disk.names.insert(RelPath::root(), root);
@@ -184,6 +190,7 @@ impl Disk {
                 let id = self.names[path];
                 let (now, old) = (self.tick(), self.inodes[&id].content.clone());
                 dead.insert(old);
+                self.had.insert(content.to_vec());
                 let inode = self.inodes.get_mut(&id).expect("a name leads to an inode");
                 inode.content = content.to_vec();
                 inode.metadata.mtime = now;
@@ -427,7 +434,8 @@ impl Disk {
         }
         let leaves = Some(Leaves::of(&content));
         let is_conflict = matches!(update.keep, Keep::Conflict(_));
-        if !update.linked && (is_whole || is_conflict) {
+        let is_replaced = is_whole || is_conflict || update.is_own || !self.in_place;
+        if !update.linked && is_replaced {
             let over = Over { kind: Kind::File, expect: update.expect, keep: update.keep };
             return self.put_new(path, Kind::File, content, &update.metadata, Some(&over));
         }
@@ -436,6 +444,7 @@ impl Disk {
         }
         self.touch(id);
         self.dress(id, &update.metadata);
+        self.had.insert(content.clone());
         self.inodes.get_mut(&id).expect("a name leads to an inode").content = content;
         self.remember_now(path, &update.expect);
         Outcome::Done(self.stat(path).map(Box::new), leaves)
@@ -583,6 +592,10 @@ impl Disk {
     }
 
     fn set_name(&mut self, path: &RelPath, id: u64) {
+        let inode = &self.inodes[&id];
+        if inode.kind == Kind::File {
+            self.had.insert(inode.content.clone());
+        }
         self.names.insert(path.clone(), id);
         self.touch_parent(path);
     }

@@ -51,7 +51,7 @@ fn indexed_in_the_end() -> Option<Digest> {
     node.rest();
 
     let number = node.number_of(&first);
-    node.disk.copy(&first);
+    node.disk.renew(&first);
     node.disk.write(&second, BEFORE, &mut dead);
     assert_eq!(node.number_of(&second), number);
     for path in [&first, &second] {

@@ -55,6 +55,12 @@ pub(super) struct Plan {
     /// Users also copy files, exchange entries and set times back, capture
     /// loses changes, and crashes tear jobs.
     pub wild: bool,
+    /// This node only sends, or only receives.
+    pub one_way: Option<(usize, Mode)>,
+    /// Files are patched where they lie, or only replaced as a whole.
+    pub in_place: bool,
+    /// What was looked at together is seen together, at once: moves are met.
+    pub steady: bool,
     pub bug: Option<Bug>,
     /// Says what happens.
     pub traced: bool,
@@ -81,6 +87,9 @@ impl Plan {
             members: false,
             moving: false,
             wild: false,
+            one_way: None,
+            in_place: !seed.is_multiple_of(7),
+            steady: false,
             bug: None,
             traced: super::number("REPLICATOR_SIM_SEED").is_some(),
         }
@@ -173,15 +182,14 @@ impl Plan {
         }
     }
 
-    pub(super) fn options(&self) -> Options {
+    pub(super) fn options(&self, at: usize) -> Options {
         Options {
             delay: Duration::from_millis(3),
             max_delay: Duration::from_millis(200),
-            in_place: true,
             ranges_told: self.ranges_told,
             records_max: self.records_max,
             delete_brake: Some(50),
-            mode: Mode::Both,
+            mode: self.one_way.filter(|(node, _)| *node == at).map_or(Mode::Both, |(_, mode)| mode),
         }
     }
 }

@@ -125,6 +125,7 @@ impl World {
         if matches!(name, "write" | "replace") {
             contents.written.insert(content.clone());
         }
+        self.nodes[at].disk.had.retain(|content| !dead.contains(content));
         if let ("write", Some(former)) = (name, dead.first()) {
             contents.over.insert(content.clone(), former.clone());
         }

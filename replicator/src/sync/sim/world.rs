@@ -175,7 +175,7 @@ impl World {
                 skew += (at as i64 % 3 - 1) * SKEW_MAX;
             }
             let store = MemoryStore::default();
-            world.add(store, Disk::new(1000 * (at as u64 + 1)), skew);
+            world.add(store, Disk::new(1000 * (at as u64 + 1), plan.in_place), skew);
         }
         if plan.skewed {
             let at = world.random.below(plan.nodes as u64) as usize;
@@ -219,16 +219,19 @@ impl World {
         node.disk = disk;
     }
 
-    /// A user does something, and capture reports it.
+    /// A user does something, which may destroy contents, and capture reports
+    /// it where the node runs.
     pub(super) fn act(
         &mut self,
         at: usize,
-        deed: impl FnOnce(&mut Disk, &mut BTreeSet<Vec<u8>>) -> Vec<Change>,
+        act: impl FnOnce(&mut Disk, &mut BTreeSet<Vec<u8>>) -> Vec<Change>,
     ) {
         self.set_clock(at);
-        let changes = deed(&mut self.nodes[at].disk, &mut self.contents.dead);
-        let life = self.nodes[at].life;
-        self.push(self.now, Event::Captured(at, life, changes));
+        let changes = act(&mut self.nodes[at].disk, &mut self.contents.dead);
+        if self.nodes[at].running && !changes.is_empty() {
+            let life = self.nodes[at].life;
+            self.push(self.now, Event::Captured(at, life, changes));
+        }
     }
 
     /// A round of operations and trouble and then peace, and perhaps another.
@@ -390,7 +393,7 @@ impl World {
                     .map(|look| {
                         let with_bytes = self.random.below(3) > 0;
                         // Somebody replaced it all the time.
-                        if self.random.below(16) == 0 {
+                        if !self.plan.steady && self.random.below(16) == 0 {
                             return Sight { path: look.path.clone(), found: Found::Unsettled };
                         }
                         self.nodes[at].disk.look(look, with_bytes)
@@ -478,7 +481,12 @@ impl World {
     }
 
     /// Feeds a core, if it still is the one that was meant.
-    fn with(&mut self, at: usize, life: u32, feed: impl FnOnce(&mut Core<MemoryStore>, Now)) {
+    pub(super) fn with(
+        &mut self,
+        at: usize,
+        life: u32,
+        feed: impl FnOnce(&mut Core<MemoryStore>, Now),
+    ) {
         if self.lives(at, life) {
             let now = self.clock(at);
             feed(&mut self.nodes[at].core, now);
@@ -500,6 +508,9 @@ impl World {
                 Effect::Rejoin => self.rejoin(at),
                 Effect::NewActor => unreachable!("no state is restored here"),
                 Effect::Retired => self.stop(at),
+                Effect::Look(looks) if self.plan.steady => {
+                    self.after(at, 4, Event::Look(at, life, looks));
+                }
                 Effect::Look(looks) => {
                     for look in looks {
                         self.after(at, 4, Event::Look(at, life, vec![look]));
@@ -630,10 +641,13 @@ impl World {
 
     /// Ends, well or badly, and stays away.
     pub(super) fn stop(&mut self, at: usize) {
-        for peer in 0..self.nodes.len() {
-            self.disconnect(at, peer);
-        }
+        self.isolate(at);
         let is_clean = self.random.below(3) == 0;
+        self.end(at, is_clean);
+    }
+
+    pub(super) fn end(&mut self, at: usize, is_clean: bool) {
+        self.isolate(at);
         if let Some(durable) = self.plan.durable_after.map(|age| self.now.saturating_sub(age)) {
             let snapshots = &mut self.nodes[at].snapshots;
             let sure = snapshots.iter().rposition(|(when, _)| *when <= durable);
@@ -670,9 +684,7 @@ impl World {
     /// Begins anew over what lies on its disk.
     fn rejoin(&mut self, at: usize) {
         self.trace(|| format!("{at}: REJOINS"));
-        for peer in 0..self.nodes.len() {
-            self.disconnect(at, peer);
-        }
+        self.isolate(at);
         let (fresh, plan) = (self.next_actor(), self.plan);
         let node = &mut self.nodes[at];
         node.rejoined += 1;
@@ -689,9 +701,7 @@ impl World {
     /// Its changes are everywhere; it ends and does not come back.
     pub(super) fn leave(&mut self, at: usize) {
         self.trace(|| format!("{at}: LEAVES"));
-        for peer in 0..self.nodes.len() {
-            self.disconnect(at, peer);
-        }
+        self.isolate(at);
         let node = &mut self.nodes[at];
         node.running = false;
         node.life += 1;
@@ -751,7 +761,7 @@ impl World {
         pairs.filter(|(one, other)| self.plan.are_neighbours(*one, *other)).count() as u64
     }
 
-    fn connect(&mut self, one: usize, other: usize) {
+    pub(super) fn connect(&mut self, one: usize, other: usize) {
         let is_ready = self.nodes[one].running && self.nodes[other].running;
         if !is_ready
             || !self.plan.are_neighbours(one, other)
@@ -771,7 +781,11 @@ impl World {
         }
     }
 
-    fn disconnect(&mut self, one: usize, other: usize) {
+    fn isolate(&mut self, at: usize) {
+        (0..self.nodes.len()).for_each(|peer| self.disconnect(at, peer));
+    }
+
+    pub(super) fn disconnect(&mut self, one: usize, other: usize) {
         if self.links.remove(&(one, other)).is_none() {
             return;
         }
@@ -850,7 +864,7 @@ fn new_core(
     next: u64,
     store: MemoryStore,
 ) -> Core<MemoryStore> {
-    let mut core = Core::new(plan.options(), actor, next, store);
+    let mut core = Core::new(plan.options(at), actor, next, store);
     if plan.members {
         let (node, name) = (node_id(at), format!("node {at}"));
         core.introduce(Introduction { node, name, retention: RETENTION });

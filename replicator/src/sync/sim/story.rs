@@ -1,0 +1,201 @@
+//! A story: a few nodes whose users do what the test says and nothing else.
+//!
+//! The world below is the simulator's, without its troubles and with clocks
+//! that are right. Delays are still drawn from a seed, since no outcome may
+//! depend on them. Trees are written as people read them: `d/` for a
+//! directory, `d/a=text` for a file, `b->a` for one more name of `a`,
+//! `a=text:600` where the mode is not the usual one.
+
+use std::time::Duration;
+
+use super::check;
+use super::disk::{Change, Disk};
+use super::plan::Plan;
+use super::world::World;
+use crate::entry::Kind;
+use crate::path::RelPath;
+
+/// A file nobody touches: an empty folder may be a disaster.
+const LASTING: &str = "lasting";
+
+/// Between two changes of which one is later.
+const LATER: Duration = Duration::from_secs(1);
+
+const MODE: u32 = 0o644;
+
+pub(super) struct Story {
+    world: World,
+}
+
+/// What one user does at one node in one go.
+pub(super) struct User<'a> {
+    disk: &'a mut Disk,
+    changes: Vec<Change>,
+}
+
+impl Story {
+    /// Nodes that are connected and hold what a user made at this one.
+    pub(super) fn begin(plan: Plan, at: usize, before: impl Fn(&mut User)) -> Self {
+        let mut world = World::new(Plan { steady: true, ..plan });
+        world.nodes.iter_mut().for_each(|node| node.skew = 0);
+        let mut story = Self { world };
+        story.act(at, |user| user.write(LASTING, "for ever"));
+        story.act(at, before);
+        (0..plan.nodes).for_each(|at| story.world.start(at));
+        story.settle();
+        story
+    }
+
+    /// A user does something, later than anybody did anything.
+    pub(super) fn act(&mut self, at: usize, act: impl FnOnce(&mut User)) {
+        self.world.run_for(LATER).expect("time goes by");
+        self.act_now(at, act);
+    }
+
+    pub(super) fn act_now(&mut self, at: usize, act: impl FnOnce(&mut User)) {
+        self.world.act(at, |disk, _| {
+            let mut user = User { disk, changes: Vec::new() };
+            act(&mut user);
+            user.changes
+        });
+    }
+
+    /// No node reaches another.
+    pub(super) fn part(&mut self) {
+        let count = self.world.nodes.len();
+        for one in 0..count {
+            (0..one).for_each(|other| self.world.disconnect(one, other));
+        }
+    }
+
+    /// These two reach each other, and all comes to rest.
+    pub(super) fn join(&mut self, one: usize, other: usize) {
+        self.world.connect(one, other);
+        self.settle();
+    }
+
+    /// Ends a node as it should end; what happens then is not told to it.
+    pub(super) fn stop(&mut self, at: usize) {
+        self.world.end(at, true);
+    }
+
+    pub(super) fn start(&mut self, at: usize) {
+        self.world.start(at);
+        self.settle();
+    }
+
+    pub(super) fn settle(&mut self) {
+        let settled = self.world.settle();
+        settled.unwrap_or_else(|reason| panic!("{reason}\n{}", self.trace()));
+    }
+
+    /// Everything in the tree of a node, in order.
+    pub(super) fn tree(&self, at: usize) -> String {
+        let shown = self.world.nodes[at].disk.shown();
+        let mut words = Vec::new();
+        for (path, entry) in shown.iter().filter(|(path, _)| !path.is_root()) {
+            let content = String::from_utf8_lossy(&entry.content);
+            let mut word = match entry.kind {
+                _ if entry.first_name != *path => format!("{path}->{}", entry.first_name),
+                Kind::Directory => format!("{path}/"),
+                Kind::Symlink => format!("{path}@{content}"),
+                Kind::Fifo => format!("{path}|"),
+                Kind::File => format!("{path}={content}"),
+            };
+            if entry.metadata.mode != MODE {
+                word += &format!(":{:o}", entry.metadata.mode);
+            }
+            words.push(word);
+        }
+        words.retain(|word| !word.starts_with(LASTING));
+        words.join(" ")
+    }
+
+    /// What lies in the conflict store of a node, sorted.
+    pub(super) fn kept(&self, at: usize) -> Vec<String> {
+        sorted(&self.world.nodes[at].disk.kept)
+    }
+
+    pub(super) fn trash(&self, at: usize) -> Vec<String> {
+        sorted(&self.world.nodes[at].disk.trash)
+    }
+
+    /// The trees and indexes are the same, and nothing is left to do.
+    pub(super) fn is_at_rest(&self) -> Result<(), String> {
+        check::all_trees_are_equal(&self.world)?;
+        check::all_indexes_are_equal(&self.world)?;
+        check::nothing_is_left_over(&self.world)
+    }
+
+    /// What changed at a node that only receives, with how.
+    pub(super) fn own_changes(&self, at: usize) -> Vec<String> {
+        let own = self.world.nodes[at].core.own_changes();
+        own.map(|(path, what)| format!("{path}: {what}")).collect()
+    }
+
+    /// Undoes these changes.
+    pub(super) fn revert(&mut self, at: usize) {
+        let life = self.world.nodes[at].life;
+        self.world.with(at, life, |core, now| {
+            core.revert(now);
+        });
+        self.settle();
+    }
+
+    pub(super) fn trace(&self) -> String {
+        self.world.trace.join("\n")
+    }
+}
+
+impl User<'_> {
+    /// A new file, or other bytes in the one that is there.
+    pub(super) fn write(&mut self, path: &str, content: &str) {
+        self.did(path, |disk, path| disk.write(path, content.as_bytes(), &mut Default::default()));
+    }
+
+    /// Another file in the place of the one that is there.
+    pub(super) fn replace(&mut self, path: &str, content: &str) {
+        let content = content.as_bytes();
+        self.did(path, |disk, path| disk.replace(path, content, &mut Default::default()));
+    }
+
+    pub(super) fn remove(&mut self, path: &str) {
+        self.did(path, |disk, path| disk.remove_all(path, &mut Default::default()));
+    }
+
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        let to = parsed(to);
+        self.did(from, |disk, from| disk.rename(from, &to, &mut Default::default()));
+    }
+
+    /// Both change places.
+    pub(super) fn exchange(&mut self, one: &str, other: &str) {
+        let other = parsed(other);
+        self.did(one, |disk, one| disk.swap(one, &other));
+    }
+
+    pub(super) fn make_directory(&mut self, path: &str) {
+        self.did(path, |disk, path| disk.make_entry(path, Kind::Directory, b""));
+    }
+
+    pub(super) fn chmod(&mut self, path: &str, mode: u32) {
+        self.did(path, |disk, path| disk.chmod(path, mode));
+    }
+
+    fn did(&mut self, path: &str, change: impl FnOnce(&mut Disk, &RelPath) -> Vec<Change>) {
+        let changes = change(self.disk, &parsed(path));
+        assert!(!changes.is_empty(), "nobody can do this to {path}");
+        self.changes.extend(changes);
+    }
+}
+
+fn parsed(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).expect("a path")
+}
+
+fn sorted(contents: &[Vec<u8>]) -> Vec<String> {
+    let text = contents.iter().map(|content| String::from_utf8_lossy(content).into_owned());
+    let mut texts: Vec<String> = text.collect();
+    texts.sort();
+    texts
+}
