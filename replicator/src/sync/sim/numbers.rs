@@ -42,8 +42,8 @@ struct Alone {
 
 /// What the index holds of the second file once nothing is left to do.
 fn indexed_in_the_end() -> Option<Digest> {
-    let core = Core::new(Plan::peaceful(0).options(), Actor(1), 1, MemoryStore::default());
-    let mut node = Alone { core, disk: Disk::new(1000), now: Duration::ZERO };
+    let core = Core::new(Plan::peaceful(0).options(0), Actor(1), 1, MemoryStore::default());
+    let mut node = Alone { core, disk: Disk::new(1000, true), now: Duration::ZERO };
     let [first, second] = [b"first".as_slice(), b"second"].map(path);
     let mut dead = BTreeSet::new();
     node.disk.write(&first, b"copied", &mut dead);
