@@ -96,6 +96,8 @@ fn seeds_that_failed_once_stay_well() {
     let plans = [
         // An edit that lost a conflict, and was then deleted, went to the trash.
         Plan::peaceful(2919),
+        // A write to a file that nobody knew yet, told while it was read.
+        Plan::peaceful(816),
         // A winner whose bytes its author destroyed while it was cut off.
         Plan::partitioned(1172),
         Plan::chained(1018),

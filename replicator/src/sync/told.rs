@@ -45,14 +45,15 @@ impl Told {
     }
 
     /// Was a change of this inode told since then, and taken to be one of
-    /// another body than this?
+    /// another body than this, or of none? What is booked to nobody waits
+    /// nowhere, also where nobody owns the inode yet.
     pub fn is_astray(&self, inode: u64, since: Duration, body: Option<BodyId>) -> bool {
         let report = self.reports.get(&inode).filter(|report| report.at >= since);
         #[cfg(test)]
         if is_planted(Bug::TrustNumber) {
             return report.is_some_and(|report| report.of.is_none());
         }
-        report.is_some_and(|report| report.of != body)
+        report.is_some_and(|report| report.of.is_none() || report.of != body)
     }
 
     pub fn is_full(&self) -> bool {
@@ -102,5 +103,14 @@ mod tests {
             assert!(!told.is_astray(inode, ms(inode), body(1)), "it waits there");
             assert!(!told.is_astray(inode, ms(inode + 1), body(2)), "it was read afterwards");
         }
+    }
+
+    #[test]
+    fn what_is_booked_to_nobody_waits_nowhere() {
+        let mut told = Told::default();
+        told.note(7, ms(5), None);
+        let new = Some(BodyId { origin: Actor(1), counter: 1 });
+        assert!(told.is_astray(7, ms(4), None) && told.is_astray(7, ms(4), new));
+        assert!(!told.is_astray(7, ms(6), None), "it was read afterwards");
     }
 }
