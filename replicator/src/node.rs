@@ -101,6 +101,7 @@ pub async fn run(
     let (asked, mut questions) = mpsc::channel(QUESTIONS_QUEUE);
     let _server = control::serve(&place.control_socket(), asked)?;
     let root = Arc::new(Root::open(&config.root)?);
+    root.check_writable()?;
     nested::check_above(root.path())?;
     let cluster = config.cluster.clone();
     let secret = tokio::task::spawn_blocking(move || Secret::derive(&password, &cluster));

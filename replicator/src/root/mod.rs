@@ -119,8 +119,9 @@ impl Root {
         self.private.is_new()
     }
 
-    /// Is the directory at the path still the one that was opened, writable
-    /// and with its marker?
+    /// Is the directory at the path still the one that was opened, with its
+    /// marker? A file system that became read-only is no reason to let go of
+    /// it.
     pub fn check(&self) -> Result<(), Error> {
         let gone = |errno: rustix::io::Errno| Error::opening(&self.path, errno.into());
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -131,6 +132,11 @@ impl Root {
         if private::read_marker(now.as_fd()).as_deref() != Some(self.marker()) {
             return Err(Error::MarkerGone { path: self.path.clone() });
         }
+        Ok(())
+    }
+
+    /// A node begins only where it can apply something.
+    pub fn check_writable(&self) -> Result<(), Error> {
         match self.is_read_only() {
             true => Err(Error::ReadOnly { path: self.path.clone() }),
             false => Ok(()),
