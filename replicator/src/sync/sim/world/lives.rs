@@ -1,0 +1,144 @@
+//! How nodes begin, end, crash, come back and leave, and who is cut off.
+
+use super::{ALL_AT_ONCE_MAX, Event, World, new_core, node_id};
+use crate::hash::Digest;
+use crate::path::RelPath;
+use crate::sync::record::{BodyRow, Content};
+use crate::sync::sim::planted::Bug;
+use crate::sync::store::{MemoryStore, Store};
+
+impl World {
+    /// A crash, a cut, or nothing.
+    pub(super) fn trouble(&mut self) {
+        let count = self.nodes.len() as u64;
+        let one = self.random.below(count) as usize;
+        let other = self.random.below(count) as usize;
+        match self.random.below(4) {
+            0 if self.plan.crashes && self.nodes[one].running => self.crash(one),
+            1 | 2 if self.plan.partitions && one != other => {
+                self.disconnect(one, other);
+                let back = 20 + self.random.below(1500);
+                self.at_from_now(back, Event::Connect(one, other));
+            }
+            _ => {}
+        }
+    }
+
+    /// Loses what was not durable, and now and then nothing: a clean end.
+    pub(super) fn crash(&mut self, at: usize) {
+        self.stop(at);
+        let back = self.random.below(400);
+        self.at_from_now(back, Event::Start(at));
+    }
+
+    /// Ends, well or badly, and stays away.
+    pub(in crate::sync::sim) fn stop(&mut self, at: usize) {
+        self.isolate(at);
+        let is_clean = self.random.below(3) == 0;
+        self.end(at, is_clean);
+    }
+
+    pub(in crate::sync::sim) fn end(&mut self, at: usize, is_clean: bool) {
+        self.isolate(at);
+        if let Some(durable) = self.plan.durable_after.map(|age| self.now.saturating_sub(age)) {
+            let snapshots = &mut self.nodes[at].snapshots;
+            let sure = snapshots.iter().rposition(|(when, _)| *when <= durable);
+            snapshots.drain(..sure.unwrap_or(0));
+        }
+        let back = self.random.below(self.nodes[at].snapshots.len().max(1) as u64) as usize;
+        let (fresh, plan) = (self.next_actor(), self.plan);
+        let node = &mut self.nodes[at];
+        node.running = false;
+        node.life += 1;
+        let store = match is_clean {
+            true => node.core.store().clone(),
+            false => node.snapshots.get(back).map(|(_, store)| store.clone()).unwrap_or_default(),
+        };
+        let known = contents_known(&store);
+        let lying = node.disk.contents_within(&RelPath::root());
+        let forgotten = lying.into_iter().filter(|content| !known.contains(&Digest::of(content)));
+        self.contents.forgotten.extend(forgotten);
+        let next = if is_clean {
+            node.core.next_counter()
+        } else if self.plan.bug == Some(Bug::ReuseCounter) {
+            store.have().get(node.actor) + 1
+        } else {
+            node.lives.push(std::mem::replace(&mut node.actor, fresh));
+            1
+        };
+        node.core = new_core(plan, at, node.actor, next, store);
+        node.core.remember_lives(node.lives.iter().copied());
+        node.snapshots.clear();
+        self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
+        self.set_timer(at);
+    }
+
+    /// Begins anew over what lies on its disk.
+    pub(super) fn rejoin(&mut self, at: usize) {
+        self.trace(|| format!("{at}: REJOINS"));
+        self.isolate(at);
+        let (fresh, plan) = (self.next_actor(), self.plan);
+        let node = &mut self.nodes[at];
+        node.rejoined += 1;
+        node.lives.clear();
+        node.running = false;
+        node.life += 1;
+        node.actor = fresh;
+        node.core = new_core(plan, at, fresh, 1, MemoryStore::default());
+        node.snapshots.clear();
+        self.set_timer(at);
+        self.at_from_now(5, Event::Start(at));
+    }
+
+    /// Its changes are everywhere; it ends and does not come back.
+    pub(in crate::sync::sim) fn leave(&mut self, at: usize) {
+        self.trace(|| format!("{at}: LEAVES"));
+        self.isolate(at);
+        let node = &mut self.nodes[at];
+        node.running = false;
+        node.life += 1;
+        node.left = true;
+        self.set_timer(at);
+    }
+
+    /// A user tells some node that another is gone for good.
+    pub(super) fn retire(&mut self, gone: usize) {
+        let Some(by) = self.nodes.iter().position(|node| node.running) else { return };
+        self.trace(|| format!("{by}: USER retires {gone}"));
+        let life = self.nodes[by].life;
+        self.with(by, life, |core, now| {
+            if !core.roster().is_retired(node_id(gone)) {
+                core.retire(node_id(gone));
+                core.handle_timeout(now);
+            }
+        });
+    }
+
+    pub(in crate::sync::sim) fn start(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.running || node.left || node.awaited {
+            return;
+        }
+        node.running = true;
+        node.core.scan(RelPath::root());
+        self.starts += 1;
+        let actor = self.nodes[at].actor;
+        self.trace(|| format!("{at}: STARTS as {actor:?}"));
+        self.carry_out(at);
+        if self.nodes.len() <= ALL_AT_ONCE_MAX {
+            return self.connect_all();
+        }
+        (0..self.nodes.len()).for_each(|other| self.connect_soon(at, other));
+    }
+}
+
+/// What an index says lies on its disk.
+fn contents_known(store: &MemoryStore) -> Vec<Digest> {
+    let names = store.names_within(&RelPath::root(), None, usize::MAX);
+    let bodies = names.into_iter().filter_map(|(_, row)| store.body(row.on_disk()?.0));
+    let digest = |body: BodyRow| match body.content_on_disk() {
+        Some(Content::File { digest, .. }) => Some(*digest),
+        _ => None,
+    };
+    bodies.filter_map(digest).collect()
+}
