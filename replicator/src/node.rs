@@ -107,13 +107,16 @@ pub async fn run(
     let secret = tokio::task::spawn_blocking(move || Secret::derive(&password, &cluster));
     let secret = secret.await.map_err(|_| Error::Ended("stretching the password"))??;
     let mut ready = Some(ready);
+    let mut free_within = Duration::ZERO;
     loop {
         let said = |node: &Ready| {
             if let Some(ready) = ready.take() {
                 ready(node);
             }
         };
-        let life = live(&config, &root, secret.clone(), &mut stop, &mut questions, said);
+        let door = Door { secret: secret.clone(), free_within };
+        let life = live(&config, &root, door, &mut stop, &mut questions, said);
+        free_within = LET_GO_LIMIT;
         match life.await {
             Err(Error::Rejoin) => {
                 tracing::warn!(
@@ -136,7 +139,7 @@ pub async fn run(
 async fn live(
     config: &Config,
     root: &Arc<Root>,
-    secret: Secret,
+    door: Door,
     stop: &mut watch::Receiver<bool>,
     questions: &mut mpsc::Receiver<control::Asked>,
     ready: impl FnOnce(&Ready),
@@ -150,7 +153,7 @@ async fn live(
     }
     let engine = Engine::start(config.engine)?;
     let applier = Arc::new(Applier::start(Arc::clone(root))?);
-    let (transport, events) = listen(config, identity, secret).await?;
+    let (transport, events) = door.open(config, identity).await?;
     let (changed, changes) = mpsc::channel(CHANGES_QUEUE);
     let capture = Arc::new(Capture::start(
         capture::Options {
@@ -191,33 +194,39 @@ async fn live(
     node.end(ended).await
 }
 
-/// Starts the transport. A former life of this process may still be letting
-/// go of the port.
-async fn listen(
-    config: &Config,
-    identity: Identity,
+/// What a life needs to be reached by its peers.
+struct Door {
     secret: Secret,
-) -> Result<(Transport, Events), Error> {
-    let options = |identity, secret| transport::Options {
-        identity,
-        secret,
-        listen: config.listen,
-        name: config.name.clone(),
-        hello: Bytes::new(),
-    };
-    let mut identity = identity;
-    for _ in 0..LISTEN_TRIES_MAX {
-        match Transport::start(options(identity, secret.clone())) {
-            Err(transport::Error::Listen { source, .. })
-                if source.kind() == std::io::ErrorKind::AddrInUse =>
-            {
-                tokio::time::sleep(LISTEN_PAUSE).await;
-                identity = Identity::load_or_create(&config.state_dir)?;
+    /// How long a former life of this process may still hold the port; zero
+    /// in the first, where a port in use is somebody else's.
+    free_within: Duration,
+}
+
+impl Door {
+    /// Starts the transport.
+    async fn open(self, config: &Config, identity: Identity) -> Result<(Transport, Events), Error> {
+        let give_up = Instant::now() + self.free_within;
+        let mut identity = identity;
+        loop {
+            let options = transport::Options {
+                identity,
+                secret: self.secret.clone(),
+                listen: config.listen,
+                name: config.name.clone(),
+                hello: Bytes::new(),
+            };
+            match Transport::start(options) {
+                Err(transport::Error::Listen { source, .. })
+                    if source.kind() == std::io::ErrorKind::AddrInUse
+                        && Instant::now() < give_up =>
+                {
+                    tokio::time::sleep(LISTEN_PAUSE).await;
+                    identity = Identity::load_or_create(&config.state_dir)?;
+                }
+                started => return Ok(started?),
             }
-            started => return Ok(started?),
         }
     }
-    Ok(Transport::start(options(identity, secret))?)
 }
 
 fn open_index(
@@ -696,8 +705,10 @@ impl Node {
 /// How long a node that leaves waits for the others to have heard it.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
-/// A port that is taken is tried again for a second in all.
-const LISTEN_TRIES_MAX: usize = 10;
+/// How long the connections of a former life may hold its port. One that was
+/// closed while it was being made has measured no round trip, and answers for
+/// three times the first probe timeout: 3 s (RFC 9000, 10.2; RFC 9002, 6.2.2).
+const LET_GO_LIMIT: Duration = Duration::from_secs(10);
 const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The least time an entry must be quiet: long enough that the parts of one
