@@ -4,7 +4,6 @@
 //! in the batch that is being filled, in the one being committed, in the
 //! database. Ranges are merged out of the last three.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +19,7 @@ use crate::id::{Actor, BodyId};
 use crate::path::RelPath;
 use crate::sync::record::{BodyRow, Key, NameRow};
 use crate::sync::roster::Roster;
-use crate::sync::store::{Store, content_key, digest_key};
+use crate::sync::store::{Claim, Store, content_key, digest_key};
 use crate::sync::version::{Dot, VersionVector};
 
 impl Store for Index {
@@ -77,14 +76,14 @@ impl Store for Index {
 
     fn put_body(&mut self, id: BodyId, row: BodyRow) {
         let old = self.body_row(id);
-        let former = old.as_ref().and_then(|old| inode_of(old));
+        let former = old.as_ref().and_then(|old| Claim::of(old));
         let former_content = old.as_ref().and_then(|old| content_key(old));
         match old {
             Some(old) => self.leave_place(old.stamp),
             None => self.stats.bodies += 1,
         }
         self.take_place(row.stamp, Key::Body(id));
-        self.lead_inode(id, former, inode_of(&row));
+        self.lead_inode(id, former, Claim::of(&row));
         self.lead_content(id, former_content, content_key(&row));
         let row = Arc::new(row);
         lock(&self.bodies).insert(id, Some(row.clone()));
@@ -94,7 +93,7 @@ impl Store for Index {
     fn remove_body(&mut self, id: BodyId) {
         let Some(old) = self.body_row(id) else { return };
         self.leave_place(old.stamp);
-        self.lead_inode(id, inode_of(&old), None);
+        self.lead_inode(id, Claim::of(&old), None);
         self.lead_content(id, content_key(&old), None);
         self.put_leaves(id, None);
         self.stats.bodies = self.stats.bodies.saturating_sub(1);
@@ -206,30 +205,28 @@ impl Index {
         self.active.log.insert((stamp.actor, stamp.counter), None);
     }
 
-    fn lead_content(&mut self, id: BodyId, former: Option<u64>, content: Option<u64>) {
-        self.lead(id, (former, content), Self::body_of_content_key, |batch| &mut batch.contents);
-    }
-
-    fn lead_inode(&mut self, id: BodyId, former: Option<u64>, inode: Option<u64>) {
-        self.lead(id, (former, inode), Self::body_of_inode, |batch| &mut batch.inodes);
-    }
-
-    /// From now on the second number leads to this body; the first one does
+    /// From now on the second content leads to this body; the first one does
     /// no longer, unless it leads to another by now.
-    fn lead(
-        &mut self,
-        id: BodyId,
-        (former, now): (Option<u64>, Option<u64>),
-        body_of: impl Fn(&Self, u64) -> Option<BodyId>,
-        table: impl Fn(&mut Batch) -> &mut BTreeMap<u64, Option<BodyId>>,
-    ) {
-        if former == now {
+    fn lead_content(&mut self, id: BodyId, former: Option<u64>, content: Option<u64>) {
+        if former == content {
             return;
         }
-        let lost = former.filter(|former| body_of(self, *former) == Some(id));
-        let table = table(&mut self.active);
-        table.extend(lost.map(|lost| (lost, None)));
-        table.extend(now.map(|now| (now, Some(id))));
+        let lost = former.filter(|former| self.body_of_content_key(*former) == Some(id));
+        self.active.contents.extend(lost.map(|lost| (lost, None)));
+        self.active.contents.extend(content.map(|content| (content, Some(id))));
+    }
+
+    /// The same for inodes, of which a body claims one.
+    fn lead_inode(&mut self, id: BodyId, former: Option<Claim>, claim: Option<Claim>) {
+        if former == claim {
+            return;
+        }
+        let lost = former.filter(|former| self.body_of_inode(former.inode) == Some(id));
+        self.active.inodes.extend(lost.map(|lost| (lost.inode, None)));
+        let owner =
+            |inode| self.body_row(self.body_of_inode(inode)?).and_then(|row| Claim::of(&row));
+        let won = claim.filter(|claim| claim.holds_against(owner(claim.inode)));
+        self.active.inodes.extend(won.map(|won| (won.inode, Some(id))));
     }
 
     fn body_of_content_key(&self, content: u64) -> Option<BodyId> {
@@ -311,10 +308,6 @@ fn below(within: &RelPath) -> (Vec<u8>, Vec<u8>) {
     // The byte after the slash.
     let [start, end] = [b'/', b'/' + 1].map(|byte| [within.as_bytes(), &[byte]].concat());
     (start, end)
-}
-
-fn inode_of(row: &BodyRow) -> Option<u64> {
-    row.disk.as_ref().map(|disk| disk.fingerprint.inode)
 }
 
 fn read_have(snapshot: &Snapshot) -> Result<VersionVector, Error> {

@@ -50,12 +50,19 @@ fn name_row(stamp: Dot, id: u64, is_gone: bool) -> NameRow {
     NameRow { stamp, binding: Register::new(stamp, 7, binding), held: Held::Winner }
 }
 
-fn body_row(stamp: Dot, paths: &[RelPath], inode: Option<u64>) -> BodyRow {
+/// `inode`: its number, and when it was born.
+fn body_row(stamp: Dot, paths: &[RelPath], inode: Option<(u64, i64)>) -> BodyRow {
     let content = Content::File { size: stamp.counter, digest: Digest::of(&[0]) };
     let mtime = Timestamp { seconds: -5, nanos: 9 };
     let metadata = Metadata { mode: 0o644, uid: 1, gid: 2, mtime, xattrs: Vec::new() };
-    let disk = inode.map(|inode| Disk {
-        fingerprint: Fingerprint { inode, size: stamp.counter, mtime, ctime: mtime, birth: mtime },
+    let disk = inode.map(|(inode, seconds)| Disk {
+        fingerprint: Fingerprint {
+            inode,
+            size: stamp.counter,
+            mtime,
+            ctime: mtime,
+            birth: Timestamp { seconds, nanos: 0 },
+        },
         names: paths.to_vec(),
         content: Held::Winner,
         metadata: Held::Winner,
@@ -80,7 +87,7 @@ fn list(size: u64, mark: u8) -> Leaves {
 #[derive(Clone, Debug)]
 enum Step {
     Name { path: usize, id: u64, is_gone: bool },
-    Body { id: u64, inode: Option<u64> },
+    Body { id: u64, inode: Option<(u64, i64)> },
     Leaves { id: u64, leaves: Option<(u64, u8)> },
     Have,
     EndTurn { late: bool },
@@ -95,7 +102,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0..PATHS.len(), 0..6u64, any::<bool>())
             .prop_map(|(path, id, is_gone)| Step::Name { path, id, is_gone }),
-        6 => (0..6u64, prop::option::of(0..4u64))
+        6 => (0..6u64, prop::option::of((0..4u64, 0..3i64)))
             .prop_map(|(id, inode)| Step::Body { id, inode }),
         2 => (0..3u64, prop::option::of((0..300u64, 0..3u8))).prop_map(|(id, leaves)| {
             let leaves = leaves.map(|(count, mark)| (count * (64 << 10), mark));
@@ -194,6 +201,28 @@ proptest! {
         prop_assert_eq!(stats.bodies, (0..6).filter_map(|id| model.body(body(id))).count() as u64);
         prop_assert_eq!(index.failure(), None);
     }
+}
+
+/// A lost lead loses writes: what is told of a number that leads nowhere is
+/// taken for a file outside of the folder.
+#[test]
+fn an_inode_number_leads_to_the_body_that_was_born_last() {
+    let dir = TempDir::new().unwrap();
+    let mut index = open(&dir, 1).index;
+    let mut counter = 0;
+    let mut put = |id, inode| {
+        counter += 1;
+        index.put_body(body(id), body_row(dot(counter), &[path("a")], inode));
+        index.body_of_inode(7)
+    };
+    assert_eq!(put(1, Some((7, 1))), Some(body(1)));
+    assert_eq!(put(2, Some((7, 2))), Some(body(2)), "its number was given to another");
+    assert_eq!(put(1, Some((7, 1))), Some(body(2)), "nobody has noticed yet");
+    assert_eq!(put(2, None), None);
+    assert_eq!(put(1, Some((7, 3))), Some(body(1)), "made anew in the same number");
+    assert_eq!(put(3, Some((7, 2))), Some(body(1)), "met by a look that took long");
+    assert_eq!(put(3, None), Some(body(1)), "which is gone at last");
+    assert_eq!(put(1, Some((8, 3))), None);
 }
 
 #[test]

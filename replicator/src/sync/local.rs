@@ -206,9 +206,7 @@ impl<S: Store> Core<S> {
     pub(super) fn known_as(&self, stat: &Stat) -> Option<(BodyId, BodyRow)> {
         let id = self.store.body_of_inode(stat.fingerprint.inode)?;
         let row = self.store.body(id)?;
-        let lies =
-            row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint));
-        (lies && row.kind() == stat.kind).then_some((id, row))
+        (lies_in(&row, stat) && row.kind() == stat.kind).then_some((id, row))
     }
 
     fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
@@ -222,7 +220,6 @@ impl<S: Store> Core<S> {
         let known = self.known_as(&stat);
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
-        let is_known_inode = known.is_some();
         let known = known.or_else(|| {
             let (id, row, _) = self.lying_at(path)?;
             (row.kind() == Kind::Directory && stat.kind == Kind::Directory).then_some((id, row))
@@ -240,7 +237,10 @@ impl<S: Store> Core<S> {
         let kind = stat.kind;
         // Another directory in its place holds other entries, and of a removal
         // in one that is gone nothing is told.
-        let list = !is_known_inode && (look.dirt.list || known.is_some());
+        let list = match &known {
+            Some((_, row)) => !lies_in(row, &stat),
+            None => look.dirt.list,
+        };
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {
@@ -620,6 +620,11 @@ pub(super) fn write_name(
         false => Held::Behind { value: on_disk, seen },
     };
     NameRow { stamp: dot, binding: register, held }
+}
+
+/// Is this the inode that the body lies in?
+fn lies_in(row: &BodyRow, stat: &Stat) -> bool {
+    row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint))
 }
 
 /// How deep to look for what may have changed.

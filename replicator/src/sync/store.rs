@@ -11,6 +11,7 @@ use std::ops::Bound;
 use super::record::{BodyRow, Content, Key, NameRow};
 use super::roster::Roster;
 use super::version::VersionVector;
+use crate::entry::{Fingerprint, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId};
 use crate::limits::COPIED_BYTES_MIN;
@@ -42,8 +43,9 @@ pub trait Store {
     /// Also keeps the log, and the inode of `row.disk`: it leads to this
     /// body, the former row's inode no longer does. A number is given to
     /// another file as soon as it is free, and the body that had it may be
-    /// written once more before anybody notices: so a row that only keeps its
-    /// inode does not take it back from another body, nor away from it.
+    /// written once more before anybody notices, or be met late by a look that
+    /// was long under way: so of two bodies with one number it leads to the
+    /// one that was born last.
     fn put_body(&mut self, id: BodyId, row: BodyRow);
 
     /// Forgets a body with its hash list, and its place in the log.
@@ -88,6 +90,25 @@ pub fn content_key(row: &BodyRow) -> Option<u64> {
 pub fn digest_key(digest: Digest) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The inode that a body says it lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub inode: u64,
+    birth: Timestamp,
+}
+
+impl Claim {
+    pub fn of(row: &BodyRow) -> Option<Self> {
+        let Fingerprint { inode, birth, .. } = row.disk.as_ref()?.fingerprint;
+        Some(Self { inode, birth })
+    }
+
+    /// Does the number lead to who claims it now, and no longer to its owner?
+    pub fn holds_against(self, owner: Option<Claim>) -> bool {
+        owner.is_none_or(|owner| owner.inode != self.inode || owner.birth <= self.birth)
+    }
 }
 
 /// A [`Store`] of maps.
@@ -164,8 +185,6 @@ impl Store for MemoryStore {
 
     fn put_body(&mut self, id: BodyId, row: BodyRow) {
         let place = (row.stamp.actor, row.stamp.counter);
-        let inode = row.disk.as_ref().map(|disk| disk.fingerprint.inode);
-        let mut keeps_inode = false;
         let content = content_key(&row);
         let former = self.bodies.get(&id).and_then(content_key);
         if former != content {
@@ -174,18 +193,22 @@ impl Store for MemoryStore {
             }
             content.and_then(|content| self.contents.insert(content, id));
         }
-        if let Some(old) = self.bodies.insert(id, row) {
+        let claim = Claim::of(&row);
+        let old = self.bodies.insert(id, row);
+        let former = old.as_ref().and_then(Claim::of);
+        if let Some(old) = old {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
-            let former = old.disk.map(|disk| disk.fingerprint.inode);
-            keeps_inode = former == inode;
-            let lost = former.filter(|former| self.inodes.get(former) == Some(&id));
-            if let Some(lost) = lost.filter(|_| !keeps_inode) {
-                self.inodes.remove(&lost);
-            }
         }
         self.log.insert(place, Key::Body(id));
-        if let Some(inode) = inode.filter(|_| !keeps_inode) {
-            self.inodes.insert(inode, id);
+        if former == claim {
+            return;
+        }
+        if let Some(former) = former.filter(|former| self.inodes.get(&former.inode) == Some(&id)) {
+            self.inodes.remove(&former.inode);
+        }
+        let owner = |inode| self.bodies.get(self.inodes.get(&inode)?).and_then(Claim::of);
+        if let Some(claim) = claim.filter(|claim| claim.holds_against(owner(claim.inode))) {
+            self.inodes.insert(claim.inode, id);
         }
     }
 
