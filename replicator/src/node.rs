@@ -543,6 +543,7 @@ impl Node {
         for change in batch {
             match change {
                 Change::Name(path) => self.core.path_changed(now, path, true),
+                Change::Unlisted(directory) => self.core.scan(directory),
                 Change::Data { inode, extent, mapped } => {
                     let ranges = match extent {
                         capture::Extent::Ranges(ranges) => Some(ranges),

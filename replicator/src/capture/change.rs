@@ -16,6 +16,9 @@ pub enum Change {
     /// metadata. A rename gives one for each of its paths; a directory that
     /// appears gives one for itself and none for what it holds.
     Name(RelPath),
+    /// A directory is watched from now on, and holds entries of which nobody
+    /// may have told.
+    Unlisted(RelPath),
     /// Bytes of this inode may have changed, or its size did. The inode is
     /// inside the folder or could not be shown to be outside of it.
     Data {

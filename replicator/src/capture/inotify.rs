@@ -2,10 +2,11 @@
 //! watch a directory.
 //!
 //! A directory is always watched before it is listed, so nothing that appears
-//! in it can fall between. What cannot be watched (the user's watch limit) is
-//! never an end: it is reported, and looked at again from time to time.
-//! inotify does not say who wrote, so this process sees its own changes too;
-//! the comparison with the index drops them.
+//! in it can fall between; what it held by then is told to be listed, since
+//! whoever looked at it earlier may have found less. What cannot be watched
+//! (the user's watch limit) is never an end: it is reported, and looked at
+//! again from time to time. inotify does not say who wrote, so this process
+//! sees its own changes too; the comparison with the index drops them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -187,9 +188,11 @@ impl Inotify {
         }
         if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
             let before = self.unwatched.len();
-            self.watch_tree(path);
+            let was_filled = self.watch_tree(path);
             if self.unwatched.len() > before {
                 outbox.lost(path.clone(), LossCause::WatchLimit)?;
+            } else if was_filled {
+                outbox.unlisted(path.clone())?;
             }
         }
         Ok(())
@@ -201,13 +204,15 @@ impl Inotify {
     }
 
     /// Watches this directory and all beneath it, each before it is listed.
-    fn watch_tree(&mut self, top: &RelPath) {
+    /// Did one that was not watched here before hold anything?
+    fn watch_tree(&mut self, top: &RelPath) -> bool {
+        let mut was_filled = false;
         let mut todo = vec![top.clone()];
         while let Some(directory) = todo.pop() {
             let path = self.root.join(directory.as_path());
-            match inotify::add_watch(&self.queue, &path, INTEREST) {
+            let is_new = match inotify::add_watch(&self.queue, &path, INTEREST) {
                 Ok(watch) => {
-                    self.watched.insert(watch, directory.clone());
+                    self.watched.insert(watch, directory.clone()).as_ref() != Some(&directory)
                 }
                 Err(Errno::NOSPC | Errno::NOMEM) => {
                     self.unwatched.insert(directory);
@@ -219,10 +224,13 @@ impl Inotify {
                     tracing::debug!(%directory, %error, "cannot watch");
                     continue;
                 }
-            }
-            todo.extend(directories_in(&path, &directory));
+            };
+            let listed = list(&path, &directory);
+            was_filled |= is_new && !listed.is_empty();
+            todo.extend(listed.into_iter().filter(|(_, is_dir)| *is_dir).map(|(path, _)| path));
         }
         self.tally.unwatched.set(self.unwatched.len() as u64);
+        was_filled
     }
 }
 
@@ -232,14 +240,15 @@ impl AsFd for Inotify {
     }
 }
 
-fn directories_in(path: &Path, directory: &RelPath) -> Vec<RelPath> {
+/// What lies in a directory, and which of it are directories.
+fn list(path: &Path, directory: &RelPath) -> Vec<(RelPath, bool)> {
     let Ok(entries) = std::fs::read_dir(path) else {
         return Vec::new();
     };
-    let found = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let paths = found.filter_map(|entry| {
+    let found = entries.flatten().filter_map(|entry| {
         let name: &OsStr = &entry.file_name();
-        directory.join(name.as_bytes()).ok()
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        Some((directory.join(name.as_bytes()).ok()?, is_dir))
     });
-    paths.filter(|path| !path.is_private()).collect()
+    found.filter(|(path, _)| !path.is_private()).collect()
 }

@@ -5,6 +5,7 @@
 //! ends the waiting early is that capture is stopped.
 
 use std::collections::HashSet;
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -27,7 +28,7 @@ pub struct Outbox {
     batch: Vec<Change>,
     /// What the batch says about paths, so that a file written a thousand
     /// times is named once.
-    said: HashSet<(bool, RelPath)>,
+    said: HashSet<(Discriminant<Change>, RelPath)>,
     tally: Arc<Tally>,
 }
 
@@ -43,12 +44,17 @@ impl Outbox {
 
     /// Look at the entry.
     pub fn name(&mut self, path: RelPath) -> Result<(), Stopped> {
-        self.once(false, path, Change::Name)
+        self.once(path, Change::Name)
     }
 
     /// Look at the content.
     pub fn content(&mut self, path: RelPath) -> Result<(), Stopped> {
-        self.once(true, path, Change::DataAt)
+        self.once(path, Change::DataAt)
+    }
+
+    /// Look at everything in the directory.
+    pub fn unlisted(&mut self, directory: RelPath) -> Result<(), Stopped> {
+        self.once(directory, Change::Unlisted)
     }
 
     /// Names went unseen, or contents that a look will tell to have changed.
@@ -85,16 +91,12 @@ impl Outbox {
         Ok(())
     }
 
-    fn once(
-        &mut self,
-        content: bool,
-        path: RelPath,
-        change: fn(RelPath) -> Change,
-    ) -> Result<(), Stopped> {
-        if !self.said.insert((content, path.clone())) {
+    fn once(&mut self, path: RelPath, change: fn(RelPath) -> Change) -> Result<(), Stopped> {
+        let change = change(path.clone());
+        if !self.said.insert((discriminant(&change), path)) {
             return Ok(());
         }
-        self.push(change(path))
+        self.push(change)
     }
 
     fn send_slowly(&mut self, batch: Vec<Change>) -> Result<(), Stopped> {

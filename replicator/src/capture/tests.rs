@@ -223,6 +223,34 @@ fn own_changes_are_dropped() {
     }
 }
 
+/// Who looked at the directory before it was watched may have found less.
+#[test]
+fn what_a_directory_held_before_it_was_watched_is_told() {
+    let Some(mut watched) = Watched::start(CaptureChoice::Inotify) else {
+        return;
+    };
+    watched.sh("mkdir empty");
+    let unlisted = |change: &Change| matches!(change, Change::Unlisted(_));
+    assert!(!watched.changes().iter().any(unlisted));
+    let mut told = Vec::new();
+    for number in 0..100 {
+        watched.sh(&format!("mkdir -p {number}/a/b && echo x > {number}/a/b/file"));
+        told.extend(watched.changes());
+    }
+    for number in 0..100 {
+        let file = RelPath::parse(format!("{number}/a/b/file").as_bytes()).unwrap();
+        let is_told = told.iter().any(|change| match change {
+            Change::Name(path) => *path == file,
+            Change::Unlisted(directory) => file.is_within(directory),
+            _ => false,
+        });
+        assert!(is_told, "{file}: {told:?}");
+    }
+    watched.sh("d=$(mktemp -d ../replicator-outside.XXXXXX) && echo x > $d/f && mv $d inside");
+    let inside = RelPath::parse(b"inside").unwrap();
+    assert!(watched.changes().contains(&Change::Unlisted(inside)));
+}
+
 #[test]
 fn a_name_of_any_bytes_is_told() {
     for choice in ALL {
