@@ -205,6 +205,16 @@ impl Node {
         machine::cpu_seconds(self.pid().context("the node does not run")?)
     }
 
+    /// Bytes that the daemon has read so far, by whatever means.
+    pub fn bytes_read(&self) -> Result<u64> {
+        let pid = self.pid().context("it does not run")?;
+        let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let line = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+        // Reads of a ring are not counted by the kernel, but by the engine.
+        let ring = self.status()?.number("/engine/counters/read_bytes");
+        Ok(line.context("the kernel does not count reads")?.parse::<u64>()? + ring)
+    }
+
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }

@@ -23,15 +23,6 @@ const FILES: u64 = 3000;
 /// What nobody touches, and nobody may read again.
 const UNTOUCHED_BYTES: u64 = 48 << 20;
 
-/// Bytes that the daemon of this node has read so far, by whatever means.
-fn bytes_read(node: &Node) -> u64 {
-    let io = fs::read_to_string(format!("/proc/{}/io", node.pid().unwrap())).unwrap();
-    let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
-    // Reads of a ring are not counted by the kernel, but by the engine.
-    let ring = node.status().unwrap().number("/engine/counters/read_bytes");
-    line.parse::<u64>().unwrap() + ring
-}
-
 fn loss(node: &Node, cause: &str) -> u64 {
     node.status().unwrap().number(&format!("/losses/{cause}"))
 }
@@ -94,7 +85,7 @@ fn tables_and_rings_that_are_too_small() {
     }
     let Some((cluster, _volume)) = prepared(&options) else { return };
     let node = &cluster[0];
-    let before = bytes_read(node);
+    let before = node.bytes_read().unwrap();
     let losses = loss(node, "ring_full");
     {
         let _stopped = Stopped::new(node);
@@ -110,11 +101,11 @@ fn tables_and_rings_that_are_too_small() {
     cluster.assert_same_within(REPAIR_LIMIT);
     assert!(counter(node, "no_slot") > 0, "{}", node.status().unwrap());
     assert!(loss(node, "ring_full") > losses, "{}", node.status().unwrap());
-    let read = bytes_read(node) - before;
+    let read = node.bytes_read().unwrap() - before;
     assert!(read < UNTOUCHED_BYTES, "{read} bytes were read to repair {FILES} small files");
 
     // Verdicts and remembered sizes are pushed out by those of other files.
-    let before = (bytes_read(node), counter(node, "decided"));
+    let before = (node.bytes_read().unwrap(), counter(node, "decided"));
     for round in 0..3 {
         for number in 0..FILES {
             let path = file_path(&cluster, number);
@@ -125,7 +116,7 @@ fn tables_and_rings_that_are_too_small() {
     cluster.assert_same_within(REPAIR_LIMIT);
     let decided = counter(node, "decided") - before.1;
     assert!(decided > FILES * 3 / 2, "{decided} verdicts for {FILES} files");
-    let read = bytes_read(node) - before.0;
+    let read = node.bytes_read().unwrap() - before.0;
     assert!(read < UNTOUCHED_BYTES, "{read} bytes were read for {FILES} small files");
 }
 
@@ -236,11 +227,11 @@ fn a_daemon_that_is_stopped_under_load() {
 #[test]
 fn a_restart_after_a_rest_reads_no_content() {
     let Some((mut cluster, _volume)) = prepared(&[]) else { return };
-    assert!(bytes_read(&cluster[0]) > 0);
+    assert!(cluster[0].bytes_read().unwrap() > 0);
     cluster.nodes_mut()[0].stop().unwrap();
     cluster.nodes_mut()[0].start().unwrap();
     cluster.assert_same_within(REPAIR_LIMIT);
-    let read = bytes_read(&cluster[0]);
+    let read = cluster[0].bytes_read().unwrap();
     assert!(read < UNTOUCHED_BYTES, "{read} bytes were read after a clean end");
 }
 
@@ -250,7 +241,7 @@ fn an_inotify_queue_that_overflows() {
     let node = &cluster[0];
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit: u64 = limit.trim().parse().unwrap();
-    let before = bytes_read(node);
+    let before = node.bytes_read().unwrap();
     {
         let _stopped = Stopped::new(node);
         let mut events = 0;
@@ -268,7 +259,7 @@ fn an_inotify_queue_that_overflows() {
     }
     cluster.assert_same_within(REPAIR_LIMIT);
     assert!(loss(node, "inotify_overflow") > 0, "{}", node.status().unwrap());
-    let read = bytes_read(node) - before;
+    let read = node.bytes_read().unwrap() - before;
     assert!(read < UNTOUCHED_BYTES, "{read} bytes were read to repair {FILES} small files");
     // What was made meanwhile is watched by now.
     fs::write(node.path("made-unseen/file"), "seen").unwrap();

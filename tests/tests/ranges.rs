@@ -19,6 +19,10 @@ const EDIT_BYTES: usize = 4096;
 const WIRE_LIMIT_BY_RANGE: u64 = 64 << 10;
 const WIRE_LIMIT_BY_LEAF: u64 = 1 << 20;
 
+/// What a node may read for an edit where the kernel names the bytes: a few
+/// leaves, which are a thousandth of the file.
+const READ_LIMIT_BY_RANGE: u64 = 2 << 20;
+
 /// Two running nodes that hold the same large file.
 fn with_large_file() -> Cluster {
     let mut cluster = Cluster::new(2);
@@ -41,6 +45,8 @@ fn four_kib_in_a_large_file_arrive_in_place_and_alone() {
     let there = cluster[1].path("footage");
     let inode = fs::metadata(&there).unwrap().ino();
     let before = cluster[0].status().unwrap().traffic();
+    let read = || [0, 1].map(|node| cluster[node].bytes_read().unwrap());
+    let read_before = read();
 
     let edit = Random::new(2).bytes(EDIT_BYTES);
     let offset = FILE_BYTES / 2 + 12_345;
@@ -51,9 +57,14 @@ fn four_kib_in_a_large_file_arrive_in_place_and_alone() {
 
     assert_eq!(fs::metadata(&there).unwrap().ino(), inode, "the file was replaced");
     let status = cluster[0].status().unwrap();
-    let limit = if status.capture() == "ebpf" { WIRE_LIMIT_BY_RANGE } else { WIRE_LIMIT_BY_LEAF };
+    let by_range = status.capture() == "ebpf";
+    let limit = if by_range { WIRE_LIMIT_BY_RANGE } else { WIRE_LIMIT_BY_LEAF };
     let wire = status.traffic().since(before);
     assert!(wire < limit, "{wire} bytes on the wire for {EDIT_BYTES}");
+    for (now, before) in read().into_iter().zip(read_before) {
+        let bytes = now - before;
+        assert!(!by_range || bytes < READ_LIMIT_BY_RANGE, "{bytes} bytes read for {EDIT_BYTES}");
+    }
 }
 
 #[test]
