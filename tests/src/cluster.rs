@@ -150,18 +150,17 @@ impl Cluster {
         }
     }
 
-    /// What the nodes say is wrong, for whoever reads a failure.
+    /// What the nodes say is wrong, for whoever reads a failure. What a
+    /// verification finds tells a change that was missed from one that was
+    /// not applied.
     fn problems(&self) -> String {
         let running = self.nodes.iter().filter(|node| node.pid().is_some());
         running
             .filter_map(|node| {
                 let status = node.status().ok()?;
-                Some(format!(
-                    "{}: {} {}\n",
-                    node.name(),
-                    status.json()["folder"],
-                    status.json()["errors"]
-                ))
+                let (folder, errors) = (&status.json()["folder"], &status.json()["errors"]);
+                let found = node.verify().map(|finished| finished.stdout);
+                Some(format!("{}: {folder} {errors}\nverify: {found:?}\n", node.name()))
             })
             .collect()
     }
