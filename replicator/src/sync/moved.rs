@@ -98,10 +98,13 @@ impl<S: Store> Core<S> {
         for path in left.iter().rev().filter(|path| !places.contains_key(path)) {
             self.vanish(now, path);
         }
-        for (_, to) in moves {
+        for (from, to) in moves {
             self.progress.note(now.wall, "moved here", to);
             if places.get(to).is_some_and(|(_, kind)| *kind == Kind::Directory) {
                 self.scan(to.clone());
+                // Another may lie there by now, whose entries were taken for
+                // those of the one that was moved.
+                self.scan(from.clone());
             }
         }
     }

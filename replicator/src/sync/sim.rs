@@ -14,6 +14,8 @@
 //! trace, `REPLICATOR_SIM_RUNS` says how many seeds each scenario tries; ten
 //! thousand in all where it does not.
 
+mod alone;
+mod carried;
 mod check;
 mod disk;
 mod ledger;

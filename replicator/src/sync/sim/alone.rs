@@ -1,0 +1,105 @@
+//! A node that is alone with its disk: for stories of what one node sees.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::disk::{Change, Disk};
+use super::plan::Plan;
+use crate::hash::Digest;
+use crate::id::Actor;
+use crate::path::RelPath;
+use crate::range::Range;
+use crate::sync::core::Core;
+use crate::sync::effect::{Effect, Found, Look, Now, Sight};
+use crate::sync::local::digest_of;
+use crate::sync::store::{MemoryStore, Store};
+
+pub(super) struct Alone {
+    pub core: Core<MemoryStore>,
+    pub disk: Disk,
+    pub now: Duration,
+    /// Places that answer with an error.
+    pub unreadable: BTreeSet<RelPath>,
+}
+
+impl Alone {
+    pub(super) fn new() -> Self {
+        let core = Core::new(Plan::peaceful(0).options(0), Actor(1), 1, MemoryStore::default());
+        let disk = Disk::new(1000, true);
+        Self { core, disk, now: Duration::ZERO, unreadable: BTreeSet::new() }
+    }
+
+    /// Says what capture would.
+    pub(super) fn tell(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Name(path) => self.core.path_changed(self.clock(), path, true),
+                Change::Data(inode) => {
+                    let ranges = Range::new(0, 1 << 20).into_iter().collect();
+                    self.core.bytes_changed(self.clock(), inode, Some(ranges), false);
+                }
+            }
+        }
+    }
+
+    /// Looks where the core asks for it, until it has nothing left to do.
+    pub(super) fn rest(&mut self) {
+        for _ in 0..1000 {
+            self.pass(Duration::from_millis(1));
+            if self.core.unfinished() == 0 {
+                return;
+            }
+        }
+        panic!("it never comes to rest: {:?} {:?}", self.core.unread, self.core.settle);
+    }
+
+    /// A long time passes.
+    pub(super) fn wait(&mut self, time: Duration) {
+        let step = Duration::from_millis(20);
+        for _ in 0..time.as_millis() / step.as_millis() {
+            self.pass(step);
+        }
+    }
+
+    /// Time passes, and what the core asks for is done.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.core.handle_timeout(self.clock());
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Look(looks) => {
+                    let sights = looks.iter().map(|look| self.look(look)).collect();
+                    self.core.handle_sights(self.clock(), sights);
+                }
+                Effect::Scan(beneath) => {
+                    let listed = self.disk.list(&beneath);
+                    self.core.handle_listed(self.clock(), &beneath, listed);
+                    self.core.handle_scanned(self.clock(), &beneath);
+                }
+                Effect::Listen => self.core.handle_heard(self.clock()),
+                _ => {}
+            }
+        }
+    }
+
+    fn look(&self, look: &Look) -> Sight {
+        match self.unreadable.contains(&look.path) {
+            true => Sight { path: look.path.clone(), found: Found::Unreadable("I/O error".into()) },
+            false => self.disk.look(look, true),
+        }
+    }
+
+    /// What the index holds of a file.
+    pub(super) fn indexed(&self, path: &RelPath) -> Option<Digest> {
+        let (body, _) = self.core.store().name(path)?.on_disk()?;
+        digest_of(self.core.store().body(body)?.content_on_disk())
+    }
+
+    pub(super) fn number_of(&self, path: &RelPath) -> u64 {
+        self.disk.stat(path).expect("it lies there").fingerprint.inode
+    }
+
+    pub(super) fn clock(&self) -> Now {
+        Now { monotonic: self.now, wall: self.now.as_nanos() as i64 }
+    }
+}
