@@ -18,6 +18,7 @@ use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
 use super::told::Told;
+use super::unread::Unread;
 use super::verify::Verification;
 use super::version::Dot;
 use crate::config::Mode;
@@ -62,6 +63,7 @@ pub struct Core<S> {
     /// Looks under way, with when they were asked for.
     pub(super) looks: HashMap<RelPath, Looking>,
     pub(super) told: Told,
+    pub(super) unread: Unread,
     /// Since when a new file has not been read in one piece.
     pub(super) unsettled: HashMap<RelPath, Duration>,
     scans: Vec<Scanning>,
@@ -186,6 +188,7 @@ impl<S: Store> Core<S> {
             locks: Locks::default(),
             looks: HashMap::new(),
             told: Told::default(),
+            unread: Unread::default(),
             unsettled: HashMap::new(),
             scans: Vec::new(),
             untold: Vec::new(),
@@ -388,12 +391,17 @@ impl<S: Store> Core<S> {
 
     /// Has everything that was told been looked at?
     pub fn is_read(&self) -> bool {
-        self.settle.len() == 0 && self.looks.is_empty() && self.scans.is_empty()
+        !self.is_looking() && self.unread.len() == 0
     }
 
-    /// Is something being looked at or applied, or about to be?
+    /// Is something being looked at or applied, or about to be? Not what could
+    /// not be read and waits to be tried again.
     pub fn is_at_work(&self) -> bool {
-        !self.is_read() || !self.jobs.is_empty()
+        self.is_looking() || !self.jobs.is_empty()
+    }
+
+    fn is_looking(&self) -> bool {
+        self.settle.len() > 0 || !self.looks.is_empty() || !self.scans.is_empty()
     }
 
     /// Time has passed, or `*_changed` was called.
@@ -410,7 +418,9 @@ impl<S: Store> Core<S> {
         let retries = self.retries.values().filter(|retry| retry.waits);
         let retries = retries.map(|retry| retry.not_before).min();
         let forwards = self.peers.values().filter_map(Peer::next_forward).min();
-        [looks, retries, forwards, self.have_due(), self.members_due()].into_iter().flatten().min()
+        let unread = self.unread.next_due();
+        let others = [self.have_due(), self.members_due()];
+        [looks, retries, forwards, unread].into_iter().chain(others).flatten().min()
     }
 
     pub fn poll_effect(&mut self) -> Option<Effect> {
@@ -421,6 +431,7 @@ impl<S: Store> Core<S> {
     pub(super) fn turn(&mut self, now: Now) {
         self.check_lost(now);
         self.check_tree(now);
+        self.try_unread(now);
         self.issue_looks(now);
         self.greet(now);
         self.plan(now);
@@ -521,6 +532,7 @@ impl<S: Store> Core<S> {
         let parts = [
             self.settle.len(),
             self.looks.len(),
+            self.unread.len(),
             self.pending_names.len(),
             self.pending_bodies.len(),
             self.jobs.len(),

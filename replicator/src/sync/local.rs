@@ -51,6 +51,7 @@ impl<S: Store> Core<S> {
                 break;
             };
             let Some(path) = self.place_of(&spot) else {
+                self.unread.forget(&spot);
                 continue;
             };
             let lying = self.lying_at(&path);
@@ -110,6 +111,9 @@ impl<S: Store> Core<S> {
             };
             self.locks.unlock(&sight.path, &look.bodies);
             let check = self.begin_check(&sight, &look);
+            if !matches!(sight.found, Found::Unreadable(_)) {
+                self.was_read(now, &sight.path, &look);
+            }
             match self.options.mode {
                 Mode::ReceiveOnly => self.compare_sight(now, &sight.path, sight.found, look),
                 _ => self.take_sight(now, &sight.path, sight.found, look),
@@ -137,7 +141,7 @@ impl<S: Store> Core<S> {
                 self.saw_entry(now, path, stat, sighted, look);
             }
             Found::Unsettled => self.look_again(now, path, look),
-            Found::Unreadable(reason) => self.progress.error(path, reason),
+            Found::Unreadable(reason) => self.was_unreadable(now, path, reason, look),
         }
         for (id, inode) in lay.into_iter().flatten() {
             self.hand_on_bytes(now, path, (id, inode), dirt.clone());

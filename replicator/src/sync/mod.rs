@@ -30,6 +30,7 @@ mod settle;
 pub mod store;
 mod told;
 mod tree;
+mod unread;
 mod verify;
 pub mod version;
 

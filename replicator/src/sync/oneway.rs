@@ -82,7 +82,7 @@ impl<S: Store> Core<S> {
                 }
             }
             Found::Unsettled => self.look_again(now, path, look),
-            Found::Unreadable(reason) => self.progress.error(path, reason),
+            Found::Unreadable(reason) => self.was_unreadable(now, path, reason, look),
         }
     }
 

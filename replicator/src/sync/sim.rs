@@ -30,6 +30,7 @@ mod said;
 mod scale;
 mod stories;
 mod story;
+mod unreadable;
 mod users;
 mod world;
 
