@@ -302,26 +302,15 @@ impl<S: Store> Core<S> {
                 let what = What::MakeDirectory { metadata };
                 self.act(path, name, id, Kind::Directory, what, vec![id])
             }
-            (Some((there, other, disk)), from) if other.kind() == Kind::Directory => {
-                if let Some((from, expect)) = from {
-                    let wanted = self.store.name(&from).and_then(|row| row.wanted());
-                    if wanted.is_some_and(|(wanted, _)| wanted == there) {
-                        let what = What::Exchange {
-                            with: from,
-                            expect,
-                            kind_here: Kind::Directory,
-                            expect_here: disk.fingerprint,
-                        };
-                        return self.act_alone(
-                            path,
-                            name,
-                            id,
-                            Kind::Directory,
-                            what,
-                            vec![id, there],
-                        );
-                    }
-                }
+            (Some((there, other, disk)), Some((from, expect)))
+                if self.store.name(&from).and_then(|row| row.wanted()).map(|held| held.0)
+                    == Some(there) =>
+            {
+                let (kind_here, expect_here) = (other.kind(), disk.fingerprint);
+                let what = What::Exchange { with: from, expect, kind_here, expect_here };
+                self.act_alone(path, name, id, Kind::Directory, what, vec![id, there])
+            }
+            (Some((_, other, disk)), _) if other.kind() == Kind::Directory => {
                 // One that lies elsewhere is given up there first.
                 if body.disk.is_some() || self.is_to_move(&other, &disk) {
                     return Next::Blocked;
