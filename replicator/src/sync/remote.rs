@@ -175,6 +175,9 @@ impl<S: Store> Core<S> {
                     self.keep_parents(now, path);
                 } else if !self.gave_up(now, path, *body) {
                     self.keep_parents(now, path);
+                } else if let Some(row) = self.store.name(path) {
+                    // At once: the older file would be taken away next.
+                    self.fell_back(now, path, &row);
                 }
             }
             Binding::Gone { was, moved: false, .. } => {
