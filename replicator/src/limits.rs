@@ -48,6 +48,38 @@ pub const RECORDS_MAX: usize = 1000;
 /// [`FRAME_BYTES_MAX`].
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 
+/// Changes in which two nodes differ before one tells the other in outline
+/// what it may show itself: records of fewer are soon sent.
+pub const MEETING_MIN: u64 = 1000;
+
+/// Entries told in outline in one message: read, hashed and merged in one
+/// turn, in a few milliseconds.
+pub const STRETCH_ROWS_MAX: usize = 1024;
+
+/// Entries of a stretch that differs and is not taken apart any further:
+/// their records are not much longer than another outline of each.
+pub const STRETCH_ROWS_MIN: usize = 4;
+
+/// Stretches in one message: the parts of one that differs.
+pub const STRETCHES_MAX: usize = 16;
+
+/// Rows of names gone through for one message of outlines, with those of what
+/// was deleted: some ten milliseconds.
+pub const STRETCH_READS_MAX: usize = 16 << 10;
+
+/// Bytes of the records that the outlines of one stretch stand for. What goes
+/// beyond is told as it is.
+pub const STRETCH_BYTES_MAX: usize = 16 << 20;
+
+/// Numbers of one entry's outline, and of all in one message: the past of an
+/// entry that has more is told as it is. A number takes ten bytes at most, and
+/// an entry of which sixty nodes had copies a thousand.
+pub const OUTLINE_NUMBERS_MAX: usize = 1 << 10;
+pub const OFFER_NUMBERS_MAX: usize = 256 << 10;
+
+/// Messages with outlines that a peer has not answered yet.
+pub const OFFERS_OPEN_MAX: usize = 8;
+
 /// Bytes of one change that ride with its announcement; more is fetched by
 /// those who need it.
 pub const INLINE_BYTES_MAX: usize = 256 << 10;
@@ -80,6 +112,7 @@ pub const SOURCES_MAX: usize = 8;
 pub const LOOKS_MAX: usize = 2048;
 
 const _: () = assert!(RECORD_BYTES_MAX * 2 < FRAME_BYTES_MAX);
+const _: () = assert!(OFFER_NUMBERS_MAX * 16 < FRAME_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(JOB_ACTIONS_MAX <= FETCH_ITEMS_MAX);
 

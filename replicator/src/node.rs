@@ -47,7 +47,7 @@ use crate::engine::Engine;
 use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
 use crate::index::{self, Index};
-use crate::limits::RECORDS_MAX;
+use crate::limits::{MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX};
 use crate::root::{self, Root};
 use crate::status::{StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
@@ -335,6 +335,8 @@ impl Node {
             max_delay: config.max_delay,
             ranges_told: capture.level() == capture::Level::Ebpf,
             records_max: RECORDS_MAX,
+            meeting_min: MEETING_MIN,
+            stretch_rows: STRETCH_ROWS_MAX,
             delete_brake: config.delete_brake,
             mode: config.mode,
         };
@@ -650,7 +652,7 @@ impl Node {
                 });
             }
             Effect::Send { peer, message } => {
-                let counts = matches!(message, Message::Records(_));
+                let counts = message.counts();
                 if let Some(outbox) = self.outboxes.get(&peer) {
                     // The task that empties it ends with the connection, which
                     // is about to be reported.

@@ -37,6 +37,10 @@ impl Range {
     }
 }
 
+/// Ranges that are put into a set one by one, each of which may move all
+/// behind it; more are merged with it in one go.
+const INSERTED_MAX: usize = 8;
+
 /// Bytes of one file: sorted ranges that neither touch nor overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeSet(Vec<Range>);
@@ -60,7 +64,20 @@ impl RangeSet {
     }
 
     pub fn extend(&mut self, other: &RangeSet) {
-        other.iter().for_each(|range| self.insert(range));
+        if other.count() <= INSERTED_MAX {
+            other.iter().for_each(|range| self.insert(range));
+            return;
+        }
+        let mut both = std::mem::take(&mut self.0);
+        both.extend(other.iter());
+        both.sort();
+        both.into_iter().for_each(|range| self.insert(range));
+    }
+
+    /// Is this byte in it?
+    pub fn contains(&self, at: u64) -> bool {
+        let behind = self.0.partition_point(|held| held.end <= at);
+        self.0.get(behind).is_some_and(|held| held.start <= at)
     }
 
     /// Leaves out the bytes of `other`.

@@ -1,9 +1,16 @@
 //! Folders that were full before they met, and nodes that come later.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use replicator_tests::{Cluster, poll, sample, tree};
+
+/// Files of two trees that were equal before they met, and what their meeting
+/// may cost, in all and both ways. A connection alone takes some 150 KiB; the
+/// records of each file have 280 bytes, and both sides have them.
+const EQUAL_FILES: usize = 5_000;
+const MEETING_BYTES_MAX: u64 = 400 << 10;
 
 #[test]
 fn two_full_folders_become_their_union() {
@@ -53,6 +60,48 @@ fn nearly_equal_trees_meet_in_little_traffic() {
     let traffic = cluster[0].status().unwrap().traffic();
     let wire = traffic.sent + traffic.received;
     assert!(wire < bytes / 10, "{wire} bytes for a tree of {bytes} that was there already");
+}
+
+#[test]
+fn equal_trees_meet_without_a_listing() {
+    let mut cluster = Cluster::new(2);
+    let name = |number: usize| format!("{:03}/file-{:02}", number / 100, number % 100);
+    for number in 0..EQUAL_FILES {
+        let path = cluster[0].path(name(number));
+        if number.is_multiple_of(100) {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
+        fs::write(path, format!("content {number}")).unwrap();
+    }
+    sample::copy(cluster[0].root(), cluster[1].root()).unwrap();
+    for number in 0..3 {
+        fs::write(cluster[0].path(name(50 + 500 * number)), "changed before they met").unwrap();
+        fs::write(cluster[1].path(format!("004/added-{number}")), "added").unwrap();
+    }
+    for number in [777, 3777] {
+        fs::remove_file(cluster[0].path(name(number))).unwrap();
+        let mode = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(cluster[1].path(name(number + 100)), mode).unwrap();
+    }
+
+    cluster.start();
+    cluster.assert_same();
+    let status = cluster[0].status().unwrap();
+    let wire = status.traffic().sent + status.traffic().received;
+    println!("{EQUAL_FILES} equal files and ten others: {wire} bytes");
+    assert!(wire < MEETING_BYTES_MAX, "{wire} bytes on the wire");
+    assert_eq!(status.files(), EQUAL_FILES as u64 + 3);
+
+    // From then on each file is the same one on both.
+    fs::write(cluster[0].path(name(11)), "edited").unwrap();
+    fs::rename(cluster[1].path(name(12)), cluster[1].path("renamed")).unwrap();
+    fs::remove_file(cluster[0].path(name(13))).unwrap();
+    fs::rename(cluster[1].path("005"), cluster[1].path("folder")).unwrap();
+    cluster.assert_same();
+    assert_eq!(fs::read(cluster[1].path(name(11))).unwrap(), b"edited");
+    assert_eq!(fs::read(cluster[0].path("renamed")).unwrap(), b"content 12");
+    assert!(!cluster[1].path(name(13)).exists());
+    assert!(cluster[0].path("folder/file-99").exists() && !cluster[0].path("005").exists());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::effect::{Effect, Now};
+use super::meeting::Meeting;
 use super::message::{Message, Records};
 use super::record::{BodyRow, Key};
 #[cfg(test)]
@@ -47,9 +48,10 @@ pub(super) struct Peer {
     /// Logs of others that are left to their authors until then.
     forward: BTreeMap<Actor, Duration>,
     /// Messages the transport has not taken yet.
-    in_flight: usize,
+    pub in_flight: usize,
     /// It has been told that it is complete so far.
     closed: bool,
+    pub meeting: Meeting,
     /// Logs of which more is held here than it was told of. What a message
     /// costs follows from these, and not from how many nodes there are.
     news: BTreeSet<Actor>,
@@ -73,6 +75,7 @@ impl Peer {
             forward: BTreeMap::new(),
             in_flight: 0,
             closed: false,
+            meeting: Meeting::default(),
             news: BTreeSet::new(),
             untold: BTreeSet::new(),
             links_told: None,
@@ -88,6 +91,26 @@ impl Peer {
     /// Does it hold this change by its own word?
     pub fn holds(&self, dot: Dot) -> bool {
         self.said.contains(dot)
+    }
+
+    /// How far it holds each log by its own word.
+    pub fn said(&self) -> &VersionVector {
+        &self.said
+    }
+
+    /// How far it holds each log or was sent it; `None` until it has greeted.
+    pub fn sent(&self) -> Option<&VersionVector> {
+        self.sent.as_ref()
+    }
+
+    /// May it hold much of what it is told of?
+    pub fn is_seeded(&self) -> bool {
+        self.seeded
+    }
+
+    /// What it is told from now on has yet to be closed.
+    pub fn opened(&mut self) {
+        self.closed = false;
     }
 
     pub fn next_forward(&self) -> Option<Duration> {
@@ -106,9 +129,10 @@ impl<S: Store> Core<S> {
         peer.actor = Some(actor);
         peer.seeded = have.get(actor) > 0;
         peer.said = have.clone();
-        peer.sent = Some(have);
+        peer.sent = Some(have.clone());
         peer.closed = false;
         peer.news = self.store.have().iter().map(|dot| dot.actor).collect();
+        self.was_greeted(from, actor, &have);
     }
 
     /// More of these logs is held here from now on.
@@ -148,6 +172,7 @@ impl<S: Store> Core<S> {
     pub(super) fn heard_claim(&mut self, from: NodeId, claim: &VersionVector) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.said.join(claim);
+            peer.meeting.heard_all();
             if let Some(sent) = &mut peer.sent {
                 sent.join(claim);
             }
@@ -204,6 +229,9 @@ impl<S: Store> Core<S> {
     }
 
     fn announce_to(&mut self, now: Now, id: NodeId, peer: &mut Peer) {
+        if self.holds_back(id, peer) || self.tell_in_outline(id, peer) {
+            return;
+        }
         let have = self.store.have();
         while peer.in_flight < SENDS_IN_FLIGHT_MAX {
             let Some(mut sent) = peer.sent.take() else {
@@ -227,11 +255,15 @@ impl<S: Store> Core<S> {
                 peer.untold.retain(|actor| !claimed.contains(actor));
                 records.have = Some(only(&have, &claimed));
                 peer.closed = true;
+                peer.meeting.closed();
                 peer.seeded &= !self.surveyed;
             }
             peer.sent = Some(sent);
             if complete {
                 peer.news.retain(|actor| peer.forward.contains_key(actor));
+            }
+            if peer.news.is_empty() {
+                peer.meeting.forget();
             }
             if empty && records.have.is_none() {
                 return;
@@ -278,8 +310,11 @@ impl<S: Store> Core<S> {
                 let entries = self.store.log(end.actor, after, end.counter, LOG_CHUNK);
                 let last = entries.len() < LOG_CHUNK;
                 for (counter, key) in entries {
-                    bytes += self.add(peer, sent, &key, records, &mut included);
-                    sent.advance(Dot { actor: end.actor, counter });
+                    let place = Dot { actor: end.actor, counter };
+                    if !peer.meeting.has_told(place) {
+                        bytes += self.add(peer, sent, &key, records, &mut included);
+                    }
+                    sent.advance(place);
                     if self.is_full(records, bytes) {
                         return false;
                     }
@@ -322,7 +357,9 @@ impl<S: Store> Core<S> {
                 }
                 let bytes = match row.wanted().and_then(|(id, _)| Some((id, self.store.body(id)?)))
                 {
-                    Some((id, body)) if !sent.contains(body.stamp) => {
+                    Some((id, body))
+                        if !sent.contains(body.stamp) && !peer.meeting.has_told(body.stamp) =>
+                    {
                         self.add_body(peer, id, body, records, included)
                     }
                     _ => 0,

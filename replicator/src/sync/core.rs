@@ -41,6 +41,12 @@ pub struct Options {
     pub ranges_told: bool,
     /// Records in one message: [`crate::limits::RECORDS_MAX`], or fewer.
     pub records_max: usize,
+    /// Changes in which two nodes differ before one tells the other in outline
+    /// what it may show: [`crate::limits::MEETING_MIN`], or fewer.
+    pub meeting_min: u64,
+    /// Entries of a stretch that is told so: [`crate::limits::STRETCH_ROWS_MAX`],
+    /// or fewer.
+    pub stretch_rows: usize,
     /// Deletions nobody saw that are more than this share of a folder, in
     /// percent, are held; none are without.
     pub delete_brake: Option<u8>,
@@ -464,12 +470,17 @@ impl<S: Store> Core<S> {
         if !self.surveyed {
             return;
         }
-        let have = self.store.have();
-        for (id, peer) in &mut self.peers {
-            if !std::mem::replace(&mut peer.greeted, true) {
-                let greeting = Message::Greeting { actor: self.actor, have: have.clone() };
-                self.effects.push_back(Effect::Send { peer: *id, message: greeting });
-            }
+        let ungreeted = self.peers.iter_mut().filter(|(_, peer)| !peer.greeted);
+        let ungreeted: Vec<NodeId> = ungreeted
+            .map(|(id, peer)| {
+                peer.greeted = true;
+                *id
+            })
+            .collect();
+        for id in ungreeted {
+            let have = self.store.have();
+            self.send(id, Message::Greeting { actor: self.actor, have: have.clone() });
+            self.has_greeted(id, &have);
         }
     }
 
@@ -502,6 +513,8 @@ impl<S: Store> Core<S> {
             Message::Refused { floor } => self.handle_refused(now, from, floor),
             Message::WantBodies(wanted) => self.handle_want_bodies(from, &wanted),
             Message::Bodies(bodies) => self.handle_bodies(bodies),
+            Message::Offer(offer) => self.handle_offer(from, &offer),
+            Message::Answer { id, answers } => self.handle_answer(from, id, &answers),
         }
         self.turn(now);
     }

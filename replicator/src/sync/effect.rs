@@ -33,7 +33,7 @@ pub enum Effect {
     /// Answer with `handle_heard` once everything that has happened so far has
     /// been told.
     Listen,
-    /// Answer with `handle_sent` when the transport has taken it.
+    /// Answer with `handle_sent` when the transport has taken one that counts.
     Send { peer: NodeId, message: Message },
     /// Make it so and answer with `handle_applied`.
     Apply(Job),

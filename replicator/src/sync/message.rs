@@ -8,12 +8,14 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::outline::{Outlines, Shapes};
 use super::record::{BodyRecord, NameRecord};
 use super::roster::MemberRecord;
 use super::version::VersionVector;
 use crate::hash::Digest;
 use crate::id::{Actor, BodyId};
-use crate::limits::{BODIES_ASKED_MAX, FETCH_ITEMS_MAX, FRAME_BYTES_MAX};
+use crate::limits::{BODIES_ASKED_MAX, FETCH_ITEMS_MAX, FRAME_BYTES_MAX, STRETCHES_MAX};
+use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +57,13 @@ pub enum Message {
     /// Bodies that the sender has forgotten and finds bound again.
     WantBodies(Vec<BodyId>),
     Bodies(Vec<BodyRecord>),
+    /// What the sender shows, in outline, to one that may show the same.
+    Offer(Offer),
+    /// What became of each stretch of an offer.
+    Answer {
+        id: u64,
+        answers: Vec<Answer>,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,6 +76,35 @@ pub struct Records {
     /// Closes a series: with these records and all before them on this
     /// connection, the receiver holds every log up to here.
     pub have: Option<VersionVector>,
+}
+
+/// Stretches of the sender's tree, one after the other, for a receiver that
+/// shows the same there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Counts the offers to this peer.
+    pub id: u64,
+    /// The path behind which the first one begins; `None`: with the root.
+    pub after: Option<RelPath>,
+    pub shapes: Shapes,
+    pub stretches: Vec<Stretch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Its last path.
+    pub up_to: RelPath,
+    pub outlines: Outlines,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The receiver shows the same and has taken it.
+    Same,
+    /// It shows something else there.
+    Differs,
+    /// It shows nothing there.
+    Nothing,
 }
 
 /// The bytes that lead from one version of a file to another.
@@ -172,6 +210,12 @@ pub enum Malformed {
 }
 
 impl Message {
+    /// Is it of those of which only a few are on their way to a peer at once?
+    /// Whoever sends one tells the core when the transport has taken it.
+    pub fn counts(&self) -> bool {
+        matches!(self, Self::Records(_) | Self::Offer(_))
+    }
+
     pub fn encode(&self) -> Bytes {
         encode(self)
     }
@@ -221,6 +265,18 @@ impl Message {
                 true => Ok(()),
                 false => Err(Malformed::Impossible("request for bodies")),
             },
+            Message::Offer(offer) => {
+                let outlines: Vec<&Outlines> =
+                    offer.stretches.iter().map(|stretch| &stretch.outlines).collect();
+                match outlines.len() <= STRETCHES_MAX && offer.shapes.are_well_formed(&outlines) {
+                    true => Ok(()),
+                    false => Err(Malformed::Impossible("outline")),
+                }
+            }
+            Message::Answer { answers, .. } => match answers.len() <= STRETCHES_MAX {
+                true => Ok(()),
+                false => Err(Malformed::Impossible("answer")),
+            },
             Message::Bodies(bodies) => {
                 match bodies.len() <= BODIES_ASKED_MAX
                     && bodies.iter().all(BodyRecord::is_well_formed)
@@ -260,6 +316,10 @@ mod tests {
     use crate::id::{Actor, NodeId};
     use crate::sync::version::Dot;
 
+    fn path(bytes: &[u8]) -> RelPath {
+        RelPath::parse(bytes).expect("a path")
+    }
+
     #[test]
     fn the_bytes_on_the_wire_do_not_change_by_accident() {
         let mut have = VersionVector::new();
@@ -275,6 +335,13 @@ mod tests {
         assert_eq!(meet[..], [&[5, 0], &[3; 16][..], &[2, 1, b'n', 1, 1, 7, 172, 2]].concat());
         let refused = Message::Refused { floor: VersionVector::new() };
         assert_eq!(refused.encode()[..], [7, 0]);
+        let answer = Message::Answer { id: 300, answers: vec![Answer::Same, Answer::Nothing] };
+        assert_eq!(answer.encode()[..], [11, 172, 2, 2, 0, 2]);
+        let stretch = Stretch { up_to: path(b"a"), outlines: Outlines::default() };
+        let (after, stretches) = (Some(path(b"b")), vec![stretch]);
+        let offer = Message::Offer(Offer { id: 5, after, stretches, ..Offer::default() }).encode();
+        let head = [10, 5, 1, 1, b'b', 0, 0, 1, 1, b'a', 0, 0];
+        assert_eq!(offer[..], [&head, &[0; 16][..]].concat());
         let request = FetchRequest {
             items: vec![FetchItem {
                 body: BodyId { origin: Actor(1), counter: 2 },

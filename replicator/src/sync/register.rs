@@ -58,6 +58,12 @@ impl<V: Rank + Clone + Eq> Register<V> {
         Self { context, siblings: vec![Sibling { dot, when, value }] }
     }
 
+    /// A register of its parts, as [`Register::context`] and
+    /// [`Register::siblings`] gave them.
+    pub fn of(context: VersionVector, siblings: Vec<Sibling<V>>) -> Self {
+        Self { context, siblings }
+    }
+
     /// Writes a value in knowledge of the writes in `seen`: those are
     /// replaced, any other stays beside it.
     pub fn write(&mut self, seen: &VersionVector, dot: Dot, when: i64, value: V) {
@@ -127,6 +133,11 @@ impl<V: Rank + Clone + Eq> Register<V> {
 
     pub fn context(&self) -> &VersionVector {
         &self.context
+    }
+
+    /// All values, in the order of their dots.
+    pub fn siblings(&self) -> &[Sibling<V>] {
+        &self.siblings
     }
 
     pub fn holds(&self, dot: Dot) -> bool {

@@ -103,7 +103,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn merge_name(&mut self, record: NameRecord) {
+    pub(super) fn merge_name(&mut self, record: NameRecord) {
         let path = record.path.clone();
         let former = self.store.name(&path);
         let row = match &former {

@@ -151,6 +151,8 @@ mod tests {
             max_delay: Duration::from_secs(10),
             ranges_told: true,
             records_max: 100,
+            meeting_min: 100,
+            stretch_rows: 100,
             delete_brake: None,
             mode: Mode::Both,
         };

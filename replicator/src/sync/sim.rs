@@ -18,6 +18,7 @@ mod alone;
 mod carried;
 mod check;
 mod disk;
+mod first;
 mod ledger;
 mod numbers;
 mod one_way;
@@ -85,6 +86,22 @@ fn directories_that_are_moved_and_written_into_end_the_same() {
 #[test]
 fn whatever_befalls_them_nodes_end_the_same() {
     try_seeds(800, Plan::wild);
+}
+
+#[test]
+fn nodes_that_come_with_nearly_equal_trees_end_the_same() {
+    try_seeds(400, Plan::alike);
+}
+
+#[test]
+fn equal_trees_meet_untouched() {
+    try_some_worlds(100, |seed| {
+        let plan = Plan { operations: 0, deletions: 0, copies: Some(0), ..Plan::alike(seed) };
+        let mut world = World::new(Plan { crashes: false, ..plan });
+        let result = world.run().and_then(|()| check::check(&world));
+        let result = result.and_then(|()| check::nothing_was_touched(&world));
+        (world, result)
+    });
 }
 
 #[test]

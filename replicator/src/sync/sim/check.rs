@@ -134,6 +134,22 @@ fn nobody_lost_what_it_had(world: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// Copies of one folder that met are what they were.
+pub(super) fn nothing_was_touched(world: &World) -> Result<(), String> {
+    let copied = super::users::copied(world.plan.in_place).shown();
+    for (at, node) in world.nodes.iter().enumerate() {
+        let tree = node.disk.shown();
+        if let Some((path, entry)) = tree.iter().find(|(path, one)| copied.get(*path) != Some(*one))
+        {
+            return Err(format!("node {at} made {entry:?} of {path}"));
+        }
+        if tree.len() != copied.len() || !node.disk.kept.is_empty() || !node.disk.trash.is_empty() {
+            return Err(format!("node {at} put something away"));
+        }
+    }
+    Ok(())
+}
+
 /// What was the same everywhere, and was then destroyed by a user while no
 /// user gave it another name and no index forgot it, is in no tree.
 fn nothing_is_resurrected(world: &World) -> Result<(), String> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::planted::Bug;
 use crate::config::Mode;
-use crate::limits::RECORDS_MAX;
+use crate::limits::{MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX};
 use crate::sync::core::Options;
 
 /// Who is connected with whom.
@@ -30,6 +30,10 @@ pub(super) struct Plan {
     pub deletions: usize,
     /// Records in one message: few make long series.
     pub records_max: usize,
+    /// Changes from which on nodes tell each other in outline what both show,
+    /// and entries that are told so at once.
+    pub meeting_min: u64,
+    pub stretch_rows: usize,
     /// Capture tells which bytes change, and not only that a file did.
     pub ranges_told: bool,
     pub partitions: bool,
@@ -48,6 +52,9 @@ pub(super) struct Plan {
     /// Users put the same content in a file's place, as who copies a tree once
     /// more: another inode with nothing new in it.
     pub renewals: bool,
+    /// Nodes begin with copies of one folder, each with up to so many
+    /// differences.
+    pub copies: Option<u64>,
     /// Nodes know each other as members and forget what was deleted.
     pub members: bool,
     /// Users mostly move directories, and write into them.
@@ -76,6 +83,8 @@ impl Plan {
             operations: 20,
             deletions: 0,
             records_max: if seed.is_multiple_of(2) { RECORDS_MAX } else { 3 },
+            meeting_min: MEETING_MIN,
+            stretch_rows: STRETCH_ROWS_MAX,
             ranges_told: true,
             partitions: false,
             crashes: false,
@@ -84,6 +93,7 @@ impl Plan {
             comings: false,
             leaves: false,
             renewals: false,
+            copies: None,
             members: false,
             moving: false,
             wild: false,
@@ -135,6 +145,7 @@ impl Plan {
             nodes: 3 + (seed % 4) as usize,
             operations: 24,
             deletions: 12,
+            meeting_min: if seed.is_multiple_of(2) { MEETING_MIN } else { 1 + seed % 9 },
             comings: true,
             ..Self::deleting(seed)
         }
@@ -165,6 +176,21 @@ impl Plan {
         Self { wild: true, moving: seed.is_multiple_of(3), ..Self::deleting(seed) }
     }
 
+    /// Nodes that come with nearly the same folder, in any order.
+    pub(super) fn alike(seed: u64) -> Self {
+        Self {
+            nodes: 2 + (seed % 4) as usize,
+            shape: if seed.is_multiple_of(3) { Shape::Chain } else { Shape::Mesh },
+            operations: 10,
+            deletions: if seed.is_multiple_of(2) { 8 } else { 0 },
+            meeting_min: 1 + seed % 12,
+            stretch_rows: 1 + (seed * 7 % 40) as usize,
+            crashes: !seed.is_multiple_of(5),
+            copies: Some(4),
+            ..Self::deleting(seed)
+        }
+    }
+
     /// Up to fifty nodes.
     pub(super) fn crowded(seed: u64) -> Self {
         let nodes = 7 + (seed * 7 % 44) as usize;
@@ -188,6 +214,8 @@ impl Plan {
             max_delay: Duration::from_millis(200),
             ranges_told: self.ranges_told,
             records_max: self.records_max,
+            meeting_min: self.meeting_min,
+            stretch_rows: self.stretch_rows,
             delete_brake: Some(50),
             mode: self.one_way.filter(|(node, _)| *node == at).map_or(Mode::Both, |(_, mode)| mode),
         }

@@ -103,3 +103,31 @@ fn a_file_and_a_directory_change_places() {
         assert_eq!(found, [Some("inside".into()), Some("file".into())], "seed {seed}");
     }
 }
+
+/// A file of a copied folder is renamed before its node meets the others: to
+/// the cluster it is another file than the one they have at the former name,
+/// so both are in the tree, and who deletes one of them keeps the other.
+#[test]
+fn a_copy_renamed_before_it_met_the_others_is_a_file_of_its_own() {
+    for seed in 0..SEEDS {
+        let plan = Plan { meeting_min: 1, stretch_rows: 4, ..Plan::peaceful(seed) };
+        let mut world = World::new(plan);
+        world.hand_out_copies(0);
+        begin(&mut world, 0..1);
+        world.act(0, |disk, dead| disk.rename(&path("a"), &path("renamed"), dead));
+        world.settle().unwrap();
+        begin(&mut world, 1..2);
+        let shown =
+            |world: &World| [0, 1].map(|at| ["a", "renamed"].map(|name| content(world, at, name)));
+        let copy = || Some("copied a".to_owned());
+        assert_eq!(shown(&world), [[copy(), copy()], [copy(), copy()]], "seed {seed}");
+        let (deleted, left) = match seed % 2 {
+            0 => ("a", [None, copy()]),
+            _ => ("renamed", [copy(), None]),
+        };
+        world.act(seed as usize / 2 % 2, |disk, dead| disk.remove_all(&path(deleted), dead));
+        world.settle().unwrap();
+        check(&world).unwrap();
+        assert_eq!(shown(&world), [left.clone(), left], "seed {seed}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::disk::{Change, Disk};
+use super::disk::{Change, Disk, Shown};
 use super::plan::Plan;
 use super::world::{Event, World};
 use crate::entry::Kind;
@@ -12,6 +12,10 @@ use crate::path::RelPath;
 
 const PATHS: [&str; 12] =
     ["a", "b", "c", "d", "e", "d/a", "d/b", "d/d", "e/a", "e/d", "d/d/a", "e/d/a"];
+
+/// Files of a folder that was copied, beside those above, and when that was.
+const MORE: u64 = 12;
+const COPIED_AT: i64 = 1_500_000_000_000_000_000;
 
 /// Which of a hundred operations are of which kind, by where each kind ends.
 #[derive(Clone, Copy)]
@@ -89,6 +93,24 @@ impl Contents {
     }
 }
 
+/// A folder of which nodes have copies.
+pub(super) fn copied(in_place: bool) -> Disk {
+    let path = |path: &str| RelPath::parse(path.as_bytes()).expect("a path");
+    let (mut disk, mut nobody) = (Disk::new(1000, in_place), BTreeSet::new());
+    disk.set_clock(COPIED_AT);
+    for directory in ["d", "d/d", "e", "more"] {
+        disk.make_entry(&path(directory), Kind::Directory, b"");
+    }
+    let more = (0..MORE).map(|at| format!("more/{at}"));
+    for file in ["a", "b", "d/a", "d/b", "d/d/a"].map(String::from).into_iter().chain(more) {
+        disk.write(&path(&file), format!("copied {file}").as_bytes(), &mut nobody);
+    }
+    disk.link(&path("more/1"), &path("more/linked"));
+    disk.link(&path("d/b"), &path("e/linked"));
+    disk.make_entry(&path("c"), Kind::Symlink, b"a");
+    disk
+}
+
 impl World {
     pub(super) fn operate(&mut self, is_tidying: bool) {
         let at = self.random.below(self.nodes.len() as u64) as usize;
@@ -154,6 +176,70 @@ impl World {
             let life = self.nodes[at].life;
             self.push(due, Event::Captured(at, life, changes));
         }
+    }
+
+    /// Gives all nodes the same folder, to the mtime, with up to so many
+    /// differences each: a tree that was copied before they ever met.
+    pub(super) fn hand_out_copies(&mut self, differences: u64) {
+        let disk = copied(self.plan.in_place);
+        self.contents.written.extend(disk.contents_within(&RelPath::root()));
+        let is_linked = |(path, one): &(RelPath, Shown)| one.first_name != *path;
+        let linked = disk.shown().into_iter().filter(is_linked);
+        self.contents.moved.extend(linked.map(|(_, one)| one.content));
+        for at in 0..self.nodes.len() {
+            self.nodes[at].disk = disk.clone();
+            self.set_clock(at);
+            for _ in 0..self.random.below(differences + 1) {
+                self.make_a_difference(at);
+            }
+            let disk = &mut self.nodes[at].disk;
+            disk.had = disk.contents_within(&RelPath::root()).into_iter().collect();
+        }
+        let lying = self.nodes.iter().flat_map(|node| node.disk.contents_within(&RelPath::root()));
+        let lying: BTreeSet<Vec<u8>> = lying.collect();
+        let contents = &mut self.contents;
+        contents.dead.extend(contents.written.difference(&lying).cloned());
+    }
+
+    /// A file that got another name, or lost one of two, before its node met
+    /// the others is there another file than theirs of that name, with the
+    /// same content: both are in the tree now.
+    pub(super) fn note_copies(&mut self) {
+        let shown = self.nodes[0].disk.shown();
+        let is_file =
+            |path: &RelPath, one: &Shown| one.kind == Kind::File && one.first_name == *path;
+        let files = shown.into_iter().filter(|(path, one)| is_file(path, one));
+        let mut once = BTreeSet::new();
+        let twice =
+            files.map(|(_, one)| one.content).filter(|content| !once.insert(content.clone()));
+        let contents = &mut self.contents;
+        contents.copied.extend(twice.filter(|content| contents.moved.contains(content)));
+    }
+
+    fn make_a_difference(&mut self, at: usize) {
+        let (path, other, mut nobody) = (self.any_path(), self.any_path(), BTreeSet::new());
+        let more = format!("more/{}", self.random.below(MORE + 4)).into_bytes();
+        let more = RelPath::parse(&more).expect("a path");
+        let path = if self.random.below(2) > 0 { more } else { path };
+        let content = format!("{}", self.contents.written.len() + 1).into_bytes();
+        let what = self.random.below(7);
+        let disk = &mut self.nodes[at].disk;
+        if matches!(what, 3 | 4) {
+            self.contents.moved.extend(disk.contents_within(&path));
+        }
+        match what {
+            0 => disk.write(&path, &content, &mut nobody),
+            1 => disk.replace(&path, &content, &mut nobody),
+            2 => disk.remove_all(&path, &mut nobody),
+            3 => disk.rename(&path, &other, &mut nobody),
+            4 => disk.link(&path, &other),
+            5 => disk.make_entry(&path, Kind::Directory, b""),
+            _ => disk.chmod(&path, 0o640),
+        };
+        if what < 2 {
+            self.contents.written.insert(content);
+        }
+        self.trace(|| format!("{at}: DIFFERS by {what} at {path} {other}"));
     }
 
     fn any_path(&mut self) -> RelPath {

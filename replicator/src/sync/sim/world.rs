@@ -110,7 +110,7 @@ struct Link {
     connection: u32,
     /// When the last message on it arrives.
     arrives: Duration,
-    /// Messages of records that have not been taken from the sender yet.
+    /// Messages that count and have not been taken from the sender yet.
     in_flight: usize,
 }
 
@@ -237,6 +237,9 @@ impl World {
     /// A round of operations and trouble and then peace, and perhaps another.
     pub(super) fn run(&mut self) -> Result<(), String> {
         let plan = self.plan;
+        if let Some(differences) = plan.copies {
+            self.hand_out_copies(differences);
+        }
         if plan.deletions > 0 {
             // Without it all of a folder may seem to be gone.
             let lasting = RelPath::parse(b"lasting").expect("a path");
@@ -263,6 +266,9 @@ impl World {
             return Ok(());
         }
         super::check::check(self)?;
+        if plan.copies.is_some() {
+            self.note_copies();
+        }
         self.run_until(self.now + Duration::from_secs(1))?;
         if plan.comings {
             self.leave(plan.nodes - 1);
@@ -559,7 +565,7 @@ impl World {
         let Some(link) = self.links.get_mut(&(from, to)) else { return };
         // A stream keeps its order; streams of other peers have their own.
         link.arrives = link.arrives.max(self.now + wait);
-        let is_counted = matches!(message, Message::Records(_));
+        let is_counted = message.counts();
         link.in_flight += usize::from(is_counted);
         let Link { connection, arrives, in_flight } = *link;
         let frame = message.encode();
