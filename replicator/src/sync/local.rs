@@ -484,7 +484,14 @@ impl<S: Store> Core<S> {
         let Some(mut row) = self.store.body(id) else {
             return false;
         };
-        if row.disk.is_some() || row.content.winner().value != read.content {
+        if let Some(disk) = &row.disk {
+            let is_link = disk.fingerprint.is_inode(&stat.fingerprint);
+            if is_link {
+                self.set_on_disk(path, Some((id, stat.kind)), &VersionVector::new());
+            }
+            return is_link;
+        }
+        if row.content.winner().value != read.content {
             return false;
         }
         let metadata = held(&row.metadata, stat.metadata.clone(), VersionVector::new());

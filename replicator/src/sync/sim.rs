@@ -38,6 +38,8 @@ mod world;
 use plan::Plan;
 use world::World;
 
+use crate::config::Mode;
+
 #[test]
 fn two_nodes_that_stay_connected_end_the_same() {
     try_seeds(1300, Plan::peaceful);
@@ -96,8 +98,13 @@ fn nodes_that_come_with_nearly_equal_trees_end_the_same() {
 #[test]
 fn equal_trees_meet_untouched() {
     try_some_worlds(100, |seed| {
+        let one_way = match seed % 3 {
+            0 => None,
+            1 => Some((1, Mode::ReceiveOnly)),
+            _ => Some((1, Mode::SendOnly)),
+        };
         let plan = Plan { operations: 0, deletions: 0, copies: Some(0), ..Plan::alike(seed) };
-        let mut world = World::new(Plan { crashes: false, ..plan });
+        let mut world = World::new(Plan { crashes: false, one_way, ..plan });
         let result = world.run().and_then(|()| check::check(&world));
         let result = result.and_then(|()| check::nothing_was_touched(&world));
         (world, result)
