@@ -143,10 +143,10 @@ fn a_node_that_was_away_for_too_long_is_merged_like_a_new_one() {
     fs::remove_file(cluster[0].path("7")).unwrap();
     fs::remove_file(cluster[2].path("8")).unwrap();
     fs::write(cluster[0].path("9"), "edited meanwhile").unwrap();
+    poll::eventually(FORGETS_WITHIN, "the deletion arrives", || !cluster[1].path("7").exists());
     poll::eventually(FORGETS_WITHIN, "the absent node is no longer waited for", || {
         tombstones(&cluster[0]) + tombstones(&cluster[1]) == 0
     });
-    assert!(!cluster[1].path("7").exists());
     cluster[2].start().unwrap();
     let log = || cluster[2].log();
     poll::eventually(FORGETS_WITHIN, "it says that it begins anew", || {
