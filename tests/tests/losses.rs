@@ -23,6 +23,9 @@ const FILES: u64 = 3000;
 /// What nobody touches, and nobody may read again.
 const UNTOUCHED_BYTES: u64 = 48 << 20;
 
+/// A file that is written all over.
+const LARGE_BYTES: u64 = 4 << 20;
+
 fn loss(node: &Node, cause: &str) -> u64 {
     node.status().unwrap().number(&format!("/losses/{cause}"))
 }
@@ -125,6 +128,10 @@ fn load(cluster: &Cluster, over: &AtomicBool, written: &AtomicU64) -> io::Result
     let mut random = Random::new(7);
     let mut options = OpenOptions::new();
     let large = options.write(true).create(true).truncate(false).open(cluster[0].path("large"))?;
+    // Not full of holes: small ones are filled where a file is sent whole.
+    if large.metadata()?.len() == 0 {
+        large.write_all_at(&random.bytes(LARGE_BYTES as usize), 0)?;
+    }
     while !over.load(Ordering::SeqCst) {
         let number = random.below(FILES);
         let path = file_path(cluster, number);
@@ -139,7 +146,7 @@ fn load(cluster: &Cluster, over: &AtomicBool, written: &AtomicU64) -> io::Result
                 _ => Err(error),
             })?,
             2..6 => {
-                let at = random.below(4 << 20);
+                let at = random.below(LARGE_BYTES - 300);
                 large.write_all_at(&random.bytes(300), at)?;
             }
             _ => {
