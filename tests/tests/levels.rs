@@ -2,9 +2,10 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::time::Duration;
 
-use replicator_tests::{Cluster, levels, machine, nobody, sample};
+use replicator_tests::{Cluster, levels, machine, nobody, poll, sample};
 
 /// Names, contents and metadata changed in every way, in both directions.
 fn exercise(cluster: &Cluster) {
@@ -65,6 +66,30 @@ fn an_ordinary_user() {
     assert_eq!(cluster[0].status().unwrap().capture(), "inotify");
     let _acting = machine::is_root().then(nobody::Acting::start);
     exercise(&cluster);
+}
+
+#[test]
+fn what_may_not_be_read_is_said_until_it_may() {
+    let mut cluster = Cluster::new(2);
+    if machine::is_root() && !nobody::takes(&mut cluster, &[&[], &[]]) {
+        return machine::skip("setpriv is not installed");
+    }
+    cluster.start();
+    cluster.assert_same();
+    let _acting = machine::is_root().then(nobody::Acting::start);
+    let (closed, open) = (cluster[0].path("closed"), cluster[1].path("open"));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0).open(&closed).unwrap();
+    file.write_all(b"closed").unwrap();
+    drop(file);
+    fs::write(cluster[0].path("open"), "open").unwrap();
+    poll::eventually(Duration::from_secs(10), "the other file arrives", || open.exists());
+    let said = cluster[0].wait(Duration::from_secs(1)).unwrap();
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("could not be read"), "{said:?}");
+    assert!(cluster[0].status().unwrap().json()["errors"].to_string().contains("closed"));
+
+    fs::set_permissions(&closed, Permissions::from_mode(0o600)).unwrap();
+    cluster.assert_same();
 }
 
 /// What the README says a level needs is enough for it.

@@ -183,8 +183,12 @@ impl Waiters {
         let unfinished = waiter.unfinished(core);
         match waiter.token {
             None if unfinished > 0 => {
-                waiter.reasons =
-                    vec![format!("this node has {unfinished} entries to look at or apply")];
+                waiter.reasons = vec![match core.unreadable() {
+                    0 => format!("this node has {unfinished} entries to look at or apply"),
+                    some => format!(
+                        "this node has {unfinished} entries to look at or apply; {some} could not be read, `replicator status` says why"
+                    ),
+                }];
             }
             None if self.expects_peers && facts.connected() == 0 => {
                 waiter.reasons = vec!["no peer is connected".to_owned()];

@@ -557,6 +557,11 @@ impl<S: Store> Core<S> {
         parts.iter().map(|part| *part as u64).sum()
     }
 
+    /// What could not be read and will be tried again.
+    pub fn unreadable(&self) -> u64 {
+        self.unread.len() as u64
+    }
+
     /// What other nodes changed and is not applied here yet.
     pub fn pending(&self) -> u64 {
         (self.pending_names.len() + self.pending_bodies.len()) as u64
