@@ -54,13 +54,16 @@ impl<S: Store> Core<S> {
                 self.unread.forget(&spot);
                 continue;
             };
-            let lying = self.lying_at(&path);
-            let bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
-            let lay = lying.as_ref().map(|(id, _, disk)| (*id, disk.fingerprint.inode));
-            if !self.locks.is_free(&path, &bodies) {
+            // Before the body is read: it may have thousands of names, all of
+            // which wait for one another here.
+            let named = self.store.name(&path).and_then(|row| row.on_disk());
+            if !self.locks.is_free(&path, named.map(|(id, _)| id).as_slice()) {
                 self.settle.look_after(now.monotonic, LOCKED_WAIT, spot, dirt);
                 continue;
             }
+            let lying = self.lying_at(&path);
+            let bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
+            let lay = lying.as_ref().map(|(id, _, disk)| (*id, disk.fingerprint.inode));
             self.locks.lock(&path, &bodies);
             let known = lying.map(|(id, row, disk)| Known {
                 kind: row.kind(),

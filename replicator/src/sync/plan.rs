@@ -171,21 +171,20 @@ impl<S: Store> Core<S> {
             self.pending_names.remove(path);
             return Next::Settled;
         }
+        // Before the bodies are read: one may have thousands of names, all of
+        // which wait for one another here.
+        let bodies = [name.on_disk(), name.wanted()].into_iter().flatten().map(|(id, _)| id);
+        if !self.locks.is_free(path, &bodies.collect::<Vec<BodyId>>()) {
+            return Next::Blocked;
+        }
         let lying = self.lying_at(path);
-        let mut bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
         let Some((id, kind)) = name.wanted() else {
-            return match lying {
-                Some(lying) if self.locks.is_free(path, &bodies) => {
-                    self.plan_removal(path, &name, lying)
-                }
-                _ => Next::Blocked,
-            };
+            return lying.map_or(Next::Blocked, |lying| self.plan_removal(path, &name, lying));
         };
-        bodies.push(id);
         let Some(body) = self.store.body(id) else {
             return Next::Blocked;
         };
-        if !self.locks.is_free(path, &bodies) || !self.parent_lies(path) {
+        if !self.parent_lies(path) {
             return Next::Blocked;
         }
         match kind {
