@@ -78,7 +78,8 @@ fn what_may_not_be_read_is_said_until_it_may() {
     cluster.assert_same();
     let _acting = machine::is_root().then(nobody::Acting::start);
     let (closed, open) = (cluster[0].path("closed"), cluster[1].path("open"));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0).open(&closed).unwrap();
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o000).open(&closed).unwrap();
     file.write_all(b"closed").unwrap();
     drop(file);
     fs::write(cluster[0].path("open"), "open").unwrap();
