@@ -5,6 +5,7 @@ use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -300,4 +301,17 @@ fn writers_on_both_nodes_do_not_disturb_each_other() {
         }
     });
     cluster.assert_same();
+}
+
+/// It means something on this machine only, and is no reason to wait.
+#[test]
+fn a_socket_stays_where_it_is_and_holds_nobody_up() {
+    let cluster = Cluster::running(2);
+    let _socket = UnixListener::bind(cluster[0].path("socket")).unwrap();
+    fs::write(cluster[0].path("file"), "beside it").unwrap();
+    let waited = cluster[0].wait(ARRIVAL_LIMIT).unwrap();
+    assert_eq!(waited.code, 0, "{waited:?}");
+    assert!(cluster[1].path("file").exists() && !cluster[1].path("socket").exists());
+    let errors = cluster[0].status().unwrap().json()["errors"].to_string();
+    assert!(errors.contains("is a socket and is not replicated"), "{errors}");
 }

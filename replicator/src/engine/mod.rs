@@ -168,6 +168,13 @@ pub enum Error {
     Unsettled { path: RelPath },
 }
 
+impl Error {
+    /// Is the entry one that is not replicated, however often it is looked at?
+    pub fn excludes(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Root(root::Error::Unsupported { .. }))
+    }
+}
+
 /// Jobs that wait in one queue. They hold no buffer for what they will read.
 const QUEUE_JOBS_MAX: usize = 256;
 

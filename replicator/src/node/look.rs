@@ -141,6 +141,7 @@ fn sight(observation: Observation) -> Sight {
             Found::Entry(entry.stat, sighted)
         }
         Err(engine::Error::Unsettled { .. }) => Found::Unsettled,
+        Err(error) if error.excludes() => Found::Excluded(error.to_string()),
         Err(error) => Found::Unreadable(error.to_string()),
     };
     Sight { path: observation.path, found }

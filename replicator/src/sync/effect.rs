@@ -96,9 +96,11 @@ pub enum Found {
     Entry(Stat, Sighted),
     /// It did not stay the same for long enough to be read: look again.
     Unsettled,
-    /// There is something that cannot be replicated or read; the reason is
-    /// for the status.
+    /// There is something that could not be read this time; the reason is for
+    /// the status.
     Unreadable(String),
+    /// There is something that is never replicated, and why.
+    Excluded(String),
 }
 
 #[derive(Clone, Debug)]

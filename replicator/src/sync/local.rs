@@ -145,6 +145,7 @@ impl<S: Store> Core<S> {
             }
             Found::Unsettled => self.look_again(now, path, look),
             Found::Unreadable(reason) => self.was_unreadable(now, path, reason, look),
+            Found::Excluded(reason) => self.progress.error(path, reason),
         }
         for (id, inode) in lay.into_iter().flatten() {
             self.hand_on_bytes(now, path, (id, inode), dirt.clone());

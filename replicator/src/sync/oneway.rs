@@ -83,6 +83,7 @@ impl<S: Store> Core<S> {
             }
             Found::Unsettled => self.look_again(now, path, look),
             Found::Unreadable(reason) => self.was_unreadable(now, path, reason, look),
+            Found::Excluded(reason) => self.progress.error(path, reason),
         }
     }
 

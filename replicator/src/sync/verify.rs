@@ -126,7 +126,7 @@ impl<S: Store> Core<S> {
                 changes_before: self.progress.changes_made,
                 told: look.dirt.told || at_body || told(&Spot::Path(sight.path.clone())),
                 unreadable: match &sight.found {
-                    Found::Unreadable(reason) => Some(reason.clone()),
+                    Found::Unreadable(reason) | Found::Excluded(reason) => Some(reason.clone()),
                     _ => None,
                 },
                 read: match &sight.found {
