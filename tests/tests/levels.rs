@@ -56,13 +56,20 @@ fn inotify_alone() {
     at_level("inotify");
 }
 
-#[test]
-fn an_ordinary_user() {
+/// Runs two nodes that may do nothing special, if there can be any.
+fn of_an_ordinary_user() -> Option<Cluster> {
     let mut cluster = Cluster::new(2);
     if machine::is_root() && !nobody::takes(&mut cluster, &[&[], &[]]) {
-        return machine::skip("setpriv is not installed");
+        machine::skip("setpriv is not installed");
+        return None;
     }
     cluster.start();
+    Some(cluster)
+}
+
+#[test]
+fn an_ordinary_user() {
+    let Some(cluster) = of_an_ordinary_user() else { return };
     assert_eq!(cluster[0].status().unwrap().capture(), "inotify");
     let _acting = machine::is_root().then(nobody::Acting::start);
     exercise(&cluster);
@@ -70,11 +77,7 @@ fn an_ordinary_user() {
 
 #[test]
 fn what_may_not_be_read_is_said_until_it_may() {
-    let mut cluster = Cluster::new(2);
-    if machine::is_root() && !nobody::takes(&mut cluster, &[&[], &[]]) {
-        return machine::skip("setpriv is not installed");
-    }
-    cluster.start();
+    let Some(cluster) = of_an_ordinary_user() else { return };
     cluster.assert_same();
     let _acting = machine::is_root().then(nobody::Acting::start);
     let (closed, open) = (cluster[0].path("closed"), cluster[1].path("open"));
