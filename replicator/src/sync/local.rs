@@ -61,7 +61,7 @@ impl<S: Store> Core<S> {
                 self.settle.look_after(now.monotonic, LOCKED_WAIT, spot, dirt);
                 continue;
             }
-            let lying = self.lying_at(&path);
+            let lying = self.lying_as(named);
             let bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
             let lay = lying.as_ref().map(|(id, _, disk)| (*id, disk.fingerprint.inode));
             self.locks.lock(&path, &bodies);

@@ -177,7 +177,7 @@ impl<S: Store> Core<S> {
         if !self.locks.is_free(path, &bodies.collect::<Vec<BodyId>>()) {
             return Next::Blocked;
         }
-        let lying = self.lying_at(path);
+        let lying = self.lying_as(name.on_disk());
         let Some((id, kind)) = name.wanted() else {
             return lying.map_or(Next::Blocked, |lying| self.plan_removal(path, &name, lying));
         };

@@ -189,7 +189,12 @@ impl<S: Store> Core<S> {
 
     /// What lies at this path on this disk, with its row.
     pub(super) fn lying_at(&self, path: &RelPath) -> Option<(BodyId, BodyRow, Disk)> {
-        let (id, _) = self.store.name(path)?.on_disk()?;
+        self.lying_as(self.store.name(path)?.on_disk())
+    }
+
+    /// The same, of a name that was read already.
+    pub(super) fn lying_as(&self, held: Option<(BodyId, Kind)>) -> Option<(BodyId, BodyRow, Disk)> {
+        let (id, _) = held?;
         let row = self.store.body(id)?;
         let disk = row.disk.clone()?;
         Some((id, row, disk))
