@@ -544,7 +544,7 @@ impl Node {
         let now = self.now();
         for change in batch {
             match change {
-                Change::Name(path) => self.core.path_changed(now, path, true),
+                Change::Name(path) => self.core.path_changed(now, path),
                 Change::Unlisted(directory) => self.core.scan(directory),
                 Change::Data { inode, extent, mapped } => {
                     let ranges = match extent {

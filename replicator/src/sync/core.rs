@@ -253,9 +253,9 @@ impl<S: Store> Core<S> {
 
     // What happened on the disk.
 
-    /// An entry appeared, vanished, moved or changed its metadata. `list`: if
-    /// it is a directory it may hold entries nobody reported.
-    pub fn path_changed(&mut self, now: Now, path: RelPath, list: bool) {
+    /// An entry appeared, vanished, moved or changed its metadata. If it is a
+    /// directory it may hold entries nobody reported.
+    pub fn path_changed(&mut self, now: Now, path: RelPath) {
         if path.is_private() {
             return;
         }
@@ -264,7 +264,7 @@ impl<S: Store> Core<S> {
             self.was_told(&parent);
             self.settle.touch(now.monotonic, Spot::Path(parent), Dirt::entry());
         }
-        let dirt = Dirt { list, ..Dirt::entry() };
+        let dirt = Dirt { list: true, ..Dirt::entry() };
         self.settle.touch(now.monotonic, Spot::Path(path), dirt);
     }
 

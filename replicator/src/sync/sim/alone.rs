@@ -33,7 +33,7 @@ impl Alone {
     pub(super) fn tell(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change {
-                Change::Name(path) => self.core.path_changed(self.clock(), path, true),
+                Change::Name(path) => self.core.path_changed(self.clock(), path),
                 Change::Data(inode) => {
                     let ranges = Range::new(0, 1 << 20).into_iter().collect();
                     self.core.bytes_changed(self.clock(), inode, Some(ranges), false);

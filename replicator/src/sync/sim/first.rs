@@ -173,7 +173,7 @@ impl Several {
     fn write(&mut self, side: usize, at: u64, content: &str) {
         self.put(side, file(at), Kind::File, content, 10_000_000);
         let now = self.clock();
-        self.sides[side].core.path_changed(now, file(at), false);
+        self.sides[side].core.path_changed(now, file(at));
     }
 
     fn start(&mut self) {

@@ -42,7 +42,7 @@ fn indexed_in_the_end() -> Option<Digest> {
     node.disk.write(&second, BEFORE, &mut dead);
     assert_eq!(node.number_of(&second), number);
     for path in [&first, &second] {
-        node.core.path_changed(node.clock(), path.clone(), true);
+        node.core.path_changed(node.clock(), path.clone());
     }
     node.now += Duration::from_millis(50);
     node.core.handle_timeout(node.clock());
