@@ -39,6 +39,7 @@ use plan::Plan;
 use world::World;
 
 use crate::config::Mode;
+use crate::path::RelPath;
 
 #[test]
 fn two_nodes_that_stay_connected_end_the_same() {
@@ -166,6 +167,10 @@ fn planted_bugs_are_found() {
         println!("{bug:?}: found by seed {found:?}");
         assert!(found.is_some(), "{SEEDS} seeds do not find {bug:?}");
     }
+}
+
+fn path(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).expect("a path")
 }
 
 fn number(variable: &str) -> Option<u64> {

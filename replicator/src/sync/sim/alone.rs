@@ -82,6 +82,16 @@ impl Alone {
         }
     }
 
+    /// What the core asks to be looked at, for a story that chooses the order.
+    pub(super) fn looks(&mut self) -> Vec<Look> {
+        let effects = std::iter::from_fn(|| self.core.poll_effect());
+        let looks = effects.filter_map(|effect| match effect {
+            Effect::Look(looks) => Some(looks),
+            _ => None,
+        });
+        looks.flatten().collect()
+    }
+
     fn look(&self, look: &Look) -> Sight {
         match self.unreadable.contains(&look.path) {
             true => Sight { path: look.path.clone(), found: Found::Unreadable("I/O error".into()) },

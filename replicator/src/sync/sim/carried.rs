@@ -9,13 +9,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::alone::Alone;
+use super::path;
 use crate::hash::Digest;
 use crate::path::RelPath;
-use crate::sync::effect::Effect;
-
-fn path(name: &str) -> RelPath {
-    RelPath::parse(name.as_bytes()).expect("a path")
-}
 
 #[test]
 fn a_file_in_a_new_directory_stays_where_the_old_one_was() {
@@ -31,12 +27,7 @@ fn a_file_in_a_new_directory_stays_where_the_old_one_was() {
     node.core.scan(path("top"));
     node.core.handle_listed(node.clock(), &path("top"), listed);
     node.core.handle_scanned(node.clock(), &path("top"));
-    let mut slow = Vec::new();
-    while let Some(effect) = node.core.poll_effect() {
-        if let Effect::Look(looks) = effect {
-            slow.extend(looks);
-        }
-    }
+    let slow = node.looks();
     assert_eq!(slow.len(), 1);
 
     let mut told = node.disk.rename(&path("top"), &path("moved"), &mut dead);
@@ -45,12 +36,7 @@ fn a_file_in_a_new_directory_stays_where_the_old_one_was() {
     node.tell(told);
     node.now += Duration::from_millis(5);
     node.core.handle_timeout(node.clock());
-    let mut looks = Vec::new();
-    while let Some(effect) = node.core.poll_effect() {
-        if let Effect::Look(asked) = effect {
-            looks.extend(asked);
-        }
-    }
+    let mut looks = node.looks();
     // The file first, then the moved directory, then the slow look.
     looks.sort_by(|one, other| other.path.cmp(&one.path));
     for look in looks.iter().chain(&slow) {

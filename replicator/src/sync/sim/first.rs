@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::path;
 use super::plan::Plan;
 use super::random::Random;
 use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
@@ -111,10 +112,6 @@ fn node(at: usize) -> NodeId {
 
 fn file(at: u64) -> RelPath {
     path(&format!("{:04}/file {:02}.jpeg", at / FILES_EACH, at % FILES_EACH))
-}
-
-fn path(path: &str) -> RelPath {
-    RelPath::parse(path.as_bytes()).expect("a path")
 }
 
 impl Several {

@@ -10,11 +10,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::alone::Alone;
+use super::path;
 use super::planted::{self, Bug};
 use crate::hash::Digest;
 use crate::path::RelPath;
 use crate::range::Range;
-use crate::sync::effect::Effect;
+use crate::sync::effect::Sight;
 
 const BEFORE: &[u8] = b"read";
 const AFTER: &[u8] = b"read, and written on";
@@ -31,7 +32,7 @@ fn a_write_to_a_file_with_the_number_of_another_is_not_missed() {
 /// What the index holds of the second file once nothing is left to do.
 fn indexed_in_the_end() -> Option<Digest> {
     let mut node = Alone::new();
-    let [first, second] = [b"first".as_slice(), b"second"].map(path);
+    let [first, second] = ["first", "second"].map(path);
     let mut dead = BTreeSet::new();
     node.disk.write(&first, b"copied", &mut dead);
     node.core.scan(RelPath::root());
@@ -46,11 +47,8 @@ fn indexed_in_the_end() -> Option<Digest> {
     }
     node.now += Duration::from_millis(50);
     node.core.handle_timeout(node.clock());
-    let mut sights = Vec::new();
-    while let Some(effect) = node.core.poll_effect() {
-        let Effect::Look(looks) = effect else { continue };
-        sights.extend(looks.iter().map(|look| node.disk.look(look, true)));
-    }
+    let looks = node.looks();
+    let mut sights: Vec<Sight> = looks.iter().map(|look| node.disk.look(look, true)).collect();
     // Told before the core hears of what was read before it.
     node.disk.write(&second, AFTER, &mut dead);
     node.now += Duration::from_millis(1);
@@ -63,8 +61,4 @@ fn indexed_in_the_end() -> Option<Digest> {
     }
     node.rest();
     node.indexed(&second)
-}
-
-fn path(name: &[u8]) -> RelPath {
-    RelPath::parse(name).expect("a path")
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::disk::Disk;
 use super::ledger::Ledger;
+use super::path;
 use super::plan::{Plan, Shape};
 use super::world::World;
-use crate::path::RelPath;
 use crate::sync::store::{MemoryStore, Store};
 use crate::sync::version::Dot;
 
@@ -95,7 +95,6 @@ fn measure(nodes: usize) -> Row {
         world.start(at);
     }
     world.settle().expect("a cluster that knows all comes to rest");
-    let path = |name: &str| RelPath::parse(name.as_bytes()).expect("a path");
     let edit = cost(&mut world, |world| {
         world.act(0, |disk, dead| disk.write(&path("f0"), b"an edit", dead));
     });
@@ -115,7 +114,7 @@ fn measure(nodes: usize) -> Row {
 fn folder() -> (MemoryStore, Disk) {
     let mut world = World::new(Plan { nodes: 1, ..Plan::peaceful(0) });
     for at in 0..FILES {
-        let path = RelPath::parse(format!("f{at}").as_bytes()).expect("a path");
+        let path = path(&format!("f{at}"));
         let content = format!("content {at}");
         world.nodes[0].disk.write(&path, content.as_bytes(), &mut BTreeSet::new());
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::check::nothing_differs_or_is_lost as check;
+use super::path;
 use super::plan::Plan;
 use super::world::World;
 use crate::entry::Kind;
-use crate::path::RelPath;
 
 /// The order of looks and messages is left to the seed.
 const SEEDS: u64 = 24;
@@ -15,10 +15,6 @@ const SEEDS: u64 = 24;
 const MILLISECONDS_MAX: u64 = 100;
 
 const SECOND: i64 = 1_000_000_000;
-
-fn path(name: &str) -> RelPath {
-    RelPath::parse(name.as_bytes()).expect("a path")
-}
 
 fn content(world: &World, at: usize, name: &str) -> Option<String> {
     let shown = world.nodes[at].disk.shown();

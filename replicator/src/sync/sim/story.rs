@@ -164,13 +164,13 @@ impl User<'_> {
     }
 
     pub(super) fn rename(&mut self, from: &str, to: &str) {
-        let to = parsed(to);
+        let to = super::path(to);
         self.did(from, |disk, from| disk.rename(from, &to, &mut Default::default()));
     }
 
     /// Both change places.
     pub(super) fn exchange(&mut self, one: &str, other: &str) {
-        let other = parsed(other);
+        let other = super::path(other);
         self.did(one, |disk, one| disk.swap(one, &other));
     }
 
@@ -183,14 +183,10 @@ impl User<'_> {
     }
 
     fn did(&mut self, path: &str, change: impl FnOnce(&mut Disk, &RelPath) -> Vec<Change>) {
-        let changes = change(self.disk, &parsed(path));
+        let changes = change(self.disk, &super::path(path));
         assert!(!changes.is_empty(), "nobody can do this to {path}");
         self.changes.extend(changes);
     }
-}
-
-fn parsed(path: &str) -> RelPath {
-    RelPath::parse(path.as_bytes()).expect("a path")
 }
 
 fn sorted(contents: &[Vec<u8>]) -> Vec<String> {

@@ -5,15 +5,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::alone::Alone;
+use super::path;
 use crate::hash::Digest;
 use crate::path::RelPath;
 
 /// Longer than any pause.
 const LATER: Duration = Duration::from_secs(301);
-
-fn path(name: &str) -> RelPath {
-    RelPath::parse(name.as_bytes()).expect("a path")
-}
 
 /// A node that holds a file, and was told of a write that it could not read.
 fn with_unread_write() -> Alone {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::disk::{Change, Disk, Shown};
+use super::path;
 use super::plan::Plan;
 use super::world::{Event, World};
 use crate::entry::Kind;
@@ -95,7 +96,6 @@ impl Contents {
 
 /// A folder of which nodes have copies.
 pub(super) fn copied(in_place: bool) -> Disk {
-    let path = |path: &str| RelPath::parse(path.as_bytes()).expect("a path");
     let (mut disk, mut nobody) = (Disk::new(1000, in_place), BTreeSet::new());
     disk.set_clock(COPIED_AT);
     for directory in ["d", "d/d", "e", "more"] {
@@ -244,7 +244,7 @@ impl World {
 
     fn any_path(&mut self) -> RelPath {
         let at = self.random.below(PATHS.len() as u64) as usize;
-        RelPath::parse(PATHS[at].as_bytes()).expect("a path")
+        path(PATHS[at])
     }
 
     /// A user removes an entry, with everything in it.

@@ -242,7 +242,7 @@ impl World {
         }
         if plan.deletions > 0 {
             // Without it all of a folder may seem to be gone.
-            let lasting = RelPath::parse(b"lasting").expect("a path");
+            let lasting = super::path("lasting");
             self.nodes[0].disk.write(&lasting, b"lasting", &mut BTreeSet::new());
         }
         let span = 40 * plan.operations as u64;
