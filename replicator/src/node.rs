@@ -7,6 +7,7 @@
 
 mod arrivals;
 mod carry;
+mod change;
 mod download;
 mod error;
 mod facts;
@@ -185,6 +186,7 @@ async fn live(
         applier,
         transport,
         arrivals: Arc::default(),
+        changes: Arc::default(),
         in_place: config.in_place != config::InPlace::Never,
         min_free,
     };
@@ -447,7 +449,9 @@ impl Node {
         while let Some(effect) = self.core.poll_effect() {
             self.carry_out(effect);
         }
-        self.carrier.arrivals.sweep(self.core.unfinished() == 0);
+        let is_done = self.core.unfinished() == 0;
+        self.carrier.arrivals.sweep(is_done);
+        self.carrier.changes.sweep(is_done);
         self.facts.write_when_due(now, &self.core, &self.carrier, &self.capture);
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;

@@ -1,6 +1,7 @@
 //! Bad lines between nodes: slow, lossy, dark for a while, narrow.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -137,9 +138,22 @@ fn a_slow_peer_does_not_slow_the_others() {
 /// What arrived before a line was cut does not go again.
 #[test]
 fn a_file_cut_off_in_the_middle_goes_on_where_it_was() {
+    cut_off_in_the_middle(104, 0);
+}
+
+/// Nor where a beginning was there before, as of a file seen while it was
+/// being written.
+#[test]
+fn an_append_cut_off_in_the_middle_goes_on_where_it_was() {
+    cut_off_in_the_middle(105, 1 << 20);
+}
+
+/// Cuts the line while the end of a file crosses of which `there` bytes did
+/// before.
+fn cut_off_in_the_middle(seed: u64, there: u64) {
     const BYTES: u64 = 12 << 20;
     let mut cluster = Cluster::new(2);
-    let relay = Relay::before(&mut cluster, 104).unwrap();
+    let relay = Relay::before(&mut cluster, seed).unwrap();
     let line = Weather {
         delay: Duration::from_millis(5),
         bytes_per_second: Some(3 << 20),
@@ -147,23 +161,36 @@ fn a_file_cut_off_in_the_middle_goes_on_where_it_was() {
     };
     relay.set(line);
     cluster.start();
+    let outside = tempfile::tempdir().unwrap();
+    let whole = outside.path().join("whole");
+    sample::random_file(&whole, there + BYTES, 3).unwrap();
+    let bytes = fs::read(&whole).unwrap();
+    if there > 0 {
+        fs::write(cluster[0].path("large"), &bytes[..there as usize]).unwrap();
+    }
     cluster.assert_same();
-    sample::random_file(&cluster[0].path("large"), BYTES, 3).unwrap();
     let received = || cluster[1].status().unwrap().traffic().received;
+    let begun = received();
+    let mut large =
+        File::options().append(true).create(true).open(cluster[0].path("large")).unwrap();
+    large.write_all(&bytes[there as usize..]).unwrap();
+    drop(large);
     let mut before = 0;
-    poll::eventually(Duration::from_secs(30), "half of the file has arrived", || {
-        before = received();
+    poll::eventually(Duration::from_secs(30), "half of it has arrived", || {
+        before = received() - begun;
         before > BYTES / 2
     });
     relay.set(DARK);
     poll::eventually(RETURN_LIMIT, "the cut is noticed", || {
         cluster.nodes().iter().all(|node| node.status().unwrap().peers_connected() == 0)
     });
-    assert!(!fs::exists(cluster[1].path("large")).unwrap(), "it was not cut off in the middle");
+    let arrived = fs::metadata(cluster[1].path("large")).map_or(0, |large| large.len());
+    // A beginning that was seen while it was being written may be there.
+    assert!(arrived < there + BYTES, "it was not cut off in the middle");
     relay.set(line);
     cluster.assert_same_within(Duration::from_secs(40));
     let all = before + received();
-    println!("a file of {BYTES} bytes took {all}, {before} of them before the cut");
+    println!("{BYTES} bytes took {all}, {before} of them before the cut");
     // A connection's counters go with it, so this is what both received.
-    assert!(all < BYTES * 13 / 10, "{all} bytes for a file of {BYTES}: it began anew");
+    assert!(all < BYTES * 13 / 10, "{all} bytes for {BYTES}: it began anew");
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::arrivals::Arrivals;
+use super::change::Changes;
 use super::download::{self, Wanted};
 use super::large::Large;
 use crate::apply::{self, Applier, Expect, Staged, Step};
@@ -39,6 +40,8 @@ pub(super) struct Carrier {
     pub transport: Transport,
     /// Large files on their way in.
     pub arrivals: Arc<Arrivals>,
+    /// Changes of files whose bytes were cut off.
+    pub changes: Arc<Changes>,
     /// May files change in place?
     pub in_place: bool,
     /// Bytes to leave free.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::carry::{Written, failed, stage_bytes};
+use super::change::Change;
 use crate::hash::{Digest, Leaves};
 use crate::id::{BodyId, NodeId};
 use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
-use crate::range::RangeSet;
 use crate::root::Root;
 use crate::sync::effect::Outcome;
 use crate::sync::message::{Delta, FetchItem, FetchRequest, HELD, Part};
@@ -22,6 +22,9 @@ use crate::transport::{Fetch, Transport};
 /// The list of changed ranges that comes before their bytes.
 const DELTA_BYTES_MAX: usize = 64 << 10;
 
+/// So much of a change at the most is lost with a line that is cut.
+const PIECE_BYTES: u64 = 256 << 10;
+
 /// A version of a body.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
@@ -29,9 +32,6 @@ pub(super) struct Wanted {
     pub size: u64,
     pub digest: Digest,
 }
-
-/// Bytes and the place of each.
-pub(super) type Writes = Vec<(u64, Bytes)>;
 
 /// Fetches small files, no larger than [`WHOLE_BYTES_MAX`], and writes each
 /// beside its place; one result a number.
@@ -122,14 +122,14 @@ async fn leaves_of(
     }
 }
 
-/// Fetches what differs from an earlier version; `None` where the peer does
-/// not know, or where it is much.
+/// Asks what differs from an earlier version, and for its bytes, which follow
+/// in the answer. `None` where the peer does not know, or where it is much.
 pub(super) async fn since(
     transport: &Transport,
     peer: NodeId,
     wanted: &Wanted,
     from: Digest,
-) -> Result<Option<(Writes, RangeSet)>, Outcome> {
+) -> Result<Option<(Delta, Answer)>, Outcome> {
     let mut answer = ask(transport, peer, vec![item(wanted, Part::Since(from))]).await?;
     if !answer.is_held().await? {
         return Ok(None);
@@ -145,36 +145,38 @@ pub(super) async fn since(
     if delta.ranges.bytes() > PATCH_IN_PLACE_BYTES_MAX {
         return Err(failed("the peer sent more changes than it may"));
     }
-    Ok(Some((take_ranges(&mut answer, &delta.ranges).await?, delta.holes)))
+    Ok(Some((delta, answer)))
 }
 
-/// Fetches some bytes of a version.
-pub(super) async fn ranges(
+/// Asks for what is missing of a change; `None` where nothing is.
+pub(super) async fn rest(
     transport: &Transport,
     peer: NodeId,
     wanted: &Wanted,
-    ranges: &RangeSet,
-) -> Result<Writes, Outcome> {
-    if ranges.bytes() > 4 * PATCH_IN_PLACE_BYTES_MAX {
-        return Err(failed("too much of a file with several names changed at once"));
+    change: &Change,
+) -> Result<Option<Answer>, Outcome> {
+    let missing = change.missing();
+    if missing.is_empty() {
+        return Ok(None);
     }
-    if ranges.is_empty() {
-        return Ok(Vec::new());
-    }
-    let part = Part::Ranges(ranges.clone());
-    let mut answer = ask(transport, peer, vec![item(wanted, part)]).await?;
+    let mut answer = ask(transport, peer, vec![item(wanted, Part::Ranges(missing))]).await?;
     match answer.is_held().await? {
-        true => take_ranges(&mut answer, ranges).await,
+        true => Ok(Some(answer)),
         false => Err(Outcome::NotHeld),
     }
 }
 
-async fn take_ranges(answer: &mut Answer, ranges: &RangeSet) -> Result<Writes, Outcome> {
-    let mut writes = Vec::with_capacity(ranges.count());
-    for range in ranges.iter() {
-        writes.push((range.start, answer.take(range.len() as usize).await?));
+/// Takes what is missing of a change, in its order, piece by piece.
+pub(super) async fn take_missing(answer: &mut Answer, change: &mut Change) -> Result<(), Outcome> {
+    for range in change.missing().iter() {
+        let mut at = range.start;
+        while at < range.end {
+            let next = (at / PIECE_BYTES + 1).saturating_mul(PIECE_BYTES).min(range.end);
+            change.put(at, answer.take((next - at) as usize).await?);
+            at = next;
+        }
     }
-    Ok(writes)
+    Ok(())
 }
 
 /// An answer, cut into pieces of wanted lengths.

@@ -9,21 +9,18 @@ use bytes::Bytes;
 use super::carry::{
     Carrier, Prepared, Written, failed, kept, leaves_of, overlay, punch, write_all,
 };
-use super::download::{self, Wanted, Writes};
+use super::change::{CHANGE_BYTES_MAX, Change, Writes, spans, without_zeros};
+use super::download::{self, Answer, Wanted};
 use super::large::Base;
 use crate::apply::{self, Expect, Staged, Step};
 use crate::entry::{Fingerprint, Kind, Metadata};
-use crate::hash::Leaves;
+use crate::hash::{Digest, Leaves};
 use crate::id::{BodyId, NodeId};
 use crate::limits::PATCH_IN_PLACE_BYTES_MAX;
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::root::Access;
 use crate::sync::effect::{Keep, Outcome, Source, Update};
-
-/// Fewer zeros than this are written as they are: a hole saves little there,
-/// and a file of many small ones is slow.
-const HOLE_BYTES_MIN: u64 = 64 << 10;
 
 impl Carrier {
     /// A file that lies here changes to another version.
@@ -58,12 +55,12 @@ impl Carrier {
     ) -> Result<Prepared, Outcome> {
         let wanted = Wanted { body, size: update.size, digest: update.to };
         let Some(first) = peers.first() else { return Err(Outcome::NotHeld) };
-        let since = download::since(&self.transport, *first, &wanted, update.from).await?;
-        let (mut writes, mut holes) = since.unwrap_or_default();
+        let mut change = self.told(*first, &wanted, update.from).await?;
         let mut after = None;
-        if !writes.is_empty() || !holes.is_empty() {
-            let leaves = self.leaves_after(path, update, &writes, &holes).await?;
+        if !change.is_empty() {
+            let leaves = self.leaves_after(path, update, change.writes(), change.holes()).await?;
             if leaves.digest() == update.to {
+                let (writes, holes) = change.finish();
                 return self.patch(path, update, writes, holes, leaves).await;
             }
             // Bytes next to these were being written when they were read
@@ -86,13 +83,40 @@ impl Carrier {
             let written = self.large().fetch(peers.to_vec(), wanted, base).await?;
             return Ok(replace(path, update, written));
         }
-        let more = download::ranges(&self.transport, holder, &wanted, &differing).await?;
-        let (more, more_holes) = without_zeros(more);
-        writes = outside(&writes, &differing);
-        writes.extend(more);
-        holes.subtract(&differing);
-        holes.extend(&more_holes);
+        if differing.bytes() > CHANGE_BYTES_MAX {
+            return Err(failed("too much of a file with several names changed at once"));
+        }
+        change.differs(&differing);
+        let answer = download::rest(&self.transport, holder, &wanted, &change).await?;
+        let (writes, holes) = self.fill(change, answer).await?.finish();
         self.hash_and_patch(path, update, writes, holes).await
+    }
+
+    /// What this peer remembers of the way to a version, with its bytes; what
+    /// came of them before a line was cut does not come again. Empty where it
+    /// does not know.
+    async fn told(&self, peer: NodeId, wanted: &Wanted, from: Digest) -> Result<Change, Outcome> {
+        if let Some(change) = self.changes.claim(wanted, from) {
+            let answer = download::rest(&self.transport, peer, wanted, &change).await?;
+            return self.fill(change, answer).await;
+        }
+        let change = Change::new(wanted, from);
+        match download::since(&self.transport, peer, wanted, from).await? {
+            Some((delta, answer)) => self.fill(change.told(delta), Some(answer)).await,
+            None => Ok(change),
+        }
+    }
+
+    /// Takes what is missing; what has come when the line is cut is kept.
+    async fn fill(&self, mut change: Change, answer: Option<Answer>) -> Result<Change, Outcome> {
+        let Some(mut answer) = answer else { return Ok(change) };
+        match download::take_missing(&mut answer, &mut change).await {
+            Ok(()) => Ok(change),
+            Err(outcome) => {
+                self.changes.keep(change);
+                Err(outcome)
+            }
+        }
     }
 
     /// Sees what these bytes lead to before they are written.
@@ -185,10 +209,7 @@ impl Carrier {
         let opened = self.root.open_file(path, Access::Read).map_err(failed)?;
         let old = Arc::new(opened.ok_or(Outcome::Raced)?);
         let known = update.held.as_ref().and_then(|held| held.resized(update.size));
-        let mut touched: RangeSet = writes
-            .iter()
-            .filter_map(|(at, bytes)| Range::new(*at, at + bytes.len() as u64))
-            .collect();
+        let mut touched = spans(writes);
         touched.extend(holes);
         let mut leaves = match known {
             Some(leaves) => {
@@ -236,87 +257,4 @@ fn replace(path: &RelPath, update: &Update, written: Written) -> Prepared {
 
 fn file(fingerprint: Fingerprint) -> Expect {
     Expect { kind: Kind::File, fingerprint }
-}
-
-/// What of these writes lies outside of some ranges.
-fn outside(writes: &[(u64, Bytes)], ranges: &RangeSet) -> Writes {
-    let mut left = Vec::with_capacity(writes.len());
-    for (start, bytes) in writes {
-        let span = Range::new(*start, start + bytes.len() as u64);
-        let mut span: RangeSet = span.into_iter().collect();
-        span.subtract(ranges);
-        let piece = |range: Range| {
-            bytes.slice((range.start - start) as usize..(range.end - start) as usize)
-        };
-        left.extend(span.iter().map(|range| (range.start, piece(range))));
-    }
-    left
-}
-
-/// Fetched bytes do not tell which zeros were holes: long runs of them
-/// become holes, as they do in a file that is fetched as a whole.
-fn without_zeros(fetched: Writes) -> (Writes, RangeSet) {
-    let (mut writes, mut holes) = (Vec::with_capacity(fetched.len()), RangeSet::new());
-    for (start, bytes) in fetched {
-        let end = start + bytes.len() as u64;
-        let piece =
-            |from: u64, to: u64| bytes.slice((from - start) as usize..(to - start) as usize);
-        let (mut at, mut data_from) = (start, start);
-        while at < end {
-            let next = (at / HOLE_BYTES_MIN + 1).saturating_mul(HOLE_BYTES_MIN).min(end);
-            let is_aligned = at.is_multiple_of(HOLE_BYTES_MIN) && next - at == HOLE_BYTES_MIN;
-            if is_aligned && piece(at, next).iter().all(|byte| *byte == 0) {
-                holes.extend(&Range::new(at, next).into_iter().collect());
-                if data_from < at {
-                    writes.push((data_from, piece(data_from, at)));
-                }
-                data_from = next;
-            }
-            at = next;
-        }
-        if data_from < end {
-            writes.push((data_from, piece(data_from, end)));
-        }
-    }
-    (writes, holes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_runs_of_zeros_are_holes_and_all_else_is_written() {
-        let hole = HOLE_BYTES_MIN as usize;
-        let mut content = vec![0; 5 * hole + 10];
-        content[hole - 1] = 1;
-        content[3 * hole] = 2;
-        let start = HOLE_BYTES_MIN * 7;
-        let (writes, holes) = without_zeros(vec![(start, content.clone().into())]);
-        let holes: Vec<_> = holes.iter().map(|hole| (hole.start - start, hole.len())).collect();
-        assert_eq!(
-            holes,
-            [(HOLE_BYTES_MIN, 2 * HOLE_BYTES_MIN), (4 * HOLE_BYTES_MIN, HOLE_BYTES_MIN)]
-        );
-        let mut again = vec![0; content.len()];
-        let whole = Range { start, end: start + content.len() as u64 };
-        overlay(&mut again, whole, &writes);
-        assert!(again == content);
-        let written: usize = writes.iter().map(|(_, bytes)| bytes.len()).sum();
-        assert_eq!(written, 2 * hole + 10);
-    }
-
-    #[test]
-    fn zeros_that_are_no_whole_block_are_written() {
-        let content = Bytes::from(vec![0; HOLE_BYTES_MIN as usize]);
-        let (writes, holes) = without_zeros(vec![(100, content.clone()), (0, Bytes::new())]);
-        assert!(writes == [(100, content)] && holes.is_empty());
-    }
-
-    #[test]
-    fn writes_are_cut_where_newer_bytes_came() {
-        let newer = [Range { start: 3, end: 5 }, Range { start: 8, end: 20 }];
-        let left = outside(&[(0, Bytes::from_static(b"0123456789"))], &newer.into_iter().collect());
-        assert_eq!(left, [(0, Bytes::from_static(b"012")), (5, Bytes::from_static(b"567"))]);
-    }
 }
