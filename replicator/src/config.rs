@@ -28,6 +28,13 @@ use crate::limits::NODE_NAME_BYTES_MAX;
 /// content given by mistake does not.
 pub const PASSWORD_BYTES_MAX: usize = 4096;
 
+/// A file of which all is read again may be large: so it is not read often.
+const MAX_DELAY_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Written ranges gather for this long where they never end: each version
+/// costs a few messages, and a peer a flush.
+const STREAM_DELAY_DEFAULT: Duration = Duration::from_millis(50);
+
 /// Everything `replicator run` needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -47,6 +54,8 @@ pub struct Config {
     pub delay: Duration,
     /// A file that never falls quiet is read this often.
     pub max_delay: Duration,
+    /// The same where capture tells which bytes change.
+    pub stream_delay: Duration,
     pub capture: CaptureChoice,
     /// Bound of the kernel memory that capture uses, in bytes.
     pub capture_memory: usize,
@@ -141,9 +150,9 @@ impl Config {
             ));
         }
         let delay = settings.parse(Key::Delay, parse_duration)?.unwrap_or(Duration::ZERO);
-        let max_delay = settings
-            .parse(Key::MaxDelay, parse_duration)?
-            .unwrap_or(Duration::from_secs(10).max(delay));
+        let longest = settings.parse(Key::MaxDelay, parse_duration)?;
+        let max_delay = longest.unwrap_or(MAX_DELAY_DEFAULT.max(delay));
+        let stream_delay = longest.unwrap_or(STREAM_DELAY_DEFAULT.max(delay));
         if max_delay < delay {
             return Err(settings
                 .bad(Key::MaxDelay, "is shorter than delay; make it at least as long".into()));
@@ -159,6 +168,7 @@ impl Config {
             password_file: absolute(settings, Key::PasswordFile)?,
             delay,
             max_delay,
+            stream_delay,
             capture: settings.parse(Key::Capture, str::parse)?.unwrap_or_default(),
             capture_memory: settings
                 .parse(Key::CaptureMemory, parse_capture_memory)?
@@ -359,6 +369,7 @@ mod tests {
         assert_eq!(config.listen, "0.0.0.0:7400".parse().unwrap());
         assert_eq!(config.cluster, "replicator");
         assert_eq!(config.max_delay, Duration::from_secs(10));
+        assert_eq!(config.stream_delay, Duration::from_millis(50));
         assert_eq!(config.min_free, MinFree::Percent(1));
         assert!(!config.name.is_empty());
     }
@@ -375,7 +386,7 @@ mod tests {
     #[test]
     fn a_long_delay_lengthens_the_longest_delay() {
         let config = config(&format!("{NEEDED}delay = '1m'")).unwrap();
-        assert_eq!(config.max_delay, Duration::from_secs(60));
+        assert_eq!([config.max_delay, config.stream_delay], [Duration::from_secs(60); 2]);
         assert!(complaint("delay = '1m'\nmax_delay = '1s'").contains("shorter than delay"));
     }
 

@@ -31,3 +31,4 @@ pub mod root;
 pub mod status;
 pub mod sync;
 pub mod transport;
+pub mod writes;

@@ -84,6 +84,10 @@ pub const OFFERS_OPEN_MAX: usize = 8;
 /// those who need it.
 pub const INLINE_BYTES_MAX: usize = 256 << 10;
 
+/// Ranges and holes of one answer to what differs; what is more scattered is
+/// compared leaf by leaf.
+pub const DELTA_RANGES_MAX: usize = 1024;
+
 /// Bytes of patches kept for peers that have not been told yet, and for
 /// records that wait to be applied. The oldest go first and are fetched.
 pub const PATCH_CACHE_BYTES_MAX: usize = 64 << 20;

@@ -276,7 +276,11 @@ struct Inputs<'a> {
 
 /// What work beside the core reports.
 enum Report {
-    Seen(Vec<Sight>),
+    /// Was capture asked after the looks for what it knew by then?
+    Seen {
+        sights: Vec<Sight>,
+        heard: bool,
+    },
     Listed(RelPath, Vec<Listed>),
     /// Another replicator serves a folder in this one.
     Nested(PathBuf),
@@ -335,6 +339,7 @@ impl Node {
         let options = Options {
             delay: config.delay.max(SETTLE_MIN),
             max_delay: config.max_delay,
+            stream_delay: config.stream_delay,
             ranges_told: capture.level() == capture::Level::Ebpf,
             records_max: RECORDS_MAX,
             meeting_min: MEETING_MIN,
@@ -483,7 +488,12 @@ impl Node {
     ) -> Result<(), Error> {
         let now = self.now();
         match report {
-            Report::Seen(sights) => self.core.handle_sights(now, sights),
+            Report::Seen { sights, heard } => {
+                if heard {
+                    self.drain_changes(changes);
+                }
+                self.core.handle_sights(now, sights);
+            }
             Report::Nested(other) => {
                 let root = self.carrier.root.path().to_path_buf();
                 return Err(Error::Nested { root, other });
@@ -505,9 +515,8 @@ impl Node {
                 self.core.handle_applied(now, job, outcomes);
             }
             Report::Stale(paths) => {
-                for path in paths {
-                    self.core.bytes_changed_at(now, path);
-                }
+                self.drain_changes(changes);
+                paths.into_iter().for_each(|path| self.core.found_stale(now, path));
             }
             Report::Sent(peer) => self.core.handle_sent(now, peer),
             Report::Flushed(waiter) => {
@@ -608,8 +617,15 @@ impl Node {
                     let items = request.items.into_iter().map(|item| self.find(item)).collect();
                     let (root, engine) = (&self.carrier.root, &self.carrier.engine);
                     let (root, engine) = (Arc::clone(root), engine.clone());
-                    let reports = self.reports.clone();
-                    tokio::spawn(serve::answer(root, engine, items, reply, reports));
+                    let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
+                    tokio::spawn(async move {
+                        let stale = serve::answer(root, engine, items, reply).await;
+                        if !stale.is_empty() {
+                            capture.flush().await;
+                            // Nobody listens any more: the node is ending.
+                            let _ = reports.send(Report::Stale(stale)).await;
+                        }
+                    });
                 }
                 Err(error) => tracing::error!(peer = %from, "a request was refused: {error}"),
             },
@@ -621,6 +637,13 @@ impl Node {
 
     /// What there is here of what a peer asks for.
     fn find(&self, item: FetchItem) -> serve::Found {
+        let kept = match item.part {
+            Part::Since(from) => self.core.kept_since(item.body, from, item.digest),
+            _ => None,
+        };
+        if let Some(patch) = kept {
+            return (item, Some(serve::Holding::Kept(patch)));
+        }
         let holding = match self.core.locate(item.body, item.digest) {
             Some(located) => {
                 let delta = match item.part {
@@ -642,7 +665,8 @@ impl Node {
         match effect {
             Effect::Look(looks) => {
                 let (root, engine) = (Arc::clone(&self.carrier.root), self.carrier.engine.clone());
-                tokio::spawn(look::look(root, engine, looks, reports));
+                let capture = Arc::clone(&self.capture);
+                tokio::spawn(look::look(root, engine, capture, looks, reports));
             }
             Effect::Scan(beneath) => {
                 tokio::spawn(look::scan(Arc::clone(&self.carrier.root), beneath, reports));

@@ -3,7 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::ptr;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use replicator_tests::random::Random;
 use replicator_tests::{Cluster, machine, poll, sample};
@@ -189,4 +191,49 @@ fn a_rewrite_with_size_and_time_restored_is_seen() {
     drop(file);
     cluster.assert_same();
     assert_eq!(fs::read(cluster[1].path("file")).unwrap(), b"behind");
+}
+
+/// Two programs write to the file all the time; what a third one writes must
+/// not wait until they end.
+#[test]
+fn a_file_that_is_never_quiet_is_followed() {
+    const BYTES: u64 = 8 << 20;
+    const BLOCK: u64 = 4096;
+    let mut cluster = Cluster::new(2);
+    let here = cluster[0].path("database");
+    sample::random_file(&here, BYTES, 5).unwrap();
+    cluster.start();
+    if cluster[0].status().unwrap().capture() != "ebpf" {
+        return machine::skip("this capture level reads such a file every ten seconds");
+    }
+    cluster.assert_same();
+    let there = cluster[1].path("database");
+    let over = AtomicBool::new(false);
+    let write = |seed| {
+        let file = OpenOptions::new().write(true).open(&here).unwrap();
+        let mut random = Random::new(seed);
+        // Where the story fails, too, this ends.
+        let begun = Instant::now();
+        while !over.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(60) {
+            let block = 1 + random.below(BYTES / BLOCK - 1);
+            file.write_all_at(&random.bytes(BLOCK as usize), block * BLOCK).unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let mut slowest = Duration::ZERO;
+    thread::scope(|scope| {
+        scope.spawn(|| write(6));
+        scope.spawn(|| write(7));
+        let file = OpenOptions::new().write(true).open(&here).unwrap();
+        for mark in 0..20_u64 {
+            let bytes = Random::new(100 + mark).bytes(100);
+            let begun = Instant::now();
+            file.write_all_at(&bytes, 7).unwrap();
+            poll::eventually(Duration::from_secs(5), "a mark arrives", || holds(&there, 7, &bytes));
+            slowest = slowest.max(begun.elapsed());
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    println!("the slowest of 20 marks took {slowest:.1?}");
+    cluster.assert_same();
 }

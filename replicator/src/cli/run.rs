@@ -48,7 +48,8 @@ pub struct Run {
     /// Quiet time before a changed file is read [default: 0s]
     #[arg(long, value_name = "TIME")]
     delay: Option<OsString>,
-    /// Longest time a file that is never quiet waits [default: 10s]
+    /// Longest time a file that is never quiet waits [default: 50ms where
+    /// written ranges are captured, else 10s]
     #[arg(long, value_name = "TIME")]
     max_delay: Option<OsString>,
     /// How to learn of changes: auto, ebpf, fanotify, inotify

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::observe::{Depth, FileContent, INLINE_BYTES_MAX, Known};
+use super::observe::{Depth, FileContent, INLINE_BYTES_MAX, Known, READ_BYTES_MAX, Request};
 use crate::entry::{Kind, Stat};
 use crate::hash::{LeafHash, Leaves, leaf_bytes, leaf_hash};
 use crate::limits::LEAF_BYTES_MAX;
 use crate::range::{Range, RangeSet};
+use crate::writes::{Writes, bytes_of};
 
 /// What is read and hashed in one piece, unless a leaf is larger: large
 /// enough that handing it between threads costs nothing beside hashing it.
@@ -38,6 +39,8 @@ pub(super) struct Plan {
     change: Change,
     /// Has the file holes?
     is_sparse: bool,
+    /// Do all bytes that are read come along?
+    all_read: bool,
 }
 
 enum Change {
@@ -59,27 +62,25 @@ pub(super) struct Digested {
     hashes: Vec<(u64, LeafHash)>,
     changed: RangeSet,
     holes: Vec<Range>,
-    /// `None` where it is more than may be inline.
-    inline: Option<Vec<(u64, Bytes)>>,
+    /// `None` where it is more than may come along.
+    bytes: Option<Writes>,
 }
 
 impl Plan {
     /// What to read at this depth. `None`: nothing.
-    pub fn new(
-        depth: &Depth,
-        known: Option<&Known>,
-        stat: &Stat,
-    ) -> Option<Result<Plan, TooLarge>> {
+    pub fn new(request: &Request, stat: &Stat) -> Option<Result<Plan, TooLarge>> {
+        let known = request.known.as_ref();
         let known = known.filter(|known| known.kind == Kind::File);
         let same_inode = known.filter(|known| known.fingerprint.is_inode(&stat.fingerprint));
-        match depth {
+        match &request.depth {
             Depth::Changed if known.is_some_and(|known| known.fingerprint == stat.fingerprint) => {
                 None
             }
             Depth::Metadata if same_inode.is_some() => None,
             Depth::Ranges(ranges) => {
                 let leaves = same_inode.and_then(|known| known.leaves.as_ref());
-                let told = leaves.and_then(|leaves| Plan::of_ranges(ranges, leaves, stat));
+                let told = leaves
+                    .and_then(|leaves| Plan::of_ranges(ranges, leaves, stat, request.all_read));
                 Some(told.map_or_else(|| Plan::of_everything(known, stat), Ok))
             }
             _ => Some(Plan::of_everything(known, stat)),
@@ -128,7 +129,7 @@ impl Plan {
     }
 
     /// Hashes a chunk. `bytes` are all of it.
-    pub fn digest(&self, file: &OwnedFd, chunk: Chunk, bytes: &[u8]) -> Digested {
+    pub fn digest(&self, file: &OwnedFd, chunk: Chunk, bytes: Bytes) -> Digested {
         let (size, leaf) = (self.leaves.size(), self.leaves.leaf_bytes());
         let first = chunk.range.start / leaf;
         let leaves = bytes.chunks(leaf as usize).zip(first..);
@@ -147,14 +148,18 @@ impl Plan {
         } else {
             (changed.iter().collect(), Vec::new())
         };
-        let may_inline = data.iter().map(Range::len).sum::<u64>() <= INLINE_BYTES_MAX;
+        if self.all_read {
+            let bytes = Some(vec![(chunk.range.start, bytes)]);
+            return Digested { hashes, changed, holes, bytes };
+        }
+        let may_come = data.iter().map(Range::len).sum::<u64>() <= INLINE_BYTES_MAX;
         let copy = |range: Range| {
             let start = (range.start - chunk.range.start) as usize;
             let end = (range.end - chunk.range.start) as usize;
             (range.start, Bytes::copy_from_slice(&bytes[start..end]))
         };
-        let inline = may_inline.then(|| data.into_iter().map(copy).collect());
-        Digested { hashes, changed, holes, inline }
+        let bytes = may_come.then(|| data.into_iter().map(copy).collect());
+        Digested { hashes, changed, holes, bytes }
     }
 
     /// Puts together what the chunks said.
@@ -163,13 +168,13 @@ impl Plan {
             leaves: self.leaves.clone(),
             changed: RangeSet::new(),
             holes: RangeSet::new(),
-            inline: Some(Vec::new()),
-            inline_bytes: 0,
+            bytes: Some(Vec::new()),
+            bytes_max: if self.all_read { READ_BYTES_MAX } else { INLINE_BYTES_MAX },
         }
     }
 
     /// Only what was told, and the end of the file where that has moved.
-    fn of_ranges(ranges: &RangeSet, before: &Leaves, stat: &Stat) -> Option<Plan> {
+    fn of_ranges(ranges: &RangeSet, before: &Leaves, stat: &Stat, all_read: bool) -> Option<Plan> {
         let size = stat.fingerprint.size;
         let leaves = before.resized(size)?;
         let mut changed = ranges.clone();
@@ -177,8 +182,9 @@ impl Plan {
         changed.truncate(size);
         let mut touched = changed.clone();
         touched.extend(&leaves.stale());
-        let read = leaves.touched(&touched).map(|index| leaves.range_of(index)).collect();
-        Some(Plan { leaves, read, change: Change::Told(changed), is_sparse: false })
+        let read: RangeSet = leaves.touched(&touched).map(|index| leaves.range_of(index)).collect();
+        let all_read = all_read && read.bytes() <= READ_BYTES_MAX;
+        Some(Plan { leaves, read, change: Change::Told(changed), is_sparse: false, all_read })
     }
 
     fn of_everything(known: Option<&Known>, stat: &Stat) -> Result<Plan, TooLarge> {
@@ -186,7 +192,8 @@ impl Plan {
         let leaves = Leaves::new(size).ok_or(TooLarge)?;
         let read = Range::new(0, size).into_iter().collect();
         let before = known.and_then(|known| known.leaves.clone());
-        Ok(Plan { leaves, read, change: Change::Compare(before), is_sparse: false })
+        let change = Change::Compare(before);
+        Ok(Plan { leaves, read, change, is_sparse: false, all_read: false })
     }
 }
 
@@ -199,8 +206,8 @@ pub(super) struct Gathered {
     leaves: Leaves,
     changed: RangeSet,
     holes: RangeSet,
-    inline: Option<Vec<(u64, Bytes)>>,
-    inline_bytes: u64,
+    bytes: Option<Writes>,
+    bytes_max: u64,
 }
 
 impl Gathered {
@@ -212,25 +219,21 @@ impl Gathered {
         let room = HOLES_MAX.saturating_sub(self.holes.count());
         let is_told = digested.holes.len() <= room;
         digested.holes.into_iter().take(room).for_each(|hole| self.holes.insert(hole));
-        // Bytes that are neither inline nor told to be holes would be lost.
-        let Some(more) = digested.inline.filter(|_| is_told) else {
-            self.inline = None;
-            return;
-        };
-        self.inline_bytes += more.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-        self.inline = self.inline.take().filter(|_| self.inline_bytes <= INLINE_BYTES_MAX);
-        if let Some(inline) = &mut self.inline {
-            inline.extend(more);
-        }
+        // Bytes that neither come along nor are told to be holes would be lost.
+        let more = digested.bytes.filter(|_| is_told);
+        self.bytes = self.bytes.take().zip(more).and_then(|(mut bytes, more)| {
+            bytes.extend(more);
+            (bytes_of(&bytes) <= self.bytes_max).then_some(bytes)
+        });
     }
 
     pub fn finish(self, is_stable: bool) -> FileContent {
-        let Gathered { leaves, changed, holes, inline, .. } = self;
-        let inline = inline.map(|mut inline| {
-            inline.sort_unstable_by_key(|(offset, _)| *offset);
-            inline
+        let Gathered { leaves, changed, holes, bytes, .. } = self;
+        let bytes = bytes.map(|mut bytes| {
+            bytes.sort_unstable_by_key(|(offset, _)| *offset);
+            bytes
         });
-        FileContent { leaves, changed, inline, holes, stable: is_stable }
+        FileContent { leaves, changed, bytes, holes, stable: is_stable }
     }
 }
 

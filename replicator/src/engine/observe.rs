@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
 use super::content::{Chunk, Digested, Gathered, Plan, read_exact};
@@ -21,9 +20,14 @@ use crate::hash::Leaves;
 use crate::path::RelPath;
 use crate::range::RangeSet;
 use crate::root::{Access, Root};
+use crate::writes::Writes;
 
 /// Most changed bytes of a file that an observation brings along.
 pub const INLINE_BYTES_MAX: u64 = 256 << 10;
+
+/// Most bytes that an observation brings along of a file that is to bring all
+/// that is read.
+pub const READ_BYTES_MAX: u64 = 16 << 20;
 
 /// What to look at, and how closely.
 #[derive(Clone, Debug)]
@@ -33,6 +37,9 @@ pub struct Request {
     /// Writes dirty pages out before reading, so that a later store through a
     /// mapping is captured anew.
     pub sync: bool,
+    /// Bring along all that is read at [`Depth::Ranges`], up to
+    /// [`READ_BYTES_MAX`].
+    pub all_read: bool,
     /// What the index holds for this path.
     pub known: Option<Known>,
 }
@@ -94,8 +101,8 @@ pub struct FileContent {
     /// none is known. A file that became shorter shows only in its size.
     pub changed: RangeSet,
     /// The changed bytes without the holes, in ascending order, if together
-    /// they are no more than [`INLINE_BYTES_MAX`].
-    pub inline: Option<Vec<(u64, Bytes)>>,
+    /// they are no more than [`INLINE_BYTES_MAX`]; or all that was read.
+    pub bytes: Option<Writes>,
     /// The holes among the changed bytes.
     pub holes: RangeSet,
     /// The fingerprint was the same before and after. One long write may still
@@ -259,7 +266,7 @@ fn look_at_file(
         let content = Content::NotRead;
         return Ok(Some(Planned::Seen(Some(Entry { stat, content }))));
     }
-    let Some(plan) = Plan::new(&request.depth, request.known.as_ref(), &stat) else {
+    let Some(plan) = Plan::new(request, &stat) else {
         let content = Content::NotRead;
         return Ok(Some(Planned::Seen(Some(Entry { stat, content }))));
     };
@@ -294,7 +301,7 @@ fn read_small(file: &OwnedFd, plan: &Plan, sync: bool) -> io::Result<Gathered> {
             threads::sync_range(file, chunk.range)?;
         }
         let bytes = read_exact(file, chunk.range)?;
-        gathered.add(plan.digest(file, chunk, &bytes));
+        gathered.add(plan.digest(file, chunk, bytes.into()));
     }
     Ok(gathered)
 }
@@ -373,7 +380,7 @@ async fn read_chunk(
     if (bytes.len() as u64) < chunk.range.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(unless_cancelled(spawn_blocking(move || plan.digest(&file, chunk, &bytes)).await).await)
+    Ok(unless_cancelled(spawn_blocking(move || plan.digest(&file, chunk, bytes)).await).await)
 }
 
 /// Do bytes that were written lie wholly behind the end? A range without an

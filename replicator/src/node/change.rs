@@ -17,6 +17,7 @@ use crate::id::BodyId;
 use crate::limits::PATCH_IN_PLACE_BYTES_MAX;
 use crate::range::{Range, RangeSet};
 use crate::sync::message::Delta;
+use crate::writes::{Writes, bytes_of, outside, spans};
 
 /// Largest change that is gathered. Only a file with several names changes by
 /// more than [`PATCH_IN_PLACE_BYTES_MAX`] in this way.
@@ -31,9 +32,6 @@ const KEPT_TIME_MAX: Duration = Duration::from_secs(600);
 /// Fewer zeros than this are written as they are: a hole saves little there,
 /// and a file of many small ones is slow.
 const HOLE_BYTES_MIN: u64 = 64 << 10;
-
-/// Bytes and the place of each.
-pub(super) type Writes = Vec<(u64, Bytes)>;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -112,7 +110,7 @@ impl Change {
     }
 
     fn bytes(&self) -> u64 {
-        self.writes.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+        bytes_of(&self.writes)
     }
 }
 
@@ -149,26 +147,6 @@ impl Changes {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, Change)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The ranges that these fill.
-pub(super) fn spans(writes: &[(u64, Bytes)]) -> RangeSet {
-    writes.iter().filter_map(|(at, bytes)| Range::new(*at, at + bytes.len() as u64)).collect()
-}
-
-/// What of these writes lies outside of some ranges.
-fn outside(writes: &[(u64, Bytes)], ranges: &RangeSet) -> Writes {
-    let mut left = Vec::with_capacity(writes.len());
-    for (start, bytes) in writes {
-        let span = Range::new(*start, start + bytes.len() as u64);
-        let mut span: RangeSet = span.into_iter().collect();
-        span.subtract(ranges);
-        let piece = |range: Range| {
-            bytes.slice((range.start - start) as usize..(range.end - start) as usize)
-        };
-        left.extend(span.iter().map(|range| (range.start, piece(range))));
-    }
-    left
 }
 
 /// Fetched bytes do not tell which zeros were holes: long runs of them
@@ -230,13 +208,6 @@ mod tests {
         let content = Bytes::from(vec![0; HOLE_BYTES_MIN as usize]);
         let (writes, holes) = without_zeros(vec![(100, content.clone()), (0, Bytes::new())]);
         assert!(writes == [(100, content)] && holes.is_empty());
-    }
-
-    #[test]
-    fn writes_are_cut_where_newer_bytes_came() {
-        let newer = [Range { start: 3, end: 5 }, Range { start: 8, end: 20 }];
-        let left = outside(&[(0, Bytes::from_static(b"0123456789"))], &newer.into_iter().collect());
-        assert_eq!(left, [(0, Bytes::from_static(b"012")), (5, Bytes::from_static(b"567"))]);
     }
 
     fn wanted() -> Wanted {

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::{Report, nested};
+use crate::capture::Capture;
 use crate::engine::observe::{self, Content, Observation, Request};
 use crate::engine::{self, Engine};
 use crate::limits::LOOKS_TOGETHER_MAX;
@@ -19,11 +20,18 @@ use crate::sync::effect::{Depth, Found, Listed, Look, Sight, Sighted};
 /// Batches of a scan that may wait for the core.
 const SCAN_QUEUE: usize = 4;
 
+/// Looks at busy files at once: each brings along up to
+/// [`observe::READ_BYTES_MAX`].
+const BUSY_LOOKS_MAX: usize = 8;
+
+static BUSY_LOOKS: Semaphore = Semaphore::const_new(BUSY_LOOKS_MAX);
+
 /// Carries out looks, each report as soon as it is known: a small file does
 /// not wait for a large one.
 pub(super) async fn look(
     root: Arc<Root>,
     engine: Engine,
+    capture: Arc<Capture>,
     looks: Vec<Look>,
     reports: mpsc::Sender<Report>,
 ) {
@@ -36,7 +44,8 @@ pub(super) async fn look(
     }
     let mut running = JoinSet::new();
     for part in parts {
-        running.spawn(look_together(Arc::clone(&root), engine.clone(), part, reports.clone()));
+        let (root, engine, capture) = (Arc::clone(&root), engine.clone(), Arc::clone(&capture));
+        running.spawn(look_together(root, engine, capture, part, reports.clone()));
     }
     running.join_all().await;
 }
@@ -44,19 +53,27 @@ pub(super) async fn look(
 async fn look_together(
     root: Arc<Root>,
     engine: Engine,
+    capture: Arc<Capture>,
     looks: Vec<Look>,
     reports: mpsc::Sender<Report>,
 ) {
     for look in &looks {
         tracing::trace!(path = %look.path, depth = ?look.depth, sync = look.sync, "looking");
     }
+    let is_busy = looks.iter().any(|look| look.busy);
+    // Never closed.
+    let _permit = if is_busy { BUSY_LOOKS.acquire().await.ok() } else { None };
     let requests = looks.into_iter().map(request).collect();
     let observations = observe::observe_many(&root, &engine, requests).await;
     let sights: Vec<Sight> = observations.into_iter().map(sight).collect();
+    if is_busy {
+        // What was written while it was read is told before what was read.
+        capture.flush().await;
+    }
     let missing = sights.iter().any(|sight| matches!(sight.found, Found::Nothing));
     let report = match missing.then(|| root.check()) {
         Some(Err(error)) => Report::RootGone(error),
-        Some(Ok(())) | None => Report::Seen(sights),
+        Some(Ok(())) | None => Report::Seen { sights, heard: is_busy },
     };
     // Nobody listens any more: the node is ending.
     let _ = reports.send(report).await;
@@ -113,6 +130,7 @@ fn request(look: Look) -> Request {
             Depth::Whole => observe::Depth::Whole,
         },
         sync: look.sync,
+        all_read: look.busy,
         known: look.known.map(|known| observe::Known {
             kind: known.kind,
             fingerprint: known.fingerprint,
@@ -133,7 +151,7 @@ fn sight(observation: Observation) -> Sight {
                 Content::File(file) => Sighted::File {
                     leaves: file.leaves,
                     changed: file.changed,
-                    inline: file.inline,
+                    bytes: file.bytes,
                     holes: file.holes,
                     stable: file.stable,
                 },

@@ -9,9 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::mpsc;
 
-use super::Report;
 use super::arrivals::Arriving;
 use super::pieces::to_bitmap;
 use crate::engine::Engine;
@@ -21,7 +19,7 @@ use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::root::{Access, Root};
 use crate::sync::Located;
-use crate::sync::message::{Delta, FetchItem, HELD, NOT_HELD, Part};
+use crate::sync::message::{Delta, FetchItem, HELD, NOT_HELD, Part, Patch};
 use crate::transport::Reply;
 
 /// Small files are gathered into answers of about this size.
@@ -35,6 +33,8 @@ const READS_AHEAD: usize = 3;
 
 /// What this node has of a version.
 pub(super) enum Holding {
+    /// What differs from the version asked about, with its bytes.
+    Kept(Patch),
     /// It lies in the tree; with what differs from the version asked about.
     Placed(Located, Option<Delta>),
     /// Some of it has arrived.
@@ -45,14 +45,14 @@ pub(super) enum Holding {
 pub(super) type Found = (FetchItem, Option<Holding>);
 
 /// Answers a request. An answer that breaks off is noticed by the other side.
-/// A file that is not what the index says is reported: an event was missed.
+/// Gives the files that are not what the index says: an event was missed, or
+/// has not been looked at.
 pub(super) async fn answer(
     root: Arc<Root>,
     engine: Engine,
     items: Vec<Found>,
     mut reply: Reply,
-    reports: mpsc::Sender<Report>,
-) {
+) -> Vec<RelPath> {
     let mut stale = Vec::new();
     let mut is_whole = true;
     let mut items = items.into_iter().peekable();
@@ -84,10 +84,7 @@ pub(super) async fn answer(
     if is_whole {
         reply.finish();
     }
-    if !stale.is_empty() {
-        // Nobody listens any more: the node is ending.
-        let _ = reports.send(Report::Stale(stale)).await;
-    }
+    stale
 }
 
 fn is_small(item: &FetchItem) -> bool {
@@ -158,6 +155,7 @@ async fn stream(
     let open = match holding {
         Some(Holding::Placed(located, delta)) => open_placed(root, &item, located, delta),
         Some(Holding::Arriving(arriving)) => open_arriving(&item, &arriving),
+        Some(Holding::Kept(patch)) => return send_kept(&item, patch, reply).await,
         None => None,
     };
     let Some(Open { file, head, ranges }) = open else {
@@ -169,6 +167,27 @@ async fn stream(
         reply.send(head).await.ok()?;
     }
     stream_ranges(engine, &file, ranges, reply).await
+}
+
+/// Bytes that were kept when they were read.
+async fn send_kept(item: &FetchItem, mut patch: Patch, reply: &mut Reply) -> Option<()> {
+    patch.truncate(item.size);
+    patch.writes.sort_unstable_by_key(|(at, _)| *at);
+    reply.send(Bytes::from_static(&[HELD])).await.ok()?;
+    reply.send(head_of(&patch.delta())).await.ok()?;
+    for (_, bytes) in patch.writes {
+        reply.send(bytes).await.ok()?;
+    }
+    Some(())
+}
+
+/// The list of what differs, behind its length.
+fn head_of(delta: &Delta) -> Bytes {
+    let bytes = delta.encode();
+    let mut head = BytesMut::with_capacity(4 + bytes.len());
+    head.put_u32_le(bytes.len() as u32);
+    head.put(bytes);
+    head.freeze()
 }
 
 /// What answers an item: some bytes, then ranges of a file.
@@ -200,11 +219,7 @@ fn open_placed(
             let mut delta = delta?;
             delta.truncate(item.size);
             (delta.ranges.bytes() <= PATCH_IN_PLACE_BYTES_MAX).then_some(())?;
-            let bytes = delta.encode();
-            let mut head = BytesMut::with_capacity(4 + bytes.len());
-            head.put_u32_le(bytes.len() as u32);
-            head.put(bytes);
-            (head.freeze(), delta.ranges)
+            (head_of(&delta), delta.ranges)
         }
     };
     Some(Open { file: Arc::new(file), head, ranges })

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::carry::{
     Carrier, Prepared, Written, failed, kept, leaves_of, overlay, punch, write_all,
 };
-use super::change::{CHANGE_BYTES_MAX, Change, Writes, spans, without_zeros};
+use super::change::{CHANGE_BYTES_MAX, Change, without_zeros};
 use super::download::{self, Answer, Wanted};
 use super::large::Base;
 use crate::apply::{self, Expect, Staged, Step};
@@ -21,6 +21,7 @@ use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::root::Access;
 use crate::sync::effect::{Keep, Outcome, Source, Update};
+use crate::writes::{Writes, bytes_of, spans};
 
 impl Carrier {
     /// A file that lies here changes to another version.
@@ -144,7 +145,7 @@ impl Carrier {
             tracing::debug!(%path, "the bytes that came along lead to another version");
             return Err(Outcome::NotHeld);
         }
-        let bytes: u64 = writes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let bytes = bytes_of(&writes);
         let conflict = matches!(update.keep, Keep::Conflict(_));
         let fits = self.in_place && !update.is_own && bytes <= PATCH_IN_PLACE_BYTES_MAX;
         if update.linked || (fits && !conflict) {

@@ -13,14 +13,14 @@ use std::time::Duration;
 use super::core::Core;
 use super::effect::{Effect, Now};
 use super::meeting::Meeting;
-use super::message::{Message, Records};
+use super::message::{Message, Patch, Records};
 use super::record::{BodyRow, Key};
 #[cfg(test)]
 use super::sim::planted::{Bug, is_planted};
 use super::store::Store;
 use super::version::{Dot, VersionVector};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::{RECORD_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
+use crate::limits::{INLINE_BYTES_MAX, RECORD_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
 
 /// How long to leave it to others to pass on a change that the peer can hear
 /// from its author.
@@ -388,7 +388,10 @@ impl<S: Store> Core<S> {
         records.bodies.push(record);
         let digest = super::local::digest_of(Some(&row.content.winner().value));
         let patch = digest.and_then(|digest| self.patches.get(id, digest));
-        let Some(patch) = patch.filter(|patch| !peer.seeded || patch.from.is_some()) else {
+        let is_worth_it = |patch: &&Patch| {
+            patch.bytes() <= INLINE_BYTES_MAX && (!peer.seeded || patch.from.is_some())
+        };
+        let Some(patch) = patch.filter(is_worth_it) else {
             return weight;
         };
         records.patches.push(patch.clone());

@@ -9,10 +9,11 @@ use super::brake::Brake;
 use super::effect::{Effect, Listed, Look, Now};
 use super::history::History;
 use super::members::Membership;
-use super::message::{Delta, Message, Records};
+use super::message::{Delta, Message, Patch, Records};
 use super::oneway::Own;
 use super::patches::Patches;
 use super::plan::Retry;
+use super::read::Busy;
 use super::record::{Content, Key};
 use super::restored::Restored;
 use super::settle::{Dirt, Locks, Settle, Spot};
@@ -25,7 +26,7 @@ use crate::config::Mode;
 use crate::entry::{Fingerprint, Kind, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::LOOKS_MAX;
+use crate::limits::{DELTA_RANGES_MAX, LOOKS_MAX, PATCH_IN_PLACE_BYTES_MAX};
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -36,6 +37,9 @@ pub struct Options {
     pub delay: Duration,
     /// After which it is read though it is not.
     pub max_delay: Duration,
+    /// The same for known files of which capture tells the bytes that change:
+    /// no more is read of them then.
+    pub stream_delay: Duration,
     /// Does capture tell which bytes of a file change? Then metadata that
     /// changed is no reason to read it.
     pub ranges_told: bool,
@@ -72,6 +76,8 @@ pub struct Core<S> {
     pub(super) unread: Unread,
     /// Since when a new file has not been read in one piece.
     pub(super) unsettled: HashMap<RelPath, Duration>,
+    /// Files that were written while they were last read.
+    pub(super) busy: HashMap<BodyId, Busy>,
     scans: Vec<Scanning>,
     /// Where nothing was found though no event told of it. The number: how
     /// many of them the answer awaited speaks of.
@@ -190,12 +196,13 @@ impl<S: Store> Core<S> {
             actor,
             next_counter: next_counter.max(1),
             lives: BTreeSet::from([actor]),
-            settle: Settle::new(options.delay, options.max_delay),
+            settle: Settle::new(options.delay, options.max_delay, options.stream_delay),
             locks: Locks::default(),
             looks: HashMap::new(),
             told: Told::default(),
             unread: Unread::default(),
             unsettled: HashMap::new(),
+            busy: HashMap::new(),
             scans: Vec::new(),
             untold: Vec::new(),
             listening: None,
@@ -281,6 +288,7 @@ impl<S: Store> Core<S> {
             whole: ranges.is_none(),
             mapped,
             ranges: ranges.unwrap_or_default(),
+            seldom: self.busy.get(&body) == Some(&Busy::Seldom),
             ..Dirt::default()
         };
         self.settle.touch(now.monotonic, Spot::Body(body), dirt);
@@ -291,6 +299,18 @@ impl<S: Store> Core<S> {
         if !path.is_private() {
             self.was_told(&path);
             self.settle.touch(now.monotonic, Spot::Path(path), Dirt::whole());
+        }
+    }
+
+    /// A file that a peer asked for is not as the index has it. Where no change
+    /// of it is known that has not been looked at, one was missed.
+    pub fn found_stale(&mut self, now: Now, path: RelPath) {
+        let body = self.lying_at(&path).map(|(id, _, _)| id);
+        let is_told = self.looks.contains_key(&path)
+            || self.settle.holds(&Spot::Path(path.clone()))
+            || body.is_some_and(|id| self.settle.holds(&Spot::Body(id)));
+        if !is_told {
+            self.bytes_changed_at(now, path);
         }
     }
 
@@ -659,6 +679,16 @@ impl<S: Store> Core<S> {
     /// here, if it is remembered.
     pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
         self.history.between(body, from, to)
+    }
+
+    /// The same with the bytes, where they are kept: a file that is written
+    /// all the time has gone on before they are asked for.
+    pub fn kept_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Patch> {
+        let patch = self.patches.between(body, Some(from), to)?;
+        let Delta { ranges, holes } = patch.delta();
+        let fits = ranges.bytes() <= PATCH_IN_PLACE_BYTES_MAX
+            && ranges.count() + holes.count() <= DELTA_RANGES_MAX;
+        (fits && patch.from.is_some()).then_some(patch)
     }
 
     pub fn store(&self) -> &S {

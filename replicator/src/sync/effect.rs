@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::message::Message;
 use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
 use crate::path::RelPath;
 use crate::range::RangeSet;
+use crate::writes::Writes;
 
 /// The time as the caller sees it. The core has no clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +56,9 @@ pub struct Look {
     /// Write dirty pages back before reading: a mapping may store unseen
     /// until they are protected again.
     pub sync: bool,
+    /// It is written all the time: bring along all bytes that are read, so
+    /// that what is told of them is what was hashed.
+    pub busy: bool,
     /// What the index holds there.
     pub known: Option<Known>,
 }
@@ -114,9 +116,9 @@ pub enum Sighted {
         leaves: Leaves,
         /// What may differ from the known version.
         changed: RangeSet,
-        /// The bytes asked for, where they are few.
-        inline: Option<Vec<(u64, Bytes)>>,
-        /// Holes among the bytes asked for, not part of `inline`.
+        /// At least the bytes that changed, where they are few.
+        bytes: Option<Writes>,
+        /// Holes among the bytes that changed.
         holes: RangeSet,
         /// Nothing changed the file while it was read.
         stable: bool,
@@ -230,7 +232,7 @@ pub struct Update {
 #[derive(Clone, Debug)]
 pub enum Source {
     Inline {
-        writes: Vec<(u64, Bytes)>,
+        writes: Writes,
         holes: RangeSet,
     },
     /// A file of the folder that had the same content when it was read.

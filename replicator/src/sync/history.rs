@@ -11,6 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use super::message::Delta;
 use crate::hash::Digest;
 use crate::id::BodyId;
+use crate::limits::DELTA_RANGES_MAX;
 
 /// Files whose steps are remembered.
 const BODIES_MAX: usize = 256;
@@ -18,9 +19,6 @@ const BODIES_MAX: usize = 256;
 /// Steps of one file: what a peer may be behind a file that changes all the
 /// time.
 const STEPS_MAX: usize = 256;
-
-/// Ranges of one step; what is more scattered is compared leaf by leaf.
-const RANGES_MAX: usize = 1024;
 
 #[derive(Debug)]
 struct Step {
@@ -40,7 +38,7 @@ pub(super) struct History {
 impl History {
     /// The bytes of `delta` are all that this change touched.
     pub fn insert(&mut self, body: BodyId, from: Digest, to: Digest, delta: Delta) {
-        if delta.ranges.count() + delta.holes.count() > RANGES_MAX {
+        if delta.ranges.count() + delta.holes.count() > DELTA_RANGES_MAX {
             self.by_body.remove(&body);
             return;
         }
@@ -74,7 +72,7 @@ impl History {
             whole.ranges.extend(&step.delta.ranges);
             whole.holes.extend(&step.delta.holes);
         }
-        (whole.ranges.count() + whole.holes.count() <= RANGES_MAX).then_some(whole)
+        (whole.ranges.count() + whole.holes.count() <= DELTA_RANGES_MAX).then_some(whole)
     }
 }
 

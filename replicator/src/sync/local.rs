@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::core::{Core, Looking};
 use super::effect::{Depth, Found, Known, Look, Now, Sight, Sighted};
-use super::message::{Delta, Patch};
+use super::read::Read;
 use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Replaced};
 use super::register::Register;
 use super::settle::{Dirt, Spot};
@@ -17,7 +17,7 @@ use super::tree::held;
 use super::version::VersionVector;
 use crate::config::Mode;
 use crate::entry::{Kind, Stat};
-use crate::hash::{Digest, Leaves};
+use crate::hash::Digest;
 use crate::id::BodyId;
 use crate::limits::LOOKS_MAX;
 use crate::path::RelPath;
@@ -31,16 +31,7 @@ const PARENT_WAIT: Duration = Duration::from_millis(5);
 
 /// How long to leave an entry alone that does not stay the same while it is
 /// read.
-const UNSETTLED_WAIT: Duration = Duration::from_millis(20);
-
-/// Content as a sight brought it.
-pub(super) struct Read {
-    pub content: Content,
-    pub leaves: Option<Leaves>,
-    changed: RangeSet,
-    inline: Option<Vec<(u64, bytes::Bytes)>>,
-    holes: RangeSet,
-}
+pub(super) const UNSETTLED_WAIT: Duration = Duration::from_millis(20);
 
 impl<S: Store> Core<S> {
     /// Sends out looks at what has fallen quiet.
@@ -72,7 +63,8 @@ impl<S: Store> Core<S> {
             });
             let ranges_told = self.options.ranges_told && !self.is_unmet(&path);
             let depth = depth(&dirt, known.is_some(), ranges_told);
-            looks.push(Look { path: path.clone(), depth, sync: dirt.mapped, known });
+            let busy = bodies.iter().any(|id| self.busy.contains_key(id));
+            looks.push(Look { path: path.clone(), depth, sync: dirt.mapped, busy, known });
             self.looks.insert(path, Looking { at: now.monotonic, bodies, lay, dirt });
         }
         self.ask_to_look(looks);
@@ -284,54 +276,6 @@ impl<S: Store> Core<S> {
         let (id, row, disk) = self.lying_at(path)?;
         let is_same = row.content_on_disk() == Some(&read.content) && row.kind() == Kind::File;
         (is_same && disk.names == [path.clone()]).then_some((id, row))
-    }
-
-    /// What was read, if it was read in one piece. An error is how long to
-    /// wait before reading again.
-    pub(super) fn digest_sight(
-        &mut self,
-        now: Now,
-        path: &RelPath,
-        stat: &Stat,
-        sighted: Sighted,
-        look: &Looking,
-    ) -> Result<Option<Read>, Duration> {
-        let none = RangeSet::new;
-        let plain = |content| {
-            Some(Read { content, leaves: None, changed: none(), inline: None, holes: none() })
-        };
-        Ok(match sighted {
-            Sighted::NotRead => None,
-            Sighted::Directory => plain(Content::Directory),
-            Sighted::Fifo => plain(Content::Fifo),
-            Sighted::Symlink(target) => plain(Content::Symlink(target)),
-            Sighted::File { leaves, changed, inline, holes, stable } => {
-                let body = self.known_as(stat).map(|(id, _)| id);
-                if !stable || self.told.is_astray(stat.fingerprint.inode, look.at, body) {
-                    let first = *self.unsettled.entry(path.clone()).or_insert(look.at);
-                    if now.monotonic.saturating_sub(first) < self.options.max_delay {
-                        // As long as the look took, so that a growing file is
-                        // not read over and over.
-                        let took = now.monotonic.saturating_sub(look.at);
-                        return Err(took.max(self.options.delay));
-                    }
-                    // It never falls quiet: what was read stands, and is
-                    // read again later.
-                    let again = self.options.max_delay;
-                    let spot = Spot::Path(path.clone());
-                    self.settle.look_after(now.monotonic, again, spot, Dirt::whole());
-                }
-                self.unsettled.remove(path);
-                let content = Content::File { size: leaves.size(), digest: leaves.digest() };
-                Some(Read {
-                    content,
-                    leaves: (leaves.count() > 1).then_some(leaves),
-                    changed,
-                    inline,
-                    holes,
-                })
-            }
-        })
     }
 
     fn saw_known(
@@ -580,28 +524,6 @@ impl<S: Store> Core<S> {
         self.put_name(path, Some(&former), row);
         self.unchecked.insert(Key::Name(path.clone()));
         self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
-    }
-
-    /// What a peer may ask for: the bytes, where they are few, and which they
-    /// are.
-    fn remember_patch(&mut self, body: BodyId, from: Option<Digest>, read: &Read) {
-        let Content::File { digest, .. } = &read.content else { return };
-        if let Some(from) = from {
-            let mut ranges = read.changed.clone();
-            ranges.subtract(&read.holes);
-            let delta = Delta { ranges, holes: read.holes.clone() };
-            self.history.insert(body, from, *digest, delta);
-        }
-        // Peers have the content of a copy already, most likely.
-        let is_copy = from.is_none() && self.same_content(body, *digest).is_some();
-        let Some(inline) = read.inline.as_ref().filter(|_| !is_copy) else { return };
-        self.patches.insert(Patch {
-            body,
-            from,
-            to: *digest,
-            writes: inline.clone(),
-            holes: read.holes.clone(),
-        });
     }
 }
 

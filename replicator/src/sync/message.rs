@@ -17,6 +17,7 @@ use crate::id::{Actor, BodyId};
 use crate::limits::{BODIES_ASKED_MAX, FETCH_ITEMS_MAX, FRAME_BYTES_MAX, STRETCHES_MAX};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
+use crate::writes::{Writes, bytes_of, outside, spans};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
@@ -114,20 +115,38 @@ pub struct Patch {
     /// `None`: from nothing, the writes are the whole file.
     pub from: Option<Digest>,
     pub to: Digest,
-    pub writes: Vec<(u64, Bytes)>,
+    pub writes: Writes,
     /// Bytes that are a hole now.
     pub holes: RangeSet,
 }
 
 impl Patch {
     pub fn bytes(&self) -> usize {
-        self.writes.iter().map(|(_, bytes)| bytes.len()).sum()
+        bytes_of(&self.writes) as usize
+    }
+
+    /// The same and then a later one, which begins where this one ends.
+    pub fn then(&self, later: &Patch) -> Patch {
+        let Delta { ranges, holes } = later.delta();
+        let mut writes = outside(&self.writes, &ranges);
+        writes = outside(&writes, &holes);
+        writes.extend(later.writes.iter().cloned());
+        let mut all_holes = self.holes.clone();
+        all_holes.subtract(&ranges);
+        all_holes.extend(&holes);
+        Patch { body: self.body, from: self.from, to: later.to, writes, holes: all_holes }
+    }
+
+    /// Only what lies within a file of this size.
+    pub fn truncate(&mut self, size: u64) {
+        let beyond = Range::new(size, u64::MAX).into_iter().collect();
+        self.writes = outside(&self.writes, &beyond);
+        self.holes.truncate(size);
     }
 
     /// Where its bytes lie.
     pub fn delta(&self) -> Delta {
-        let span = |(at, bytes): &(u64, Bytes)| Range::new(*at, at + bytes.len() as u64);
-        Delta { ranges: self.writes.iter().filter_map(span).collect(), holes: self.holes.clone() }
+        Delta { ranges: spans(&self.writes), holes: self.holes.clone() }
     }
 }
 

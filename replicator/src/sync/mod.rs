@@ -21,6 +21,7 @@ mod oneway;
 mod outline;
 mod patches;
 mod plan;
+mod read;
 pub mod record;
 pub mod register;
 mod remote;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::applied::Step;
 use super::core::{Core, Looking};
 use super::effect::{Action, Found, Keep, Now, What};
-use super::local::Read;
+use super::read::Read;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::held;

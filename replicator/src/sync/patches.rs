@@ -12,6 +12,9 @@ use crate::limits::PATCH_CACHE_BYTES_MAX;
 /// What a patch takes beside its bytes: a thousand empty ones are not free.
 const PATCH_BYTES: usize = 256;
 
+/// Patches put together for who is behind.
+const STEPS_MAX: usize = 256;
+
 /// A version of a body.
 type Target = (BodyId, Digest);
 
@@ -36,6 +39,21 @@ impl Patches {
             let Some((_, (body, to))) = self.by_age.pop_first() else { break };
             self.remove(body, to);
         }
+    }
+
+    /// What leads from one version to another, `None` from nothing: one patch,
+    /// or several that follow each other.
+    pub fn between(&self, body: BodyId, from: Option<Digest>, to: Digest) -> Option<Patch> {
+        let mut steps = vec![self.get(body, to)?];
+        while let Some(first) = steps.last().filter(|first| first.from.is_some()) {
+            if first.from == from || steps.len() == STEPS_MAX {
+                break;
+            }
+            steps.push(self.get(body, first.from?)?);
+        }
+        let first = steps.pop().filter(|first| first.from.is_none() || first.from == from)?;
+        let later = steps.into_iter().rev();
+        Some(later.fold(first.clone(), |whole, step| whole.then(step)))
     }
 
     /// The patch that leads to this version.
@@ -77,6 +95,32 @@ mod tests {
         assert!(patches.get(BODY, digest(0)).is_none());
         assert!(patches.get(BODY, digest(99)).is_some());
         assert!(patches.bytes <= PATCH_CACHE_BYTES_MAX);
+    }
+
+    fn step(from: Option<u8>, to: u8, at: u64) -> Patch {
+        Patch { from: from.map(digest), writes: vec![(at, vec![to; 4].into())], ..patch(to, 0) }
+    }
+
+    #[test]
+    fn who_is_behind_gets_all_steps_at_once() {
+        let mut patches = Patches::default();
+        patches.insert(step(None, 1, 0));
+        patches.insert(step(Some(1), 2, 2));
+        patches.insert(step(Some(2), 3, 100));
+        patches.insert(step(Some(7), 8, 0));
+        let whole = patches.between(BODY, Some(digest(1)), digest(3)).unwrap();
+        assert_eq!((whole.from, whole.to), (Some(digest(1)), digest(3)));
+        assert_eq!(whole.writes, [step(None, 2, 2), step(None, 3, 100)].map(|s| s.writes).concat());
+        let anew = patches.between(BODY, None, digest(3)).unwrap();
+        assert_eq!(anew.from, None);
+        let starts: Vec<(u64, usize)> =
+            anew.writes.iter().map(|(at, bytes)| (*at, bytes.len())).collect();
+        assert_eq!(starts, [(0, 2), (2, 4), (100, 4)]);
+        // From nothing is from anywhere.
+        let other = Some(digest(9));
+        assert_eq!(patches.between(BODY, other, digest(2)).unwrap().from, None);
+        assert_eq!(patches.between(BODY, other, digest(8)), None);
+        assert_eq!(patches.between(BODY, Some(digest(7)), digest(3)).unwrap().from, None);
     }
 
     /// As of a file that is written with the same two contents in turn.

@@ -537,12 +537,10 @@ impl<S: Store> Core<S> {
         if winner.value.size() == 0 {
             return Some(Source::Inline { writes: Vec::new(), holes: RangeSet::new() });
         }
-        let patch = digest_of(Some(&winner.value)).and_then(|to| self.patches.get(id, to));
-        if let Some(patch) = patch.filter(|patch| patch.from.is_none() || patch.from == from) {
-            return Some(Source::Inline {
-                writes: patch.writes.clone(),
-                holes: patch.holes.clone(),
-            });
+        let to = digest_of(Some(&winner.value));
+        if let Some(mut patch) = to.and_then(|to| self.patches.between(id, from, to)) {
+            patch.truncate(winner.value.size());
+            return Some(Source::Inline { writes: patch.writes, holes: patch.holes });
         }
         let attempts = self.retries.get(&spot).map_or(0, |retry| retry.attempts) as usize;
         if from.is_none()

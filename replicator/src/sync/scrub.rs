@@ -137,7 +137,7 @@ mod tests {
         let sighted = Sighted::File {
             leaves: Leaves::new(size).unwrap(),
             changed: Default::default(),
-            inline: None,
+            bytes: None,
             holes: Default::default(),
             stable: true,
         };
@@ -149,6 +149,7 @@ mod tests {
         let options = Options {
             delay: Duration::ZERO,
             max_delay: Duration::from_secs(10),
+            stream_delay: Duration::from_millis(50),
             ranges_told: true,
             records_max: 100,
             meeting_min: 100,

@@ -1,7 +1,8 @@
 //! Changes that wait to fall quiet, and looks that are under way.
 //!
 //! A change is looked at once its entry has been quiet for `delay`, and at
-//! the latest `max_delay` after it was first touched. While something is
+//! the latest `max_delay` after it was first touched, `stream_delay` where it
+//! is known which bytes of a file changed. While something is
 //! being looked at or changed it is locked: the two must never overlap, or a
 //! look would report the daemon's own work as somebody's edit.
 
@@ -24,6 +25,8 @@ pub(super) struct Dirt {
     pub ranges: RangeSet,
     /// Any byte.
     pub whole: bool,
+    /// It is not to be read as it changes, though its ranges are known.
+    pub seldom: bool,
     /// Bytes may change through a mapping.
     pub mapped: bool,
     /// A directory found here is listed too: it may have been filled before
@@ -56,18 +59,23 @@ struct Waiting {
 pub(super) struct Settle {
     delay: Duration,
     max_delay: Duration,
+    stream_delay: Duration,
     waiting: HashMap<Spot, Waiting>,
+    /// Not looked at before then, however much happens there.
+    resting: HashMap<Spot, Duration>,
     /// By time due. An entry whose time has moved is stale and passed over.
     queue: BTreeMap<(Duration, u64), Spot>,
     ticket: u64,
 }
 
 impl Settle {
-    pub fn new(delay: Duration, max_delay: Duration) -> Self {
+    pub fn new(delay: Duration, max_delay: Duration, stream_delay: Duration) -> Self {
         Self {
             delay,
             max_delay: max_delay.max(delay),
+            stream_delay: stream_delay.max(delay),
             waiting: HashMap::new(),
+            resting: HashMap::new(),
             queue: BTreeMap::new(),
             ticket: 0,
         }
@@ -88,6 +96,19 @@ impl Settle {
         self.insert(now, spot, dirt, wait);
     }
 
+    /// Leaves a spot that was looked at just now alone for a while, however
+    /// much happens there: it is written all the time.
+    pub fn rest(&mut self, now: Duration, pause: Duration, spot: Spot) {
+        self.resting.retain(|_, until| *until > now);
+        let until = now + pause;
+        self.resting.insert(spot.clone(), until);
+        if let Some(waiting) = self.waiting.get_mut(&spot).filter(|waiting| waiting.due < until) {
+            waiting.due = until;
+            self.ticket += 1;
+            self.queue.insert((until, self.ticket), spot);
+        }
+    }
+
     fn insert(&mut self, now: Duration, spot: Spot, dirt: Dirt, delay: Duration) {
         let waiting = self.waiting.entry(spot.clone()).or_insert_with(|| Waiting {
             first: now,
@@ -95,7 +116,12 @@ impl Settle {
             dirt: Dirt::default(),
         });
         waiting.dirt.merge(&dirt);
-        let due = (now + delay).min(waiting.first + self.max_delay);
+        let rested = self.resting.get(&spot).copied().unwrap_or_default();
+        let longest = match waiting.dirt.is_of_ranges() && !waiting.dirt.seldom {
+            true => self.stream_delay,
+            false => self.max_delay,
+        };
+        let due = (now + delay).min(waiting.first + longest).max(rested);
         if waiting.due == due {
             return;
         }
@@ -132,6 +158,11 @@ impl Settle {
         self.waiting.get(spot).is_some_and(|waiting| waiting.dirt.check)
     }
 
+    /// The bytes that changed there and have not been looked at.
+    pub fn ranges(&self, spot: &Spot) -> Option<&RangeSet> {
+        self.waiting.get(spot).map(|waiting| &waiting.dirt.ranges)
+    }
+
     /// Is a change of this spot waiting?
     pub fn holds(&self, spot: &Spot) -> bool {
         self.waiting.contains_key(spot)
@@ -162,6 +193,11 @@ impl Dirt {
         *self == Self { told, check, ..Self::default() }
     }
 
+    /// Are the bytes that changed known?
+    pub fn is_of_ranges(&self) -> bool {
+        self.bytes && !self.compare && !self.whole
+    }
+
     /// Was it a name that changed, and nothing else?
     pub fn is_of_name(&self) -> bool {
         self.entry && !self.compare && !self.bytes && !self.whole
@@ -176,6 +212,7 @@ impl Dirt {
         self.compare |= other.compare;
         self.bytes |= other.bytes;
         self.whole |= other.whole;
+        self.seldom |= other.seldom;
         self.mapped |= other.mapped;
         self.list |= other.list;
         self.gone = self.gone.max(other.gone);
@@ -268,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_busy_file_waits_but_not_for_ever() {
-        let mut settle = Settle::new(ms(10), ms(25));
+        let mut settle = Settle::new(ms(10), ms(25), ms(15));
         for at in [0, 5, 10, 15, 20] {
             settle.touch(ms(at), spot("f"), Dirt::entry());
             assert_eq!(settle.pop(ms(at)), None);
@@ -277,11 +314,33 @@ mod tests {
         assert!(settle.pop(ms(25)).is_some());
         assert_eq!(settle.pop(ms(60)), None);
         assert_eq!(settle.next_due(), None);
+        let bytes = Dirt { bytes: true, ..Dirt::default() };
+        settle.touch(ms(60), spot("f"), bytes.clone());
+        settle.touch(ms(68), spot("f"), bytes);
+        assert!(settle.pop(ms(74)).is_none() && settle.pop(ms(75)).is_some());
+    }
+
+    #[test]
+    fn what_rests_is_left_alone_before_and_after_it_is_touched() {
+        let mut settle = Settle::new(ms(0), ms(10), ms(10));
+        settle.touch(ms(0), spot("f"), Dirt::entry());
+        settle.rest(ms(0), ms(30), spot("f"));
+        settle.touch(ms(5), spot("f"), Dirt::entry());
+        assert_eq!(settle.pop(ms(29)), None);
+        assert_eq!(settle.next_due().map(|due| due <= ms(30)), Some(true));
+        assert!(settle.pop(ms(30)).is_some());
+        settle.rest(ms(30), ms(30), spot("f"));
+        settle.touch(ms(31), spot("f"), Dirt::entry());
+        settle.touch(ms(31), spot("g"), Dirt::entry());
+        assert_eq!(settle.pop(ms(31)).map(|(spot, _)| spot), Some(spot("g")));
+        assert!(settle.pop(ms(59)).is_none() && settle.pop(ms(60)).is_some());
+        settle.touch(ms(61), spot("f"), Dirt::entry());
+        assert!(settle.pop(ms(61)).is_some());
     }
 
     #[test]
     fn dirt_gathers_until_it_is_taken() {
-        let mut settle = Settle::new(ms(1), ms(100));
+        let mut settle = Settle::new(ms(1), ms(100), ms(100));
         let ranges = |start, end| Dirt {
             ranges: [crate::range::Range { start, end }].into_iter().collect(),
             ..Dirt::default()

@@ -15,6 +15,7 @@
 //! thousand in all where it does not.
 
 mod alone;
+mod busy;
 mod carried;
 mod check;
 mod disk;

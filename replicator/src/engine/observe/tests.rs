@@ -4,6 +4,8 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+
 use super::*;
 use crate::engine::EngineChoice;
 use crate::hash::Digest;
@@ -38,6 +40,7 @@ impl Folder {
             path: RelPath::parse(name.as_bytes()).unwrap(),
             depth,
             sync: true,
+            all_read: false,
             known: known.cloned(),
         };
         let mut entries = Vec::new();
@@ -84,7 +87,7 @@ fn patched(mut content: Vec<u8>, seen: &FileContent) -> Vec<u8> {
     for hole in seen.holes.iter() {
         content[hole.start as usize..hole.end as usize].fill(0);
     }
-    for (offset, bytes) in seen.inline.as_ref().expect("too much to be inline") {
+    for (offset, bytes) in seen.bytes.as_ref().expect("too much to come along") {
         content[*offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
     content
@@ -123,7 +126,7 @@ async fn a_large_file_is_hashed_and_only_what_differs_comes_along() {
     assert!(patched(before, seen) == content);
 
     let entry = folder.look("large", Depth::Whole, None).await;
-    assert!(file(&entry).inline.is_none());
+    assert!(file(&entry).bytes.is_none());
     let entry = folder.look("large", Depth::Changed, None).await;
     assert!(matches!(entry.content, Content::NotRead), "it may be one that was renamed");
 }
@@ -142,7 +145,7 @@ async fn told_ranges_bring_their_bytes_and_no_others_are_read() {
     let depth = Depth::Ranges(ranges(&[(3_000_000, 3_000_004)]));
     let entry = folder.look("a", depth, Some(&known)).await;
     let seen = file(&entry);
-    assert_eq!(seen.inline, Some(vec![(3_000_000, Bytes::from_static(b"told"))]));
+    assert_eq!(seen.bytes, Some(vec![(3_000_000, Bytes::from_static(b"told"))]));
     let mut told = content.clone();
     told[3_000_000..3_000_004].copy_from_slice(b"told");
     assert_eq!(seen.leaves.digest(), Digest::of(&told), "a leaf that was not told was read");
@@ -199,7 +202,7 @@ async fn a_rewrite_with_its_old_mtime_is_seen() {
         }
     }
     let entry = folder.look("a", Depth::Changed, Some(&known)).await;
-    assert_eq!(file(&entry).inline, Some(vec![(0, Bytes::from_static(b"two"))]));
+    assert_eq!(file(&entry).bytes, Some(vec![(0, Bytes::from_static(b"two"))]));
 }
 
 #[tokio::test]
@@ -253,7 +256,7 @@ async fn a_file_beyond_reason_is_refused() {
         return;
     }
     let path = RelPath::parse(b"huge").unwrap();
-    let request = Request { path, depth: Depth::Whole, sync: false, known: None };
+    let request = Request { path, depth: Depth::Whole, sync: false, all_read: false, known: None };
     let observation = observe(&folder.root, &folder.engines[0], request).await;
     assert!(matches!(observation.result, Err(Error::TooLarge { .. })));
 }
@@ -276,7 +279,7 @@ async fn every_kind_of_entry_is_told() {
 
     let requests = ["socket", "nothing", "link/x"].map(|name| {
         let path = RelPath::parse(name.as_bytes()).unwrap();
-        Request { path, depth: Depth::Changed, sync: false, known: None }
+        Request { path, depth: Depth::Changed, sync: false, all_read: false, known: None }
     });
     let seen = observe_many(&folder.root, &folder.engines[0], requests.into()).await;
     assert!(matches!(seen[0].result, Err(Error::Root(crate::root::Error::Unsupported { .. }))));
@@ -295,7 +298,13 @@ async fn many_entries_come_in_their_order() {
         // Every hundredth goes through the engine.
         let size = if at % 100 == 0 { 1 << 20 } else { u64::from(at) };
         fs::write(folder.dir.path().join(path.as_path()), pattern(size)).unwrap();
-        requests.push(Request { path, depth: Depth::Whole, sync: false, known: None });
+        requests.push(Request {
+            path,
+            depth: Depth::Whole,
+            sync: false,
+            all_read: false,
+            known: None,
+        });
     }
     for engine in &folder.engines {
         let seen = observe_many(&folder.root, engine, requests.clone()).await;
@@ -333,7 +342,13 @@ async fn a_file_under_a_racing_writer_is_not_called_stable() {
         let is_caught = async {
             loop {
                 let path = RelPath::parse(b"busy").unwrap();
-                let request = Request { path, depth: Depth::Whole, sync: false, known: None };
+                let request = Request {
+                    path,
+                    depth: Depth::Whole,
+                    sync: false,
+                    all_read: false,
+                    known: None,
+                };
                 match observe(&folder.root, engine, request).await.result {
                     Ok(Some(entry)) => {
                         assert_eq!(file(&entry).leaves.size(), entry.stat.fingerprint.size);

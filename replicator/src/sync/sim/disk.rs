@@ -152,7 +152,7 @@ impl Disk {
                 Sighted::File {
                     changed: Range::new(0, leaves.size()).into_iter().collect(),
                     leaves,
-                    inline: with_bytes.then_some(whole),
+                    bytes: with_bytes.then_some(whole),
                     holes: RangeSet::new(),
                     stable: true,
                 }

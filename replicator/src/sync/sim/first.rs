@@ -342,7 +342,7 @@ impl Side {
                 let sighted = Sighted::File {
                     leaves: Leaves::of(content),
                     changed: RangeSet::new(),
-                    inline: None,
+                    bytes: None,
                     holes: RangeSet::new(),
                     stable: true,
                 };

@@ -212,6 +212,7 @@ impl Plan {
         Options {
             delay: Duration::from_millis(3),
             max_delay: Duration::from_millis(200),
+            stream_delay: Duration::from_millis(50),
             ranges_told: self.ranges_told,
             records_max: self.records_max,
             meeting_min: self.meeting_min,

@@ -1,0 +1,148 @@
+//! A file that is written all the time: no look finds it quiet.
+//!
+//! What is read must still become versions, soon, and each with exactly the
+//! bytes that lead to it, because by the time a peer asks the disk has others.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::alone::Alone;
+use super::disk::Change;
+use super::path;
+use crate::hash::{Digest, Leaves};
+use crate::path::RelPath;
+use crate::range::{Range, RangeSet};
+use crate::sync::effect::{Depth, Found, Look, Sighted};
+use crate::sync::store::Store;
+use crate::writes::spans;
+
+const LEAF: u64 = 64 << 10;
+
+/// A node with a file of four leaves, whose disk the story speaks for.
+struct Busy {
+    node: Alone,
+    file: RelPath,
+    content: Vec<u8>,
+}
+
+impl Busy {
+    fn new() -> Self {
+        let mut node = Alone::new();
+        let (file, content) = (path("hot"), vec![0; 4 * LEAF as usize]);
+        node.disk.write(&file, &content, &mut BTreeSet::new());
+        node.core.scan(RelPath::root());
+        node.rest();
+        assert_eq!(node.indexed(&file), Some(Digest::of(&content)));
+        Self { node, file, content }
+    }
+
+    /// Somebody writes a few bytes, and capture tells it.
+    fn write(&mut self, at: u64, byte: u8) {
+        self.content[at as usize..at as usize + 10].fill(byte);
+        let mut content = self.content.clone();
+        content.truncate(4 * LEAF as usize);
+        for change in self.node.disk.write(&self.file, &content, &mut BTreeSet::new()) {
+            if let Change::Data(inode) = change {
+                let block = Range { start: at / 4096 * 4096, end: at / 4096 * 4096 + 4096 };
+                let ranges = [block].into_iter().collect();
+                self.node.core.bytes_changed(self.node.clock(), inode, Some(ranges), false);
+            }
+        }
+    }
+
+    /// The next look, after so long, if there is one.
+    fn look_after(&mut self, ms: u64) -> Option<Look> {
+        self.node.now += Duration::from_millis(ms);
+        self.node.core.handle_timeout(self.node.clock());
+        let looks = self.node.looks();
+        assert!(looks.len() <= 1, "{looks:?}");
+        looks.into_iter().next()
+    }
+
+    /// The answer to a look by ranges, as the engine would give it: it reads
+    /// the leaves that were touched, as they are now.
+    fn answer(&mut self, look: &Look, stable: bool) {
+        let Depth::Ranges(ranges) = &look.depth else { panic!("not by ranges: {look:?}") };
+        let known = look.known.as_ref().unwrap();
+        let mut leaves = known.leaves.clone().unwrap();
+        let mut bytes = Vec::new();
+        for leaf in leaves.clone().touched(ranges) {
+            let Range { start, end } = leaves.range_of(leaf);
+            let read = &self.content[start as usize..end as usize];
+            leaves.set(leaf, read);
+            bytes.push((start, Bytes::copy_from_slice(read)));
+        }
+        let mut sight = self.node.disk.look(look, false);
+        let Found::Entry(_, sighted) = &mut sight.found else { panic!("it is gone") };
+        *sighted = Sighted::File {
+            leaves,
+            changed: ranges.clone(),
+            bytes: Some(bytes),
+            holes: RangeSet::new(),
+            stable,
+        };
+        self.node.core.handle_sights(self.node.clock(), vec![sight]);
+    }
+
+    fn indexed(&self) -> Digest {
+        self.node.indexed(&self.file).unwrap()
+    }
+}
+
+#[test]
+fn what_is_read_of_a_busy_file_stands_and_is_kept() {
+    let mut busy = Busy::new();
+    let before = (busy.content.clone(), busy.indexed());
+    busy.write(5, 1);
+    let look = busy.look_after(60).expect("nobody looks");
+    assert!(!look.busy);
+    busy.answer(&look, false);
+    assert_eq!(busy.indexed(), before.1, "the first such look is made once more");
+
+    let look = busy.look_after(1).expect("nobody looks again");
+    assert!(look.busy);
+    // In a leaf that is read, told before the look ends; and in one that is not.
+    busy.write(20_000, 2);
+    busy.write(3 * LEAF, 3);
+    let mut expected = before.0.clone();
+    expected[..LEAF as usize].copy_from_slice(&busy.content[..LEAF as usize]);
+    busy.answer(&look, false);
+    assert_eq!(busy.indexed(), Digest::of(&expected));
+
+    let (body, _) = busy.node.core.store().name(&busy.file).unwrap().on_disk().unwrap();
+    // The disk goes on; what is asked for is what was read.
+    busy.write(5, 9);
+    let patch = busy.node.core.kept_since(body, before.1, busy.indexed()).expect("not kept");
+    let told: RangeSet = [(0, 4096), (16_384, 20_480)].map(range).into_iter().collect();
+    assert_eq!(spans(&patch.writes), told);
+    let mut patched = before.0;
+    for (at, bytes) in &patch.writes {
+        patched[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
+    }
+    assert_eq!(Leaves::of(&patched).digest(), busy.indexed());
+}
+
+#[test]
+fn a_busy_file_is_not_read_all_the_time_and_to_its_end() {
+    let mut busy = Busy::new();
+    let mut looks = 0;
+    for ms in 0..1000 {
+        busy.write(ms % 40_000 * 5, ms as u8);
+        if let Some(look) = busy.look_after(1) {
+            looks += 1;
+            busy.answer(&look, false);
+        }
+    }
+    assert!((10..60).contains(&looks), "{looks} looks in a second");
+    busy.write(7, 77);
+    let look = busy.look_after(60).expect("the last write waits for a look");
+    busy.answer(&look, true);
+    assert_eq!(busy.indexed(), Digest::of(&busy.content));
+    assert!(busy.look_after(1000).is_none() && busy.node.core.busy.is_empty());
+}
+
+fn range((start, end): (u64, u64)) -> Range {
+    Range { start, end }
+}
