@@ -637,26 +637,32 @@ impl Node {
 
     /// What there is here of what a peer asks for.
     fn find(&self, item: FetchItem) -> serve::Found {
+        let located = self.core.locate(item.body, item.digest);
+        // What is on the disk, unless that is known to have changed since.
+        let is_there = located.as_ref().is_some_and(|located| !self.core.is_told(&located.path));
         let kept = match item.part {
-            Part::Since(from) => self.core.kept_since(item.body, from, item.digest),
-            _ => None,
-        };
-        if let Some(patch) = kept {
-            return (item, Some(serve::Holding::Kept(patch)));
-        }
-        let holding = match self.core.locate(item.body, item.digest) {
-            Some(located) => {
-                let delta = match item.part {
-                    Part::Since(from) => self.core.changed_since(item.body, from, item.digest),
-                    _ => None,
-                };
-                Some(serve::Holding::Placed(located, delta))
+            _ if is_there => None,
+            Part::Since(from) => {
+                let patch = self.core.kept_since(item.body, from, item.digest);
+                patch.map(serve::Holding::Change)
             }
-            None => {
+            Part::Held => None,
+            Part::Whole | Part::Ranges(_) | Part::Leaves => {
+                let bytes = self.core.kept_whole(item.body, item.digest, item.size);
+                bytes.map(serve::Holding::Kept)
+            }
+        };
+        let holding = kept.or_else(|| {
+            let Some(located) = located else {
                 let arriving = self.carrier.arrivals.find(item.body, item.digest);
-                arriving.map(serve::Holding::Arriving)
-            }
-        };
+                return arriving.map(serve::Holding::Arriving);
+            };
+            let delta = match item.part {
+                Part::Since(from) => self.core.changed_since(item.body, from, item.digest),
+                _ => None,
+            };
+            Some(serve::Holding::Placed(located, delta))
+        });
         (item, holding)
     }
 

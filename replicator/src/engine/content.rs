@@ -81,9 +81,9 @@ impl Plan {
                 let leaves = same_inode.and_then(|known| known.leaves.as_ref());
                 let told = leaves
                     .and_then(|leaves| Plan::of_ranges(ranges, leaves, stat, request.all_read));
-                Some(told.map_or_else(|| Plan::of_everything(known, stat), Ok))
+                Some(told.map_or_else(|| Plan::of_everything(known, stat, request.all_read), Ok))
             }
-            _ => Some(Plan::of_everything(known, stat)),
+            _ => Some(Plan::of_everything(known, stat, request.all_read)),
         }
     }
 
@@ -126,6 +126,16 @@ impl Plan {
     pub fn zeros(&self, file: &OwnedFd, range: Range) -> Option<Bytes> {
         let is_hole = self.is_sparse && data_after(file, range.start) >= range.end;
         is_hole.then(|| ZEROS.slice(..range.len() as usize))
+    }
+
+    /// Waits for a write that is under way, where all that was read comes
+    /// along: the tracepoints of whatever was seen of it have fired then. A
+    /// file system that has no lock for this question does not let anybody
+    /// read half a write.
+    pub fn wait_for_writers(&self, file: &OwnedFd) {
+        if self.all_read {
+            hole_after(file, 0);
+        }
     }
 
     /// Hashes a chunk. `bytes` are all of it.
@@ -187,13 +197,14 @@ impl Plan {
         Some(Plan { leaves, read, change: Change::Told(changed), is_sparse: false, all_read })
     }
 
-    fn of_everything(known: Option<&Known>, stat: &Stat) -> Result<Plan, TooLarge> {
+    fn of_everything(known: Option<&Known>, stat: &Stat, all_read: bool) -> Result<Plan, TooLarge> {
         let size = stat.fingerprint.size;
         let leaves = Leaves::new(size).ok_or(TooLarge)?;
         let read = Range::new(0, size).into_iter().collect();
         let before = known.and_then(|known| known.leaves.clone());
         let change = Change::Compare(before);
-        Ok(Plan { leaves, read, change, is_sparse: false, all_read: false })
+        let all_read = all_read && size <= READ_BYTES_MAX;
+        Ok(Plan { leaves, read, change, is_sparse: false, all_read })
     }
 }
 

@@ -37,8 +37,7 @@ pub struct Request {
     /// Writes dirty pages out before reading, so that a later store through a
     /// mapping is captured anew.
     pub sync: bool,
-    /// Bring along all that is read at [`Depth::Ranges`], up to
-    /// [`READ_BYTES_MAX`].
+    /// Bring along all that is read, up to [`READ_BYTES_MAX`].
     pub all_read: bool,
     /// What the index holds for this path.
     pub known: Option<Known>,
@@ -303,6 +302,7 @@ fn read_small(file: &OwnedFd, plan: &Plan, sync: bool) -> io::Result<Gathered> {
         let bytes = read_exact(file, chunk.range)?;
         gathered.add(plan.digest(file, chunk, bytes.into()));
     }
+    plan.wait_for_writers(file);
     Ok(gathered)
 }
 
@@ -318,9 +318,12 @@ async fn observe_large(
         let plan = Arc::new(large.plan);
         let read = read_large(engine, &large.file, &plan, large.request.sync).await;
         let (root_there, file) = (Arc::clone(root), Arc::clone(&large.file));
-        let after =
-            unless_cancelled(spawn_blocking(move || root_there.stat_fd(file.as_fd())).await)
-                .await?;
+        let read_plan = Arc::clone(&plan);
+        let stat = spawn_blocking(move || {
+            read_plan.wait_for_writers(&file);
+            root_there.stat_fd(file.as_fd())
+        });
+        let after = unless_cancelled(stat.await).await?;
         let is_stable = after.fingerprint == large.stat.fingerprint;
         match read {
             Ok(gathered) if is_stable || !may_repeat => {

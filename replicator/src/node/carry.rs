@@ -239,7 +239,7 @@ impl Carrier {
             What::Write { metadata, over, .. } => {
                 // The task that wrote it ended badly.
                 let Some(Written { staged, leaves }) = written else {
-                    return Prepared::Ended(Outcome::NotHeld);
+                    return Prepared::Ended(Outcome::Broken);
                 };
                 let over = over.map(displaced);
                 let step = Step::Place { path, staged, metadata, over };
@@ -351,7 +351,7 @@ pub(super) fn stage_bytes(
     digest: Digest,
 ) -> Result<Written, Outcome> {
     if size > WHOLE_BYTES_MAX {
-        return Err(Outcome::NotHeld);
+        return Err(Outcome::Broken);
     }
     let content = match writes {
         [(0, bytes)] if bytes.len() as u64 == size => bytes.clone(),
@@ -365,7 +365,7 @@ pub(super) fn stage_bytes(
     };
     let leaves = Leaves::of(&content);
     if leaves.digest() != digest {
-        return Err(Outcome::NotHeld);
+        return Err(Outcome::Broken);
     }
     let hole = !content.is_empty() && content.iter().all(|byte| *byte == 0);
     let staged = Staged::create(root, if hole { size } else { 0 }).map_err(failed)?;

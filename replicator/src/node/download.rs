@@ -16,7 +16,7 @@ use crate::id::{BodyId, NodeId};
 use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::root::Root;
 use crate::sync::effect::Outcome;
-use crate::sync::message::{Delta, FetchItem, FetchRequest, HELD, Part};
+use crate::sync::message::{Delta, FetchItem, FetchRequest, HELD, NOT_HELD, Part};
 use crate::transport::{Fetch, Transport};
 
 /// The list of changed ranges that comes before their bytes.
@@ -54,16 +54,13 @@ pub(super) async fn small_files(
     let mut cut = false;
     for (at, wanted) in wanted {
         let bytes = match cut {
-            true => Err(Outcome::NotHeld),
+            true => Err(Outcome::Broken),
             false => receive_small(&mut answer, &wanted).await,
         };
         match bytes {
-            Ok(Some(bytes)) => received.push((at, wanted, bytes)),
-            Ok(None) => {
-                results.insert(at, Err(Outcome::NotHeld));
-            }
+            Ok(bytes) => received.push((at, wanted, bytes)),
             Err(outcome) => {
-                cut = true;
+                cut = answer.is_cut;
                 results.insert(at, Err(outcome));
             }
         }
@@ -79,13 +76,10 @@ pub(super) async fn small_files(
     results
 }
 
-/// `None`: not held there.
-async fn receive_small(answer: &mut Answer, wanted: &Wanted) -> Result<Option<Bytes>, Outcome> {
+async fn receive_small(answer: &mut Answer, wanted: &Wanted) -> Result<Bytes, Outcome> {
     debug_assert!(wanted.size <= WHOLE_BYTES_MAX);
-    if !answer.is_held().await? {
-        return Ok(None);
-    }
-    answer.take(wanted.size as usize).await.map(Some)
+    answer.held().await?;
+    answer.take(wanted.size as usize).await
 }
 
 /// Fetches the hash list of a version from the first of these that has it.
@@ -94,14 +88,16 @@ pub(super) async fn fetch_leaves(
     sources: &[NodeId],
     wanted: &Wanted,
 ) -> Result<(NodeId, Leaves), Outcome> {
+    let mut ended = Outcome::NotHeld;
     for source in sources {
         match leaves_of(transport, *source, wanted).await {
             Ok(leaves) => return Ok((*source, leaves)),
             Err(Outcome::NotHeld) => {}
+            Err(Outcome::Broken) => ended = Outcome::Broken,
             Err(outcome) => return Err(outcome),
         }
     }
-    Err(Outcome::NotHeld)
+    Err(ended)
 }
 
 async fn leaves_of(
@@ -111,14 +107,12 @@ async fn leaves_of(
 ) -> Result<Leaves, Outcome> {
     let empty = Leaves::new(wanted.size).ok_or_else(|| failed("the file is too large"))?;
     let mut answer = ask(transport, peer, vec![item(wanted, Part::Leaves)]).await?;
-    if !answer.is_held().await? {
-        return Err(Outcome::NotHeld);
-    }
+    answer.held().await?;
     let bytes = answer.take(empty.count() as usize * 32).await?;
-    let leaves = Leaves::from_bytes(wanted.size, &bytes).ok_or(Outcome::NotHeld)?;
+    let leaves = Leaves::from_bytes(wanted.size, &bytes).ok_or(Outcome::Broken)?;
     match leaves.digest() == wanted.digest {
         true => Ok(leaves),
-        false => Err(Outcome::NotHeld),
+        false => Err(Outcome::Broken),
     }
 }
 
@@ -131,8 +125,10 @@ pub(super) async fn since(
     from: Digest,
 ) -> Result<Option<(Delta, Answer)>, Outcome> {
     let mut answer = ask(transport, peer, vec![item(wanted, Part::Since(from))]).await?;
-    if !answer.is_held().await? {
-        return Ok(None);
+    match answer.held().await {
+        Ok(()) => {}
+        Err(Outcome::NotHeld) => return Ok(None),
+        Err(outcome) => return Err(outcome),
     }
     let mut length = [0; 4];
     length.copy_from_slice(&answer.take(4).await?);
@@ -160,10 +156,8 @@ pub(super) async fn rest(
         return Ok(None);
     }
     let mut answer = ask(transport, peer, vec![item(wanted, Part::Ranges(missing))]).await?;
-    match answer.is_held().await? {
-        true => Ok(Some(answer)),
-        false => Err(Outcome::NotHeld),
-    }
+    answer.held().await?;
+    Ok(Some(answer))
 }
 
 /// Takes what is missing of a change, in its order, piece by piece.
@@ -183,11 +177,18 @@ pub(super) async fn take_missing(answer: &mut Answer, change: &mut Change) -> Re
 pub(super) struct Answer {
     fetch: Fetch,
     rest: Bytes,
+    /// It ended before all had come.
+    is_cut: bool,
 }
 
 impl Answer {
-    pub async fn is_held(&mut self) -> Result<bool, Outcome> {
-        Ok(self.take(1).await?[0] == HELD)
+    /// An item is held, and its bytes follow.
+    pub async fn held(&mut self) -> Result<(), Outcome> {
+        match self.take(1).await?[0] {
+            HELD => Ok(()),
+            NOT_HELD => Err(Outcome::NotHeld),
+            _ => Err(Outcome::Broken),
+        }
     }
 
     /// Exactly this many bytes; the caller bounds the number.
@@ -207,7 +208,10 @@ impl Answer {
                     }
                     gathered.extend_from_slice(&chunk);
                 }
-                Ok(None) | Err(_) => return Err(Outcome::NotHeld),
+                Ok(None) | Err(_) => {
+                    self.is_cut = true;
+                    return Err(Outcome::Broken);
+                }
             }
         }
         Ok(gathered.freeze())
@@ -223,9 +227,9 @@ pub(super) async fn ask(
     let request = FetchRequest { items }.encode();
     let fetch = transport.fetch(peer, request).await.map_err(|error| {
         tracing::debug!(%peer, "a fetch did not start: {error}");
-        Outcome::NotHeld
+        Outcome::Broken
     })?;
-    Ok(Answer { fetch, rest: Bytes::new() })
+    Ok(Answer { fetch, rest: Bytes::new(), is_cut: false })
 }
 
 pub(super) fn item(wanted: &Wanted, part: Part) -> FetchItem {

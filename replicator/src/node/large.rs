@@ -102,7 +102,7 @@ impl Large {
             return Ok(Written { staged, leaves });
         }
         self.arrivals.park(arriving, staged);
-        Err(ended.err().unwrap_or(Outcome::NotHeld))
+        Err(ended.err().unwrap_or(Outcome::Broken))
     }
 
     /// The file beside its place, with as much of it as is here already.
@@ -194,7 +194,7 @@ impl Large {
         }
         let mut ended = Ok(());
         while let Some(pulled) = pulls.join_next().await {
-            match pulled.unwrap_or((false, Err(Outcome::NotHeld))) {
+            match pulled.unwrap_or((false, Err(Outcome::Broken))) {
                 (_, Ok(())) => {}
                 // Gone on to another version, or gone: another attempt, with
                 // what is here, knows better whom to ask.
@@ -229,7 +229,7 @@ impl Large {
                     return Ok(());
                 }
                 if arriving.waiting() >= PATIENCE {
-                    return Err(Outcome::NotHeld);
+                    return Err(Outcome::Broken);
                 }
                 // Whatever it is that comes first.
                 let _ = tokio::time::timeout(idle, arriving.changed.notified()).await;
@@ -253,8 +253,10 @@ impl Large {
         }
         let mut answer =
             ask(&self.transport, peer, vec![item(&wanted(arriving), Part::Held)]).await?;
-        if !answer.is_held().await? {
-            return Ok(Vec::new());
+        match answer.held().await {
+            Ok(()) => {}
+            Err(Outcome::NotHeld) => return Ok(Vec::new()),
+            Err(outcome) => return Err(outcome),
         }
         let count = arriving.leaves.count() as usize;
         let held = from_bitmap(&answer.take(count.div_ceil(8)).await?, count);
@@ -279,9 +281,7 @@ impl Large {
         let received = async {
             let mut answer =
                 ask(&self.transport, peer, vec![item(&wanted(arriving), part)]).await?;
-            if !answer.is_held().await? {
-                return Err(Outcome::NotHeld);
-            }
+            answer.held().await?;
             for leaf in &batch {
                 let bytes = receive_leaf(&mut answer, &arriving.leaves, *leaf).await?;
                 if writing.len() >= WRITES_IN_FLIGHT_MAX {
@@ -319,7 +319,7 @@ async fn receive_leaf(
     }
     match leaves.get(leaf) == Some(&hasher.finish()) {
         true => Ok(parts),
-        false => Err(Outcome::NotHeld),
+        false => Err(Outcome::Broken),
     }
 }
 

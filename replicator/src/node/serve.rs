@@ -13,14 +13,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::arrivals::Arriving;
 use super::pieces::to_bitmap;
 use crate::engine::Engine;
+use crate::entry::Fingerprint;
 use crate::hash::Leaves;
 use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::root::{Access, Root};
 use crate::sync::Located;
-use crate::sync::message::{Delta, FetchItem, HELD, NOT_HELD, Part, Patch};
+use crate::sync::message::{CHANGING, Delta, FetchItem, HELD, NOT_HELD, Part, Patch};
 use crate::transport::Reply;
+use crate::writes::{Writes, copied};
 
 /// Small files are gathered into answers of about this size.
 const GATHER_BYTES: usize = 1 << 20;
@@ -34,7 +36,9 @@ const READS_AHEAD: usize = 3;
 /// What this node has of a version.
 pub(super) enum Holding {
     /// What differs from the version asked about, with its bytes.
-    Kept(Patch),
+    Change(Patch),
+    /// All of it, in memory.
+    Kept(Writes),
     /// It lies in the tree; with what differs from the version asked about.
     Placed(Located, Option<Delta>),
     /// Some of it has arrived.
@@ -100,12 +104,17 @@ fn gather(root: &Root, items: &[Found]) -> (Bytes, Vec<RelPath>) {
         answer.put_u8(HELD);
         let held = match holding {
             Some(Holding::Placed(located, _)) => read_small(root, item, located, &mut answer),
+            Some(Holding::Kept(writes)) => {
+                writes.iter().for_each(|(_, bytes)| answer.put_slice(bytes));
+                Some(())
+            }
             _ => None,
         };
         if held.is_none() {
+            let path = placed_at(holding.as_ref());
             answer.truncate(start);
-            answer.put_u8(NOT_HELD);
-            stale.extend(placed_at(holding.as_ref()));
+            answer.put_u8(if path.is_some() { CHANGING } else { NOT_HELD });
+            stale.extend(path);
         }
     }
     (answer.freeze(), stale)
@@ -139,7 +148,10 @@ fn read_small(
         }
     }
     let stat = rustix::fs::fstat(&file).ok()?;
-    let same = stat.st_ino == located.fingerprint.inode && stat.st_size as u64 == item.size;
+    let Fingerprint { inode, mtime, .. } = located.fingerprint;
+    let same = stat.st_ino == inode
+        && stat.st_size as u64 == item.size
+        && (stat.st_mtime, stat.st_mtime_nsec) == (mtime.seconds, mtime.nanos.into());
     same.then_some(())
 }
 
@@ -155,12 +167,14 @@ async fn stream(
     let open = match holding {
         Some(Holding::Placed(located, delta)) => open_placed(root, &item, located, delta),
         Some(Holding::Arriving(arriving)) => open_arriving(&item, &arriving),
-        Some(Holding::Kept(patch)) => return send_kept(&item, patch, reply).await,
+        Some(Holding::Change(patch)) => return send_change(&item, patch, reply).await,
+        Some(Holding::Kept(writes)) => return send_kept(&item, writes, reply).await,
         None => None,
     };
     let Some(Open { file, head, ranges }) = open else {
+        let answer = if path.is_some() { &[CHANGING] } else { &[NOT_HELD] };
         stale.extend(path);
-        return reply.send(Bytes::from_static(&[NOT_HELD])).await.ok();
+        return reply.send(Bytes::from_static(answer)).await.ok();
     };
     reply.send(Bytes::from_static(&[HELD])).await.ok()?;
     if !head.is_empty() {
@@ -169,8 +183,32 @@ async fn stream(
     stream_ranges(engine, &file, ranges, reply).await
 }
 
-/// Bytes that were kept when they were read.
-async fn send_kept(item: &FetchItem, mut patch: Patch, reply: &mut Reply) -> Option<()> {
+/// Bytes that were kept when they were read: all of a version.
+async fn send_kept(item: &FetchItem, writes: Writes, reply: &mut Reply) -> Option<()> {
+    let wanted = match &item.part {
+        Part::Ranges(ranges) => checked(ranges, item.size).map(|ranges| copied(&writes, &ranges)),
+        Part::Leaves => {
+            let hash = move || {
+                let whole: Vec<u8> = writes.iter().flat_map(|(_, bytes)| bytes).copied().collect();
+                Leaves::of(&whole).to_bytes()
+            };
+            let list = tokio::task::spawn_blocking(hash).await.ok()?;
+            Some(vec![(0, list.into())])
+        }
+        _ => Some(writes),
+    };
+    let Some(wanted) = wanted else {
+        return reply.send(Bytes::from_static(&[NOT_HELD])).await.ok();
+    };
+    reply.send(Bytes::from_static(&[HELD])).await.ok()?;
+    for (_, bytes) in wanted {
+        reply.send(bytes).await.ok()?;
+    }
+    Some(())
+}
+
+/// The same of a change.
+async fn send_change(item: &FetchItem, mut patch: Patch, reply: &mut Reply) -> Option<()> {
     patch.truncate(item.size);
     patch.writes.sort_unstable_by_key(|(at, _)| *at);
     reply.send(Bytes::from_static(&[HELD])).await.ok()?;

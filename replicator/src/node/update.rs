@@ -143,7 +143,7 @@ impl Carrier {
     ) -> Result<Prepared, Outcome> {
         if leaves.digest() != update.to {
             tracing::debug!(%path, "the bytes that came along lead to another version");
-            return Err(Outcome::NotHeld);
+            return Err(Outcome::Broken);
         }
         let bytes = bytes_of(&writes);
         let conflict = matches!(update.keep, Keep::Conflict(_));

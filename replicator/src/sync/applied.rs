@@ -165,15 +165,16 @@ impl<S: Store> Core<S> {
                 }
                 self.retry(now, spot, Duration::from_millis(5));
             }
-            Outcome::NotHeld => {
+            Outcome::NotHeld | Outcome::Broken => {
+                let is_refusal = matches!(outcome, Outcome::NotHeld);
                 // If bytes that came along did not lead there, they are of no
                 // use: the next try fetches.
                 if let Some((Content::File { digest, .. }, _)) = &step.content {
                     self.patches.remove(step.action.body, *digest);
                 }
                 self.retry(now, spot.clone(), Duration::from_millis(20));
-                if let Some(peer) = step.asked() {
-                    self.refused(now, &spot, step.action.body, peer);
+                if let Some(peer) = step.asked().filter(|_| is_refusal) {
+                    self.refused(now, &spot, &step.action, peer);
                 }
             }
             Outcome::Failed(reason) => {

@@ -9,7 +9,7 @@ use super::brake::Brake;
 use super::effect::{Effect, Listed, Look, Now};
 use super::history::History;
 use super::members::Membership;
-use super::message::{Delta, Message, Patch, Records};
+use super::message::{Delta, Message, Records};
 use super::oneway::Own;
 use super::patches::Patches;
 use super::plan::Retry;
@@ -26,7 +26,7 @@ use crate::config::Mode;
 use crate::entry::{Fingerprint, Kind, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::{DELTA_RANGES_MAX, LOOKS_MAX, PATCH_IN_PLACE_BYTES_MAX};
+use crate::limits::LOOKS_MAX;
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -299,18 +299,6 @@ impl<S: Store> Core<S> {
         if !path.is_private() {
             self.was_told(&path);
             self.settle.touch(now.monotonic, Spot::Path(path), Dirt::whole());
-        }
-    }
-
-    /// A file that a peer asked for is not as the index has it. Where no change
-    /// of it is known that has not been looked at, one was missed.
-    pub fn found_stale(&mut self, now: Now, path: RelPath) {
-        let body = self.lying_at(&path).map(|(id, _, _)| id);
-        let is_told = self.looks.contains_key(&path)
-            || self.settle.holds(&Spot::Path(path.clone()))
-            || body.is_some_and(|id| self.settle.holds(&Spot::Body(id)));
-        if !is_told {
-            self.bytes_changed_at(now, path);
         }
     }
 
@@ -679,16 +667,6 @@ impl<S: Store> Core<S> {
     /// here, if it is remembered.
     pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
         self.history.between(body, from, to)
-    }
-
-    /// The same with the bytes, where they are kept: a file that is written
-    /// all the time has gone on before they are asked for.
-    pub fn kept_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Patch> {
-        let patch = self.patches.between(body, Some(from), to)?;
-        let Delta { ranges, holes } = patch.delta();
-        let fits = ranges.bytes() <= PATCH_IN_PLACE_BYTES_MAX
-            && ranges.count() + holes.count() <= DELTA_RANGES_MAX;
-        (fits && patch.from.is_some()).then_some(patch)
     }
 
     pub fn store(&self) -> &S {

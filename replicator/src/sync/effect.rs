@@ -151,6 +151,17 @@ pub struct Action {
     pub what: What,
 }
 
+impl Action {
+    /// Of the content that is to come, where one is.
+    pub fn digest(&self) -> Option<Digest> {
+        match &self.what {
+            What::Write { digest, .. } => Some(*digest),
+            What::Update(update) => Some(update.to),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum What {
     MakeDirectory {
@@ -271,7 +282,10 @@ pub enum Outcome {
     Done(Option<Box<Stat>>, Option<Leaves>),
     /// Something else was found; nothing was changed.
     Raced,
-    /// The peer does not hold that version, or is gone.
+    /// The peer does not hold that version.
     NotHeld,
+    /// What came was cut off, or is not that version: the file may be changing
+    /// there just now.
+    Broken,
     Failed(String),
 }

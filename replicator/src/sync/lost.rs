@@ -13,7 +13,7 @@
 //! copy.
 
 use super::core::Core;
-use super::effect::Now;
+use super::effect::{Action, Now};
 use super::local::digest_of;
 use super::record::{Binding, BodyRow, Content, Key, NameRow, Replaced};
 use super::settle::Spot;
@@ -37,25 +37,34 @@ impl<S: Store> Core<S> {
         self.lives.extend(former);
     }
 
-    /// A peer does not hold the content that this spot is to show.
-    pub(super) fn refused(&mut self, now: Now, spot: &Spot, id: BodyId, by: NodeId) {
+    /// A peer does not hold the content that this spot was to show.
+    pub(super) fn refused(&mut self, now: Now, spot: &Spot, action: &Action, by: NodeId) {
+        let id = action.body;
         // One that has not met its own folder yet does not know what it holds.
         if self.peers.get(&by).is_none_or(|peer| peer.actor.is_none()) {
             return;
         }
-        let Some(retry) = self.retries.get_mut(spot) else {
+        let Some((row, retry)) = self.store.body(id).zip(self.retries.get_mut(spot)) else {
             return;
         };
-        retry.refused.insert(by);
-        let (attempts, refused) = (retry.attempts, retry.refused.clone());
-        if attempts < ASKS_MIN || !self.surveyed {
+        // Another one is to be shown by now, of which this says nothing.
+        let winner = row.content.winner();
+        if digest_of(Some(&winner.value)) != action.digest() {
             return;
         }
-        let Some(row) = self.store.body(id) else {
+        if retry.refused_content != Some(winner.dot) {
+            retry.refused_content = Some(winner.dot);
+            retry.refused.clear();
+            retry.refusals = 0;
+        }
+        retry.refused.insert(by);
+        retry.refusals += 1;
+        let (refusals, refused) = (retry.refusals, retry.refused.clone());
+        if refusals < ASKS_MIN || !self.surveyed {
             return;
-        };
+        }
         let all_peers = self.peers.keys().all(|peer| refused.contains(peer));
-        let asked_enough = attempts / (self.peers.len() as u32).max(1) >= ASKS_OF_OTHERS_MIN;
+        let asked_enough = refusals / (self.peers.len() as u32).max(1) >= ASKS_OF_OTHERS_MIN;
         let is_mine = self.lives.contains(&row.content.winner().dot.actor);
         if all_peers && (is_mine || (asked_enough && self.has_all_members())) {
             self.give_up_content(now, id, row);

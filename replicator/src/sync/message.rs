@@ -152,7 +152,7 @@ impl Patch {
 
 /// A request on a stream of its own: file contents or hash lists.
 ///
-/// Each item is answered in turn by one byte, [`HELD`] or [`NOT_HELD`], and
+/// Each item is answered in turn by one byte, [`HELD`], [`NOT_HELD`] or [`CHANGING`], and
 /// after the former by the bytes asked for, whose number follows from the
 /// item; for [`Part::Since`] and [`Part::Held`] from a head as told there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -217,6 +217,10 @@ impl Delta {
 pub const HELD: u8 = 1;
 /// This node does not hold that version, or no longer; nothing follows.
 pub const NOT_HELD: u8 = 0;
+
+/// Answers an item: it was held, and the file has changed since. What became
+/// of it will be told.
+pub const CHANGING: u8 = 2;
 
 /// What a peer sent is not what an honest node of this version sends.
 #[derive(Debug, thiserror::Error)]

@@ -33,8 +33,11 @@ const LOOKED_AT_MAX: usize = 8192;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Retry {
     pub attempts: u32,
-    /// Peers that do not hold what is asked for.
+    /// Peers that do not hold the content asked for, and how often they said
+    /// so.
     pub refused: BTreeSet<NodeId>,
+    pub refusals: u32,
+    pub refused_content: Option<Dot>,
     pub not_before: Duration,
     /// The time above has not come yet. A due step that is blocked waits for
     /// an event, not for the clock.

@@ -20,8 +20,9 @@ use super::store::Store;
 use crate::entry::Stat;
 use crate::hash::{Digest, Leaves};
 use crate::id::BodyId;
+use crate::limits::{DELTA_RANGES_MAX, PATCH_IN_PLACE_BYTES_MAX};
 use crate::path::RelPath;
-use crate::range::RangeSet;
+use crate::range::{Range, RangeSet};
 use crate::writes::{self, Writes};
 
 /// Files that are written all the time and read nevertheless.
@@ -38,6 +39,8 @@ pub(super) struct Read {
     /// The changed bytes without the holes, where they are few.
     writes: Option<Writes>,
     holes: RangeSet,
+    /// Are they all there are, changed or not?
+    is_all: bool,
 }
 
 /// How a file is read that is written all the time.
@@ -47,6 +50,9 @@ pub(super) enum Busy {
     Streamed,
     /// Its changes are too large to be kept: when it is quiet, or now and then.
     Seldom,
+    /// A peer that holds no version from which it could follow has asked for
+    /// it: the next time as a whole, which is kept.
+    Asked,
 }
 
 impl<S: Store> Core<S> {
@@ -62,7 +68,8 @@ impl<S: Store> Core<S> {
     ) -> Result<Option<Read>, Duration> {
         let none = RangeSet::new;
         let plain = |content| {
-            Some(Read { content, leaves: None, changed: none(), writes: None, holes: none() })
+            let (changed, holes) = (none(), none());
+            Some(Read { content, leaves: None, changed, writes: None, holes, is_all: false })
         };
         Ok(match sighted {
             Sighted::NotRead => None,
@@ -72,16 +79,19 @@ impl<S: Store> Core<S> {
             Sighted::File { leaves, changed, bytes, holes, stable } => {
                 self.wait_for_quiet(now, path, stat, look, stable)?;
                 let changed = self.told_since(stat, look, changed, &bytes);
+                let whole: RangeSet = Range::new(0, leaves.size()).into_iter().collect();
+                let is_all = self.is_asked(stat)
+                    && bytes.as_ref().is_some_and(|bytes| writes::spans(bytes) == whole);
                 let writes = bytes.and_then(|bytes| {
-                    let mut data = changed.clone();
+                    let mut data = if is_all { whole } else { changed.clone() };
                     data.subtract(&holes);
                     let is_little = data.bytes() <= KEPT_BYTES_MAX;
                     is_little.then(|| writes::copied(&bytes, &data))
                 });
-                self.was_kept(stat, writes.is_some());
+                self.was_kept(stat, writes.is_some(), is_all);
                 let content = Content::File { size: leaves.size(), digest: leaves.digest() };
                 let leaves = (leaves.count() > 1).then_some(leaves);
-                Some(Read { content, leaves, changed, writes, holes })
+                Some(Read { content, leaves, changed, writes, holes, is_all })
             }
         })
     }
@@ -117,7 +127,7 @@ impl<S: Store> Core<S> {
             self.settle.look_after(now.monotonic, again, Spot::Path(path.clone()), Dirt::whole());
         }
         self.unsettled.remove(path);
-        if let Some(id) = body.filter(|_| stable) {
+        if let Some(id) = body.filter(|_| stable && !self.is_asked(stat)) {
             self.busy.remove(&id);
         }
         Ok(())
@@ -139,11 +149,65 @@ impl<S: Store> Core<S> {
         Ok(true)
     }
 
-    fn was_kept(&mut self, stat: &Stat, is_kept: bool) {
+    fn was_kept(&mut self, stat: &Stat, is_kept: bool, is_all: bool) {
         let id = self.known_as(stat).map(|(id, _)| id);
         if let Some(busy) = id.and_then(|id| self.busy.get_mut(&id)) {
-            *busy = if is_kept { Busy::Streamed } else { Busy::Seldom };
+            *busy = match (is_kept, *busy) {
+                (true, Busy::Asked) if !is_all => Busy::Asked,
+                (true, _) => Busy::Streamed,
+                (false, _) => Busy::Seldom,
+            };
         }
+    }
+
+    fn is_asked(&self, stat: &Stat) -> bool {
+        let id = self.known_as(stat).map(|(id, _)| id);
+        id.and_then(|id| self.busy.get(&id)) == Some(&Busy::Asked)
+    }
+
+    /// A file that a peer asked for is not as the index has it. Where no change
+    /// of it is known that has not been looked at, one was missed; else it is
+    /// written faster than it can be asked for.
+    pub fn found_stale(&mut self, now: Now, path: RelPath) {
+        if !self.is_told(&path) {
+            return self.bytes_changed_at(now, path);
+        }
+        let can_be_kept = |size| size <= KEPT_BYTES_MAX && self.busy.len() < BUSY_MAX;
+        let lying = self.lying_at(&path).map(|(id, _, disk)| (id, disk.fingerprint.size));
+        if let Some((id, size)) = lying.filter(|_| self.options.ranges_told)
+            && can_be_kept(size)
+        {
+            self.busy.insert(id, Busy::Asked);
+            self.settle.look(now.monotonic, Spot::Body(id), Dirt::whole());
+        }
+    }
+
+    /// Is something known to have changed at this path that has not been looked
+    /// at?
+    pub fn is_told(&self, path: &RelPath) -> bool {
+        let body = self.store.name(path).and_then(|row| row.on_disk()).map(|(id, _)| id);
+        self.looks.contains_key(path)
+            || self.settle.holds(&Spot::Path(path.clone()))
+            || body.is_some_and(|id| self.settle.holds(&Spot::Body(id)))
+    }
+
+    /// What leads to this version with the bytes, where they are kept: a file
+    /// that is written all the time has gone on before they are asked for.
+    pub fn kept_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Patch> {
+        let patch = self.patches.between(body, Some(from), to)?;
+        let Delta { ranges, holes } = patch.delta();
+        let fits = ranges.bytes() <= PATCH_IN_PLACE_BYTES_MAX
+            && ranges.count() + holes.count() <= DELTA_RANGES_MAX;
+        fits.then_some(patch)
+    }
+
+    /// All bytes of a version of this size, where they are kept.
+    pub fn kept_whole(&self, body: BodyId, to: Digest, size: u64) -> Option<Writes> {
+        let mut patch = self.patches.between(body, None, to)?;
+        patch.truncate(size);
+        let whole = Range::new(0, size).into_iter().collect();
+        let is_whole = patch.holes.is_empty() && writes::spans(&patch.writes) == whole;
+        is_whole.then_some(patch.writes)
     }
 
     /// What may differ from the known version, where these changed by what the
@@ -184,7 +248,7 @@ impl<S: Store> Core<S> {
         let Some(writes) = read.writes.as_ref().filter(|_| !is_copy) else { return };
         self.patches.insert(Patch {
             body,
-            from,
+            from: from.filter(|_| !read.is_all),
             to: *digest,
             writes: writes.clone(),
             holes: read.holes.clone(),
