@@ -15,7 +15,7 @@ use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::staged::{copy_bytes, write_at};
+use super::staged::{copy_bytes, copy_into, write_at};
 use super::trash::Resting;
 use super::{Error, beside, metadata, moment};
 use crate::entry::{Kind, Stat};
@@ -107,7 +107,7 @@ pub(super) fn keep(
         // would change what is kept here.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(from.0, from.1, flags, Mode::empty()).map_err(failed)?;
-        copy_in(root, file.as_fd(), &id, stat)?;
+        copy_into(root, (root.conflicts(), id.as_bytes()), file.as_fd(), stat)?;
         return beside::remove_tree(from.0, from.1).map_err(failed).map(|()| id);
     }
     fs::renameat_with(from.0, from.1, root.conflicts(), id.as_str(), RenameFlags::NOREPLACE)
@@ -124,19 +124,8 @@ pub(super) fn keep_copy(
     label: &str,
 ) -> Result<String, Error> {
     let id = describe(root, path, stat, label)?;
-    copy_in(root, file, &id, stat)?;
+    copy_into(root, (root.conflicts(), id.as_bytes()), file, stat)?;
     Ok(id)
-}
-
-fn copy_in(root: &Root, file: BorrowedFd<'_>, id: &str, stat: &Stat) -> Result<(), Error> {
-    let failed = |errno| Error::private("keep a conflict", errno);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let copy = fs::openat(root.conflicts(), id, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-    copy_bytes(file, copy.as_fd(), stat.fingerprint.size).map_err(failed)?;
-    let now = root.stat_fd(copy.as_fd())?;
-    metadata::set(copy.as_fd(), &now, &stat.metadata, &metadata::Skipped::default())
-        .map_err(failed)?;
-    fs::fsync(&copy).map_err(failed)
 }
 
 /// Writes the JSON file and gives the id.

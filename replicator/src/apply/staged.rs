@@ -8,6 +8,8 @@ use rustix::io::Errno;
 
 use super::Error;
 use super::beside::Beside;
+use super::metadata::{self, Skipped};
+use crate::entry::Stat;
 use crate::path::RelPath;
 use crate::root::{Access, Root};
 
@@ -91,6 +93,22 @@ pub fn check_room(root: &Root, needed: u64, min_free: u64) -> Result<(), Error> 
         return Err(Error::BelowMinFree { free, min_free });
     }
     Ok(())
+}
+
+/// Copies a file of the tree to a name in a private directory, durably.
+pub(super) fn copy_into(
+    root: &Root,
+    (dir, name): (BorrowedFd<'_>, &[u8]),
+    file: BorrowedFd<'_>,
+    stat: &Stat,
+) -> Result<(), Error> {
+    let failed = |errno| Error::private("keep a copy", errno);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let copy = fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+    copy_bytes(file, copy.as_fd(), stat.fingerprint.size).map_err(failed)?;
+    let now = root.stat_fd(copy.as_fd())?;
+    metadata::set(copy.as_fd(), &now, &stat.metadata, &Skipped::default()).map_err(failed)?;
+    fs::fsync(&copy).map_err(failed)
 }
 
 /// Copies `size` bytes into an empty file, leaving holes holes.

@@ -115,7 +115,8 @@ pub enum Step {
         holes: Vec<Range>,
         size: u64,
         metadata: Metadata,
-        /// A version that lost is copied to the conflict store first.
+        /// A version that lost, or that nobody else has, is copied to where it
+        /// is kept first.
         keep: Keep,
     },
     /// Sets the mtime and nothing else.

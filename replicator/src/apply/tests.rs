@@ -484,6 +484,21 @@ fn a_patch_changes_its_ranges_and_nothing_else() {
     assert!(matches!(folder.run(beyond), Outcome::Failed(Error::BadPatch { .. })));
 }
 
+#[test]
+fn what_a_patch_writes_over_is_kept_where_nobody_else_has_it() {
+    let mut folder = Folder::new();
+    let old = vec![7; 150_000];
+    let expect = folder.write("f", &old);
+    let Patch { writes, holes, size, metadata } = patch();
+    let keep = Keep::Trash;
+    let step = Step::Patch { path: rel("f"), expect, writes, holes, size, metadata, keep };
+    done(folder.run(step));
+    assert_eq!(folder.read("f"), patched(&old));
+    let [name] = &folder.private("trash")[..] else { panic!("one file in the trash") };
+    let kept = folder.at(".replicator/trash").join(OsStr::from_bytes(name));
+    assert_eq!(std::fs::read(kept).unwrap(), old);
+}
+
 /// What `kill -9` leaves after some of the writes.
 fn cut_short(folder: &Folder, old: &[u8]) {
     folder.write("f", old);

@@ -4,13 +4,14 @@
 //! sweeping is a comparison of text, and goes on with the original path, so
 //! that a person finds a file with `ls`. It holds no state beside the names.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 
-use super::staged::write_at;
+use super::staged::{copy_into, write_at};
 use super::{Error, beside, moment};
+use crate::entry::Stat;
 use crate::limits::NAME_BYTES_MAX;
 use crate::path::RelPath;
 use crate::root::Root;
@@ -86,6 +87,18 @@ impl Resting {
         let _ = beside::remove_tree(root.trash(), &self.name);
         self.forget(root);
     }
+}
+
+/// Copies a file of the tree into the trash: it is about to be written over
+/// where it lies.
+pub(super) fn keep_copy(
+    root: &Root,
+    file: BorrowedFd<'_>,
+    path: &RelPath,
+    stat: &Stat,
+) -> Result<(), Error> {
+    let resting = Resting::reserve(root, path)?;
+    copy_into(root, (root.trash(), &resting.name), file, stat)
 }
 
 fn write_path_file(root: &Root, name: &[u8], path: &RelPath) -> Result<(), Error> {

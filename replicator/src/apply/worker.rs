@@ -17,7 +17,7 @@ use super::beside::Beside;
 use super::metadata::{self, Skipped};
 use super::patch::Patch;
 use super::trash::Resting;
-use super::{Error, Expect, Keep, Outcome, Over, Step, conflicts, redo};
+use super::{Error, Expect, Keep, Outcome, Over, Step, conflicts, redo, trash};
 use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
 use crate::path::RelPath;
 use crate::root::{Access, Root};
@@ -420,11 +420,17 @@ impl Worker {
             return Ok(Outcome::Raced(Some(found)));
         }
         drop(held);
-        if let Keep::Conflict { label } = keep {
+        if *keep != Keep::Discard {
             let Some(file) = self.root.open_file(path, Access::Read)? else {
                 return Ok(Outcome::Raced(None));
             };
-            conflicts::keep_copy(&self.root, file.as_fd(), path, &found, label)?;
+            let (root, file) = (&self.root, file.as_fd());
+            match keep {
+                Keep::Conflict { label } => {
+                    conflicts::keep_copy(root, file, path, &found, label)?;
+                }
+                _ => trash::keep_copy(root, file, path, &found)?,
+            }
         }
         let outcome = patch.carry_out(&self.root, path, &found, &self.shared.skipped);
         match outcome {

@@ -156,7 +156,7 @@ impl Carrier {
                 holes: holes.iter().collect(),
                 size: update.size,
                 metadata: update.metadata.clone(),
-                keep: kept(update.keep),
+                keep: kept_in_place(update),
             };
             return Ok(Prepared::Steps(vec![step], Some(leaves)));
         }
@@ -194,7 +194,7 @@ impl Carrier {
             holes: holes.iter().collect(),
             size: update.size,
             metadata: update.metadata.clone(),
-            keep: kept(update.keep),
+            keep: kept_in_place(update),
         };
         Ok(Prepared::Steps(vec![step], Some(written.leaves)))
     }
@@ -254,6 +254,16 @@ fn replace(path: &RelPath, update: &Update, written: Written) -> Prepared {
     let step =
         Step::Place { path: path.clone(), staged: written.staged, metadata, over: Some(over) };
     Prepared::Steps(vec![step], Some(written.leaves))
+}
+
+/// What becomes of the present version where it is written over. The last one
+/// before a change made knowingly is kept nowhere then: it may be large, and
+/// the change small.
+fn kept_in_place(update: &Update) -> apply::Keep {
+    match update.keep {
+        Keep::Trash if !update.is_own => apply::Keep::Discard,
+        keep => kept(keep),
+    }
 }
 
 fn file(fingerprint: Fingerprint) -> Expect {

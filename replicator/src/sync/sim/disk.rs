@@ -439,8 +439,10 @@ impl Disk {
             let over = Over { kind: Kind::File, expect: update.expect, keep: update.keep };
             return self.put_new(path, Kind::File, content, &update.metadata, Some(&over));
         }
-        if is_conflict {
-            self.kept.push(old);
+        match update.keep {
+            Keep::Conflict(_) => self.kept.push(old),
+            Keep::Trash if update.is_own => self.trash.push(old),
+            _ => {}
         }
         self.touch(id);
         self.dress(id, &update.metadata);
