@@ -294,6 +294,7 @@ impl<S: Store> Core<S> {
         seen: &VersionVector,
     ) {
         self.refresh(body, stat);
+        self.own.exchange(from, to);
         let moved = self.subtree(from, kind);
         self.replant(&moved, from, to, seen);
         self.set_on_disk(to, Some((body, kind)), seen);
@@ -317,6 +318,7 @@ impl<S: Store> Core<S> {
         stat: &Stat,
         seen: &VersionVector,
     ) {
+        self.own.exchange(with, path);
         let there = self.subtree(with, kind);
         let here = self.subtree(path, kind);
         if let Some((id, _)) = there.first().map(|(_, held)| *held) {

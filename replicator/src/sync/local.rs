@@ -99,7 +99,9 @@ impl<S: Store> Core<S> {
                 (one, other) => one.cmp(&other),
             }
         });
-        self.saw_places_taken(now, &sights);
+        if self.options.mode != Mode::ReceiveOnly {
+            self.saw_places_taken(now, &sights);
+        }
         for sight in sights {
             let Some(look) = self.looks.remove(&sight.path) else {
                 continue;

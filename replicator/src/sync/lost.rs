@@ -136,6 +136,10 @@ impl<S: Store> Core<S> {
         if !row.content.winner().value.is_lost() || row.bound.is_empty() {
             return;
         }
+        // Of what is nobody else's nothing is told.
+        if row.content_seen().is_empty() {
+            return;
+        }
         let (content, metadata) = (row.content_on_disk(), row.metadata_on_disk());
         let Some((content, metadata)) = content.cloned().zip(metadata) else {
             return;

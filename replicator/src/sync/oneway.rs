@@ -4,9 +4,11 @@
 //! noted instead of logged. It stays as it is, untouched by what others
 //! change, until a person reverts it: then what lies here counts as an older
 //! version, and the tree of the others takes its place. What was here rests
-//! in the trash.
+//! in the trash. A step that would meet such a difference waits for that, but
+//! a directory that others move takes along what changed in it.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::applied::Step;
@@ -17,11 +19,13 @@ use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::held;
 use super::version::VersionVector;
+use crate::config::Mode;
 use crate::entry::{Kind, Metadata, Stat};
 use crate::id::{Actor, BodyId};
+use crate::limits::JOBS_MAX;
 use crate::path::RelPath;
 
-/// Removals tried for one entry: a directory has to be emptied first.
+/// Removals tried for one entry.
 const REVERTS_MAX: u32 = 12;
 
 /// How long to wait for a removal before looking what became of it.
@@ -30,9 +34,23 @@ const REVERT_WAIT: Duration = Duration::from_millis(20);
 /// What changed on a node that only receives.
 #[derive(Debug, Default)]
 pub(super) struct Own {
-    changes: BTreeMap<RelPath, &'static str>,
-    /// To be undone, with how often that was tried.
-    reverting: BTreeMap<RelPath, u32>,
+    changes: BTreeMap<RelPath, Change>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    how: How,
+    /// To be undone, with how often a removal was tried.
+    reverting: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Added,
+    Replaced,
+    Content,
+    Metadata,
+    Deleted,
 }
 
 impl Own {
@@ -43,33 +61,129 @@ impl Own {
     pub fn len(&self) -> usize {
         self.changes.len()
     }
+
+    /// Two entries took each other's places, or one a free one, and what is in
+    /// them came along.
+    pub fn exchange(&mut self, one: &RelPath, other: &RelPath) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let mut moved = Vec::new();
+        for (from, to) in [(one, other), (other, one)] {
+            let rebased = |(path, change): (&RelPath, &Change)| {
+                Some((path.clone(), path.rebased(from, to)?, *change))
+            };
+            moved.extend(self.below(from).filter_map(rebased));
+        }
+        moved.iter().for_each(|(old, ..)| {
+            self.changes.remove(old);
+        });
+        self.changes.extend(moved.into_iter().map(|(_, new, change)| (new, change)));
+    }
+
+    fn note(&mut self, path: &RelPath, how: How) {
+        let change = Change { how, reverting: None };
+        self.changes.entry(path.clone()).or_insert(change).how = how;
+    }
+
+    fn forget(&mut self, path: &RelPath) {
+        self.changes.remove(path);
+    }
+
+    /// A directory has gone.
+    fn forget_added_below(&mut self, path: &RelPath) {
+        let added = self.below(path).filter(|(_, change)| change.how == How::Added);
+        let added: Vec<RelPath> = added.map(|(path, _)| path.clone()).collect();
+        added.iter().for_each(|path| self.forget(path));
+    }
+
+    fn set_reverting(&mut self, path: &RelPath, tries: Option<u32>) {
+        if let Some(change) = self.changes.get_mut(path) {
+            change.reverting = tries;
+        }
+    }
+
+    fn reverts(&self, path: &RelPath) -> bool {
+        self.changes.get(path).is_some_and(|change| change.reverting.is_some())
+    }
+
+    fn below<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = (&'a RelPath, &'a Change)> {
+        let starts = |below: &RelPath| below.as_bytes().starts_with(path.as_bytes());
+        let after = (Bound::Excluded(path), Bound::Unbounded);
+        let alike = self.changes.range(after).take_while(move |(below, _)| starts(below));
+        alike.filter(|(below, _)| below.is_within(path))
+    }
+
+    /// Is a directory gone that the index knows above this path?
+    fn lacks_directory_of(&self, path: &RelPath) -> bool {
+        let mut above = std::iter::successors(path.parent(), RelPath::parent);
+        let is_gone = |change: &Change| matches!(change.how, How::Replaced | How::Deleted);
+        above.any(|directory| self.changes.get(&directory).is_some_and(is_gone))
+    }
+}
+
+impl How {
+    fn says(self) -> &'static str {
+        match self {
+            How::Added => "added here",
+            How::Replaced => "replaced here",
+            How::Content => "changed here",
+            How::Metadata => "metadata changed here",
+            How::Deleted => "deleted here",
+        }
+    }
 }
 
 impl<S: Store> Core<S> {
     /// What changed here and is not replicated, with how.
     pub fn own_changes(&self) -> impl Iterator<Item = (&RelPath, &'static str)> {
-        self.own.changes.iter().map(|(path, what)| (path, *what))
+        self.own.changes.iter().map(|(path, change)| (path, change.how.says()))
     }
 
     /// Undoes what changed here. Says how many entries that is.
     pub fn revert(&mut self, now: Now) -> u64 {
-        let paths: Vec<RelPath> = self.own.changes.keys().cloned().collect();
-        for path in &paths {
-            self.own.reverting.insert(path.clone(), 0);
+        for (path, change) in &mut self.own.changes {
+            change.reverting = Some(0);
             self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
         }
         self.turn(now);
-        paths.len() as u64
+        self.own.len() as u64
+    }
+
+    /// May what lies at this path be nobody else's? Of the folder itself too
+    /// only others tell what it is.
+    pub(super) fn may_be_own(&self, path: &RelPath) -> bool {
+        let is_unmet = || path.is_root() && self.lying_at(path).is_none();
+        self.own.holds(path) || (self.options.mode == Mode::ReceiveOnly && is_unmet())
+    }
+
+    /// Does a step have to do with what is nobody else's: where it changes
+    /// something, in what it takes away, or where the directory was that it
+    /// needs?
+    pub(super) fn meets_own(&self, step: &Step) -> bool {
+        if self.own.changes.is_empty() {
+            return false;
+        }
+        let Action { path, what, .. } = &step.action;
+        let other = match what {
+            What::Link { from, .. } => Some(from),
+            _ => step.other_path(),
+        };
+        let is_met = |path: &RelPath| self.own.holds(path) || self.own.lacks_directory_of(path);
+        let takes_away = matches!(what, What::Remove { .. });
+        [Some(path), other].into_iter().flatten().any(is_met)
+            || (takes_away && self.own.below(path).next().is_some())
     }
 
     /// A look at a node that only receives.
     pub(super) fn compare_sight(&mut self, now: Now, path: &RelPath, found: Found, look: Looking) {
+        let is_of_bytes = look.dirt.bytes;
         match found {
             Found::Nothing => self.found_nothing(path),
             Found::Entry(stat, sighted) => {
                 self.progress.no_error(path);
-                let list = look.dirt.list && self.lying_at(path).is_none();
-                let is_directory = stat.kind == Kind::Directory;
+                let list =
+                    stat.kind == Kind::Directory && self.is_other_directory(path, &stat, &look);
                 match self.digest_sight(now, path, &stat, sighted, &look) {
                     Ok(read) => self.found_entry(now, path, &stat, read),
                     Err(retry) => {
@@ -77,7 +191,7 @@ impl<S: Store> Core<S> {
                         self.settle.look_after(now.monotonic, retry, spot, look.dirt);
                     }
                 }
-                if list && is_directory {
+                if list {
                     self.scan(path.clone());
                 }
             }
@@ -85,26 +199,44 @@ impl<S: Store> Core<S> {
             Found::Unreadable(reason) => self.was_unreadable(now, path, reason, look),
             Found::Excluded(reason) => self.progress.error(path, reason),
         }
+        if is_of_bytes {
+            self.look_at_links(now, path);
+        }
     }
 
+    /// May a directory hold what nothing was told of?
+    fn is_other_directory(&self, path: &RelPath, stat: &Stat, look: &Looking) -> bool {
+        let lying = self.lying_at(path).filter(|(_, row, _)| row.kind() == Kind::Directory);
+        lying.map_or(look.dirt.list, |(_, _, disk)| !disk.fingerprint.is_inode(&stat.fingerprint))
+    }
+
+    /// What lay at a path is gone, with all in it.
     fn found_nothing(&mut self, path: &RelPath) {
+        if self.store.name(path).is_none_or(|row| row.on_disk().is_none()) {
+            self.own.forget(path);
+        }
+        self.own.forget_added_below(path);
+        self.found_nothing_within(path, true);
+    }
+
+    fn found_nothing_within(&mut self, path: &RelPath, itself: bool) {
         let mut gone = Vec::new();
         self.for_each_within(path, |_, below, row| {
-            gone.extend(row.on_disk().map(|_| (below, row.wanted().is_some(), row.seen().clone())));
+            if itself || below != *path {
+                let seen = row.on_disk().map(|_| row.seen().clone());
+                gone.extend(seen.map(|seen| (below, row.wanted().is_some(), seen)));
+            }
         });
-        if gone.is_empty() {
-            self.is_as_known(path);
-        }
         for (below, is_wanted, seen) in gone.into_iter().rev().filter(|gone| !gone.0.is_root()) {
-            let reverts = [path, &below].iter().any(|at| self.own.reverting.contains_key(*at));
+            let reverts = [path, &below].iter().any(|at| self.own.reverts(at));
             if !is_wanted {
                 self.set_on_disk(&below, None, &seen);
-                self.is_as_known(&below);
+                self.own.forget(&below);
             } else if reverts {
                 self.bring_back(&below);
-                self.is_as_known(&below);
+                self.own.forget(&below);
             } else {
-                self.own.changes.insert(below, "deleted here");
+                self.own.note(&below, How::Deleted);
             }
         }
     }
@@ -117,12 +249,17 @@ impl<S: Store> Core<S> {
         let Some((id, mut row, mut disk)) = lying else {
             let is_free = self.lying_at(path).is_none();
             match read {
-                Some(read) if is_free && self.adopt(path, stat, &read) => self.is_as_known(path),
-                _ if self.own.reverting.contains_key(path) => self.remove_own(now, path, stat),
-                _ => {
-                    let what = if is_free { "added here" } else { "replaced here" };
-                    self.own.changes.insert(path.clone(), what);
+                Some(read) if is_free && self.adopt(path, stat, &read) => {
+                    self.own.forget(path);
+                    self.look_at_links(now, path);
                 }
+                _ if path.is_root() => {}
+                _ if self.own.reverts(path) => self.remove_own(now, path, stat),
+                _ if is_free => self.own.note(path, How::Added),
+                _ => self.own.note(path, How::Replaced),
+            }
+            if !is_free {
+                self.found_nothing_within(path, false);
             }
             return;
         };
@@ -138,11 +275,10 @@ impl<S: Store> Core<S> {
         });
         let lies = row.metadata_on_disk().is_some_and(|known| looks_alike(known, stat));
         let same_metadata = lies || looks_alike(&row.metadata.winner().value, stat);
-        let reverts = self.own.reverting.contains_key(path);
         let is_as_known = same_content && same_metadata;
-        if !is_as_known && !reverts {
-            let what = if same_content { "metadata changed here" } else { "changed here" };
-            self.own.changes.insert(path.clone(), what);
+        if !is_as_known && !self.own.reverts(path) {
+            self.own.note(path, if same_content { How::Metadata } else { How::Content });
+            self.look_at_links(now, path);
             return;
         }
         // What lies here is known, or counts as an older version from now on.
@@ -151,38 +287,47 @@ impl<S: Store> Core<S> {
             disk.content = held(&row.content, read.content, VersionVector::new());
             self.store.put_leaves(id, read.leaves);
         }
-        if !lies {
+        if row.metadata_on_disk() != Some(&stat.metadata) {
             disk.metadata = held(&row.metadata, stat.metadata.clone(), VersionVector::new());
         }
         row.disk = Some(disk);
         self.put_body(id, row);
-        self.is_as_known(path);
+        self.own.forget(path);
+        self.look_at_links(now, path);
+    }
+
+    /// What was found of a file holds for each of its names; and where it is
+    /// gone from one it is still to be looked for at the others.
+    fn look_at_links(&mut self, now: Now, path: &RelPath) {
+        let Some((_, _, disk)) = self.lying_at(path) else { return };
+        let is_own = self.own.holds(path);
+        for link in disk.names.into_iter().filter(|link| self.own.holds(link) != is_own) {
+            self.settle.look(now.monotonic, Spot::Path(link), Dirt::whole());
+        }
     }
 
     /// Something that is nobody else's goes to the trash.
     fn remove_own(&mut self, now: Now, path: &RelPath, stat: &Stat) {
-        let below = self.own.reverting.range(path.clone()..).skip(1);
-        if below.take_while(|(other, _)| starts_with(other, path)).any(|(o, _)| o.is_within(path)) {
-            // What is in it goes first.
-            let spot = Spot::Path(path.clone());
-            self.settle.look_after(now.monotonic, REVERT_WAIT, spot, Dirt::compare());
+        let Some(change) = self.own.changes.get(path).copied() else { return };
+        let inside = self.own.below(path).next().map(|(_, change)| change.reverting);
+        // Something came after this was to be undone, or could not be undone.
+        let has_to_stay = inside.is_some_and(|tries| tries.is_none());
+        let tries = change.reverting.filter(|tries| *tries < REVERTS_MAX && !has_to_stay);
+        let Some(tries) = tries else {
+            self.own.set_reverting(path, None);
+            if !has_to_stay {
+                self.progress.error(path, "cannot be reverted: remove it by hand".to_owned());
+            }
             return;
-        }
-        let tries = self.own.reverting.get_mut(path).map_or(REVERTS_MAX, |tries| {
-            *tries += 1;
-            *tries
-        });
-        if tries > REVERTS_MAX {
-            self.own.reverting.remove(path);
-            self.progress.error(path, "cannot be reverted: remove it by hand".to_owned());
-            return;
-        }
+        };
         let wait = REVERT_WAIT * (1 << tries.min(6));
         self.settle.look_after(now.monotonic, wait, Spot::Path(path.clone()), Dirt::compare());
         let parent = path.parent().unwrap_or_else(RelPath::root);
-        if !self.locks.is_free(path, &[]) || !self.locks.may_share(&parent) {
+        let is_free = self.locks.is_free(path, &[]) && self.locks.may_share(&parent);
+        if inside.is_some() || !is_free || self.jobs.len() >= JOBS_MAX {
             return;
         }
+        self.own.set_reverting(path, Some(tries + 1));
         let keep = if stat.kind == Kind::Directory { Keep::Discard } else { Keep::Trash };
         let what = What::Remove { expect: stat.fingerprint, keep };
         let nobody = BodyId { origin: Actor(0), counter: 0 };
@@ -194,15 +339,6 @@ impl<S: Store> Core<S> {
         self.locks.share(parent);
         self.start_job(now, vec![step]);
     }
-
-    fn is_as_known(&mut self, path: &RelPath) {
-        self.own.changes.remove(path);
-        self.own.reverting.remove(path);
-    }
-}
-
-fn starts_with(path: &RelPath, beginning: &RelPath) -> bool {
-    path.as_bytes().starts_with(beginning.as_bytes())
 }
 
 /// A directory's time follows what happens in it.

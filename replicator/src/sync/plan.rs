@@ -96,7 +96,7 @@ impl<S: Store> Core<S> {
             }
             let next = match &spot {
                 // What changed here stays until somebody reverts it.
-                Spot::Path(path) if self.own.holds(path) => Next::Blocked,
+                Spot::Path(path) if self.may_be_own(path) => Next::Blocked,
                 Spot::Path(path) => self.plan_name(now, path),
                 Spot::Body(id) => self.plan_body(*id),
             };
@@ -104,7 +104,7 @@ impl<S: Store> Core<S> {
                 Next::Act(_) | Next::ActAlone(_) if self.options.mode == Mode::SendOnly => {
                     Next::Blocked
                 }
-                Next::Act(step) if self.own.holds(&step.action.path) => Next::Blocked,
+                Next::Act(step) | Next::ActAlone(step) if self.meets_own(&step) => Next::Blocked,
                 next => next,
             };
             match next {

@@ -158,7 +158,7 @@ impl<S: Store> Core<S> {
         let Some(row) = self.store.name(path) else {
             return;
         };
-        if self.own.holds(path) {
+        if self.may_be_own(path) {
             // It may be what the others have by now.
             self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
         }

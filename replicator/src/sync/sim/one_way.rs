@@ -107,6 +107,172 @@ fn one_that_receives_and_lost_all_deletes_nothing() {
 }
 
 #[test]
+fn places_that_change_at_one_that_receives_change_nowhere_else() {
+    each(Mode::ReceiveOnly, |story| {
+        story.act(1, |user| user.exchange("a", "b"));
+        story.settle();
+        assert_eq!([story.tree(0), story.tree(1)], ["a=a b=b", "a=b b=a"]);
+        assert_eq!(story.own_changes(1), ["a: replaced here", "b: replaced here"]);
+        story.revert(1);
+        assert_eq!(story.tree(1), "a=a b=b");
+        story.is_at_rest().unwrap();
+    });
+}
+
+#[test]
+fn what_took_the_place_of_a_directory_is_told_with_all_that_was_in_it() {
+    each(Mode::ReceiveOnly, |story| {
+        story.act(0, |user| {
+            user.make_directory("d");
+            user.write("d/x", "x");
+        });
+        story.settle();
+        story.act(1, |user| user.rename("d", "b-to-be"));
+        story.act(1, |user| {
+            user.rename("b", "d");
+            user.rename("b-to-be", "b");
+        });
+        story.settle();
+        assert_eq!(story.tree(1), "a=a b/ b/x=x d=b");
+        let own = ["b: replaced here", "b/x: added here", "d: replaced here", "d/x: deleted here"];
+        assert_eq!(story.own_changes(1), own);
+        story.revert(1);
+        assert_eq!(story.tree(1), "a=a b=b d/ d/x=x");
+        story.is_at_rest().unwrap();
+    });
+}
+
+#[test]
+fn the_folder_of_one_that_met_nobody_is_no_change() {
+    each(Mode::ReceiveOnly, |story| {
+        [0, 2].into_iter().for_each(|at| story.stop(at));
+        story.forget_all(1);
+        let own = ["a: added here", "b: added here", "lasting: added here"];
+        assert_eq!(story.own_changes(1), own);
+        story.revert(1);
+        assert_eq!(story.tree(1), "");
+        [0, 2].into_iter().for_each(|at| story.start(at));
+        assert_eq!(story.tree(1), "a=a b=b");
+        story.is_at_rest().unwrap();
+    });
+}
+
+/// What is gone again has left nothing, not even the time of its directory.
+#[test]
+fn what_came_and_went_at_one_that_receives_leaves_nothing() {
+    each(Mode::ReceiveOnly, |story| {
+        story.act(1, |user| user.write("c", "own"));
+        story.settle();
+        story.act(1, |user| user.remove("c"));
+        story.settle();
+        assert!(story.own_changes(1).is_empty());
+        story.is_at_rest().unwrap();
+    });
+}
+
+#[test]
+fn a_change_of_a_file_with_two_names_is_told_of_both_and_kept() {
+    each(Mode::ReceiveOnly, |story| {
+        story.act(0, |user| user.link("a", "c"));
+        story.settle();
+        story.act(1, |user| user.write("c", "own"));
+        story.settle();
+        assert_eq!(story.own_changes(1), ["a: changed here", "c: changed here"]);
+        // Found though the first of its names is gone.
+        story.act(1, |user| user.remove("a"));
+        story.settle();
+        story.act(1, |user| user.write("c", "own, again"));
+        story.settle();
+        assert_eq!(story.own_changes(1), ["a: deleted here", "c: changed here"]);
+        story.revert(1);
+        assert_eq!([story.tree(1), story.tree(0)], ["a=a b=b c->a", "a=a b=b c->a"]);
+        assert_eq!(story.trash(1), ["own, again"]);
+        story.is_at_rest().unwrap();
+    });
+}
+
+#[test]
+fn a_directory_that_was_deleted_here_gets_nothing_until_it_is_back() {
+    each(Mode::ReceiveOnly, |story| {
+        story.act(0, |user| user.make_directory("d"));
+        story.settle();
+        story.act(1, |user| user.remove("d"));
+        story.settle();
+        story.act(2, |user| user.make_directory("d/d"));
+        story.settle();
+        assert_eq!([story.tree(0), story.tree(1)], ["a=a b=b d/ d/d/", "a=a b=b"]);
+        assert_eq!(story.own_changes(1), ["d: deleted here"]);
+        story.revert(1);
+        assert_eq!(story.tree(1), "a=a b=b d/ d/d/");
+        story.is_at_rest().unwrap();
+    });
+}
+
+#[test]
+fn a_directory_that_others_delete_stays_for_what_was_added_here() {
+    each(Mode::ReceiveOnly, |story| {
+        story.act(0, |user| {
+            user.make_directory("d");
+            user.write("d/x", "x");
+        });
+        story.settle();
+        story.act(1, |user| user.write("d/own", "own"));
+        story.settle();
+        story.act(2, |user| user.remove("d"));
+        story.settle();
+        assert_eq!([story.tree(0), story.tree(1)], ["a=a b=b", "a=a b=b d/ d/own=own"]);
+        assert_eq!(story.own_changes(1), ["d/own: added here"]);
+        story.revert(1);
+        assert_eq!(story.tree(1), "a=a b=b");
+        assert_eq!(story.trash(1), ["own", "x"]);
+        story.is_at_rest().unwrap();
+    });
+}
+
+#[test]
+fn a_directory_that_others_move_takes_along_what_changed_in_it() {
+    each(Mode::ReceiveOnly, |story| {
+        story.act(0, |user| {
+            user.make_directory("d");
+            ["d/x", "d/y"].into_iter().for_each(|path| user.write(path, "old"));
+        });
+        story.settle();
+        story.act(1, |user| {
+            user.write("d/own", "own");
+            user.write("d/x", "own");
+        });
+        story.settle();
+        story.act(2, |user| user.rename("d", "e"));
+        story.act(2, |user| user.write("e/y", "new"));
+        story.settle();
+        assert_eq!(story.tree(0), "a=a b=b e/ e/x=old e/y=new");
+        assert_eq!(story.tree(1), "a=a b=b e/ e/own=own e/x=own e/y=new");
+        assert_eq!(story.own_changes(1), ["e/own: added here", "e/x: changed here"]);
+        story.revert(1);
+        assert_eq!(story.tree(1), story.tree(0));
+        story.is_at_rest().unwrap();
+    });
+}
+
+#[test]
+fn a_file_that_others_rename_waits_where_it_changed_here() {
+    each(Mode::ReceiveOnly, |story| {
+        story.act(1, |user| user.write("a", "own"));
+        story.settle();
+        story.act(2, |user| {
+            user.link("a", "c");
+            user.rename("a", "d");
+        });
+        story.settle();
+        assert_eq!([story.tree(0), story.tree(1)], ["b=b c=a d->c", "a=own b=b"]);
+        story.revert(1);
+        assert_eq!(story.tree(1), "b=b c=a d->c");
+        assert_eq!(story.trash(1), ["own"]);
+        story.is_at_rest().unwrap();
+    });
+}
+
+#[test]
 fn what_one_that_sends_changes_arrives_and_it_takes_nothing() {
     each(Mode::SendOnly, |story| {
         story.act(1, |user| {

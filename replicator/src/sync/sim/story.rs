@@ -84,6 +84,12 @@ impl Story {
         self.settle();
     }
 
+    /// Its index is gone.
+    pub(super) fn forget_all(&mut self, at: usize) {
+        self.world.rejoin(at);
+        self.settle();
+    }
+
     pub(super) fn settle(&mut self) {
         let settled = self.world.settle();
         settled.unwrap_or_else(|reason| panic!("{reason}\n{}", self.trace()));
@@ -166,6 +172,11 @@ impl User<'_> {
     pub(super) fn rename(&mut self, from: &str, to: &str) {
         let to = super::path(to);
         self.did(from, |disk, from| disk.rename(from, &to, &mut Default::default()));
+    }
+
+    pub(super) fn link(&mut self, from: &str, to: &str) {
+        let to = super::path(to);
+        self.did(from, |disk, from| disk.link(from, &to));
     }
 
     /// Both change places.

@@ -74,7 +74,7 @@ impl World {
     }
 
     /// Begins anew over what lies on its disk.
-    pub(super) fn rejoin(&mut self, at: usize) {
+    pub(in crate::sync::sim) fn rejoin(&mut self, at: usize) {
         self.trace(|| format!("{at}: REJOINS"));
         self.isolate(at);
         let (fresh, plan) = (self.next_actor(), self.plan);
