@@ -15,6 +15,7 @@
 //! thousand in all where it does not.
 
 mod alone;
+mod apart;
 mod busy;
 mod carried;
 mod check;
@@ -49,7 +50,7 @@ fn two_nodes_that_stay_connected_end_the_same() {
 
 #[test]
 fn nodes_behind_partitions_end_the_same() {
-    try_seeds(2000, Plan::partitioned);
+    try_seeds(1600, Plan::partitioned);
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn nodes_that_hear_of_each_other_through_others_end_the_same() {
 
 #[test]
 fn nodes_that_crash_end_the_same() {
-    try_seeds(1600, Plan::crashing);
+    try_seeds(1400, Plan::crashing);
 }
 
 #[test]
@@ -68,8 +69,13 @@ fn files_that_are_copied_over_end_the_same() {
 }
 
 #[test]
+fn nodes_that_only_receive_or_only_send_stay_apart() {
+    try_seeds(800, Plan::one_way);
+}
+
+#[test]
 fn what_is_deleted_everywhere_stays_deleted() {
-    try_seeds(1600, Plan::deleting);
+    try_seeds(1400, Plan::deleting);
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::apart;
 use super::disk::Shown;
 use super::world::World;
+use crate::config::Mode;
 use crate::entry::Kind;
 use crate::hash::Digest;
 use crate::limits::{JOB_ACTIONS_MAX, JOBS_MAX, LOOKS_MAX};
@@ -34,15 +36,20 @@ pub(super) fn nothing_differs_or_is_lost(world: &World) -> Result<(), String> {
     all_trees_are_equal(world)?;
     all_indexes_are_equal(world)?;
     no_content_is_lost(world)?;
-    nobody_lost_what_it_had(world)
+    nobody_lost_what_it_had(world)?;
+    nothing_of_its_own_is_told(world)
 }
 
 fn shown(world: &World, at: usize) -> BTreeMap<RelPath, Shown> {
     world.nodes[at].disk.shown()
 }
 
+/// Those that do both come first.
 fn staying(world: &World) -> Vec<usize> {
-    (0..world.nodes.len()).filter(|at| world.nodes[*at].running).collect()
+    let mut staying: Vec<usize> =
+        (0..world.nodes.len()).filter(|at| world.nodes[*at].running).collect();
+    staying.sort_by_key(|at| world.plan.mode(*at) != Mode::Both);
+    staying
 }
 
 pub(super) fn all_trees_are_equal(world: &World) -> Result<(), String> {
@@ -53,7 +60,7 @@ pub(super) fn all_trees_are_equal(world: &World) -> Result<(), String> {
         let names: BTreeSet<_> = first.keys().chain(tree.keys()).collect();
         for name in names {
             let (one, here) = (first.get(name), tree.get(name));
-            if one != here {
+            if one != here && !apart::may_differ(world, at, name, one, here) {
                 return Err(format!("{name}: node {} has {one:?}, node {at} {here:?}", staying[0]));
             }
         }
@@ -89,13 +96,16 @@ fn no_content_is_lost(world: &World) -> Result<(), String> {
     let mut trash = kept.clone();
     let mut unlinked = kept.clone();
     let mut lying = world.nodes[staying(world)[0]].disk.contents_within(&root);
-    for node in &world.nodes {
+    for (at, node) in world.nodes.iter().enumerate() {
         kept.extend(node.disk.kept.iter().map(Vec::as_slice));
         trash.extend(node.disk.trash.iter().map(Vec::as_slice));
         unlinked.extend(node.disk.unlinked.iter().map(Vec::as_slice));
-        // Who has not joined yet has a folder of its own, and who left with
-        // what it had told of has it still.
-        let is_apart = node.awaited || (world.plan.leaves && node.left);
+        // Who has not joined yet has a folder of its own, who left with what
+        // it had told of has it still, and one-way folders differ.
+        let is_apart = node.awaited
+            || (world.plan.leaves && node.left)
+            || world.plan.mode(at) == Mode::SendOnly
+            || node.core.own_changes().next().is_some();
         lying.extend(node.disk.contents_within(&root).into_iter().filter(|_| is_apart));
     }
     kept.extend(lying.iter().map(Vec::as_slice));
@@ -109,9 +119,10 @@ fn no_content_is_lost(world: &World) -> Result<(), String> {
             return Err(format!("content {name} is lost"));
         }
         // A user who resolves a conflict has seen of it what came that far,
-        // and one who takes one of two names away lets go of the other's.
+        // and one who takes one of two names away lets go of the other's. What
+        // is nobody else's was reverted.
         let has_lost = world.ledger.losers.contains(&Digest::of(content));
-        let is_named_anew = contents.moved.contains(content);
+        let is_named_anew = contents.moved.contains(content) || contents.own.contains(content);
         if !has_lost && !is_named_anew && !unlinked.contains(content.as_slice()) {
             return Err(format!("content {name} is in the trash, which nobody threw away"));
         }
@@ -129,6 +140,19 @@ fn nobody_lost_what_it_had(world: &World) -> Result<(), String> {
         if let Some(lost) = node.disk.had.iter().find(|content| !still.contains(content)) {
             let name = String::from_utf8_lossy(lost);
             return Err(format!("content {name} lay on node {at} and is nowhere there"));
+        }
+    }
+    Ok(())
+}
+
+/// What was written on a node that only receives never lay on another.
+fn nothing_of_its_own_is_told(world: &World) -> Result<(), String> {
+    let own = &world.contents.own;
+    for (at, node) in world.nodes.iter().enumerate() {
+        let told = node.disk.had.iter().find(|content| own.contains(*content));
+        if let Some(told) = told.filter(|_| world.plan.mode(at) != Mode::ReceiveOnly) {
+            let name = String::from_utf8_lossy(told);
+            return Err(format!("content {name} was to stay apart and came to node {at}"));
         }
     }
     Ok(())
@@ -193,7 +217,10 @@ pub(super) fn memory_is_bounded(core: &Core<MemoryStore>, actors: u64) -> Result
 /// At rest a core remembers rows, and nothing else that grows.
 pub(super) fn nothing_is_left_over(world: &World) -> Result<(), String> {
     for at in staying(world) {
-        let left = left_over(&world.nodes[at].core);
+        let left = match apart::waits(world, at) {
+            false => left_over(&world.nodes[at].core),
+            true => apart::left_over(left_over(&world.nodes[at].core)),
+        };
         if !left.is_empty() {
             return Err(format!("node {at} at rest still has {left:?}"));
         }

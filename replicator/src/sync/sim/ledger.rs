@@ -60,13 +60,17 @@ impl Ledger {
 
     fn note_body(&mut self, body: &BodyRecord) {
         self.note_siblings(Part::Content, &body.content);
-        for loser in body.content.losers() {
+        self.note_losers(&body.content);
+        self.note_siblings(Part::Metadata, &body.metadata);
+        self.note_one(body.stamp, Part::Body, body);
+    }
+
+    pub(super) fn note_losers(&mut self, content: &Register<Content>) {
+        for loser in content.losers() {
             if let Content::File { digest, .. } = loser.value {
                 self.losers.insert(digest);
             }
         }
-        self.note_siblings(Part::Metadata, &body.metadata);
-        self.note_one(body.stamp, Part::Body, body);
     }
 
     fn note_siblings<V: Rank + Clone + Eq + Hash>(&mut self, part: Part, register: &Register<V>) {

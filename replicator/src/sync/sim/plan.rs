@@ -26,7 +26,8 @@ pub(super) struct Plan {
     pub shape: Shape,
     /// Operations of users, over all nodes.
     pub operations: usize,
-    /// A second round, mostly of deletions, after all came to rest.
+    /// A second round after all came to rest: mostly of deletions, or on the
+    /// one-way node alone.
     pub deletions: usize,
     /// Records in one message: few make long series.
     pub records_max: usize,
@@ -64,6 +65,8 @@ pub(super) struct Plan {
     pub wild: bool,
     /// This node only sends, or only receives.
     pub one_way: Option<(usize, Mode)>,
+    /// Nodes join late, over what their users did there before.
+    pub late: bool,
     /// Files are patched where they lie, or only replaced as a whole.
     pub in_place: bool,
     /// What was looked at together is seen together, at once: moves are met.
@@ -98,6 +101,7 @@ impl Plan {
             moving: false,
             wild: false,
             one_way: None,
+            late: false,
             in_place: !seed.is_multiple_of(7),
             steady: false,
             bug: None,
@@ -124,6 +128,27 @@ impl Plan {
     /// Files are replaced by others, most of them with the same content.
     pub(super) fn copying(seed: u64) -> Self {
         Self { operations: 60, renewals: true, ..Self::crashing(seed) }
+    }
+
+    /// One of them only receives, or only sends.
+    pub(super) fn one_way(seed: u64) -> Self {
+        let nodes = 2 + (seed % 3) as usize;
+        let mode = if seed % 8 < 6 { Mode::ReceiveOnly } else { Mode::SendOnly };
+        let at = seed as usize / 8 % nodes;
+        // One that only sends is no way for what it does not take.
+        let is_way = mode == Mode::ReceiveOnly || at == 0 || at + 1 == nodes;
+        let is_chain = is_way && seed.is_multiple_of(5);
+        Self {
+            nodes,
+            one_way: Some((at, mode)),
+            shape: if is_chain { Shape::Chain } else { Shape::Mesh },
+            operations: 30,
+            deletions: 10,
+            crashes: seed.is_multiple_of(2),
+            durable_after: Some(Duration::from_millis(100)),
+            late: true,
+            ..Self::partitioned(seed)
+        }
     }
 
     /// Everything at once, twice.
@@ -218,7 +243,17 @@ impl Plan {
             meeting_min: self.meeting_min,
             stretch_rows: self.stretch_rows,
             delete_brake: Some(50),
-            mode: self.one_way.filter(|(node, _)| *node == at).map_or(Mode::Both, |(_, mode)| mode),
+            mode: self.mode(at),
         }
+    }
+
+    /// Do some of the others meet through the one that only receives?
+    pub(super) fn is_divided(&self) -> bool {
+        let is_inside = |(at, _): (usize, Mode)| at > 0 && at + 1 < self.nodes;
+        self.shape == Shape::Chain && self.one_way.is_some_and(is_inside)
+    }
+
+    pub(super) fn mode(&self, at: usize) -> Mode {
+        self.one_way.filter(|(node, _)| *node == at).map_or(Mode::Both, |(_, mode)| mode)
     }
 }

@@ -141,10 +141,7 @@ impl Story {
 
     /// Undoes these changes.
     pub(super) fn revert(&mut self, at: usize) {
-        let life = self.world.nodes[at].life;
-        self.world.with(at, life, |core, now| {
-            core.revert(now);
-        });
+        self.world.revert(at);
         self.settle();
     }
 

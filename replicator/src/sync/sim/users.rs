@@ -7,6 +7,7 @@ use super::disk::{Change, Disk, Shown};
 use super::path;
 use super::plan::Plan;
 use super::world::{Event, World};
+use crate::config::Mode;
 use crate::entry::Kind;
 use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
@@ -48,6 +49,10 @@ const EXCHANGE: u64 = 70;
 /// is fetched.
 const LONG_BYTES: usize = COPIED_BYTES_MIN as usize + 1;
 
+/// Of so many things a user of a node that only receives does, one is to undo
+/// them all.
+const REVERT_ONE_IN: u64 = 6;
+
 /// How far back a wild user sets the time of a file, in nanoseconds.
 const BACK_MAX: u64 = 10_000_000_000;
 
@@ -55,6 +60,8 @@ const BACK_MAX: u64 = 10_000_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub written: BTreeSet<Vec<u8>>,
+    /// Of these, what was written on a node that only receives.
+    pub own: BTreeSet<Vec<u8>>,
     /// Destroyed by a user who saw them.
     pub dead: BTreeSet<Vec<u8>>,
     /// Given another name.
@@ -113,9 +120,17 @@ pub(super) fn copied(in_place: bool) -> Disk {
 
 impl World {
     pub(super) fn operate(&mut self, is_tidying: bool) {
-        let at = self.random.below(self.nodes.len() as u64) as usize;
+        let any = self.random.below(self.nodes.len() as u64) as usize;
+        let at = self.plan.one_way.filter(|_| is_tidying).map_or(any, |(only, _)| only);
         if self.nodes[at].left {
             return;
+        }
+        let only_receives = self.plan.mode(at) == Mode::ReceiveOnly;
+        if only_receives && self.random.below(REVERT_ONE_IN) == 0 {
+            return self.revert(at);
+        }
+        if self.plan.mode(at) == Mode::SendOnly {
+            self.note_losers(at);
         }
         let (path, other) = (self.any_path(), self.any_path());
         self.set_clock(at);
@@ -146,8 +161,14 @@ impl World {
         let contents = &mut self.contents;
         if matches!(name, "write" | "replace") {
             contents.written.insert(content.clone());
+            contents.own.extend(only_receives.then(|| content.clone()));
         }
         self.nodes[at].disk.had.retain(|content| !dead.contains(content));
+        if only_receives {
+            // What it received lies elsewhere, and under the same name.
+            dead.retain(|content| contents.own.contains(content));
+            moved.clear();
+        }
         if let ("write", Some(former)) = (name, dead.first()) {
             contents.over.insert(content.clone(), former.clone());
         }
@@ -158,7 +179,7 @@ impl World {
             contents.moved_lately.extend(moved.iter().filter(|_| is_tidying).cloned());
             contents.moved.extend(moved);
         }
-        if is_tidying {
+        if is_tidying && self.plan.one_way.is_none() {
             contents.dead_lately.extend(dead.iter().cloned());
         }
         contents.dead.extend(dead);
@@ -256,7 +277,7 @@ impl World {
 
 fn habits(plan: &Plan, is_tidying: bool) -> Habits {
     match plan.moving {
-        _ if is_tidying => TIDYING,
+        _ if is_tidying && plan.one_way.is_none() => TIDYING,
         true => MOVING,
         false => BUSY,
     }

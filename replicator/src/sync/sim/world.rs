@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::random::Random;
 use super::said::{ended, heard, said, stuck};
 use super::users::Contents;
+use crate::config::Mode;
 use crate::entry::Timestamp;
 use crate::hash::Digest;
 use crate::id::{Actor, NodeId};
@@ -31,6 +32,9 @@ pub(super) const RETENTION: Duration = Duration::from_secs(20);
 
 /// After this long nothing may be left to do.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
+
+/// After this long all know what the others do.
+const MET_WITHIN: Duration = Duration::from_secs(10);
 
 /// Events after which a run counts as going round in circles.
 const EVENTS_MAX: usize = 400_000;
@@ -247,7 +251,7 @@ impl World {
         }
         let span = 40 * plan.operations as u64;
         for at in 0..plan.nodes {
-            let late = plan.comings && at > 1 && self.random.below(2) > 0;
+            let late = (plan.late || (plan.comings && at > 1)) && self.random.below(2) > 0;
             let start = if late { self.random.below(span) } else { 0 };
             if plan.comings && at + 2 == plan.nodes {
                 self.nodes[at].awaited = true;
@@ -265,6 +269,9 @@ impl World {
         if plan.deletions == 0 {
             return Ok(());
         }
+        if let Some((at, mode)) = plan.one_way {
+            return self.end_one_way(at, mode);
+        }
         super::check::check(self)?;
         if plan.copies.is_some() {
             self.note_copies();
@@ -279,7 +286,7 @@ impl World {
         self.round(plan.deletions, true)
     }
 
-    fn round(&mut self, operations: usize, is_tidying: bool) -> Result<(), String> {
+    pub(super) fn round(&mut self, operations: usize, is_tidying: bool) -> Result<(), String> {
         let span = 40 * operations as u64;
         let end = self.now + Duration::from_millis(span);
         for _ in 0..operations {
@@ -306,6 +313,11 @@ impl World {
         if plan.leaves {
             // Who was told may have forgotten it in a crash.
             self.at_from_now(100, Event::Retire);
+        }
+        if let Some((way, _)) = plan.one_way.filter(|_| plan.is_divided()) {
+            // Those behind it lack what its users took away.
+            self.run_for(MET_WITHIN)?;
+            self.revert(way);
         }
         self.settle()?;
         self.plan = plan;
@@ -585,6 +597,9 @@ impl World {
         let mut outcomes = Vec::new();
         self.nodes[at].disk.begin_job();
         self.set_clock(at);
+        if self.plan.mode(at) == Mode::SendOnly {
+            self.ledger.wrong.get_or_insert(format!("node {at} only sends, and changes its disk"));
+        }
         for (action, fetched) in job.actions.iter().zip(fetched) {
             let outcome = match fetched {
                 Ok(fetched) => self.nodes[at].disk.apply(action, fetched),

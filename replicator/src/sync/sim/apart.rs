@@ -1,0 +1,113 @@
+//! Random runs with a node that only receives or only sends: how they end, and
+//! in what it may differ from the others.
+
+use std::collections::BTreeMap;
+
+use super::check;
+use super::disk::Shown;
+use super::world::World;
+use crate::config::Mode;
+use crate::path::RelPath;
+use crate::sync::record::BodyRow;
+use crate::sync::store::Store;
+
+impl World {
+    /// After all did what they do: what one that only receives changes is
+    /// nothing to the others, and is undone; one that only sends becomes one
+    /// that does both.
+    pub(super) fn end_one_way(&mut self, at: usize, mode: Mode) -> Result<(), String> {
+        check::check(self)?;
+        let before = self.trees_of_others(at);
+        self.round(self.plan.deletions, true)?;
+        check::check(self)?;
+        if mode == Mode::ReceiveOnly {
+            if self.trees_of_others(at) != before {
+                return Err(format!("what changed on node {at} changed other trees"));
+            }
+            self.revert(at);
+            self.settle()?;
+            let left = self.nodes[at].core.own_changes().next();
+            return left.map_or(Ok(()), |left| Err(format!("{left:?} could not be reverted")));
+        }
+        self.plan.one_way = None;
+        self.end(at, true);
+        self.start(at);
+        self.settle()
+    }
+
+    fn trees_of_others(&self, at: usize) -> Vec<BTreeMap<RelPath, Shown>> {
+        let others = (0..self.nodes.len()).filter(|other| *other != at);
+        others.map(|other| self.nodes[other].disk.shown()).collect()
+    }
+
+    /// Who writes once more what won over the others' has resolved that, though
+    /// nobody may have been told of it.
+    pub(super) fn note_losers(&mut self, at: usize) {
+        let store = self.nodes[at].core.store();
+        for body in store.bodies().filter_map(|id| store.body(id)) {
+            self.ledger.note_losers(&body.content);
+        }
+    }
+
+    /// A user undoes what changed at a node that only receives.
+    pub(super) fn revert(&mut self, at: usize) {
+        self.trace(|| format!("{at}: USER reverts"));
+        let life = self.nodes[at].life;
+        self.with(at, life, |core, now| {
+            core.revert(now);
+        });
+    }
+}
+
+/// Does something wait at a node for what changed there?
+pub(super) fn waits(world: &World, at: usize) -> bool {
+    match world.plan.mode(at) {
+        Mode::Both => false,
+        Mode::SendOnly => true,
+        Mode::ReceiveOnly => world.nodes[at].core.own_changes().next().is_some(),
+    }
+}
+
+/// What is left over beside what waits.
+pub(super) fn left_over(left: Vec<(&'static str, usize)>) -> Vec<(&'static str, usize)> {
+    let waits = |what: &str| what.starts_with("pending") || what == "retries";
+    left.into_iter().filter(|(what, _)| !waits(what)).collect()
+}
+
+/// May a node have something else at a path than those that do both? Where it
+/// only receives, because of a change that it tells of: of this entry, of one
+/// above or below it, or of the file that is to come here.
+pub(super) fn may_differ(
+    world: &World,
+    at: usize,
+    path: &RelPath,
+    there: Option<&Shown>,
+    here: Option<&Shown>,
+) -> bool {
+    let core = &world.nodes[at].core;
+    match world.plan.mode(at) {
+        Mode::Both => return false,
+        Mode::SendOnly => return true,
+        Mode::ReceiveOnly => {}
+    }
+    let own: Vec<&RelPath> = core.own_changes().map(|(own, _)| own).collect();
+    if own.contains(&path) {
+        return true;
+    }
+    // A file has a name here, or has lost one, of which that is told.
+    if let (Some(there), Some(here)) = (there, here) {
+        let names = [&there.first_name, &here.first_name];
+        let renamed = Shown { first_name: there.first_name.clone(), ..here.clone() };
+        if renamed == *there && names.into_iter().any(|name| own.contains(&name)) {
+            return true;
+        }
+    }
+    let row = core.store().name(path);
+    let bodies = row.iter().flat_map(|row| [row.wanted(), row.on_disk()]).flatten();
+    let bodies = bodies.filter_map(|(id, _)| core.store().body(id));
+    let names = |body: BodyRow| body.disk.into_iter().flat_map(|disk| disk.names).chain(body.bound);
+    let related: Vec<RelPath> = bodies.flat_map(names).chain([path.clone()]).collect();
+    let is_related =
+        |own: &RelPath| related.iter().any(|path| own.is_within(path) || path.is_within(own));
+    core.pending_names.contains(path) && own.into_iter().any(is_related)
+}
