@@ -500,6 +500,7 @@ impl Node {
             }
             Report::Listed(beneath, listed) => self.core.handle_listed(now, &beneath, listed),
             Report::Scanned(beneath) => {
+                self.drain_changes(changes);
                 let before = self.core.progress().deletions_held;
                 self.core.handle_scanned(now, &beneath);
                 let held = self.core.progress().deletions_held;
@@ -675,7 +676,9 @@ impl Node {
                 tokio::spawn(look::look(root, engine, capture, looks, reports));
             }
             Effect::Scan(beneath) => {
-                tokio::spawn(look::scan(Arc::clone(&self.carrier.root), beneath, reports));
+                let (root, capture) = (&self.carrier.root, &self.capture);
+                let (root, capture) = (Arc::clone(root), Arc::clone(capture));
+                tokio::spawn(look::scan(root, capture, beneath, reports));
             }
             Effect::Listen => {
                 let capture = Arc::clone(&self.capture);

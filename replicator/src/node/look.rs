@@ -80,7 +80,12 @@ async fn look_together(
 }
 
 /// Lists everything beneath a path.
-pub(super) async fn scan(root: Arc<Root>, beneath: RelPath, reports: mpsc::Sender<Report>) {
+pub(super) async fn scan(
+    root: Arc<Root>,
+    capture: Arc<Capture>,
+    beneath: RelPath,
+    reports: mpsc::Sender<Report>,
+) {
     let (sink, mut batches) = mpsc::channel(SCAN_QUEUE);
     let walk = tokio::spawn(engine::scan::scan(Arc::clone(&root), beneath.clone(), sink));
     while let Some(batch) = batches.recv().await {
@@ -108,7 +113,10 @@ pub(super) async fn scan(root: Arc<Root>, beneath: RelPath, reports: mpsc::Sende
             return;
         }
     }
-    let report = match (walk.await, root.check()) {
+    let walked = walk.await;
+    // What was removed while somebody looked is told before it is missed.
+    capture.flush().await;
+    let report = match (walked, root.check()) {
         (_, Err(error)) => Report::RootGone(error),
         (Err(error), _) => {
             tracing::error!(%beneath, "a scan ended badly: {error}");

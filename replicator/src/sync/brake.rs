@@ -6,7 +6,7 @@
 //! or asks for the entries back. Deletions that the kernel reported as they
 //! happened are somebody's doing and pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use super::core::Core;
@@ -52,10 +52,29 @@ impl Brake {
 }
 
 impl<S: Store> Core<S> {
-    /// What a scan of everything beneath a path missed.
-    pub(super) fn missed(&mut self, now: Now, beneath: &RelPath, there: usize, gone: Vec<RelPath>) {
+    /// What a scan of everything beneath a path missed; `told` where an event
+    /// of this path was the reason for it.
+    pub(super) fn missed(
+        &mut self,
+        now: Now,
+        beneath: &RelPath,
+        there: usize,
+        gone: Vec<RelPath>,
+        told: bool,
+    ) {
+        let all = beneath.is_root() && gone.len() == there;
+        let (seen, gone) = match told {
+            true => (gone, Vec::new()),
+            false => self.part_told(gone),
+        };
+        for path in seen {
+            // Where a look waits that an event asked for, that one finds it.
+            if !self.dirt_at(&path).any(|dirt| dirt.told) {
+                self.look_for_missed(now, beneath, path, true);
+            }
+        }
         if self.options.mode == Mode::ReceiveOnly {
-            gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path));
+            gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path, false));
             return;
         }
         let fresh = gone.iter().filter(|path| !self.brake.holds(path)).count();
@@ -64,19 +83,51 @@ impl<S: Store> Core<S> {
             self.brake.since = now.monotonic;
         }
         let in_all = self.progress.entries() as usize + self.brake.passed;
-        let (all, missed) = (gone.len() == there, self.brake.passed + gone.len());
-        if fresh > 0 && self.is_too_much(beneath.is_root() && all, missed, in_all) {
+        let missed = self.brake.passed + gone.len();
+        if fresh > 0 && self.is_too_much(all, missed, in_all) {
             self.brake.held.extend(gone);
             return;
         }
         self.brake.passed += fresh;
         let passes = |path: &RelPath| !self.brake.holds(path);
         let gone: Vec<RelPath> = gone.into_iter().filter(passes).collect();
-        gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path));
+        gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path, false));
     }
 
-    fn look_for_missed(&mut self, now: Now, beneath: &RelPath, path: RelPath) {
-        let mut dirt = Dirt::compare();
+    /// Parts what an event told of from what nobody did. Of what went with its
+    /// directory that one's event alone tells; but before all was met once, a
+    /// directory may have lost anything and be made anew since.
+    fn part_told(&self, gone: Vec<RelPath>) -> (Vec<RelPath>, Vec<RelPath>) {
+        let waiting = self.untold.iter().filter(|(_, dirt)| dirt.told).map(|(path, _)| path);
+        let waiting: HashSet<&RelPath> = waiting.collect();
+        let mut went = HashSet::new();
+        gone.into_iter().partition(|path| {
+            let mut above = std::iter::successors(path.parent(), RelPath::parent);
+            let is_told = waiting.contains(path)
+                || self.dirt_at(path).any(|dirt| dirt.told)
+                || self.is_scanned_as_told(path)
+                || self.surveyed && above.any(|at| went.contains(&at) || self.is_told_by_name(&at));
+            if is_told {
+                went.insert(path.clone());
+            }
+            is_told
+        })
+    }
+
+    /// Did an event tell of this directory itself, which may be another one?
+    fn is_told_by_name(&self, directory: &RelPath) -> bool {
+        let by_name = |dirt: &Dirt| dirt.told && dirt.list;
+        !directory.is_root() && self.dirt_at(directory).any(by_name)
+    }
+
+    /// What of this place has not been looked at, or is being looked at.
+    fn dirt_at(&self, path: &RelPath) -> impl Iterator<Item = &Dirt> {
+        let waiting = self.settle.dirt(&Spot::Path(path.clone()));
+        waiting.into_iter().chain(self.looks.get(path).map(|look| &look.dirt))
+    }
+
+    fn look_for_missed(&mut self, now: Now, beneath: &RelPath, path: RelPath, told: bool) {
+        let mut dirt = Dirt { told, ..Dirt::compare() };
         if self.is_listing_to_verify(beneath) {
             self.mark_to_verify(&path, &mut dirt);
         }

@@ -139,6 +139,8 @@ struct Scanning {
     since: Option<Timestamp>,
     /// It was asked for once more, perhaps because of what it has passed by.
     again: bool,
+    /// An event told of the directory: what is missing went with another one.
+    told: bool,
 }
 
 /// A version of a file on this disk.
@@ -304,26 +306,45 @@ impl<S: Store> Core<S> {
 
     /// Everything at and beneath this path is to be compared with the index.
     pub fn scan(&mut self, beneath: RelPath) {
-        self.scan_since(beneath, None);
+        self.begin_scan(beneath, None, false);
     }
 
     /// The same, where written ranges may have gone untold: a file may look
     /// as the index knows it, because a later write of it was told, and hold
     /// other bytes. Every file changed at this time or later is read whole.
     pub fn scan_since(&mut self, beneath: RelPath, since: Option<Timestamp>) {
+        self.begin_scan(beneath, since, false);
+    }
+
+    /// The same, of a directory that a look found to be another one than was
+    /// known, or to be moved. Of removals in one that is gone, or that has
+    /// moved meanwhile, no event tells but the one that led here.
+    pub(super) fn scan_found(&mut self, beneath: RelPath, told: bool) {
+        self.begin_scan(beneath, None, told && self.surveyed);
+    }
+
+    fn begin_scan(&mut self, beneath: RelPath, since: Option<Timestamp>, told: bool) {
         if let Some(scan) = self.scans.iter_mut().find(|scan| beneath == scan.beneath) {
             scan.again = true;
+            scan.told |= told;
             scan.since = [scan.since, since].into_iter().flatten().min();
             return;
         }
         let (met, came) = (HashSet::new(), HashSet::new());
-        self.scans.push(Scanning { beneath: beneath.clone(), met, came, since, again: false });
+        let again = false;
+        self.scans.push(Scanning { beneath: beneath.clone(), met, came, since, again, told });
         self.effects.push_back(Effect::Scan(beneath));
     }
 
     /// Is a directory being scanned that was moved or found?
     pub(super) fn is_scanning_beneath_root(&self) -> bool {
         self.scans.iter().any(|scan| !scan.beneath.is_root())
+    }
+
+    /// Is a directory in which this lay being scanned because an event told of
+    /// it?
+    pub(super) fn is_scanned_as_told(&self, path: &RelPath) -> bool {
+        self.scans.iter().any(|scan| scan.told && path.is_within(&scan.beneath))
     }
 
     /// An entry has come to lie here: a scan that passed its place before
@@ -344,10 +365,12 @@ impl<S: Store> Core<S> {
     /// What a scan met.
     pub fn handle_listed(&mut self, now: Now, beneath: &RelPath, listed: Vec<Listed>) {
         for entry in listed {
+            let mut dirt = Dirt::compare();
             let mut since = None;
             if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
                 scan.met.insert(entry.path.clone());
                 since = scan.since;
+                dirt.told = scan.told;
             }
             let known = self.lying_at(&entry.path);
             let same = known.as_ref().is_some_and(|(_, row, disk)| {
@@ -357,7 +380,6 @@ impl<S: Store> Core<S> {
             // Another look may come first, of what is told now, and make it
             // look as known.
             let is_whole = entry.kind == Kind::File && (is_late || !same && known.is_some());
-            let mut dirt = Dirt::compare();
             if is_whole {
                 dirt.merge(&Dirt::whole());
             }
@@ -382,7 +404,7 @@ impl<S: Store> Core<S> {
         };
         let scan = self.scans.swap_remove(at);
         if scan.again {
-            self.scan_since(beneath.clone(), scan.since);
+            self.begin_scan(beneath.clone(), scan.since, scan.told);
         }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
         let (mut held, mut missing) = (0, Vec::new());
@@ -394,7 +416,7 @@ impl<S: Store> Core<S> {
                 }
             }
         });
-        self.missed(now, beneath, held, missing);
+        self.missed(now, beneath, held, missing, scan.told);
         if beneath.is_root() && !scan.again {
             self.has_listed_to_verify();
         }

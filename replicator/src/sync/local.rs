@@ -253,7 +253,7 @@ impl<S: Store> Core<S> {
         };
         let known = known.or_else(|| self.same_again(path, read.as_ref()?));
         match (known, read) {
-            (Some((id, row)), read) => self.saw_known(now, path, id, row, stat, read),
+            (Some(known), read) => self.saw_known(now, path, known, stat, read, look.dirt.told),
             (None, Some(read)) => self.saw_new(now, path, stat, read),
             (None, None) => {
                 self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
@@ -261,7 +261,7 @@ impl<S: Store> Core<S> {
             }
         }
         if list && kind == Kind::Directory {
-            self.scan(path.clone());
+            self.scan_found(path.clone(), look.dirt.told);
         }
     }
 
@@ -284,10 +284,10 @@ impl<S: Store> Core<S> {
         &mut self,
         now: Now,
         path: &RelPath,
-        id: BodyId,
-        row: BodyRow,
+        (id, row): (BodyId, BodyRow),
         stat: Stat,
         read: Option<Read>,
+        told: bool,
     ) {
         let Some(disk) = row.disk.clone() else { return };
         let moved_from = match stat.kind {
@@ -310,7 +310,7 @@ impl<S: Store> Core<S> {
             self.update_body(now, path, id, row, &stat, read);
         }
         if let Some(from) = moved_from {
-            self.move_together(now, &[(from, path.clone())]);
+            self.move_together(now, &[(from, path.clone())], told);
         } else if self.store.name(path).and_then(|row| row.on_disk()).map(|held| held.0) != Some(id)
         {
             // One of several links is as old as the file: found by two nodes in

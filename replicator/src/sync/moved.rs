@@ -54,13 +54,15 @@ impl<S: Store> Core<S> {
             moves.extend(from.map(|from| (from.clone(), (*path).clone())));
         }
         if !moves.is_empty() {
-            self.move_together(now, &moves);
+            let told =
+                moves.iter().any(|(_, to)| self.looks.get(to).is_some_and(|look| look.dirt.told));
+            self.move_together(now, &moves, told);
         }
     }
 
     /// Entries lie elsewhere now, and what is in a directory goes with it;
     /// each may have taken the place of another.
-    pub(super) fn move_together(&mut self, now: Now, moves: &[(RelPath, RelPath)]) {
+    pub(super) fn move_together(&mut self, now: Now, moves: &[(RelPath, RelPath)], told: bool) {
         let mut places = BTreeMap::new();
         let mut left = Vec::new();
         for (from, to) in moves {
@@ -101,10 +103,10 @@ impl<S: Store> Core<S> {
         for (from, to) in moves {
             self.progress.note(now.wall, "moved here", to);
             if places.get(to).is_some_and(|(_, kind)| *kind == Kind::Directory) {
-                self.scan(to.clone());
+                self.scan_found(to.clone(), told);
                 // Another may lie there by now, whose entries were taken for
                 // those of the one that was moved.
-                self.scan(from.clone());
+                self.scan_found(from.clone(), told);
             }
         }
     }

@@ -158,6 +158,11 @@ impl Settle {
         self.waiting.get(spot).is_some_and(|waiting| waiting.dirt.check)
     }
 
+    /// What of this spot has not been looked at.
+    pub fn dirt(&self, spot: &Spot) -> Option<&Dirt> {
+        self.waiting.get(spot).map(|waiting| &waiting.dirt)
+    }
+
     /// The bytes that changed there and have not been looked at.
     pub fn ranges(&self, spot: &Spot) -> Option<&RangeSet> {
         self.waiting.get(spot).map(|waiting| &waiting.dirt.ranges)

@@ -35,6 +35,7 @@ mod stories;
 mod story;
 mod unreadable;
 mod users;
+mod vanished;
 mod world;
 
 use plan::Plan;
