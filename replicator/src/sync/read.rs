@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::core::{Core, Looking};
 use super::effect::{Now, Sighted};
 use super::local::UNSETTLED_WAIT;
@@ -138,7 +140,7 @@ impl<S: Store> Core<S> {
     /// is read no more than half of the time.
     fn may_stream(&mut self, now: Now, id: BodyId, look: &Looking) -> Result<bool, Duration> {
         if !self.busy.contains_key(&id) {
-            if self.busy.len() >= BUSY_MAX {
+            if !self.has_room_for_busy() {
                 return Ok(false);
             }
             self.busy.insert(id, Busy::Streamed);
@@ -147,6 +149,14 @@ impl<S: Store> Core<S> {
         let took = now.monotonic.saturating_sub(look.at);
         self.settle.rest(now.monotonic, took.max(UNSETTLED_WAIT), Spot::Body(id));
         Ok(true)
+    }
+
+    fn has_room_for_busy(&mut self) -> bool {
+        if self.busy.len() >= BUSY_MAX {
+            // Gone, or quiet for now.
+            self.busy.retain(|id, _| self.settle.holds(&Spot::Body(*id)));
+        }
+        self.busy.len() < BUSY_MAX
     }
 
     fn was_kept(&mut self, stat: &Stat, is_kept: bool, is_all: bool) {
@@ -172,10 +182,10 @@ impl<S: Store> Core<S> {
         if !self.is_told(&path) {
             return self.bytes_changed_at(now, path);
         }
-        let can_be_kept = |size| size <= KEPT_BYTES_MAX && self.busy.len() < BUSY_MAX;
         let lying = self.lying_at(&path).map(|(id, _, disk)| (id, disk.fingerprint.size));
         if let Some((id, size)) = lying.filter(|_| self.options.ranges_told)
-            && can_be_kept(size)
+            && size <= KEPT_BYTES_MAX
+            && self.has_room_for_busy()
         {
             self.busy.insert(id, Busy::Asked);
             self.settle.look(now.monotonic, Spot::Body(id), Dirt::whole());
@@ -201,13 +211,16 @@ impl<S: Store> Core<S> {
         fits.then_some(patch)
     }
 
-    /// All bytes of a version of this size, where they are kept.
+    /// All bytes of a version of this size, in their order, where they are kept.
     pub fn kept_whole(&self, body: BodyId, to: Digest, size: u64) -> Option<Writes> {
-        let mut patch = self.patches.between(body, None, to)?;
+        let patch = self.patches.between(body, None, to);
+        let mut patch = patch.filter(|_| size <= KEPT_BYTES_MAX)?;
         patch.truncate(size);
+        let zeros = |hole: Range| (hole.start, Bytes::from(vec![0; hole.len() as usize]));
+        patch.writes.extend(patch.holes.iter().map(zeros));
+        patch.writes.sort_unstable_by_key(|(at, _)| *at);
         let whole = Range::new(0, size).into_iter().collect();
-        let is_whole = patch.holes.is_empty() && writes::spans(&patch.writes) == whole;
-        is_whole.then_some(patch.writes)
+        (writes::spans(&patch.writes) == whole).then_some(patch.writes)
     }
 
     /// What may differ from the known version, where these changed by what the

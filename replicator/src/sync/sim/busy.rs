@@ -64,7 +64,12 @@ impl Busy {
     /// The answer to a look by ranges, as the engine would give it: it reads
     /// the leaves that were touched, as they are now.
     fn answer(&mut self, look: &Look, stable: bool) {
-        let Depth::Ranges(ranges) = &look.depth else { panic!("not by ranges: {look:?}") };
+        let whole = [Range { start: 0, end: 4 * LEAF }].into_iter().collect();
+        let ranges = match &look.depth {
+            Depth::Ranges(ranges) => ranges,
+            Depth::Whole => &whole,
+            other => panic!("{other:?}"),
+        };
         let known = look.known.as_ref().unwrap();
         let mut leaves = known.leaves.clone().unwrap();
         let mut bytes = Vec::new();
@@ -122,6 +127,24 @@ fn what_is_read_of_a_busy_file_stands_and_is_kept() {
         patched[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
     }
     assert_eq!(Leaves::of(&patched).digest(), busy.indexed());
+
+    // Who holds nothing of it asks for all, and it has changed.
+    busy.node.core.found_stale(busy.node.clock(), busy.file.clone());
+    let look = busy.look_after(60).expect("nobody reads all of it");
+    assert!(look.busy && look.depth == Depth::Whole);
+    busy.answer(&look, false);
+    assert_eq!(busy.indexed(), Digest::of(&busy.content));
+    busy.write(70_000, 5);
+    let look = busy.look_after(60).expect("nobody looks");
+    assert!(matches!(look.depth, Depth::Ranges(_)), "{look:?}");
+    busy.answer(&look, false);
+    let content = busy.content.clone();
+    busy.write(70_000, 6);
+    let kept = busy.node.core.kept_whole(body, busy.indexed(), 4 * LEAF).expect("not kept");
+    let kept: Vec<u8> = kept.into_iter().flat_map(|(_, bytes)| bytes).collect();
+    assert_eq!(busy.indexed(), Digest::of(&content));
+    let differs = kept.iter().zip(&content).position(|(one, other)| one != other);
+    assert_eq!((kept.len(), differs), (content.len(), None), "the parts are in another order");
 }
 
 #[test]
