@@ -640,7 +640,8 @@ impl Node {
     fn find(&self, item: FetchItem) -> serve::Found {
         let located = self.core.locate(item.body, item.digest);
         // What is on the disk, unless that is known to have changed since.
-        let is_there = located.as_ref().is_some_and(|located| !self.core.is_told(&located.path));
+        let is_there =
+            located.as_ref().is_some_and(|there| !self.core.is_told(&there.path, item.body));
         let kept = match item.part {
             _ if is_there => None,
             Part::Since(from) => {

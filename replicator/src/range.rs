@@ -103,6 +103,14 @@ impl RangeSet {
         self.0 = left;
     }
 
+    /// The bytes that are in both.
+    pub fn intersection(&self, other: &RangeSet) -> RangeSet {
+        let (mut outside, mut inside) = (self.clone(), self.clone());
+        outside.subtract(other);
+        inside.subtract(&outside);
+        inside
+    }
+
     /// Is this a set that [`RangeSet::insert`] could have made? For what came
     /// from elsewhere.
     pub fn is_well_formed(&self) -> bool {

@@ -19,34 +19,36 @@ pub fn bytes_of(writes: &[(u64, Bytes)]) -> u64 {
 
 /// What of these lies outside of some ranges.
 pub fn outside(writes: &[(u64, Bytes)], ranges: &RangeSet) -> Writes {
-    parts(writes, |span| span.subtract(ranges)).collect()
+    let mut left = Writes::with_capacity(writes.len());
+    for write in writes {
+        let mut parts: RangeSet = span(write).into_iter().collect();
+        parts.subtract(ranges);
+        left.extend(parts.iter().map(|part| (part.start, slice(write, part))));
+    }
+    left
 }
 
 /// What of these lies in some ranges, in memory of its own: what is kept of a
 /// long run does not hold all of it.
 pub fn copied(writes: &[(u64, Bytes)], ranges: &RangeSet) -> Writes {
-    let inside = parts(writes, |span| {
-        let mut other = span.clone();
-        other.subtract(ranges);
-        span.subtract(&other);
-    });
-    inside.map(|(at, bytes)| (at, Bytes::copy_from_slice(&bytes))).collect()
+    let mut inside = Writes::with_capacity(writes.len());
+    for write in writes {
+        let span: RangeSet = span(write).into_iter().collect();
+        let parts = span.intersection(ranges);
+        inside.extend(match parts == span {
+            true => vec![write.clone()],
+            false => parts.iter().map(|part| copy(write, part)).collect(),
+        });
+    }
+    inside
 }
 
-/// What `leave` leaves of the range of each run.
-fn parts<'a>(
-    writes: &'a [(u64, Bytes)],
-    leave: impl Fn(&mut RangeSet) + 'a,
-) -> impl Iterator<Item = (u64, Bytes)> + 'a {
-    writes.iter().flat_map(move |write| {
-        let (start, bytes) = write;
-        let mut left: RangeSet = span(write).into_iter().collect();
-        leave(&mut left);
-        let piece = |range: Range| {
-            bytes.slice((range.start - start) as usize..(range.end - start) as usize)
-        };
-        left.iter().map(|range| (range.start, piece(range))).collect::<Vec<_>>()
-    })
+fn copy(write: &(u64, Bytes), part: Range) -> (u64, Bytes) {
+    (part.start, Bytes::copy_from_slice(&slice(write, part)))
+}
+
+fn slice((start, bytes): &(u64, Bytes), part: Range) -> Bytes {
+    bytes.slice((part.start - start) as usize..(part.end - start) as usize)
 }
 
 fn span((at, bytes): &(u64, Bytes)) -> Option<Range> {

@@ -72,19 +72,22 @@ impl Plan {
         let known = request.known.as_ref();
         let known = known.filter(|known| known.kind == Kind::File);
         let same_inode = known.filter(|known| known.fingerprint.is_inode(&stat.fingerprint));
-        match &request.depth {
+        let told = match &request.depth {
             Depth::Changed if known.is_some_and(|known| known.fingerprint == stat.fingerprint) => {
-                None
+                return None;
             }
-            Depth::Metadata if same_inode.is_some() => None,
+            Depth::Metadata if same_inode.is_some() => return None,
             Depth::Ranges(ranges) => {
                 let leaves = same_inode.and_then(|known| known.leaves.as_ref());
-                let told = leaves
-                    .and_then(|leaves| Plan::of_ranges(ranges, leaves, stat, request.all_read));
-                Some(told.map_or_else(|| Plan::of_everything(known, stat, request.all_read), Ok))
+                leaves.and_then(|leaves| Plan::of_ranges(ranges, leaves, stat))
             }
-            _ => Some(Plan::of_everything(known, stat, request.all_read)),
-        }
+            _ => None,
+        };
+        let plan = told.map_or_else(|| Plan::of_everything(known, stat), Ok);
+        Some(plan.map(|plan| {
+            let all_read = request.all_read && plan.bytes() <= READ_BYTES_MAX;
+            Plan { all_read, ..plan }
+        }))
     }
 
     /// How many bytes it reads.
@@ -184,7 +187,7 @@ impl Plan {
     }
 
     /// Only what was told, and the end of the file where that has moved.
-    fn of_ranges(ranges: &RangeSet, before: &Leaves, stat: &Stat, all_read: bool) -> Option<Plan> {
+    fn of_ranges(ranges: &RangeSet, before: &Leaves, stat: &Stat) -> Option<Plan> {
         let size = stat.fingerprint.size;
         let leaves = before.resized(size)?;
         let mut changed = ranges.clone();
@@ -192,19 +195,18 @@ impl Plan {
         changed.truncate(size);
         let mut touched = changed.clone();
         touched.extend(&leaves.stale());
-        let read: RangeSet = leaves.touched(&touched).map(|index| leaves.range_of(index)).collect();
-        let all_read = all_read && read.bytes() <= READ_BYTES_MAX;
-        Some(Plan { leaves, read, change: Change::Told(changed), is_sparse: false, all_read })
+        let read = leaves.touched(&touched).map(|index| leaves.range_of(index)).collect();
+        let change = Change::Told(changed);
+        Some(Plan { leaves, read, change, is_sparse: false, all_read: false })
     }
 
-    fn of_everything(known: Option<&Known>, stat: &Stat, all_read: bool) -> Result<Plan, TooLarge> {
+    fn of_everything(known: Option<&Known>, stat: &Stat) -> Result<Plan, TooLarge> {
         let size = stat.fingerprint.size;
         let leaves = Leaves::new(size).ok_or(TooLarge)?;
         let read = Range::new(0, size).into_iter().collect();
         let before = known.and_then(|known| known.leaves.clone());
         let change = Change::Compare(before);
-        let all_read = all_read && size <= READ_BYTES_MAX;
-        Ok(Plan { leaves, read, change, is_sparse: false, all_read })
+        Ok(Plan { leaves, read, change, is_sparse: false, all_read: false })
     }
 }
 

@@ -51,16 +51,14 @@ pub(super) async fn small_files(
         }
     };
     let mut received = Vec::new();
-    let mut cut = false;
     for (at, wanted) in wanted {
-        let bytes = match cut {
+        let bytes = match answer.is_cut {
             true => Err(Outcome::Broken),
             false => receive_small(&mut answer, &wanted).await,
         };
         match bytes {
             Ok(bytes) => received.push((at, wanted, bytes)),
             Err(outcome) => {
-                cut = answer.is_cut;
                 results.insert(at, Err(outcome));
             }
         }

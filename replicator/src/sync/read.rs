@@ -79,23 +79,44 @@ impl<S: Store> Core<S> {
             Sighted::Fifo => plain(Content::Fifo),
             Sighted::Symlink(target) => plain(Content::Symlink(target)),
             Sighted::File { leaves, changed, bytes, holes, stable } => {
-                self.wait_for_quiet(now, path, stat, look, stable)?;
-                let changed = self.told_since(stat, look, changed, &bytes);
-                let whole: RangeSet = Range::new(0, leaves.size()).into_iter().collect();
-                let is_all = self.is_asked(stat)
-                    && bytes.as_ref().is_some_and(|bytes| writes::spans(bytes) == whole);
-                let writes = bytes.and_then(|bytes| {
-                    let mut data = if is_all { whole } else { changed.clone() };
-                    data.subtract(&holes);
-                    let is_little = data.bytes() <= KEPT_BYTES_MAX;
-                    is_little.then(|| writes::copied(&bytes, &data))
-                });
-                self.was_kept(stat, writes.is_some(), is_all);
+                let body = self.known_as(stat).map(|(id, _)| id);
+                self.wait_for_quiet(now, path, (stat, body), look, stable)?;
+                let changed = self.told_since(body, look, changed, &bytes);
+                let (writes, is_all) = self.writes_of(body, leaves.size(), &changed, &holes, bytes);
                 let content = Content::File { size: leaves.size(), digest: leaves.digest() };
                 let leaves = (leaves.count() > 1).then_some(leaves);
                 Some(Read { content, leaves, changed, writes, holes, is_all })
             }
         })
+    }
+
+    /// The changed bytes, or all of them where a peer waits for these.
+    fn writes_of(
+        &mut self,
+        body: Option<BodyId>,
+        size: u64,
+        changed: &RangeSet,
+        holes: &RangeSet,
+        bytes: Option<Writes>,
+    ) -> (Option<Writes>, bool) {
+        let mut data = changed.clone();
+        let mut is_all = false;
+        if self.is_asked(body) {
+            let whole = Range::new(0, size).into_iter().collect();
+            is_all = bytes.as_ref().is_some_and(|bytes| writes::spans(bytes) == whole);
+            data = if is_all { whole } else { data };
+        }
+        data.subtract(holes);
+        let is_little = data.bytes() <= KEPT_BYTES_MAX;
+        let writes = bytes.filter(|_| is_little).map(|bytes| writes::copied(&bytes, &data));
+        if let Some(busy) = body.and_then(|id| self.busy.get_mut(&id)) {
+            *busy = match (writes.is_some(), *busy) {
+                (true, Busy::Asked) if !is_all => Busy::Asked,
+                (true, _) => Busy::Streamed,
+                (false, _) => Busy::Seldom,
+            };
+        }
+        (writes, is_all)
     }
 
     /// A file that changes while it is read is read again, unless all that
@@ -105,11 +126,10 @@ impl<S: Store> Core<S> {
         &mut self,
         now: Now,
         path: &RelPath,
-        stat: &Stat,
+        (stat, body): (&Stat, Option<BodyId>),
         look: &Looking,
         stable: bool,
     ) -> Result<(), Duration> {
-        let body = self.known_as(stat).map(|(id, _)| id);
         let told = body.filter(|_| self.options.ranges_told);
         let stands = match told.filter(|_| !stable && look.dirt.is_of_ranges()) {
             Some(id) => self.may_stream(now, id, look)?,
@@ -129,7 +149,7 @@ impl<S: Store> Core<S> {
             self.settle.look_after(now.monotonic, again, Spot::Path(path.clone()), Dirt::whole());
         }
         self.unsettled.remove(path);
-        if let Some(id) = body.filter(|_| stable && !self.is_asked(stat)) {
+        if let Some(id) = body.filter(|_| stable && !self.is_asked(body)) {
             self.busy.remove(&id);
         }
         Ok(())
@@ -159,46 +179,31 @@ impl<S: Store> Core<S> {
         self.busy.len() < BUSY_MAX
     }
 
-    fn was_kept(&mut self, stat: &Stat, is_kept: bool, is_all: bool) {
-        let id = self.known_as(stat).map(|(id, _)| id);
-        if let Some(busy) = id.and_then(|id| self.busy.get_mut(&id)) {
-            *busy = match (is_kept, *busy) {
-                (true, Busy::Asked) if !is_all => Busy::Asked,
-                (true, _) => Busy::Streamed,
-                (false, _) => Busy::Seldom,
-            };
-        }
-    }
-
-    fn is_asked(&self, stat: &Stat) -> bool {
-        let id = self.known_as(stat).map(|(id, _)| id);
-        id.and_then(|id| self.busy.get(&id)) == Some(&Busy::Asked)
+    fn is_asked(&self, body: Option<BodyId>) -> bool {
+        body.and_then(|id| self.busy.get(&id)) == Some(&Busy::Asked)
     }
 
     /// A file that a peer asked for is not as the index has it. Where no change
     /// of it is known that has not been looked at, one was missed; else it is
     /// written faster than it can be asked for.
     pub fn found_stale(&mut self, now: Now, path: RelPath) {
-        if !self.is_told(&path) {
-            return self.bytes_changed_at(now, path);
-        }
         let lying = self.lying_at(&path).map(|(id, _, disk)| (id, disk.fingerprint.size));
-        if let Some((id, size)) = lying.filter(|_| self.options.ranges_told)
-            && size <= KEPT_BYTES_MAX
-            && self.has_room_for_busy()
-        {
+        let told = lying.filter(|(id, _)| self.is_told(&path, *id));
+        let Some((id, size)) = told else {
+            return self.bytes_changed_at(now, path);
+        };
+        if self.options.ranges_told && size <= KEPT_BYTES_MAX && self.has_room_for_busy() {
             self.busy.insert(id, Busy::Asked);
             self.settle.look(now.monotonic, Spot::Body(id), Dirt::whole());
         }
     }
 
-    /// Is something known to have changed at this path that has not been looked
-    /// at?
-    pub fn is_told(&self, path: &RelPath) -> bool {
-        let body = self.store.name(path).and_then(|row| row.on_disk()).map(|(id, _)| id);
+    /// Is something known to have changed at the path of this body that has not
+    /// been looked at?
+    pub fn is_told(&self, path: &RelPath, body: BodyId) -> bool {
         self.looks.contains_key(path)
             || self.settle.holds(&Spot::Path(path.clone()))
-            || body.is_some_and(|id| self.settle.holds(&Spot::Body(id)))
+            || self.settle.holds(&Spot::Body(body))
     }
 
     /// What leads to this version with the bytes, where they are kept: a file
@@ -228,20 +233,16 @@ impl<S: Store> Core<S> {
     /// that were told of since it began.
     fn told_since(
         &self,
-        stat: &Stat,
+        body: Option<BodyId>,
         look: &Looking,
         mut changed: RangeSet,
         bytes: &Option<Writes>,
     ) -> RangeSet {
         let by_ranges = self.options.ranges_told && look.dirt.is_of_ranges();
-        let known = self.known_as(stat).filter(|_| by_ranges);
-        let told = known.and_then(|(id, _)| self.settle.ranges(&Spot::Body(id)));
+        let body = body.filter(|_| by_ranges);
+        let told = body.and_then(|id| self.settle.dirt(&Spot::Body(id)));
         if let (Some(told), Some(bytes)) = (told, bytes) {
-            let mut unread = told.clone();
-            unread.subtract(&writes::spans(bytes));
-            let mut read = told.clone();
-            read.subtract(&unread);
-            changed.extend(&read);
+            changed.extend(&writes::spans(bytes).intersection(&told.ranges));
         }
         changed
     }

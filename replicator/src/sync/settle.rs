@@ -153,19 +153,9 @@ impl Settle {
         }
     }
 
-    /// Does a look that verifies wait for this spot?
-    pub fn is_to_be_checked(&self, spot: &Spot) -> bool {
-        self.waiting.get(spot).is_some_and(|waiting| waiting.dirt.check)
-    }
-
     /// What of this spot has not been looked at.
     pub fn dirt(&self, spot: &Spot) -> Option<&Dirt> {
         self.waiting.get(spot).map(|waiting| &waiting.dirt)
-    }
-
-    /// The bytes that changed there and have not been looked at.
-    pub fn ranges(&self, spot: &Spot) -> Option<&RangeSet> {
-        self.waiting.get(spot).map(|waiting| &waiting.dirt.ranges)
     }
 
     /// Is a change of this spot waiting?

@@ -141,7 +141,8 @@ impl<S: Store> Core<S> {
     /// After it was.
     pub(super) fn end_check(&mut self, now: Now, path: &RelPath, check: Checking) {
         // What somebody writes all the time may never be read in one piece.
-        let again = self.settle.is_to_be_checked(&Spot::Path(path.clone())) && !check.told;
+        let waiting = self.settle.dirt(&Spot::Path(path.clone()));
+        let again = waiting.is_some_and(|dirt| dirt.check) && !check.told;
         if check.waits || again {
             return;
         }
