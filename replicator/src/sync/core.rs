@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::announce::Peer;
 use super::applied::Running;
 use super::brake::Brake;
-use super::effect::{Effect, Listed, Look, Now};
+use super::effect::{Effect, Look, Now};
 use super::history::History;
 use super::members::Membership;
 use super::message::{Delta, Message, Records};
@@ -16,6 +16,7 @@ use super::plan::Retry;
 use super::read::Busy;
 use super::record::{Content, Key};
 use super::restored::Restored;
+use super::scan::Scanning;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
 use super::told::Told;
@@ -23,7 +24,7 @@ use super::unread::Unread;
 use super::verify::Verification;
 use super::version::Dot;
 use crate::config::Mode;
-use crate::entry::{Fingerprint, Kind, Timestamp};
+use crate::entry::{Fingerprint, Kind};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
 use crate::limits::LOOKS_MAX;
@@ -78,7 +79,7 @@ pub struct Core<S> {
     pub(super) unsettled: HashMap<RelPath, Duration>,
     /// Files that were written while they were last read.
     pub(super) busy: HashMap<BodyId, Busy>,
-    scans: Vec<Scanning>,
+    pub(super) scans: Vec<Scanning>,
     /// Where nothing was found though no event told of it. The number: how
     /// many of them the answer awaited speaks of.
     pub(super) untold: Vec<(RelPath, Dirt)>,
@@ -128,19 +129,6 @@ pub(super) struct Looking {
     /// What lay there when it began, and in which inode.
     pub lay: Option<(BodyId, u64)>,
     pub dirt: Dirt,
-}
-
-#[derive(Debug)]
-struct Scanning {
-    beneath: RelPath,
-    met: HashSet<RelPath>,
-    /// What came to lie here in its time.
-    came: HashSet<RelPath>,
-    since: Option<Timestamp>,
-    /// It was asked for once more, perhaps because of what it has passed by.
-    again: bool,
-    /// An event told of the directory: what is missing went with another one.
-    told: bool,
 }
 
 /// A version of a file on this disk.
@@ -302,125 +290,6 @@ impl<S: Store> Core<S> {
             self.was_told(&path);
             self.settle.touch(now.monotonic, Spot::Path(path), Dirt::whole());
         }
-    }
-
-    /// Everything at and beneath this path is to be compared with the index.
-    pub fn scan(&mut self, beneath: RelPath) {
-        self.begin_scan(beneath, None, false);
-    }
-
-    /// The same, where written ranges may have gone untold: a file may look
-    /// as the index knows it, because a later write of it was told, and hold
-    /// other bytes. Every file changed at this time or later is read whole.
-    pub fn scan_since(&mut self, beneath: RelPath, since: Option<Timestamp>) {
-        self.begin_scan(beneath, since, false);
-    }
-
-    /// The same, of a directory that a look found to be another one than was
-    /// known, or to be moved. Of removals in one that is gone, or that has
-    /// moved meanwhile, no event tells but the one that led here.
-    pub(super) fn scan_found(&mut self, beneath: RelPath, told: bool) {
-        self.begin_scan(beneath, None, told && self.surveyed);
-    }
-
-    fn begin_scan(&mut self, beneath: RelPath, since: Option<Timestamp>, told: bool) {
-        if let Some(scan) = self.scans.iter_mut().find(|scan| beneath == scan.beneath) {
-            scan.again = true;
-            scan.told |= told;
-            scan.since = [scan.since, since].into_iter().flatten().min();
-            return;
-        }
-        let (met, came) = (HashSet::new(), HashSet::new());
-        let again = false;
-        self.scans.push(Scanning { beneath: beneath.clone(), met, came, since, again, told });
-        self.effects.push_back(Effect::Scan(beneath));
-    }
-
-    /// Is a directory being scanned that was moved or found?
-    pub(super) fn is_scanning_beneath_root(&self) -> bool {
-        self.scans.iter().any(|scan| !scan.beneath.is_root())
-    }
-
-    /// Is a directory in which this lay being scanned because an event told of
-    /// it?
-    pub(super) fn is_scanned_as_told(&self, path: &RelPath) -> bool {
-        self.scans.iter().any(|scan| scan.told && path.is_within(&scan.beneath))
-    }
-
-    /// An entry has come to lie here: a scan that passed its place before
-    /// must not take it for missing.
-    pub(super) fn scans_meet(&mut self, path: &RelPath) {
-        for scan in self.scans.iter_mut().filter(|scan| path.is_within(&scan.beneath)) {
-            scan.came.insert(path.clone());
-        }
-    }
-
-    /// May a file have changed before this life began, without anybody knowing?
-    /// Until the first scan has met it, what is told of it is not all.
-    pub(super) fn is_unmet(&self, path: &RelPath) -> bool {
-        let first = self.scans.iter().find(|scan| !self.surveyed && scan.beneath.is_root());
-        first.is_some_and(|scan| !scan.met.contains(path))
-    }
-
-    /// What a scan met.
-    pub fn handle_listed(&mut self, now: Now, beneath: &RelPath, listed: Vec<Listed>) {
-        for entry in listed {
-            let mut dirt = Dirt::compare();
-            let mut since = None;
-            if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
-                scan.met.insert(entry.path.clone());
-                since = scan.since;
-                dirt.told = scan.told;
-            }
-            let known = self.lying_at(&entry.path);
-            let same = known.as_ref().is_some_and(|(_, row, disk)| {
-                row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
-            });
-            let is_late = since.is_some_and(|since| entry.fingerprint.ctime >= since);
-            // Another look may come first, of what is told now, and make it
-            // look as known.
-            let is_whole = entry.kind == Kind::File && (is_late || !same && known.is_some());
-            if is_whole {
-                dirt.merge(&Dirt::whole());
-            }
-            if !same {
-                self.note_restored(&entry);
-            }
-            if self.is_listing_to_verify(beneath) {
-                self.mark_to_verify(&entry.path, &mut dirt);
-            }
-            if !same || dirt.whole || dirt.check {
-                self.settle.look(now.monotonic, Spot::Path(entry.path), dirt);
-            }
-        }
-        self.turn(now);
-    }
-
-    /// A scan is over: what the index holds and it did not meet has gone, or
-    /// is about to be looked at anyway.
-    pub fn handle_scanned(&mut self, now: Now, beneath: &RelPath) {
-        let Some(at) = self.scans.iter().position(|scan| scan.beneath == *beneath) else {
-            return;
-        };
-        let scan = self.scans.swap_remove(at);
-        if scan.again {
-            self.begin_scan(beneath.clone(), scan.since, scan.told);
-        }
-        self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
-        let (mut held, mut missing) = (0, Vec::new());
-        self.for_each_within(beneath, |_, path, row| {
-            if row.on_disk().is_some() && path != *beneath {
-                held += 1;
-                if !scan.met.contains(&path) && !scan.came.contains(&path) {
-                    missing.push(path);
-                }
-            }
-        });
-        self.missed(now, beneath, held, missing, scan.told);
-        if beneath.is_root() && !scan.again {
-            self.has_listed_to_verify();
-        }
-        self.turn(now);
     }
 
     // Time and effects.

@@ -28,6 +28,7 @@ mod remote;
 mod restored;
 mod retire;
 pub mod roster;
+mod scan;
 pub mod scrub;
 mod settle;
 pub mod store;
