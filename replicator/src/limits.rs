@@ -82,7 +82,7 @@ pub const OFFERS_OPEN_MAX: usize = 8;
 
 /// Bytes of one change that ride with its announcement; more is fetched by
 /// those who need it.
-pub const INLINE_BYTES_MAX: usize = 256 << 10;
+pub const INLINE_BYTES_MAX: u64 = 256 << 10;
 
 /// Ranges and holes of one answer to what differs; what is more scattered is
 /// compared leaf by leaf.
@@ -117,7 +117,7 @@ pub const LOOKS_MAX: usize = 2048;
 
 const _: () = assert!(RECORD_BYTES_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(OFFER_NUMBERS_MAX * 16 < FRAME_BYTES_MAX);
-const _: () = assert!(INLINE_BYTES_MAX <= RECORD_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX <= RECORD_BYTES_MAX as u64);
 const _: () = assert!(JOB_ACTIONS_MAX <= FETCH_ITEMS_MAX);
 
 /// Largest file that passes through memory as a whole. Larger ones are

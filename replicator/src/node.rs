@@ -52,7 +52,7 @@ use crate::limits::{MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX};
 use crate::root::{self, Root};
 use crate::status::{StateDir, control};
 use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
-use crate::sync::message::{FetchItem, FetchRequest, Message, Part};
+use crate::sync::message::{FetchRequest, Message};
 use crate::sync::store::Store;
 use crate::sync::{Core, Introduction, Options};
 use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
@@ -615,7 +615,8 @@ impl Node {
             },
             Event::Fetch { from, request, reply } => match FetchRequest::decode(&request) {
                 Ok(request) => {
-                    let items = request.items.into_iter().map(|item| self.find(item)).collect();
+                    let find = |item| serve::find(&self.core, &self.carrier.arrivals, item);
+                    let items = request.items.into_iter().map(find).collect();
                     let (root, engine) = (&self.carrier.root, &self.carrier.engine);
                     let (root, engine) = (Arc::clone(root), engine.clone());
                     let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
@@ -634,38 +635,6 @@ impl Node {
             Event::Twin { told_by } => self.over = Some(Error::Twin { told_by }),
             Event::Refused { address, reason } => self.facts.refused(address, reason.to_string()),
         }
-    }
-
-    /// What there is here of what a peer asks for.
-    fn find(&self, item: FetchItem) -> serve::Found {
-        let located = self.core.locate(item.body, item.digest);
-        // What is on the disk, unless that is known to have changed since.
-        let is_there =
-            located.as_ref().is_some_and(|there| !self.core.is_told(&there.path, item.body));
-        let kept = match item.part {
-            _ if is_there => None,
-            Part::Since(from) => {
-                let patch = self.core.kept_since(item.body, from, item.digest);
-                patch.map(serve::Holding::Change)
-            }
-            Part::Held => None,
-            Part::Whole | Part::Ranges(_) | Part::Leaves => {
-                let bytes = self.core.kept_whole(item.body, item.digest, item.size);
-                bytes.map(serve::Holding::Kept)
-            }
-        };
-        let holding = kept.or_else(|| {
-            let Some(located) = located else {
-                let arriving = self.carrier.arrivals.find(item.body, item.digest);
-                return arriving.map(serve::Holding::Arriving);
-            };
-            let delta = match item.part {
-                Part::Since(from) => self.core.changed_since(item.body, from, item.digest),
-                _ => None,
-            };
-            Some(serve::Holding::Placed(located, delta))
-        });
-        (item, holding)
     }
 
     fn carry_out(&mut self, effect: Effect) {

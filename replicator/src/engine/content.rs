@@ -12,10 +12,10 @@ use bytes::Bytes;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::observe::{Depth, FileContent, INLINE_BYTES_MAX, Known, READ_BYTES_MAX, Request};
+use super::observe::{Depth, FileContent, Known, READ_BYTES_MAX, Request};
 use crate::entry::{Kind, Stat};
 use crate::hash::{LeafHash, Leaves, leaf_bytes, leaf_hash};
-use crate::limits::LEAF_BYTES_MAX;
+use crate::limits::{INLINE_BYTES_MAX, LEAF_BYTES_MAX};
 use crate::range::{Range, RangeSet};
 use crate::writes::{Writes, bytes_of};
 

@@ -22,9 +22,6 @@ use crate::range::RangeSet;
 use crate::root::{Access, Root};
 use crate::writes::Writes;
 
-/// Most changed bytes of a file that an observation brings along.
-pub const INLINE_BYTES_MAX: u64 = 256 << 10;
-
 /// Most bytes that an observation brings along of a file that is to bring all
 /// that is read.
 pub const READ_BYTES_MAX: u64 = 16 << 20;
@@ -100,7 +97,7 @@ pub struct FileContent {
     /// none is known. A file that became shorter shows only in its size.
     pub changed: RangeSet,
     /// The changed bytes without the holes, in ascending order, if together
-    /// they are no more than [`INLINE_BYTES_MAX`]; or all that was read.
+    /// they are no more than [`crate::limits::INLINE_BYTES_MAX`]; or all that was read.
     pub bytes: Option<Writes>,
     /// The holes among the changed bytes.
     pub holes: RangeSet,

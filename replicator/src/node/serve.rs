@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::arrivals::Arriving;
+use super::arrivals::{Arrivals, Arriving};
 use super::pieces::to_bitmap;
 use crate::engine::Engine;
 use crate::entry::Fingerprint;
@@ -19,8 +19,9 @@ use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::root::{Access, Root};
-use crate::sync::Located;
 use crate::sync::message::{CHANGING, Delta, FetchItem, HELD, NOT_HELD, Part, Patch};
+use crate::sync::store::Store;
+use crate::sync::{Core, Located};
 use crate::transport::Reply;
 use crate::writes::{Writes, copied};
 
@@ -47,6 +48,32 @@ pub(super) enum Holding {
 
 /// One item of a request, with what there is of it.
 pub(super) type Found = (FetchItem, Option<Holding>);
+
+/// What there is here of what a peer asks for.
+pub(super) fn find<S: Store>(core: &Core<S>, arrivals: &Arrivals, item: FetchItem) -> Found {
+    let located = core.locate(item.body, item.digest);
+    // What is on the disk, unless that is known to have changed since.
+    let is_there = located.as_ref().is_some_and(|there| !core.is_told(&there.path, item.body));
+    let kept = match item.part {
+        _ if is_there => None,
+        Part::Since(from) => core.kept_since(item.body, from, item.digest).map(Holding::Change),
+        Part::Held => None,
+        Part::Whole | Part::Ranges(_) | Part::Leaves => {
+            core.kept_whole(item.body, item.digest, item.size).map(Holding::Kept)
+        }
+    };
+    let holding = kept.or_else(|| {
+        let Some(located) = located else {
+            return arrivals.find(item.body, item.digest).map(Holding::Arriving);
+        };
+        let delta = match item.part {
+            Part::Since(from) => core.changed_since(item.body, from, item.digest),
+            _ => None,
+        };
+        Some(Holding::Placed(located, delta))
+    });
+    (item, holding)
+}
 
 /// Answers a request. An answer that breaks off is noticed by the other side.
 /// Gives the files that are not what the index says: an event was missed, or
@@ -176,10 +203,7 @@ async fn stream(
         stale.extend(path);
         return reply.send(Bytes::from_static(answer)).await.ok();
     };
-    reply.send(Bytes::from_static(&[HELD])).await.ok()?;
-    if !head.is_empty() {
-        reply.send(head).await.ok()?;
-    }
+    send_held(head, Writes::new(), reply).await?;
     stream_ranges(engine, &file, ranges, reply).await
 }
 
@@ -197,24 +221,25 @@ async fn send_kept(item: &FetchItem, writes: Writes, reply: &mut Reply) -> Optio
         }
         _ => Some(writes),
     };
-    let Some(wanted) = wanted else {
-        return reply.send(Bytes::from_static(&[NOT_HELD])).await.ok();
-    };
-    reply.send(Bytes::from_static(&[HELD])).await.ok()?;
-    for (_, bytes) in wanted {
-        reply.send(bytes).await.ok()?;
+    match wanted {
+        Some(writes) => send_held(Bytes::new(), writes, reply).await,
+        None => reply.send(Bytes::from_static(&[NOT_HELD])).await.ok(),
     }
-    Some(())
 }
 
 /// The same of a change.
 async fn send_change(item: &FetchItem, mut patch: Patch, reply: &mut Reply) -> Option<()> {
     patch.truncate(item.size);
     patch.writes.sort_unstable_by_key(|(at, _)| *at);
-    reply.send(Bytes::from_static(&[HELD])).await.ok()?;
-    reply.send(head_of(&patch.delta())).await.ok()?;
-    for (_, bytes) in patch.writes {
-        reply.send(bytes).await.ok()?;
+    send_held(head_of(&patch.delta()), patch.writes, reply).await
+}
+
+async fn send_held(head: Bytes, writes: Writes, reply: &mut Reply) -> Option<()> {
+    let bytes = writes.into_iter().map(|(_, bytes)| bytes);
+    for bytes in [Bytes::from_static(&[HELD]), head].into_iter().chain(bytes) {
+        if !bytes.is_empty() {
+            reply.send(bytes).await.ok()?;
+        }
     }
     Some(())
 }

@@ -389,7 +389,7 @@ impl<S: Store> Core<S> {
         let digest = super::local::digest_of(Some(&row.content.winner().value));
         let patch = digest.and_then(|digest| self.patches.get(id, digest));
         let is_worth_it = |patch: &&Patch| {
-            patch.bytes() <= INLINE_BYTES_MAX && (!peer.seeded || patch.from.is_some())
+            patch.bytes() as u64 <= INLINE_BYTES_MAX && (!peer.seeded || patch.from.is_some())
         };
         let Some(patch) = patch.filter(is_worth_it) else {
             return weight;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::*;
 use crate::engine::EngineChoice;
 use crate::hash::Digest;
-use crate::limits::LEAF_BYTES_MIN;
+use crate::limits::{INLINE_BYTES_MAX, LEAF_BYTES_MIN};
 use crate::range::Range;
 
 const LEAF: u64 = LEAF_BYTES_MIN;

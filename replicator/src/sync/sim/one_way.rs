@@ -23,6 +23,15 @@ fn each(mode: Mode, tell: impl Fn(&mut Story)) {
     }
 }
 
+/// All have a directory with a file in it.
+fn fill_directory(story: &mut Story) {
+    story.act(0, |user| {
+        user.make_directory("d");
+        user.write("d/x", "x");
+    });
+    story.settle();
+}
+
 #[test]
 fn one_that_receives_passes_on_what_others_change() {
     each(Mode::ReceiveOnly, |story| {
@@ -122,11 +131,7 @@ fn places_that_change_at_one_that_receives_change_nowhere_else() {
 #[test]
 fn what_took_the_place_of_a_directory_is_told_with_all_that_was_in_it() {
     each(Mode::ReceiveOnly, |story| {
-        story.act(0, |user| {
-            user.make_directory("d");
-            user.write("d/x", "x");
-        });
-        story.settle();
+        fill_directory(story);
         story.act(1, |user| user.rename("d", "b-to-be"));
         story.act(1, |user| {
             user.rename("b", "d");
@@ -211,11 +216,7 @@ fn a_directory_that_was_deleted_here_gets_nothing_until_it_is_back() {
 #[test]
 fn a_directory_that_others_delete_stays_for_what_was_added_here() {
     each(Mode::ReceiveOnly, |story| {
-        story.act(0, |user| {
-            user.make_directory("d");
-            user.write("d/x", "x");
-        });
-        story.settle();
+        fill_directory(story);
         story.act(1, |user| user.write("d/own", "own"));
         story.settle();
         story.act(2, |user| user.remove("d"));
