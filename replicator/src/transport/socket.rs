@@ -1,5 +1,5 @@
-//! The UDP socket under the endpoint: its buffers, and a cap on how much one
-//! send call carries.
+//! The UDP socket under the endpoint: its buffers, and how much one call of
+//! the kernel carries.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -40,7 +40,7 @@ pub(super) fn listen(
     Endpoint::new_with_abstract_socket(
         endpoint_config(identity)?,
         Some(server),
-        Arc::new(Capped { inner }),
+        Arc::new(Split { inner }),
         Arc::new(TokioRuntime),
     )
     .map_err(failed)
@@ -103,32 +103,39 @@ fn enlarge_buffers(socket: &UdpSocket) -> (usize, usize) {
 
 /// quinn asks for ten segments a send call whatever the MTU; ten of 8,952
 /// bytes exceed what UDP carries, the kernel refuses the call, and the loss
-/// makes quinn fall back to 1,200 bytes for good. So we admit to fewer.
-struct Capped {
+/// makes quinn fall back to 1,200 bytes for good. So what is too much for one
+/// call goes in two.
+struct Split {
     inner: Arc<dyn AsyncUdpSocket>,
 }
-
-/// Segments of the largest MTU that fit one send call.
-const SEND_SEGMENTS_MAX: usize = UDP_BYTES_MAX / MTU_BYTES_MAX as usize;
 
 /// A receive buffer holds this many datagrams of the largest MTU, which is
 /// more than the 64 KiB that the kernel coalesces at most. Without a cap quinn
 /// would reserve 64 of them.
 const RECEIVE_SEGMENTS_MAX: usize = (u16::MAX / MTU_BYTES_MAX) as usize + 1;
 
-impl fmt::Debug for Capped {
+impl fmt::Debug for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
-impl AsyncUdpSocket for Capped {
+impl AsyncUdpSocket for Split {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Arc::clone(&self.inner).create_io_poller()
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
+        let Some(segment) = transmit.segment_size else {
+            return self.inner.try_send(transmit);
+        };
+        // Where a later part finds the buffer full, quinn sends all of it
+        // again; the peer drops what it has.
+        for contents in transmit.contents.chunks(UDP_BYTES_MAX / segment * segment) {
+            let segment_size = (contents.len() > segment).then_some(segment);
+            self.inner.try_send(&Transmit { contents, segment_size, ..*transmit })?;
+        }
+        Ok(())
     }
 
     fn poll_recv(
@@ -145,7 +152,7 @@ impl AsyncUdpSocket for Capped {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments().min(SEND_SEGMENTS_MAX)
+        self.inner.max_transmit_segments()
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -154,5 +161,42 @@ impl AsyncUdpSocket for Capped {
 
     fn may_fragment(&self) -> bool {
         self.inner.may_fragment()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Larger than the kernel takes: refused as a whole, it would look to
+    /// quinn like a path that lost the larger MTU.
+    #[tokio::test]
+    async fn a_batch_above_what_one_call_carries_arrives_whole() {
+        let local = || UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        let receiver = local();
+        enlarge_buffers(&receiver);
+        receiver.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let socket = Split { inner: TokioRuntime.wrap_udp_socket(local()).unwrap() };
+
+        let segment = usize::from(MTU_BYTES_MAX);
+        let segments: Vec<u8> = (0..10).take(socket.max_transmit_segments()).collect();
+        let contents: Vec<u8> = segments.iter().flat_map(|n| vec![*n; segment]).collect();
+        let transmit = Transmit {
+            destination: receiver.local_addr().unwrap(),
+            ecn: None,
+            contents: &contents,
+            segment_size: (segments.len() > 1).then_some(segment),
+            src_ip: None,
+        };
+        while let Err(error) = socket.try_send(&transmit) {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            tokio::task::yield_now().await;
+        }
+
+        let mut buffer = [0; u16::MAX as usize];
+        for n in segments {
+            let length = receiver.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..length], vec![n; segment]);
+        }
     }
 }
