@@ -226,7 +226,10 @@ impl<S: Store> Core<S> {
         peer.sent().into_iter().for_each(|sent| known.join(sent));
         let lacks = beyond(&have, &known);
         let much = self.options.meeting_min;
-        if weight(peer.said()) < much || lacks < much || lacks * 2 < self.progress.entries() {
+        // What it was told by this node, it holds; what else it shows came
+        // from elsewhere.
+        let from_elsewhere = weight(peer.said()) - peer.told(self.actor);
+        if from_elsewhere < much || lacks < much || lacks * 2 < self.progress.entries() {
             return false;
         }
         peer.opened();

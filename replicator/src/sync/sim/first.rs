@@ -48,6 +48,8 @@ struct Side {
     inodes: u64,
     bytes: u64,
     messages: u64,
+    /// Messages that tell something in outline.
+    offers: u64,
     /// What was done to the disk.
     actions: u64,
 }
@@ -89,6 +91,29 @@ fn three_nearly_equal_trees_meet_in_little_traffic() {
     assert!(bytes < links * bytes_max(files), "{bytes} bytes");
 }
 
+/// What it holds came from this node.
+#[test]
+fn a_peer_with_next_to_nothing_of_its_own_is_told_nothing_in_outline() {
+    let mut pair = Several::new(2, FILES, MEETING_MIN);
+    pair.sides[1].tree.retain(|path, _| *path == RelPath::root());
+    pair.sides[1].core.scan(RelPath::root());
+    pair.rest();
+    pair.connect();
+    for at in 0..FILES / 4 {
+        let now = pair.clock();
+        pair.sides[0].core.path_changed(now, file(at));
+    }
+    pair.rest();
+    assert!(pair.sides[1].tree.len() as u64 > FILES / 4, "the first part has come");
+    pair.disconnect();
+    pair.sides[0].core.scan(RelPath::root());
+    pair.rest();
+    pair.connect();
+    pair.rest();
+    assert_eq!(pair.sides[0].tree.len(), pair.sides[1].tree.len());
+    assert_eq!(pair.sides[0].offers + pair.sides[1].offers, 0);
+}
+
 fn bytes_max(files: u64) -> u64 {
     files / 100 * HUNDRED_FILES_BYTES_MAX + 10 * DIFFERENCE_BYTES_MAX
 }
@@ -123,6 +148,7 @@ impl Several {
             inodes: 1000 * at,
             bytes: 0,
             messages: 0,
+            offers: 0,
             actions: 0,
         };
         let sides = (0..nodes).map(side).collect();
@@ -283,6 +309,7 @@ impl Several {
                 let frame = message.encode();
                 self.sides[at].bytes += frame.len() as u64;
                 self.sides[at].messages += 1;
+                self.sides[at].offers += u64::from(matches!(message, Message::Offer(_)));
                 if message.counts() {
                     self.sides[at].core.handle_sent(now, peer);
                 }
@@ -313,6 +340,7 @@ impl Several {
         let (content, metadata) = match &action.what {
             What::Write { metadata, .. } => (content.expect("somebody has it"), metadata.clone()),
             What::Update(update) => (content.expect("somebody has it"), update.metadata.clone()),
+            What::MakeDirectory { metadata } => (Vec::new(), metadata.clone()),
             What::SetMetadata { metadata, .. } => {
                 (side.tree[&action.path].1.clone(), metadata.clone())
             }
