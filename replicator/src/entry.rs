@@ -115,6 +115,14 @@ impl Fingerprint {
     }
 }
 
+/// What one system call tells of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    pub kind: Kind,
+    pub fingerprint: Fingerprint,
+    pub links: u32,
+}
+
 /// What one look at an entry told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {

@@ -30,7 +30,7 @@ pub(super) fn set(
     wanted: &Metadata,
     skipped: &Skipped,
 ) -> Result<(), Errno> {
-    let entry = Entry { path: proc_path(fd), fd };
+    let entry = Entry { fd };
     let owned = entry.set_owner(&now.metadata, wanted, skipped)?;
     if now.kind != Kind::Symlink {
         // Set-user-id for an owner who could not be given would let this
@@ -38,7 +38,7 @@ pub(super) fn set(
         let mode = if owned { wanted.mode } else { wanted.mode & !0o6000 };
         let chowned = (now.metadata.uid, now.metadata.gid) != (wanted.uid, wanted.gid);
         if chowned || now.metadata.mode != mode {
-            fs::chmodat(CWD, entry.path.as_str(), Mode::from_raw_mode(mode), AtFlags::empty())?;
+            entry.set_mode(Mode::from_raw_mode(mode))?;
         }
     }
     entry.set_xattrs(&now.metadata.xattrs, &wanted.xattrs, skipped)?;
@@ -52,13 +52,20 @@ pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// An open or `O_PATH` handle and the name that ends at it.
+/// An open or `O_PATH` handle. The calls on descriptors refuse the latter
+/// (`EBADF`), and are spared a path where they do not.
 struct Entry<'fd> {
     fd: BorrowedFd<'fd>,
-    path: String,
 }
 
 impl Entry<'_> {
+    fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
+        match fs::fchmod(self.fd, mode) {
+            Err(Errno::BADF) => fs::chmodat(CWD, proc_path(self.fd), mode, AtFlags::empty()),
+            done => done,
+        }
+    }
+
     /// `false` where this process may not give the entry that owner.
     fn set_owner(
         &self,
@@ -93,9 +100,13 @@ impl Entry<'_> {
     }
 
     fn set_xattrs(&self, now: &[Xattr], wanted: &[Xattr], skipped: &Skipped) -> Result<(), Errno> {
+        if now.is_empty() && wanted.is_empty() {
+            return Ok(());
+        }
+        let path = proc_path(self.fd);
         for xattr in now {
             if wanted.iter().all(|other| other.name != xattr.name) {
-                let removed = fs::removexattr(self.path.as_str(), xattr.name.as_slice());
+                let removed = fs::removexattr(path.as_str(), xattr.name.as_slice());
                 tolerate(removed, skipped)?;
             }
         }
@@ -106,7 +117,7 @@ impl Entry<'_> {
                 continue;
             }
             let (name, value) = (xattr.name.as_slice(), xattr.value.as_slice());
-            let set = fs::setxattr(self.path.as_str(), name, value, XattrFlags::empty());
+            let set = fs::setxattr(path.as_str(), name, value, XattrFlags::empty());
             tolerate(set, skipped)?;
         }
         Ok(())
@@ -121,7 +132,10 @@ impl Entry<'_> {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanos) },
         };
-        fs::utimensat(CWD, self.path.as_str(), &times, AtFlags::empty())
+        match fs::futimens(self.fd, &times) {
+            Err(Errno::BADF) => fs::utimensat(CWD, proc_path(self.fd), &times, AtFlags::empty()),
+            done => done,
+        }
     }
 }
 

@@ -49,11 +49,11 @@ impl Staged {
     pub fn copy_of(root: &Root, path: &RelPath) -> Result<Self, Error> {
         let gone = || Error::Gone { path: path.clone() };
         let source = root.open_file(path, Access::Read)?.ok_or_else(gone)?;
-        let before = root.stat_fd(source.as_fd())?.fingerprint;
+        let before = root.glance_fd(source.as_fd())?.fingerprint;
         let copy = Self::create(root, 0)?;
         copy_bytes(source.as_fd(), copy.file.as_fd(), before.size)
             .map_err(|errno| Error::entry(path, "copy", errno))?;
-        if root.stat_fd(source.as_fd())?.fingerprint != before {
+        if root.glance_fd(source.as_fd())?.fingerprint != before {
             return Err(Error::Changed { path: path.clone() });
         }
         Ok(copy)

@@ -20,8 +20,8 @@ mod uring;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,13 @@ use crate::root;
 /// of the largest leaves. Larger reads are several, and can overlap.
 pub const READ_BYTES_MAX: u64 = 16 << 20;
 
+/// Cores that this process may use. To ask takes a dozen system calls.
+fn cores() -> usize {
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(2, |count| count.get()));
+    *CORES
+}
+
 /// Moves bytes between memory and files. Cheap to clone; its threads end
 /// when the last clone is dropped and the jobs under way are done.
 #[derive(Clone)]
@@ -49,7 +56,7 @@ impl Engine {
     /// no thread can be started.
     pub fn start(choice: EngineChoice) -> Result<Engine, Error> {
         let shared = Arc::new(Shared::default());
-        let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let cores = cores();
         let started = match choice {
             EngineChoice::Threads => None,
             EngineChoice::Uring => Some(uring::start(cores, &shared)?),

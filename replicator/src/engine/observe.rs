@@ -178,7 +178,7 @@ struct Large {
 type Looks = std::collections::HashMap<usize, Result<Look, Error>>;
 
 async fn look_at_all(root: &Arc<Root>, requests: Vec<Request>) -> Looks {
-    let at_once = std::thread::available_parallelism().map_or(2, |count| count.get());
+    let at_once = super::cores();
     let mut looks = Looks::with_capacity(requests.len());
     let mut requests = requests.into_iter().enumerate();
     let mut running = JoinSet::new();
@@ -277,7 +277,7 @@ fn look_at_file(
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(source) => return Err(Error::Read { path: path.clone(), source }),
     };
-    let is_stable = root.stat_fd(file.as_fd())?.fingerprint == stat.fingerprint;
+    let is_stable = root.glance_fd(file.as_fd())?.fingerprint == stat.fingerprint;
     if !is_stable && !is_last {
         return Ok(None);
     }
@@ -318,7 +318,7 @@ async fn observe_large(
         let read_plan = Arc::clone(&plan);
         let stat = spawn_blocking(move || {
             read_plan.wait_for_writers(&file);
-            root_there.stat_fd(file.as_fd())
+            root_there.glance_fd(file.as_fd())
         });
         let after = unless_cancelled(stat.await).await?;
         let is_stable = after.fingerprint == large.stat.fingerprint;

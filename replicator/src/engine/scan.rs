@@ -1,21 +1,21 @@
-//! Walking a tree: every entry beneath a directory, with its metadata.
+//! Walking a tree: every entry beneath a directory, with its fingerprint.
 //!
 //! Reads no content and follows no link. What changes while the walk is
 //! under way may be missed or seen; capture, started before, tells of it.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, RawDir, ResolveFlags};
+use rustix::fs::{OFlags, RawDir};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::Error;
 use super::observe::unless_cancelled;
-use crate::entry::{Kind, Stat};
+use crate::entry::{Glance, Kind};
 use crate::path::RelPath;
-use crate::root::{self, Root};
+use crate::root::Root;
 
 /// Most entries handed over at once.
 pub const BATCH_ENTRIES_MAX: usize = 512;
@@ -27,7 +27,7 @@ pub struct Found {
     /// An error says that the entry is not replicated or could not be looked
     /// at, and that nothing is known about what lies beneath it: not that
     /// nothing is there.
-    pub result: Result<Stat, Error>,
+    pub result: Result<Glance, Error>,
 }
 
 /// Hands over everything beneath a directory, which is itself not among it,
@@ -53,10 +53,6 @@ pub async fn scan(root: Arc<Root>, beneath: RelPath, sink: mpsc::Sender<Vec<Foun
 
 /// What one `getdents64` may return: some 1,000 names of usual length.
 const LIST_BUFFER_BYTES: usize = 32 << 10;
-
-/// A name is tried again this often when renames elsewhere disturb it
-/// (`EAGAIN` of openat2).
-const RESOLVE_TRIES_MAX: u32 = 128;
 
 struct Walk<'root> {
     root: &'root Root,
@@ -96,15 +92,16 @@ impl Walk<'_> {
                     continue;
                 }
             };
-            match look(self.root, directory.as_fd(), name, &path).transpose() {
-                Some(result) => self.found(path, result)?,
+            match self.root.glance_at(directory.as_fd(), name, &path).transpose() {
+                Some(result) => self.found(path, result.map_err(Error::from))?,
+                // It vanished.
                 None => continue,
             }
         }
         Ok(())
     }
 
-    fn found(&mut self, path: RelPath, result: Result<Stat, Error>) -> Result<(), Abandoned> {
+    fn found(&mut self, path: RelPath, result: Result<Glance, Error>) -> Result<(), Abandoned> {
         if result.as_ref().is_ok_and(|stat| stat.kind == Kind::Directory) {
             self.pending.push(path.clone());
         }
@@ -121,46 +118,6 @@ impl Walk<'_> {
         }
         let batch = std::mem::take(&mut self.batch);
         self.sink.blocking_send(batch).map_err(|_| Abandoned)
-    }
-}
-
-/// One name of an open directory: its path need not be resolved again.
-/// `None`: it vanished.
-fn look(
-    root: &Root,
-    directory: BorrowedFd<'_>,
-    name: &[u8],
-    path: &RelPath,
-) -> Result<Option<Stat>, Error> {
-    let handle = match open(directory, name) {
-        Ok(handle) => handle,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(Errno::XDEV) => {
-            let what = "on another file system mounted below the folder";
-            return Err(root::Error::Unsupported { path: path.clone(), what }.into());
-        }
-        Err(errno) => return Err(unreadable(path, errno)),
-    };
-    match root.stat_fd(handle.as_fd()) {
-        // The name went while we looked.
-        Ok(stat) if stat.links == 0 => Ok(None),
-        Ok(stat) => Ok(Some(stat)),
-        Err(root::Error::Unsupported { what, .. }) => {
-            Err(root::Error::Unsupported { path: path.clone(), what }.into())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn open(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let within = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
-    let mut tries = 0;
-    loop {
-        match rustix::fs::openat2(directory, name, flags, Mode::empty(), within) {
-            Err(Errno::AGAIN | Errno::INTR) if tries < RESOLVE_TRIES_MAX => tries += 1,
-            other => return other,
-        }
     }
 }
 

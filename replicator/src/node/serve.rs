@@ -267,9 +267,9 @@ fn open_placed(
     delta: Option<Delta>,
 ) -> Option<Open> {
     let file = root.open_file(&located.path, Access::Read).ok()??;
-    let stat = root.stat_fd(file.as_fd()).ok()?;
-    let same = stat.fingerprint.same_bytes(&located.fingerprint);
-    (same && stat.fingerprint.size == item.size).then_some(())?;
+    let now = root.glance_fd(file.as_fd()).ok()?.fingerprint;
+    let same = now.same_bytes(&located.fingerprint);
+    (same && now.size == item.size).then_some(())?;
     let (head, ranges) = match &item.part {
         Part::Whole => (Bytes::new(), Range::new(0, item.size).into_iter().collect()),
         Part::Ranges(ranges) => (Bytes::new(), checked(ranges, item.size)?),

@@ -1,12 +1,13 @@
-//! One look at an entry: `statx` and its extended attributes.
+//! One look at an entry: `statx` and its extended attributes, or `statx` alone.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{self, AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
+use super::resolve::mount_point;
 use super::{Error, Root};
-use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp, Xattr};
+use crate::entry::{Fingerprint, Glance, Kind, Metadata, Stat, Timestamp, Xattr};
 use crate::limits::XATTR_BYTES_MAX;
 use crate::path::RelPath;
 
@@ -17,6 +18,8 @@ const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
 /// What the first try at a list or value takes from the stack; nearly all
 /// fit, and an empty list costs one system call.
 const XATTR_FIRST_TRY_BYTES: usize = 1024;
+
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 /// How a handle was opened, which decides how attributes are read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,34 @@ pub(super) fn stat_fd(root: &Root, fd: BorrowedFd<'_>) -> Result<Stat, Error> {
     Ok(assemble(kind, &raw, xattrs.map_err(failed)?.held))
 }
 
+pub(super) fn glance_fd(root: &Root, fd: BorrowedFd<'_>) -> Result<Glance, Error> {
+    let raw = statx(fd).map_err(|errno| Error::Handle { source: errno.into() })?;
+    let kind =
+        kind_of(root, &raw).map_err(|what| Error::Unsupported { path: RelPath::root(), what })?;
+    Ok(Glance { kind, fingerprint: fingerprint(&raw), links: raw.stx_nlink })
+}
+
+/// `None`: nothing has this name.
+pub(super) fn glance_at(
+    root: &Root,
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    path: &RelPath,
+) -> Result<Option<Glance>, Error> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let raw = match fs::statx(directory, name, flags, WANTED) {
+        Ok(raw) => raw,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(Error::entry(path, "look at", errno)),
+    };
+    if raw.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Err(mount_point(path));
+    }
+    let unsupported = |what| Error::Unsupported { path: path.clone(), what };
+    let kind = kind_of(root, &raw).map_err(unsupported)?;
+    Ok(Some(Glance { kind, fingerprint: fingerprint(&raw), links: raw.stx_nlink }))
+}
+
 /// The name under which the kernel shows this process the file behind a
 /// handle. Following it ends at that very file, whatever its path is now.
 fn proc_path(fd: BorrowedFd<'_>) -> String {
@@ -66,7 +97,7 @@ fn proc_path(fd: BorrowedFd<'_>) -> String {
 }
 
 fn statx(fd: BorrowedFd<'_>) -> Result<Statx, Errno> {
-    fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+    fs::statx(fd, c"", AtFlags::EMPTY_PATH, WANTED)
 }
 
 fn kind_of(root: &Root, raw: &Statx) -> Result<Kind, &'static str> {
@@ -94,16 +125,7 @@ fn kind_of(root: &Root, raw: &Statx) -> Result<Kind, &'static str> {
 fn assemble(kind: Kind, raw: &Statx, xattrs: Vec<Xattr>) -> Stat {
     Stat {
         kind,
-        fingerprint: Fingerprint {
-            inode: raw.stx_ino,
-            size: raw.stx_size,
-            mtime: timestamp(&raw.stx_mtime),
-            ctime: timestamp(&raw.stx_ctime),
-            birth: match StatxFlags::from_bits_retain(raw.stx_mask).contains(StatxFlags::BTIME) {
-                true => timestamp(&raw.stx_btime),
-                false => Timestamp::default(),
-            },
-        },
+        fingerprint: fingerprint(raw),
         links: raw.stx_nlink,
         metadata: Metadata {
             mode: u32::from(raw.stx_mode) & 0o7777,
@@ -111,6 +133,19 @@ fn assemble(kind: Kind, raw: &Statx, xattrs: Vec<Xattr>) -> Stat {
             gid: raw.stx_gid,
             mtime: timestamp(&raw.stx_mtime),
             xattrs,
+        },
+    }
+}
+
+fn fingerprint(raw: &Statx) -> Fingerprint {
+    Fingerprint {
+        inode: raw.stx_ino,
+        size: raw.stx_size,
+        mtime: timestamp(&raw.stx_mtime),
+        ctime: timestamp(&raw.stx_ctime),
+        birth: match StatxFlags::from_bits_retain(raw.stx_mask).contains(StatxFlags::BTIME) {
+            true => timestamp(&raw.stx_btime),
+            false => Timestamp::default(),
         },
     }
 }

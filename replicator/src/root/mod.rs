@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, StatVfsMountFlags, StatxFlags};
 
-use crate::entry::{Kind, Stat};
+use crate::entry::{Glance, Kind, Stat};
 use crate::path::RelPath;
 use private::Private;
 
@@ -162,6 +162,22 @@ impl Root {
     /// The entry behind a handle that was opened beneath this root.
     pub fn stat_fd(&self, fd: BorrowedFd<'_>) -> Result<Stat, Error> {
         look::stat_fd(self, fd)
+    }
+
+    /// The entry behind such a handle, without its attributes.
+    pub fn glance_fd(&self, fd: BorrowedFd<'_>) -> Result<Glance, Error> {
+        look::glance_fd(self, fd)
+    }
+
+    /// The entry of this name in a directory of the folder that is open, at
+    /// `path`: it need not be resolved. `None`: nothing has this name.
+    pub fn glance_at(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        path: &RelPath,
+    ) -> Result<Option<Glance>, Error> {
+        look::glance_at(self, directory, name, path)
     }
 
     /// A regular file. `None`: nothing is there, or something else.

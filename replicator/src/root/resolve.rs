@@ -85,7 +85,7 @@ fn openat2(root: &Root, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno>
     retrying(|| fs::openat2(root.dir(), path.as_path(), flags, Mode::empty(), BENEATH))
 }
 
-fn mount_point(path: &RelPath) -> Error {
+pub(super) fn mount_point(path: &RelPath) -> Error {
     Error::Unsupported {
         path: path.clone(),
         what: "on another file system mounted below the folder",

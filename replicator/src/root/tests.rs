@@ -150,3 +150,40 @@ fn wrong_folders_are_refused_with_their_reason() {
     let fat = Root::open(Path::new("/proc"));
     assert!(fat.is_err(), "/proc cannot be served");
 }
+
+/// A bind mount of the same file system has the same device: only the mount
+/// point itself tells.
+#[test]
+fn what_is_mounted_below_the_folder_is_no_part_of_it() {
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    std::fs::create_dir(place("mounted")).unwrap();
+    std::fs::create_dir(place("plain")).unwrap();
+    std::fs::write(place("mounted file"), b"below").unwrap();
+    std::fs::write(place("file"), b"above").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // SAFETY: this thread alone leaves the mount namespace, which
+            // shares nothing else, and it ends with the test.
+            if unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.is_err() {
+                return println!("skipped: this user cannot mount");
+            }
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            mount_bind(place("plain"), place("mounted")).unwrap();
+            mount_bind(place("file"), place("mounted file")).unwrap();
+            let root = Root::open(dir.path()).unwrap();
+            let glance = |name: &str| root.glance_at(root.dir(), name.as_bytes(), &path(name));
+            for name in ["mounted", "mounted file"] {
+                let refused = glance(name).unwrap_err();
+                assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+                assert_eq!(root.stat(&path(name)).unwrap_err().to_string(), refused.to_string());
+            }
+            assert_eq!(glance("plain").unwrap().unwrap().kind, Kind::Directory);
+            assert_eq!(glance("file").unwrap().unwrap().kind, Kind::File);
+            assert!(glance("nothing").unwrap().is_none());
+        });
+    });
+}
