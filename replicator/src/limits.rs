@@ -112,6 +112,10 @@ pub const COPIED_BYTES_MIN: u64 = 1 << 10;
 /// Nodes a large file is fetched from at once.
 pub const SOURCES_MAX: usize = 8;
 
+/// Threads that wait for the file system, beside those that never do. Many
+/// more queue up at the lock of the one directory in which files are made.
+pub const BLOCKING_THREADS_MAX: usize = 16;
+
 /// Looks in flight at once: bounds what the engine holds in memory.
 pub const LOOKS_MAX: usize = 2048;
 

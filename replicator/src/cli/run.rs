@@ -11,6 +11,7 @@ use super::failure::{Exit, Failure};
 use super::signals::Signals;
 use super::{logging, notify, print};
 use crate::config::{self, Config, Key, Settings};
+use crate::limits::BLOCKING_THREADS_MAX;
 use crate::node::{self, Ready};
 use crate::status::{NodeNote, StateDir, printable};
 
@@ -112,6 +113,7 @@ impl Run {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("replicator")
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()
             .context("cannot start threads")?;
         let result = runtime.block_on(serve(config, place));

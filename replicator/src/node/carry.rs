@@ -54,6 +54,16 @@ pub(super) enum Prepared {
     Ended(Outcome),
 }
 
+impl Prepared {
+    fn staged(&self) -> Option<&Staged> {
+        let Prepared::Steps(steps, _) = self else { return None };
+        steps.iter().find_map(|step| match step {
+            Step::Place { staged, .. } => Some(staged),
+            _ => None,
+        })
+    }
+}
+
 /// A whole file whose bytes came with its record.
 struct InlineFile {
     writes: Vec<(u64, Bytes)>,
@@ -84,11 +94,11 @@ impl Carrier {
             }
             prepared.push(self.prepare(action, written.remove(&at)).await);
         }
-        if let Err(error) = self.flush(&mut prepared).await {
-            let reason = error.to_string();
-            return prepared.iter().map(|_| Outcome::Failed(reason.clone())).collect();
+        let count = prepared.len();
+        match self.flush(prepared).await {
+            Ok(prepared) => self.apply(prepared).await,
+            Err(reason) => vec![Outcome::Failed(reason); count],
         }
-        self.apply(prepared).await
     }
 
     /// Is there room for what the job is to write?
@@ -277,19 +287,19 @@ impl Carrier {
     }
 
     /// Makes what was written durable before any name leads to it.
-    async fn flush(&self, prepared: &mut [Prepared]) -> Result<(), apply::Error> {
-        let staged = prepared.iter().filter_map(|prepared| match prepared {
-            Prepared::Steps(steps, _) => steps.iter().find_map(|step| match step {
-                Step::Place { staged, .. } => Some(staged),
-                _ => None,
-            }),
-            Prepared::Ended(_) => None,
-        });
-        let staged: Vec<&Staged> = staged.collect();
-        if staged.is_empty() {
-            return Ok(());
+    async fn flush(&self, prepared: Vec<Prepared>) -> Result<Vec<Prepared>, String> {
+        if prepared.iter().all(|prepared| prepared.staged().is_none()) {
+            return Ok(prepared);
         }
-        tokio::task::block_in_place(|| apply::flush(&self.root, staged.iter().copied()))
+        let root = Arc::clone(&self.root);
+        let flush = move || {
+            let staged: Vec<&Staged> = prepared.iter().filter_map(Prepared::staged).collect();
+            apply::flush(&root, staged)?;
+            Ok(prepared)
+        };
+        let flushed: Result<_, apply::Error> =
+            tokio::task::spawn_blocking(flush).await.map_err(|error| error.to_string())?;
+        flushed.map_err(|error| error.to_string())
     }
 
     async fn apply(&self, prepared: Vec<Prepared>) -> Vec<Outcome> {
