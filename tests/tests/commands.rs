@@ -99,7 +99,18 @@ fn verify_names_what_changed_though_nobody_told_of_it() {
 
 #[test]
 fn a_user_who_writes_does_not_make_verify_complain() {
-    let cluster = Cluster::running(2);
+    write_and_verify(&[]);
+}
+
+/// inotify tells of one name where a file has several.
+#[test]
+fn nor_where_only_names_are_told() {
+    write_and_verify(&["--capture", "inotify"]);
+}
+
+fn write_and_verify(options: &[&str]) {
+    let mut cluster = Cluster::new(2).with_options(options);
+    cluster.start();
     sample::look_alike(&cluster[0].path("site")).unwrap();
     cluster.assert_same();
     let done = AtomicBool::new(false);

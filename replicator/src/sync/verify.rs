@@ -102,19 +102,32 @@ impl<S: Store> Core<S> {
         self.verification.listing = false;
     }
 
-    /// An event told of a change here: that it differs is no wonder.
+    /// An event told of a change here: that it differs is no wonder, here or
+    /// at another name of the same body.
     pub(super) fn was_told(&mut self, path: &RelPath) {
         if !self.verification.differing.is_empty() {
-            self.verification.differing.remove(path);
+            let names = self.names_of_one_at(path);
+            names
+                .iter()
+                .chain([path])
+                .for_each(|path| drop(self.verification.differing.remove(path)));
         }
     }
 
     pub(super) fn was_told_of_body(&mut self, body: BodyId) {
         if !self.verification.differing.is_empty() {
-            let disk = self.store.body(body).and_then(|row| row.disk);
-            let names = disk.map(|disk| disk.names).unwrap_or_default();
-            names.iter().for_each(|path| self.was_told(path));
+            let names = self.names_on_disk(body);
+            names.iter().for_each(|path| drop(self.verification.differing.remove(path)));
         }
+    }
+
+    fn names_of_one_at(&self, path: &RelPath) -> Vec<RelPath> {
+        let held = self.store.name(path).and_then(|row| row.on_disk());
+        held.map(|(body, _)| self.names_on_disk(body)).unwrap_or_default()
+    }
+
+    fn names_on_disk(&self, body: BodyId) -> Vec<RelPath> {
+        self.store.body(body).and_then(|row| row.disk).map(|disk| disk.names).unwrap_or_default()
     }
 
     /// Before a sight is compared with the index.
@@ -122,9 +135,11 @@ impl<S: Store> Core<S> {
         look.dirt.check.then(|| {
             let told = |spot: &Spot| self.settle.holds(spot);
             let at_body = look.bodies.iter().any(|body| told(&Spot::Body(*body)));
+            let names = self.names_of_one_at(&sight.path);
+            let at_name = names.into_iter().any(|path| told(&Spot::Path(path)));
             Checking {
                 changes_before: self.progress.changes_made,
-                told: look.dirt.told || at_body || told(&Spot::Path(sight.path.clone())),
+                told: look.dirt.told || at_body || at_name || told(&Spot::Path(sight.path.clone())),
                 unreadable: match &sight.found {
                     Found::Unreadable(reason) | Found::Excluded(reason) => Some(reason.clone()),
                     _ => None,
