@@ -136,7 +136,8 @@ impl<S: Store> Core<S> {
             let told = |spot: &Spot| self.settle.holds(spot);
             let at_body = look.bodies.iter().any(|body| told(&Spot::Body(*body)));
             let names = self.names_of_one_at(&sight.path);
-            let at_name = names.into_iter().any(|path| told(&Spot::Path(path)));
+            let is_told = |path: &RelPath| self.looks.get(path).is_some_and(|look| look.dirt.told);
+            let at_name = names.into_iter().any(|path| is_told(&path) || told(&Spot::Path(path)));
             Checking {
                 changes_before: self.progress.changes_made,
                 told: look.dirt.told || at_body || at_name || told(&Spot::Path(sight.path.clone())),
