@@ -474,7 +474,8 @@ impl<S: Store> Core<S> {
         for name in names {
             self.set_on_disk(&name, Some((id, kind)), &VersionVector::new());
         }
-        Next::Settled
+        // Its metadata may be another: nobody else asks for a step now.
+        self.plan_body(id)
     }
 
     fn plan_body(&mut self, id: BodyId) -> Next {
