@@ -132,6 +132,9 @@ pub const WHOLE_BYTES_MAX: u64 = 1 << 20;
 /// in a copy that takes the file's place.
 pub const PATCH_IN_PLACE_BYTES_MAX: u64 = 32 << 20;
 
+/// Moves remembered until what was moved has been looked for.
+pub const MOVES_TOLD_MAX: usize = 16_384;
+
 /// Shallow looks carried out by one task.
 pub const LOOKS_TOGETHER_MAX: usize = 128;
 

@@ -560,6 +560,7 @@ impl Node {
             match change {
                 Change::Name(path) => self.core.path_changed(now, path),
                 Change::Unlisted(directory) => self.core.scan(directory),
+                Change::Moved(from, to) => self.core.path_moved(now, from, to),
                 Change::Data { inode, extent, mapped } => {
                     let ranges = match extent {
                         capture::Extent::Ranges(ranges) => Some(ranges),

@@ -12,13 +12,15 @@ use crate::range::RangeSet;
 /// One reason to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The entry at this path appeared, vanished, was renamed or changed its
-    /// metadata. A rename gives one for each of its paths; a directory that
-    /// appears gives one for itself and none for what it holds.
+    /// The entry at this path appeared, vanished or changed its metadata. A
+    /// directory that appears gives one for itself and none for what it holds.
     Name(RelPath),
     /// A directory is watched from now on, and holds entries of which nobody
     /// may have told.
     Unlisted(RelPath),
+    /// The entry at the first path was renamed to the second. One that came
+    /// into the folder or left it gives a `Name`.
+    Moved(RelPath, RelPath),
     /// Bytes of this inode may have changed, or its size did. The inode is
     /// inside the folder or could not be shown to be outside of it.
     Data {

@@ -43,6 +43,8 @@ pub struct Inotify {
     watched: HashMap<i32, RelPath>,
     /// Directories the kernel refused to watch, for lack of watches.
     unwatched: BTreeSet<RelPath>,
+    /// The first half of a rename; the other, if it comes, comes next.
+    moved_from: Option<(u32, RelPath)>,
     tally: Arc<Tally>,
 }
 
@@ -50,6 +52,8 @@ pub struct Inotify {
 struct Event {
     watch: i32,
     what: ReadFlags,
+    /// The same for both events of a rename.
+    cookie: u32,
     name: Vec<u8>,
 }
 
@@ -62,6 +66,7 @@ impl Inotify {
             root: root.to_owned(),
             watched: HashMap::new(),
             unwatched: BTreeSet::new(),
+            moved_from: None,
             tally,
         };
         // Fails early where the root itself cannot be watched.
@@ -122,6 +127,7 @@ impl Inotify {
                     events.push(Event {
                         watch: event.wd(),
                         what: event.events(),
+                        cookie: event.cookie(),
                         name: name.unwrap_or_default(),
                     });
                 }
@@ -167,7 +173,17 @@ impl Inotify {
             outbox.content(path.clone())?;
         }
         let content = ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE | ReadFlags::ISDIR;
-        if !event.what.difference(content).is_empty() { outbox.name(path) } else { Ok(()) }
+        if event.what.difference(content).is_empty() {
+            return Ok(());
+        }
+        let from = self.moved_from.take().filter(|(cookie, _)| *cookie == event.cookie);
+        if event.what.contains(ReadFlags::MOVED_FROM) {
+            self.moved_from = Some((event.cookie, path.clone()));
+        }
+        match from {
+            Some((_, from)) if event.what.contains(ReadFlags::MOVED_TO) => outbox.moved(from, path),
+            _ => outbox.name(path),
+        }
     }
 
     fn follow_directory(

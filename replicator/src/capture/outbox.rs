@@ -47,6 +47,11 @@ impl Outbox {
         self.once(path, Change::Name)
     }
 
+    /// Look at both entries. Told in the order of the moves, however often.
+    pub fn moved(&mut self, from: RelPath, to: RelPath) -> Result<(), Stopped> {
+        self.push(Change::Moved(from, to))
+    }
+
     /// Look at the content.
     pub fn content(&mut self, path: RelPath) -> Result<(), Stopped> {
         self.once(path, Change::DataAt)

@@ -103,9 +103,10 @@ pub(super) fn sh(directory: &Path, script: &str) {
 }
 
 fn names(changes: &[Change]) -> BTreeSet<String> {
-    let names = changes.iter().filter_map(|change| match change {
-        Change::Name(path) => Some(path.to_string()),
-        _ => None,
+    let names = changes.iter().flat_map(|change| match change {
+        Change::Name(path) => vec![path.to_string()],
+        Change::Moved(from, to) => vec![from.to_string(), to.to_string()],
+        _ => Vec::new(),
     });
     names.collect()
 }
@@ -249,6 +250,27 @@ fn what_a_directory_held_before_it_was_watched_is_told() {
     watched.sh("d=$(mktemp -d ../replicator-outside.XXXXXX) && echo x > $d/f && mv $d inside");
     let inside = RelPath::parse(b"inside").unwrap();
     assert!(watched.changes().contains(&Change::Unlisted(inside)));
+}
+
+#[test]
+fn a_rename_tells_where_from_and_where_to() {
+    for choice in ALL {
+        let Some(mut watched) = Watched::start(choice) else {
+            continue;
+        };
+        watched.sh("echo one > one; mkdir folder");
+        watched.changes();
+        watched.sh("mv one folder/two; mv folder elsewhere");
+        let told = watched.changes();
+        let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
+        assert!(told.contains(&Change::Moved(path("folder"), path("elsewhere"))), "{choice}");
+        // By the time it is told of the first, the second may have happened.
+        let is_first = |change: &Change| {
+            let Change::Moved(from, to) = change else { return false };
+            *from == path("one") && to.name() == Some(b"two")
+        };
+        assert!(told.iter().any(is_first), "{choice}: {told:?}");
+    }
 }
 
 #[test]

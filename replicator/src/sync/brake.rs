@@ -98,13 +98,10 @@ impl<S: Store> Core<S> {
     /// directory that one's event alone tells; but before all was met once, a
     /// directory may have lost anything and be made anew since.
     fn part_told(&self, gone: Vec<RelPath>) -> (Vec<RelPath>, Vec<RelPath>) {
-        let waiting = self.untold.iter().filter(|(_, dirt)| dirt.told).map(|(path, _)| path);
-        let waiting: HashSet<&RelPath> = waiting.collect();
         let mut went = HashSet::new();
         gone.into_iter().partition(|path| {
             let mut above = std::iter::successors(path.parent(), RelPath::parent);
-            let is_told = waiting.contains(path)
-                || self.dirt_at(path).any(|dirt| dirt.told)
+            let is_told = self.dirt_at(path).any(|dirt| dirt.told)
                 || self.is_scanned_as_told(path)
                 || self.surveyed && above.any(|at| went.contains(&at) || self.is_told_by_name(&at));
             if is_told {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use super::announce::Peer;
 use super::applied::Running;
 use super::brake::Brake;
+use super::doubt::Doubt;
 use super::effect::{Effect, Look, Now};
 use super::history::History;
 use super::members::Membership;
 use super::message::{Delta, Message, Records};
+use super::moved::Moves;
 use super::oneway::Own;
 use super::patches::Patches;
 use super::plan::Retry;
@@ -73,6 +75,12 @@ pub struct Core<S> {
     pub(super) locks: Locks,
     /// Looks under way, with when they were asked for.
     pub(super) looks: HashMap<RelPath, Looking>,
+    /// What they found and is not believed yet.
+    pub(super) doubts: Vec<Doubt>,
+    /// Capture was asked whether it has told of all that happened.
+    pub(super) listening: bool,
+    /// Where entries were told to have gone to.
+    pub(super) moves: Moves,
     pub(super) told: Told,
     pub(super) unread: Unread,
     /// Since when a new file has not been read in one piece.
@@ -80,10 +88,6 @@ pub struct Core<S> {
     /// Files that were written while they were last read.
     pub(super) busy: HashMap<BodyId, Busy>,
     pub(super) scans: Vec<Scanning>,
-    /// Where nothing was found though no event told of it. The number: how
-    /// many of them the answer awaited speaks of.
-    pub(super) untold: Vec<(RelPath, Dirt)>,
-    pub(super) listening: Option<usize>,
     /// The folder has been looked at once since the start.
     pub(super) surveyed: bool,
     surveying_since: Option<Duration>,
@@ -189,13 +193,14 @@ impl<S: Store> Core<S> {
             settle: Settle::new(options.delay, options.max_delay, options.stream_delay),
             locks: Locks::default(),
             looks: HashMap::new(),
+            doubts: Vec::new(),
+            listening: false,
+            moves: Moves::default(),
             told: Told::default(),
             unread: Unread::default(),
             unsettled: HashMap::new(),
             busy: HashMap::new(),
             scans: Vec::new(),
-            untold: Vec::new(),
-            listening: None,
             surveyed: false,
             surveying_since: None,
             pending_names: BTreeSet::new(),
@@ -324,8 +329,9 @@ impl<S: Store> Core<S> {
         let retries = retries.map(|retry| retry.not_before).min();
         let forwards = self.peers.values().filter_map(Peer::next_forward).min();
         let unread = self.unread.next_due();
+        let doubts = self.doubts.iter().filter_map(Doubt::until).min();
         let others = [self.have_due(), self.members_due()];
-        [looks, retries, forwards, unread].into_iter().chain(others).flatten().min()
+        [looks, doubts, retries, forwards, unread].into_iter().chain(others).flatten().min()
     }
 
     pub fn poll_effect(&mut self) -> Option<Effect> {
@@ -334,6 +340,9 @@ impl<S: Store> Core<S> {
 
     /// Does what the last event made possible.
     pub(super) fn turn(&mut self, now: Now) {
+        if self.doubts.iter().filter_map(Doubt::until).any(|until| until <= now.monotonic) {
+            self.believe(now);
+        }
         self.check_lost(now);
         self.check_tree(now);
         self.try_unread(now);
@@ -451,7 +460,6 @@ impl<S: Store> Core<S> {
             self.scans.len(),
             self.brake.len(),
             self.own.len(),
-            self.untold.len(),
         ];
         parts.iter().map(|part| *part as u64).sum()
     }

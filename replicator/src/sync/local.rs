@@ -71,6 +71,7 @@ impl<S: Store> Core<S> {
         if self.looks.is_empty() && self.jobs.is_empty() {
             self.told.forget();
             if self.settle.len() == 0 {
+                self.moves.clear();
                 self.unsettled.clear();
             }
         } else if self.told.is_full() {
@@ -87,39 +88,19 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// What looks found. What is there comes before what is gone, so that a
-    /// renamed body has its new name before it loses the old one; what is
-    /// gone goes deepest first.
-    pub fn handle_sights(&mut self, now: Now, mut sights: Vec<Sight>) {
-        sights.sort_by(|a, b| {
-            let gone = |sight: &Sight| matches!(sight.found, Found::Nothing);
-            match (gone(a), gone(b)) {
-                (false, false) => a.path.cmp(&b.path),
-                (true, true) => b.path.cmp(&a.path),
-                (one, other) => one.cmp(&other),
-            }
-        });
-        if self.options.mode != Mode::ReceiveOnly {
-            self.saw_places_taken(now, &sights);
+    /// A look found this, and it is believed.
+    pub(super) fn saw(&mut self, now: Now, sight: Sight, look: Looking) {
+        let check = self.begin_check(&sight, &look);
+        if !matches!(sight.found, Found::Unreadable(_)) {
+            self.was_read(now, &sight.path, &look);
         }
-        for sight in sights {
-            let Some(look) = self.looks.remove(&sight.path) else {
-                continue;
-            };
-            self.locks.unlock(&sight.path, &look.bodies);
-            let check = self.begin_check(&sight, &look);
-            if !matches!(sight.found, Found::Unreadable(_)) {
-                self.was_read(now, &sight.path, &look);
-            }
-            match self.options.mode {
-                Mode::ReceiveOnly => self.compare_sight(now, &sight.path, sight.found, look),
-                _ => self.take_sight(now, &sight.path, sight.found, look),
-            }
-            if let Some(check) = check {
-                self.end_check(now, &sight.path, check);
-            }
+        match self.options.mode {
+            Mode::ReceiveOnly => self.compare_sight(now, &sight.path, sight.found, look),
+            _ => self.take_sight(now, &sight.path, sight.found, look),
         }
-        self.turn(now);
+        if let Some(check) = check {
+            self.end_check(now, &sight.path, check);
+        }
     }
 
     /// Logs what differs from the index.
@@ -213,7 +194,7 @@ impl<S: Store> Core<S> {
 
     fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
         if self.displaces_directory(path, stat.kind) {
-            // The directory may have been moved here, and be met elsewhere.
+            // The directory may have been moved, and be met elsewhere.
             if look.dirt.gone == 0 || self.may_be_moving(&look) {
                 return self.look_for_move(now, path, look);
             }

@@ -9,6 +9,7 @@ mod announce;
 mod applied;
 mod brake;
 mod core;
+mod doubt;
 pub mod effect;
 mod history;
 mod local;

@@ -5,30 +5,164 @@
 //! then; but bytes go again, and an edit made elsewhere at the same time does
 //! not follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::core::{Core, Looking};
-use super::effect::{Effect, Found, Now, Sight};
+use super::doubt::Doubt;
+use super::effect::{Found, Now};
 use super::record::BodyRow;
 use super::settle::Spot;
 use super::store::Store;
 use crate::entry::{Kind, Stat};
+use crate::id::BodyId;
+use crate::limits::MOVES_TOLD_MAX;
 use crate::path::RelPath;
 
-/// How long what is gone may take to be met at another place of which an
-/// event has told.
+/// How long to wait before a place is looked at once more.
 const MOVE_WAIT: Duration = Duration::from_millis(10);
 
-/// Looks at a place where nothing is, while moved directories are scanned.
-const LOOKS_FOR_MOVE_MAX: u32 = 20;
+/// Looks at a place that are not believed, while moved directories are scanned
+/// or more is told of it.
+pub(super) const LOOKS_FOR_MOVE_MAX: u32 = 20;
+
+/// Places to which an entry is followed by what was told of moves, and moves
+/// from one place.
+const PLACES_MAX: usize = 16;
+
+/// What capture told of moves: from where to where. Hints like all it tells,
+/// and from one place several entries may have gone before anybody looked.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// By where from and when.
+    told: BTreeMap<(RelPath, u64), RelPath>,
+    /// The oldest first.
+    order: VecDeque<(RelPath, u64)>,
+    /// The place in that order of the next one.
+    next: u64,
+}
+
+impl Moves {
+    fn tell(&mut self, from: RelPath, to: RelPath) {
+        // What was moved in a directory was so at the place it has now.
+        let inside: Vec<_> = self.below(&from).map(|(at, to)| (at.clone(), to.clone())).collect();
+        for (at, next) in inside {
+            let next = next.rebased(&from, &to).unwrap_or(next);
+            if let Some(at) = at.rebased(&from, &to) {
+                self.remember(at, next);
+            }
+        }
+        self.remember(from, to);
+    }
+
+    fn remember(&mut self, from: RelPath, to: RelPath) {
+        if self.from(&from).next() == Some(&to) {
+            return;
+        }
+        let place = (from, self.next);
+        self.next += 1;
+        self.told.insert(place.clone(), to);
+        self.order.push_back(place);
+        if self.order.len() > MOVES_TOLD_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.told.remove(&oldest);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.told.clear();
+        self.order.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// Where to an entry of this place went, the last one first.
+    fn from(&self, place: &RelPath) -> impl Iterator<Item = &RelPath> {
+        let told = self.told.range((place.clone(), 0)..=(place.clone(), u64::MAX));
+        told.rev().map(|(_, to)| to)
+    }
+
+    /// Where to it, or a directory it was in, was moved, and where it is then.
+    fn next(&self, path: &RelPath) -> Vec<(&RelPath, RelPath)> {
+        let mut places = Vec::new();
+        let mut from = Some(path.clone());
+        while let Some(at) = from {
+            let told = self.from(&at).take(PLACES_MAX);
+            places.extend(told.filter_map(|to| Some((to, path.rebased(&at, to)?))));
+            from = at.parent();
+        }
+        places
+    }
+
+    /// What was moved from places in a directory.
+    fn below<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = (&'a RelPath, &'a RelPath)> {
+        let told = self.told.range((path.clone(), 0)..).map(|((from, _), to)| (from, to));
+        let told = told.take_while(|(from, _)| from.as_bytes().starts_with(path.as_bytes()));
+        told.filter(move |(from, _)| *from != path && from.is_within(path))
+    }
+}
 
 impl<S: Store> Core<S> {
-    /// Of what was seen together, moves what took each other's places: one by
-    /// one, the first would displace what the next is about.
-    pub(super) fn saw_places_taken(&mut self, now: Now, sights: &[Sight]) {
-        let found: BTreeMap<&RelPath, &Stat> = sights
+    /// An entry was moved within the folder.
+    pub fn path_moved(&mut self, now: Now, from: RelPath, to: RelPath) {
+        self.path_changed(now, from.clone());
+        self.path_changed(now, to.clone());
+        self.moves.tell(from, to);
+    }
+
+    /// Is what lies at this place at no other?
+    pub(super) fn lies_only_at(&self, path: &RelPath) -> bool {
+        let held = self.store.name(path).and_then(|row| row.on_disk());
+        held.is_some_and(|(id, _)| self.has_one_name(id))
+    }
+
+    pub(super) fn has_one_name(&self, body: BodyId) -> bool {
+        let disk = self.store.body(body).and_then(|row| row.disk);
+        disk.is_some_and(|disk| disk.names.len() == 1)
+    }
+
+    /// Was it told that what lay here, or anything in it, was moved to a place
+    /// that is yet to be looked at?
+    pub(super) fn is_to_be_met(&self, path: &RelPath) -> bool {
+        let mut inside = self.moves.below(path).map(|(from, _)| from);
+        self.is_on_its_way(path)
+            || inside.any(|from| self.is_on_its_way(from) && self.lies_only_at(from))
+    }
+
+    fn is_on_its_way(&self, path: &RelPath) -> bool {
+        let is_open = |place: &RelPath| {
+            self.looks.contains_key(place) || self.settle.holds(&Spot::Path(place.clone()))
+        };
+        let mut places = vec![path.clone()];
+        let mut at = 0;
+        while at < places.len() && places.len() < PLACES_MAX {
+            let mut further = Vec::new();
+            for (to, next) in self.moves.next(&places[at]) {
+                if places.contains(&next) {
+                    continue;
+                }
+                if is_open(to) || is_open(&next) {
+                    return true;
+                }
+                further.push(next);
+            }
+            places.append(&mut further);
+            at += 1;
+        }
+        false
+    }
+
+    /// Of what was seen, moves what took each other's places: one by one, the
+    /// first would displace what the next is about.
+    pub(super) fn saw_places_taken(&mut self, now: Now, doubts: &[Doubt]) {
+        let doubtful = doubts.iter().filter(|doubt| doubt.is_open());
+        let doubtful: BTreeSet<&RelPath> = doubtful.map(|doubt| &doubt.sight.path).collect();
+        let found: BTreeMap<&RelPath, &Stat> = doubts
             .iter()
+            .map(|doubt| &doubt.sight)
             .filter(|sight| self.looks.contains_key(&sight.path))
             .filter_map(|sight| match &sight.found {
                 Found::Entry(stat, _) => Some((&sight.path, stat)),
@@ -52,6 +186,17 @@ impl<S: Store> Core<S> {
             let from = disk.names.iter().find(taken);
             let from = from.or_else(|| disk.names.first().filter(|_| displaces));
             moves.extend(from.map(|from| (from.clone(), (*path).clone())));
+        }
+        // What is displaced must have been met as well, if it was moved.
+        loop {
+            let left: BTreeSet<RelPath> = moves.iter().map(|(from, _)| from.clone()).collect();
+            let before = moves.len();
+            moves.retain(|(_, to)| {
+                left.contains(to) || !doubtful.contains(to) || !self.lies_only_at(to)
+            });
+            if moves.len() == before {
+                break;
+            }
         }
         if !moves.is_empty() {
             let told =
@@ -111,9 +256,9 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// May what is missing be about to be met at another place? Not where an
-    /// event told of this very name, for it told of the other as well; but as
-    /// long as a moved directory is being scanned.
+    /// May what is missing be about to be met at another place of which no
+    /// event told? Once where nobody told of this place either, and as long as
+    /// a moved directory is being scanned.
     pub(super) fn may_be_moving(&self, look: &Looking) -> bool {
         match look.dirt.gone {
             0 => !look.dirt.is_of_name() || self.is_scanning_beneath_root(),
@@ -121,38 +266,28 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Looks once more, when everything that happened before this look has
-    /// been heard of: were a moved entry taken for a deleted one, its bytes
-    /// would go again, and an edit made elsewhere would bring the deleted one
-    /// back.
-    pub(super) fn look_for_move(&mut self, now: Now, path: &RelPath, look: Looking) {
-        let is_told = look.dirt.is_of_name() || look.dirt.gone > 0;
-        let mut dirt = self.keep_bytes(now, MOVE_WAIT, look);
+    /// Looks once more at a place of which something was told since.
+    pub(super) fn look_anew(&mut self, now: Now, path: &RelPath, look: Looking) {
+        let is_of_place = look.dirt.entry;
+        let mut dirt = self.keep_bytes(now, 2 * MOVE_WAIT, look);
         dirt.gone += 1;
-        if is_told {
+        // Else it was about bytes, which wait with their body until then.
+        if is_of_place {
             self.settle.look_after(now.monotonic, MOVE_WAIT, Spot::Path(path.clone()), dirt);
-            return;
-        }
-        self.untold.push((path.clone(), dirt));
-        self.listen();
-    }
-
-    fn listen(&mut self) {
-        if self.listening.is_none() && !self.untold.is_empty() {
-            self.listening = Some(self.untold.len());
-            self.effects.push_back(Effect::Listen);
         }
     }
 
-    /// Everything that happened before [`Effect::Listen`] has been told.
-    pub fn handle_heard(&mut self, now: Now) {
-        let heard = self.listening.take().unwrap_or(0).min(self.untold.len());
-        // What was told is looked at when it is quiet; this comes after it.
-        let wait = self.options.delay + MOVE_WAIT;
-        for (path, dirt) in self.untold.drain(..heard) {
-            self.settle.look_after(now.monotonic, wait, Spot::Path(path), dirt);
-        }
-        self.listen();
-        self.turn(now);
+    /// Looks once more. Where nobody told of this place, what was told of
+    /// others is looked at first.
+    pub(super) fn look_for_move(&mut self, now: Now, path: &RelPath, look: Looking) {
+        let wait = match look.dirt.is_of_name() || look.dirt.gone > 0 {
+            true => MOVE_WAIT,
+            false => self.options.delay + MOVE_WAIT,
+        };
+        // The bytes of a body wait with it until the place was looked at: they
+        // would be looked for there.
+        let mut dirt = self.keep_bytes(now, 2 * wait, look);
+        dirt.gone += 1;
+        self.settle.look_after(now.monotonic, wait, Spot::Path(path.clone()), dirt);
     }
 }

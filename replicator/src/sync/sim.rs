@@ -28,6 +28,7 @@ mod outcomes;
 mod plan;
 pub(super) mod planted;
 mod random;
+mod renames;
 mod retention;
 mod said;
 mod scale;

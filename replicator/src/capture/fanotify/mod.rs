@@ -141,10 +141,14 @@ impl Fanotify {
             return Ok(());
         }
         if event.mask & NAMES != 0 {
-            for place in [event.old_place, event.place].into_iter().flatten() {
-                if let Some(path) = self.path(&place, outbox)? {
-                    outbox.name(path)?;
-                }
+            let mut path = |place: Option<Place<'_>>, outbox: &mut Outbox| match place {
+                Some(place) => self.path(&place, outbox),
+                None => Ok(None),
+            };
+            match (path(event.old_place, outbox)?, path(event.place, outbox)?) {
+                (Some(from), Some(to)) => outbox.moved(from, to)?,
+                (Some(path), None) | (None, Some(path)) => outbox.name(path)?,
+                (None, None) => {}
             }
         }
         if event.mask & CONTENT != 0 {

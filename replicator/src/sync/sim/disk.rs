@@ -50,6 +50,7 @@ pub(super) struct Disk {
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Name(RelPath),
+    Moved(RelPath, RelPath),
     Data(u64),
 }
 
@@ -264,7 +265,7 @@ impl Disk {
         }
         self.bury(to, dead);
         self.move_names(from, to);
-        vec![Change::Name(from.clone()), Change::Name(to.clone())]
+        vec![Change::Moved(from.clone(), to.clone())]
     }
 
     pub(super) fn link(&mut self, from: &RelPath, to: &RelPath) -> Vec<Change> {
@@ -315,7 +316,9 @@ impl Disk {
             return Vec::new();
         }
         self.exchange(one, other);
-        vec![Change::Name(one.clone()), Change::Name(other.clone())]
+        [(one, other), (other, one)]
+            .map(|(from, to)| Change::Moved(from.clone(), to.clone()))
+            .into()
     }
 
     /// Sets the time of a file back by so many nanoseconds.

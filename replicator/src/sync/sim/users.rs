@@ -190,6 +190,11 @@ impl World {
             _ => other.to_string(),
         };
         self.trace(|| format!("{at}: USER {name} {path} {with}"));
+        self.report(at, changes);
+    }
+
+    /// Capture tells of it after a while, in the order of the changes.
+    pub(super) fn report(&mut self, at: usize, changes: Vec<Change>) {
         if self.nodes[at].running {
             let delay = Duration::from_micros(self.random.below(5_000));
             let due = self.nodes[at].capture_at.max(self.now + delay);
