@@ -467,7 +467,7 @@ impl<S: Store> Core<S> {
         let Some(row) = self.store.name(path) else {
             return;
         };
-        let Some((_, kind)) = row.on_disk() else {
+        let Some((body, kind)) = row.on_disk() else {
             return;
         };
         if path.is_root() || self.is_held_back(path, &row) {
@@ -483,6 +483,12 @@ impl<S: Store> Core<S> {
             inside.iter().rev().for_each(|below| self.vanish(now, below));
         }
         self.vanish(now, path);
+        // Where it has other names, what was told of this one may have been its
+        // metadata. Of what was renamed the new name was told as well.
+        let is_linked = kind != Kind::Directory && !self.moves.is_told(path);
+        if is_linked && self.place_of(&Spot::Body(body)).is_some() {
+            self.settle.touch(now.monotonic, Spot::Body(body), Dirt::entry());
+        }
     }
 
     /// Logs that what lay at a path is there no more.

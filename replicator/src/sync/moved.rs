@@ -79,6 +79,11 @@ impl Moves {
         self.told.is_empty()
     }
 
+    /// Was something told to have been moved from this place?
+    pub fn is_told(&self, from: &RelPath) -> bool {
+        self.from(from).next().is_some()
+    }
+
     /// Where to an entry of this place went, the last one first.
     fn from(&self, place: &RelPath) -> impl Iterator<Item = &RelPath> {
         let told = self.told.range((place.clone(), 0)..=(place.clone(), u64::MAX));

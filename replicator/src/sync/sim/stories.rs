@@ -127,3 +127,19 @@ fn a_copy_renamed_before_it_met_the_others_is_a_file_of_its_own() {
         assert_eq!(shown(&world), [left.clone(), left], "seed {seed}");
     }
 }
+
+/// Of a file with two names one gets another mode and goes before anybody looks:
+/// at the other nothing was told.
+#[test]
+fn a_mode_set_at_a_name_that_goes_is_seen_at_the_other() {
+    for seed in 0..SEEDS {
+        let mut world = World::new(Plan::peaceful(seed));
+        write(&mut world, 0, "f", "with two names");
+        world.act(0, |disk, _| disk.link(&path("f"), &path("g")));
+        begin(&mut world, 0..2);
+        world.act(0, |disk, _| disk.chmod(&path("f"), 0o600));
+        world.act(0, |disk, dead| disk.remove_all(&path("f"), dead));
+        world.settle().unwrap();
+        check(&world).unwrap();
+    }
+}
