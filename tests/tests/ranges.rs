@@ -1,7 +1,9 @@
 //! Small changes of large files cost what changed, not what exists.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -67,6 +69,35 @@ fn four_kib_in_a_large_file_arrive_in_place_and_alone() {
         let bytes = now - before;
         assert!(!by_range || bytes < READ_LIMIT_BY_RANGE, "{bytes} bytes read for {EDIT_BYTES}");
     }
+}
+
+/// A running program; and a read-only file, where the daemon is an ordinary
+/// user's.
+#[test]
+fn what_may_not_be_written_to_is_replaced() {
+    let cluster = Cluster::running(2);
+    let (here, there) = (&cluster[0], &cluster[1]);
+    fs::copy("/bin/sleep", here.path("program")).unwrap();
+    fs::write(here.path("pack"), [7; 20_000]).unwrap();
+    fs::set_permissions(here.path("pack"), Permissions::from_mode(0o444)).unwrap();
+    cluster.assert_same();
+    // Ends by itself should the story fail.
+    let mut running = Command::new(there.path("program")).arg("60").spawn().unwrap();
+
+    for name in ["program", "pack"] {
+        let before = fs::metadata(here.path(name)).unwrap().permissions();
+        fs::set_permissions(here.path(name), Permissions::from_mode(0o755)).unwrap();
+        let mut file = OpenOptions::new().append(true).open(here.path(name)).unwrap();
+        file.write_all(b"more").unwrap();
+        fs::set_permissions(here.path(name), before).unwrap();
+    }
+    let arrived = |name| fs::read(there.path(name)).ok() == fs::read(here.path(name)).ok();
+    poll::eventually(Duration::from_secs(20), "the edits arrive", || {
+        arrived("program") && arrived("pack")
+    });
+    running.kill().unwrap();
+    running.wait().unwrap();
+    cluster.assert_same();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A file that lies here becomes another version: patched in place, or in a
 //! copy that takes its place, with as few bytes fetched as can be.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::id::{BodyId, NodeId};
 use crate::limits::PATCH_IN_PLACE_BYTES_MAX;
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
-use crate::root::Access;
+use crate::root::{self, Access};
 use crate::sync::effect::{Keep, Outcome, Source, Update};
 use crate::writes::{Writes, bytes_of, spans};
 
@@ -148,7 +149,7 @@ impl Carrier {
         let bytes = bytes_of(&writes);
         let conflict = matches!(update.keep, Keep::Conflict(_));
         let fits = self.in_place && !update.is_own && bytes <= PATCH_IN_PLACE_BYTES_MAX;
-        if update.linked || (fits && !conflict) {
+        if update.linked || (fits && !conflict && self.may_write(path)) {
             let step = Step::Patch {
                 path: path.clone(),
                 expect: file(update.expect),
@@ -172,6 +173,18 @@ impl Carrier {
         });
         let staged = copied.await.map_err(failed)??;
         Ok(replace(path, update, Written { staged, leaves }))
+    }
+
+    /// Not to what is being executed, and as an ordinary user not to what is
+    /// read-only.
+    fn may_write(&self, path: &RelPath) -> bool {
+        use io::ErrorKind::{ExecutableFileBusy, PermissionDenied};
+        match self.root.open_file(path, Access::ReadWrite) {
+            Err(root::Error::Entry { source, .. }) => {
+                !matches!(source.kind(), ExecutableFileBusy | PermissionDenied)
+            }
+            _ => true,
+        }
     }
 
     /// A whole new version goes into an inode that several names share.
