@@ -1,7 +1,7 @@
 //! Owner, mode, attributes and time of an entry, in the order in which none
 //! of them undoes another.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
@@ -10,7 +10,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::entry::{Kind, Metadata, Stat, Timestamp, Xattr};
-use crate::root::is_replicated;
+use crate::root::{is_replicated, proc_path};
 
 /// What the lack of privileges left unset, since the start.
 #[derive(Debug, Default)]
@@ -43,13 +43,6 @@ pub(super) fn set(
     }
     entry.set_xattrs(&now.metadata.xattrs, &wanted.xattrs, skipped)?;
     entry.set_mtime(wanted.mtime)
-}
-
-/// The name under which the kernel shows this process the entry behind a
-/// handle. Following it ends at that very entry, wherever it is by now, and
-/// works for handles (`O_PATH`) that the calls on descriptors refuse.
-pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// An open or `O_PATH` handle. The calls on descriptors refuse the latter

@@ -20,7 +20,7 @@ use super::trash::Resting;
 use super::{Error, Expect, Keep, Outcome, Over, Step, conflicts, redo, trash};
 use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
 use crate::path::RelPath;
-use crate::root::{Access, Root};
+use crate::root::{Access, Root, proc_path};
 
 /// What the worker tells while it works.
 #[derive(Debug, Default)]
@@ -342,7 +342,7 @@ impl Worker {
             return Ok(Outcome::Raced(Some(found)));
         }
         let beside = Beside::reserve(&self.root);
-        let source = metadata::proc_path(held.as_fd());
+        let source = proc_path(held.as_fd());
         let follow = AtFlags::SYMLINK_FOLLOW;
         match fs::linkat(CWD, source.as_str(), beside.dir(), beside.name(), follow) {
             Ok(()) => {}

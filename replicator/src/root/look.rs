@@ -64,9 +64,7 @@ pub(super) fn stat_fd(root: &Root, fd: BorrowedFd<'_>) -> Result<Stat, Error> {
 
 pub(super) fn glance_fd(root: &Root, fd: BorrowedFd<'_>) -> Result<Glance, Error> {
     let raw = statx(fd).map_err(|errno| Error::Handle { source: errno.into() })?;
-    let kind =
-        kind_of(root, &raw).map_err(|what| Error::Unsupported { path: RelPath::root(), what })?;
-    Ok(Glance { kind, fingerprint: fingerprint(&raw), links: raw.stx_nlink })
+    glance(root, &raw, &RelPath::root())
 }
 
 /// `None`: nothing has this name.
@@ -85,14 +83,19 @@ pub(super) fn glance_at(
     if raw.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
         return Err(mount_point(path));
     }
-    let unsupported = |what| Error::Unsupported { path: path.clone(), what };
-    let kind = kind_of(root, &raw).map_err(unsupported)?;
-    Ok(Some(Glance { kind, fingerprint: fingerprint(&raw), links: raw.stx_nlink }))
+    glance(root, &raw, path).map(Some)
 }
 
-/// The name under which the kernel shows this process the file behind a
-/// handle. Following it ends at that very file, whatever its path is now.
-fn proc_path(fd: BorrowedFd<'_>) -> String {
+fn glance(root: &Root, raw: &Statx, path: &RelPath) -> Result<Glance, Error> {
+    let unsupported = |what| Error::Unsupported { path: path.clone(), what };
+    let kind = kind_of(root, raw).map_err(unsupported)?;
+    Ok(Glance { kind, fingerprint: fingerprint(raw), links: raw.stx_nlink })
+}
+
+/// The name under which the kernel shows this process the entry behind a
+/// handle. Following it ends at that very entry, wherever it is by now, and
+/// works for handles (`O_PATH`) that the calls on descriptors refuse.
+pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 

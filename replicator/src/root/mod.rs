@@ -23,7 +23,7 @@ use crate::path::RelPath;
 use private::Private;
 
 pub use error::Error;
-pub(crate) use look::is_replicated;
+pub(crate) use look::{is_replicated, proc_path};
 
 /// One opened folder. Shared by all rooms that look at its tree.
 #[derive(Debug)]
