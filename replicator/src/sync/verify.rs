@@ -106,19 +106,19 @@ impl<S: Store> Core<S> {
     /// at another name of the same body.
     pub(super) fn was_told(&mut self, path: &RelPath) {
         if !self.verification.differing.is_empty() {
-            let names = self.names_of_one_at(path);
-            names
-                .iter()
-                .chain([path])
-                .for_each(|path| drop(self.verification.differing.remove(path)));
+            self.verification.differing.remove(path);
+            self.no_wonder_at(&self.names_of_one_at(path));
         }
     }
 
     pub(super) fn was_told_of_body(&mut self, body: BodyId) {
         if !self.verification.differing.is_empty() {
-            let names = self.names_on_disk(body);
-            names.iter().for_each(|path| drop(self.verification.differing.remove(path)));
+            self.no_wonder_at(&self.names_on_disk(body));
         }
+    }
+
+    fn no_wonder_at(&mut self, names: &[RelPath]) {
+        names.iter().for_each(|path| drop(self.verification.differing.remove(path)));
     }
 
     fn names_of_one_at(&self, path: &RelPath) -> Vec<RelPath> {
