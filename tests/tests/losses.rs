@@ -23,6 +23,10 @@ const FILES: u64 = 3000;
 /// What nobody touches, and nobody may read again.
 const UNTOUCHED_BYTES: u64 = 48 << 20;
 
+/// Twice what is looked at again of the time before a loss: `LOSS_MARGIN` of
+/// `replicator::capture`.
+const LOSS_MARGIN: Duration = Duration::from_secs(4);
+
 /// A file that is written all over.
 const LARGE_BYTES: u64 = 4 << 20;
 
@@ -52,9 +56,11 @@ fn prepared(options: &[&str]) -> Option<(Cluster, Volume)> {
         fs::write(path, format!("file {number}\n")).unwrap();
     }
     sample::copy(root, cluster[1].root()).unwrap();
-    // What was just made counts as changed of late.
     cluster.start();
     cluster.assert_same_within(REPAIR_LIMIT);
+    // What changed within the margin before a loss is rightly read again.
+    let made = fs::metadata(cluster[0].path("untouched")).unwrap().modified().unwrap();
+    assert!(poll::until(REPAIR_LIMIT, || made.elapsed().is_ok_and(|age| age > LOSS_MARGIN)));
     Some((cluster, volume))
 }
 
