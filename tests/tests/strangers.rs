@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, poll, tree, write_password};
+use replicator_tests::{Cluster, binary, poll, tree, write_password};
 
 const SECRET: &str = "the-name-is-a-secret-already";
 
@@ -62,6 +62,49 @@ fn another_cluster_name_is_another_cluster() {
         tree::names(cluster[1].root()).unwrap().is_empty()
     });
     assert_eq!(cluster[0].status().unwrap().peers_connected(), 0);
+}
+
+#[test]
+fn another_protocol_version_is_refused_on_both_sides() {
+    let mut cluster = Cluster::new(2);
+    let next = cluster.dir().join("replicator-of-next-year");
+    speak_another_version(&next);
+    cluster[1].settings.program = Some(next);
+    fs::write(cluster[0].path(SECRET), "secret content").unwrap();
+    cluster.start();
+    for node in cluster.nodes() {
+        poll::eventually(Duration::from_secs(15), "both logs say what to do", || {
+            let log = node.log();
+            log.contains("another protocol version") && log.contains("upgrade the older")
+        });
+    }
+    poll::holds_for(Duration::from_secs(3), "no file crosses", || {
+        tree::names(cluster[1].root()).unwrap().is_empty()
+    });
+    assert!(!mentions(cluster[1].state(), SECRET), "the other version knows a file's name");
+    assert!(cluster.nodes().iter().all(|node| !node.log().contains("panicked")));
+
+    // The upgrade is all it takes.
+    cluster[1].stop().unwrap();
+    cluster[1].settings.program = None;
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+}
+
+/// Copies the program under test and lets the copy speak the version that
+/// comes next, `replicator/2`: the compiler keeps the name in a piece or as
+/// numbers of eight and of four bytes.
+fn speak_another_version(copy: &Path) {
+    const END: &[u8] = b"or/1";
+    fs::copy(binary(), copy).unwrap();
+    let mut program = fs::read(copy).unwrap();
+    let places: Vec<usize> =
+        (0..program.len() - END.len()).filter(|&at| program[at..].starts_with(END)).collect();
+    assert!(!places.is_empty(), "the program does not name its protocol");
+    for at in places {
+        program[at + END.len() - 1] = b'2';
+    }
+    fs::write(copy, program).unwrap();
 }
 
 /// Is `word` in any file of this folder?
