@@ -84,9 +84,13 @@ pub const OFFERS_OPEN_MAX: usize = 8;
 /// those who need it.
 pub const INLINE_BYTES_MAX: u64 = 256 << 10;
 
-/// Ranges and holes of one answer to what differs; what is more scattered is
-/// compared leaf by leaf.
+/// Ranges and holes of one step from version to version that is remembered.
 pub const DELTA_RANGES_MAX: usize = 1024;
+
+/// Ranges and holes of one answer to what differs: every second block of as
+/// many bytes as an answer has. What is more scattered is compared leaf by
+/// leaf.
+pub const ANSWER_RANGES_MAX: usize = 8 << 10;
 
 /// Bytes of patches kept for peers that have not been told yet, and for
 /// records that wait to be applied. The oldest go first and are fetched.

@@ -15,6 +15,7 @@ mod guard;
 mod large;
 mod look;
 mod members;
+mod mixture;
 mod nested;
 mod pieces;
 mod provenance;
@@ -287,7 +288,7 @@ enum Report {
     Scanned(RelPath),
     Applied(u64, Vec<Outcome>),
     /// These are not what the index says.
-    Stale(Vec<RelPath>),
+    Stale(Vec<serve::Stale>),
     /// The transport has taken a message that counts.
     Sent(NodeId),
     /// All changes made before a question are in the queue.
@@ -515,9 +516,11 @@ impl Node {
                 self.settled.store(false, Ordering::Release);
                 self.core.handle_applied(now, job, outcomes);
             }
-            Report::Stale(paths) => {
+            Report::Stale(files) => {
                 self.drain_changes(changes);
-                paths.into_iter().for_each(|path| self.core.found_stale(now, path));
+                for serve::Stale { path, known } in files {
+                    self.core.found_stale(now, path, &known);
+                }
             }
             Report::Sent(peer) => self.core.handle_sent(now, peer),
             Report::Flushed(waiter) => {

@@ -5,9 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::process::Command;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use replicator_tests::random::Random;
 use replicator_tests::{Cluster, machine, poll, sample};
@@ -222,94 +220,4 @@ fn a_rewrite_with_size_and_time_restored_is_seen() {
     drop(file);
     cluster.assert_same();
     assert_eq!(fs::read(cluster[1].path("file")).unwrap(), b"behind");
-}
-
-/// Two programs write to the file all the time; what a third one writes must
-/// not wait until they end.
-#[test]
-fn a_file_that_is_never_quiet_is_followed() {
-    let mut cluster = Cluster::new(2);
-    sample::random_file(&cluster[0].path("database"), 8 << 20, 5).unwrap();
-    cluster.start();
-    if cluster[0].status().unwrap().capture() != "ebpf" {
-        return machine::skip("this capture level reads such a file every ten seconds");
-    }
-    cluster.assert_same();
-    while_written(&cluster[0].path("database"), |writer| {
-        follow_marks(&cluster, "database", 20, writer);
-    });
-    cluster.assert_same();
-}
-
-/// A peer that has no version to follow from must get one, and must not take
-/// what it cannot get in time for lost: that brings back an older one.
-#[test]
-fn who_joins_gets_a_file_that_is_never_quiet() {
-    let mut cluster = Cluster::new(2);
-    cluster.nodes_mut()[0].start().unwrap();
-    if cluster[0].status().unwrap().capture() != "ebpf" {
-        return machine::skip("this capture level reads such a file every ten seconds");
-    }
-    for (name, bytes) in [("small", 512 << 10), ("large", 4 << 20)] {
-        let here = cluster[0].path(name);
-        sample::random_file(&here, bytes, bytes).unwrap();
-        while_written(&here, |writer| {
-            if name == "small" {
-                cluster.nodes_mut()[1].start().unwrap();
-            }
-            follow_marks(&cluster, name, 5, writer);
-            // Longer than it takes to ask eight times in vain.
-            poll::holds_for(Duration::from_secs(4), "nothing goes back", || {
-                holds(&here, 7, &mark(4))
-            });
-        });
-        let last = fs::read(&here).unwrap();
-        cluster.assert_same();
-        assert!(fs::read(&here).unwrap() == last, "{name} was changed by its peer");
-    }
-}
-
-/// Does something while two programs write to a file, about each millisecond,
-/// everywhere but in its first block.
-fn while_written(path: &std::path::Path, act: impl FnOnce(&File)) {
-    const BLOCK: u64 = 4096;
-    let blocks = fs::metadata(path).unwrap().len() / BLOCK;
-    let over = AtomicBool::new(false);
-    let open = || OpenOptions::new().write(true).open(path).unwrap();
-    let write = |seed| {
-        let (file, mut random) = (open(), Random::new(seed));
-        // Where the story fails, too, this ends.
-        let begun = Instant::now();
-        while !over.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(60) {
-            let block = 1 + random.below(blocks - 1);
-            file.write_all_at(&random.bytes(BLOCK as usize), block * BLOCK).unwrap();
-            thread::sleep(Duration::from_millis(1));
-        }
-    };
-    thread::scope(|scope| {
-        scope.spawn(|| write(6));
-        scope.spawn(|| write(7));
-        act(&open());
-        over.store(true, Ordering::Relaxed);
-    });
-}
-
-/// What is written near the start of the file on one node arrives on the other.
-fn follow_marks(cluster: &Cluster, name: &str, marks: u64, file: &File) {
-    let there = cluster[1].path(name);
-    let mut slowest = Duration::ZERO;
-    for number in 0..marks {
-        let begun = Instant::now();
-        file.write_all_at(&mark(number), 7).unwrap();
-        // The first one waits for a whole file, or for the node itself.
-        poll::eventually(Duration::from_secs(10), "a mark arrives", || {
-            holds(&there, 7, &mark(number))
-        });
-        slowest = slowest.max(begun.elapsed());
-    }
-    println!("the slowest of {marks} marks in {name} took {slowest:.1?}");
-}
-
-fn mark(number: u64) -> Vec<u8> {
-    Random::new(100 + number).bytes(100)
 }

@@ -34,7 +34,8 @@ pub struct Request {
     /// Writes dirty pages out before reading, so that a later store through a
     /// mapping is captured anew.
     pub sync: bool,
-    /// Bring along all that is read, up to [`READ_BYTES_MAX`].
+    /// Bring along all that is read, up to [`READ_BYTES_MAX`], as it is: it is
+    /// written all the time.
     pub all_read: bool,
     /// What the index holds for this path.
     pub known: Option<Known>,
@@ -278,7 +279,7 @@ fn look_at_file(
         Err(source) => return Err(Error::Read { path: path.clone(), source }),
     };
     let is_stable = root.glance_fd(file.as_fd())?.fingerprint == stat.fingerprint;
-    if !is_stable && !is_last {
+    if !is_stable && !is_last && !request.all_read {
         return Ok(None);
     }
     let content = Content::File(gathered.finish(is_stable));
@@ -311,7 +312,9 @@ async fn observe_large(
 ) -> Result<Option<Entry>, Error> {
     loop {
         let path = large.request.path.clone();
-        let may_repeat = large.plan.bytes() <= READ_AGAIN_BYTES_MAX && large.tries + 1 < TRIES_MAX;
+        let may_repeat = large.plan.bytes() <= READ_AGAIN_BYTES_MAX
+            && large.tries + 1 < TRIES_MAX
+            && !large.request.all_read;
         let plan = Arc::new(large.plan);
         let read = read_large(engine, &large.file, &plan, large.request.sync).await;
         let (root_there, file) = (Arc::clone(root), Arc::clone(&large.file));

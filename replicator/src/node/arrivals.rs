@@ -74,6 +74,18 @@ impl Arriving {
         }
     }
 
+    /// What came of a leaf has been written, and was of no version.
+    pub fn mixed(&self, leaf: u64) {
+        let mut pieces = lock(&self.pieces);
+        pieces.0.mixed(leaf);
+        pieces.1 = Instant::now();
+    }
+
+    /// Is it waiting for what its origin wrote while it was read?
+    pub fn is_mixed(&self) -> bool {
+        self.with(|pieces| pieces.all_mixed().next().is_some())
+    }
+
     pub fn give_back(&self, leaves: &[u64]) {
         self.with(|pieces| leaves.iter().for_each(|leaf| pieces.give_back(*leaf)));
         self.changed.notify_waiters();
@@ -140,6 +152,12 @@ impl Arrivals {
         let same = parked.iter().position(|(_, arriving, _)| arriving.digest == digest);
         let at = same.or_else(|| parked.iter().position(|(_, there, _)| there.body == body))?;
         parked.remove(at).map(|(_, arriving, staged)| (arriving, staged))
+    }
+
+    /// Was some of this body read while it was written?
+    pub fn is_mixed(&self, body: BodyId) -> bool {
+        let parked = lock(&self.parked);
+        parked.iter().any(|(_, there, _)| there.body == body && there.is_mixed())
     }
 
     /// Lets go of what nobody came back for; of all where nothing is wanted

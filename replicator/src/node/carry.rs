@@ -196,7 +196,7 @@ impl Carrier {
         loop {
             while running.len() < LARGE_AT_ONCE {
                 let Some((at, sources, wanted)) = files.next() else { break };
-                let fetch = self.large().fetch(sources, wanted, None);
+                let fetch = self.large().fetch(sources, wanted, None, None);
                 running.spawn(async move { (at, fetch.await) });
             }
             match running.join_next().await {

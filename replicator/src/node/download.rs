@@ -13,14 +13,15 @@ use super::carry::{Written, failed, stage_bytes};
 use super::change::Change;
 use crate::hash::{Digest, Leaves};
 use crate::id::{BodyId, NodeId};
-use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
+use crate::limits::{ANSWER_RANGES_MAX, PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::root::Root;
 use crate::sync::effect::Outcome;
 use crate::sync::message::{Delta, FetchItem, FetchRequest, HELD, NOT_HELD, Part};
 use crate::transport::{Fetch, Transport};
 
-/// The list of changed ranges that comes before their bytes.
-const DELTA_BYTES_MAX: usize = 64 << 10;
+/// The list of changed ranges that comes before their bytes: two numbers of up
+/// to ten bytes a range, and the lengths of its lists.
+const DELTA_BYTES_MAX: usize = ANSWER_RANGES_MAX * 20 + 32;
 
 /// So much of a change at the most is lost with a line that is cut.
 const PIECE_BYTES: u64 = 256 << 10;

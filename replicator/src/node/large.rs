@@ -3,7 +3,8 @@
 //! The hash list comes first and is checked against the digest; from then on
 //! every leaf is verified before it is written, so what has arrived can be
 //! served to others at once, and what an earlier attempt or an earlier
-//! version left here is used again.
+//! version left here is used again. A leaf that its origin was writing to is
+//! kept as it came, for `mixture.rs`.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use super::arrivals::{Arrivals, Arriving};
 use super::carry::{Written, failed, punch};
 use super::download::{Answer, Wanted, ask, fetch_leaves, item};
+use super::mixture::{CaughtUp, is_mixture_for};
 use super::pieces::{Offer, Pieces, from_bitmap};
 use crate::apply::{self, Staged};
 use crate::engine::Engine;
@@ -77,21 +79,36 @@ pub(super) struct Base {
 
 impl Large {
     /// Writes the wanted version beside its place, out of what is here and
-    /// what these peers have.
+    /// what these peers have. `list` is its hash list, where that is known,
+    /// and whom it came from.
     pub async fn fetch(
         self,
         sources: Vec<NodeId>,
         wanted: Wanted,
+        list: Option<(NodeId, Leaves)>,
         base: Option<Base>,
     ) -> Result<Written, Outcome> {
-        let parked = self.arrivals.claim(wanted.body, wanted.digest);
-        let known = parked.as_ref().filter(|(there, _)| there.digest == wanted.digest);
-        let (origin, leaves) = match known {
-            Some((there, _)) => (None, there.leaves.clone()),
-            None => {
-                let (origin, leaves) = fetch_leaves(&self.transport, &sources, &wanted).await?;
-                (Some(origin), leaves)
+        let mut parked = self.arrivals.claim(wanted.body, wanted.digest);
+        if let Some(mixture) = parked.take_if(|(there, _)| is_mixture_for(there, &wanted)) {
+            match self.catch_up(&sources, &wanted, mixture).await? {
+                CaughtUp::Whole(written) => return Ok(written),
+                CaughtUp::Untold(left) => parked = Some(left),
             }
+        }
+        let known = parked.as_ref().filter(|(there, _)| there.digest == wanted.digest);
+        let (origin, leaves) = match (known, list) {
+            (Some((there, _)), _) => (None, there.leaves.clone()),
+            (None, Some((origin, leaves))) => (Some(origin), leaves),
+            (None, None) => match fetch_leaves(&self.transport, &sources, &wanted).await {
+                Ok((origin, leaves)) => (Some(origin), leaves),
+                Err(outcome) => {
+                    // What is here is of use for the version that comes next.
+                    parked
+                        .into_iter()
+                        .for_each(|(there, staged)| self.arrivals.park(there, staged));
+                    return Err(outcome);
+                }
+            },
         };
         let (arriving, staged) = self.begin(&wanted, leaves, parked, base).await?;
         self.arrivals.begin(&arriving);
@@ -119,7 +136,7 @@ impl Large {
             (Some((there, staged)), _) => {
                 let held = there.with(|pieces| pieces.held());
                 rustix::fs::ftruncate(staged.file().as_fd(), wanted.size).map_err(failed)?;
-                let is_blank = there.is_blank && there.digest == wanted.digest;
+                let is_blank = there.is_blank && there.digest == wanted.digest && !there.is_mixed();
                 (staged, still_held(&there.leaves, &held, &leaves), is_blank)
             }
             (None, Some(base)) if is_worth_copying(&base.leaves, &leaves) => {
@@ -225,7 +242,7 @@ impl Large {
                 false => self.take_offered(peer, &arriving, most).await?,
             };
             if batch.is_empty() {
-                if arriving.with(|pieces| pieces.is_complete()) {
+                if arriving.with(|pieces| pieces.is_over()) {
                     return Ok(());
                 }
                 if arriving.waiting() >= PATIENCE {
@@ -237,7 +254,7 @@ impl Large {
                 continue;
             }
             idle = IDLE_MIN;
-            self.fetch_batch(peer, &arriving, batch).await?;
+            self.fetch_batch(peer, &arriving, batch, holds_all).await?;
         }
     }
 
@@ -248,7 +265,7 @@ impl Large {
         arriving: &Arriving,
         most: usize,
     ) -> Result<Vec<u64>, Outcome> {
-        if arriving.with(|pieces| pieces.is_complete()) {
+        if arriving.with(|pieces| pieces.is_over()) {
             return Ok(Vec::new());
         }
         let mut answer =
@@ -269,11 +286,14 @@ impl Large {
         }))
     }
 
+    /// What a peer that holds all sends is taken as it comes: it may be writing
+    /// to it.
     async fn fetch_batch(
         &self,
         peer: NodeId,
         arriving: &Arc<Arriving>,
         batch: Vec<u64>,
+        holds_all: bool,
     ) -> Result<(), Outcome> {
         let ranges: RangeSet = batch.iter().map(|leaf| arriving.leaves.range_of(*leaf)).collect();
         let part = Part::Ranges(ranges);
@@ -283,11 +303,14 @@ impl Large {
                 ask(&self.transport, peer, vec![item(&wanted(arriving), part)]).await?;
             answer.held().await?;
             for leaf in &batch {
-                let bytes = receive_leaf(&mut answer, &arriving.leaves, *leaf).await?;
+                let came = receive_leaf(&mut answer, &arriving.leaves, *leaf).await?;
+                if !came.is_right && !holds_all {
+                    return Err(Outcome::Broken);
+                }
                 if writing.len() >= WRITES_IN_FLIGHT_MAX {
                     written(writing.join_next().await)?;
                 }
-                writing.spawn(write_leaf(self.engine.clone(), Arc::clone(arriving), *leaf, bytes));
+                writing.spawn(write_leaf(self.engine.clone(), Arc::clone(arriving), *leaf, came));
             }
             Ok(())
         }
@@ -302,12 +325,14 @@ impl Large {
     }
 }
 
-/// One leaf, if it is what it should be.
-async fn receive_leaf(
-    answer: &mut Answer,
-    leaves: &Leaves,
-    leaf: u64,
-) -> Result<Vec<Bytes>, Outcome> {
+/// A leaf as it came.
+struct Came {
+    parts: Vec<Bytes>,
+    /// It is what it should be.
+    is_right: bool,
+}
+
+async fn receive_leaf(answer: &mut Answer, leaves: &Leaves, leaf: u64) -> Result<Came, Outcome> {
     let mut hasher = LeafHasher::new(leaves.size(), leaf);
     let mut rest = leaves.range_of(leaf).len() as usize;
     let mut parts = Vec::with_capacity(rest.div_ceil(WRITE_BYTES));
@@ -317,20 +342,17 @@ async fn receive_leaf(
         rest -= bytes.len();
         parts.push(bytes);
     }
-    match leaves.get(leaf) == Some(&hasher.finish()) {
-        true => Ok(parts),
-        false => Err(Outcome::Broken),
-    }
+    Ok(Came { parts, is_right: leaves.get(leaf) == Some(&hasher.finish()) })
 }
 
 async fn write_leaf(
     engine: Engine,
     arriving: Arc<Arriving>,
     leaf: u64,
-    parts: Vec<Bytes>,
+    came: Came,
 ) -> Result<(), Outcome> {
     let mut at = arriving.leaves.range_of(leaf).start;
-    for bytes in parts {
+    for bytes in came.parts {
         let end = at + bytes.len() as u64;
         if bytes.iter().any(|byte| *byte != 0) {
             engine.write(&arriving.file, at, bytes).await.map_err(failed)?;
@@ -339,7 +361,10 @@ async fn write_leaf(
         }
         at = end;
     }
-    arriving.arrived(leaf);
+    match came.is_right {
+        true => arriving.arrived(leaf),
+        false => arriving.mixed(leaf),
+    }
     Ok(())
 }
 

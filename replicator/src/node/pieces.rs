@@ -21,6 +21,8 @@ enum State {
     Missing,
     Asked,
     Arrived,
+    /// Here, but of no version: it was written while its origin read it.
+    Mixed,
 }
 
 /// What a peer can give.
@@ -88,6 +90,20 @@ impl Pieces {
         }
     }
 
+    /// What came of it is written, and is of no version.
+    pub fn mixed(&mut self, leaf: u64) {
+        let state = &mut self.states[leaf as usize];
+        if *state == State::Arrived {
+            self.missing += 1;
+        }
+        *state = State::Mixed;
+    }
+
+    /// The leaves that are of no version.
+    pub fn all_mixed(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..).zip(&self.states).filter(|(_, state)| **state == State::Mixed).map(|(leaf, _)| leaf)
+    }
+
     /// It was asked for and will not come.
     pub fn give_back(&mut self, leaf: u64) {
         let state = &mut self.states[leaf as usize];
@@ -96,8 +112,14 @@ impl Pieces {
         }
     }
 
+    /// All are here, of the wanted version.
     pub fn is_complete(&self) -> bool {
         self.missing == 0
+    }
+
+    /// Nothing is left to ask for.
+    pub fn is_over(&self) -> bool {
+        self.missing == self.all_mixed().count()
     }
 
     pub fn has(&self, leaf: u64) -> bool {
@@ -174,6 +196,24 @@ mod tests {
         pieces.give_back(1);
         assert_eq!(pieces.take(ALL, 2), [1]);
         assert_eq!(pieces.held(), [true, false]);
+    }
+
+    #[test]
+    fn what_is_mixed_is_here_but_held_by_nobody() {
+        let mut pieces = Pieces::new(vec![false; 3], 0);
+        assert_eq!(pieces.take(ALL, 3), [0, 1, 2]);
+        pieces.arrived(0);
+        pieces.mixed(1);
+        assert!(!pieces.is_over(), "one is on its way");
+        pieces.mixed(2);
+        pieces.give_back(2);
+        assert_eq!(pieces.take(ALL, 3), [0; 0]);
+        assert!(pieces.is_over() && !pieces.is_complete());
+        assert_eq!(pieces.held(), [true, false, false]);
+        pieces.mixed(0);
+        assert_eq!(pieces.all_mixed().collect::<Vec<_>>(), [0, 1, 2]);
+        (0..3).for_each(|leaf| pieces.arrived(leaf));
+        assert!(pieces.is_complete());
     }
 
     #[test]

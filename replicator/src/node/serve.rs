@@ -2,8 +2,10 @@
 //!
 //! A version is served only while the file on the disk is the one the index
 //! speaks of; a change in the middle is noticed by the asking side, whose
-//! digest does not come out. Back-pressure is the stream's: nothing is read
-//! that the peer does not take.
+//! digest does not come out. Of a large file parts are served as they lie
+//! there also while it is written to, for it may never be quiet: the asking
+//! side knows each leaf by its hash, and asks for the rest as it becomes known.
+//! Back-pressure is the stream's: nothing is read that the peer does not take.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -42,8 +44,16 @@ pub(super) enum Holding {
     Kept(Writes),
     /// It lies in the tree; with what differs from the version asked about.
     Placed(Located, Option<Delta>),
+    /// It lay here a while ago: this is what became of it since.
+    Former(Located),
     /// Some of it has arrived.
     Arriving(Arc<Arriving>),
+}
+
+/// A file that is not what the index said it was when a peer asked for it.
+pub(super) struct Stale {
+    pub path: RelPath,
+    pub known: Fingerprint,
 }
 
 /// One item of a request, with what there is of it.
@@ -64,7 +74,9 @@ pub(super) fn find<S: Store>(core: &Core<S>, arrivals: &Arrivals, item: FetchIte
     };
     let holding = kept.or_else(|| {
         let Some(located) = located else {
-            return arrivals.find(item.body, item.digest).map(Holding::Arriving);
+            let arriving = arrivals.find(item.body, item.digest).map(Holding::Arriving);
+            let former = || core.locate_former(item.body, item.digest).map(Holding::Former);
+            return arriving.or_else(former);
         };
         let delta = match item.part {
             Part::Since(from) => core.changed_since(item.body, from, item.digest),
@@ -83,7 +95,7 @@ pub(super) async fn answer(
     engine: Engine,
     items: Vec<Found>,
     mut reply: Reply,
-) -> Vec<RelPath> {
+) -> Vec<Stale> {
     let mut stale = Vec::new();
     let mut is_whole = true;
     let mut items = items.into_iter().peekable();
@@ -124,7 +136,7 @@ fn is_small(item: &FetchItem) -> bool {
 
 /// Small files, each behind its first byte, and those that are not what they
 /// are said to be.
-fn gather(root: &Root, items: &[Found]) -> (Bytes, Vec<RelPath>) {
+fn gather(root: &Root, items: &[Found]) -> (Bytes, Vec<Stale>) {
     let (mut answer, mut stale) = (BytesMut::new(), Vec::new());
     for (item, holding) in items {
         let start = answer.len();
@@ -147,11 +159,9 @@ fn gather(root: &Root, items: &[Found]) -> (Bytes, Vec<RelPath>) {
     (answer.freeze(), stale)
 }
 
-fn placed_at(holding: Option<&Holding>) -> Option<RelPath> {
-    match holding {
-        Some(Holding::Placed(located, _)) => Some(located.path.clone()),
-        _ => None,
-    }
+fn placed_at(holding: Option<&Holding>) -> Option<Stale> {
+    let (Holding::Placed(located, _) | Holding::Former(located)) = holding? else { return None };
+    Some(Stale { path: located.path.clone(), known: located.fingerprint })
 }
 
 fn read_small(
@@ -188,21 +198,23 @@ async fn stream(
     engine: &Engine,
     (item, holding): Found,
     reply: &mut Reply,
-    stale: &mut Vec<RelPath>,
+    stale: &mut Vec<Stale>,
 ) -> Option<()> {
     let path = placed_at(holding.as_ref()).filter(|_| !matches!(item.part, Part::Since(_)));
     let open = match holding {
         Some(Holding::Placed(located, delta)) => open_placed(root, &item, located, delta),
+        Some(Holding::Former(located)) => open_changing(root, &item, &located),
         Some(Holding::Arriving(arriving)) => open_arriving(&item, &arriving),
         Some(Holding::Change(patch)) => return send_change(&item, patch, reply).await,
         Some(Holding::Kept(writes)) => return send_kept(&item, writes, reply).await,
         None => None,
     };
-    let Some(Open { file, head, ranges }) = open else {
+    let Some(Open { file, head, ranges, is_stale }) = open else {
         let answer = if path.is_some() { &[CHANGING] } else { &[NOT_HELD] };
         stale.extend(path);
         return reply.send(Bytes::from_static(answer)).await.ok();
     };
+    stale.extend(path.filter(|_| is_stale));
     send_held(head, Writes::new(), reply).await?;
     stream_ranges(engine, &file, ranges, reply).await
 }
@@ -258,6 +270,8 @@ struct Open {
     file: Arc<OwnedFd>,
     head: Bytes,
     ranges: RangeSet,
+    /// It is not what the index says.
+    is_stale: bool,
 }
 
 fn open_placed(
@@ -268,8 +282,10 @@ fn open_placed(
 ) -> Option<Open> {
     let file = root.open_file(&located.path, Access::Read).ok()??;
     let now = root.glance_fd(file.as_fd()).ok()?.fingerprint;
-    let same = now.same_bytes(&located.fingerprint);
-    (same && now.size == item.size).then_some(())?;
+    let same = now.same_bytes(&located.fingerprint) && now.size == item.size;
+    if !same {
+        return open_changing(root, item, &located);
+    }
     let (head, ranges) = match &item.part {
         Part::Whole => (Bytes::new(), Range::new(0, item.size).into_iter().collect()),
         Part::Ranges(ranges) => (Bytes::new(), checked(ranges, item.size)?),
@@ -285,7 +301,27 @@ fn open_placed(
             (head_of(&delta), delta.ranges)
         }
     };
-    Some(Open { file: Arc::new(file), head, ranges })
+    Some(Open { file: Arc::new(file), head, ranges, is_stale: false })
+}
+
+/// A large file that has changed: its former hash list, as long as the index
+/// has no other, and its bytes as they are now.
+fn open_changing(root: &Root, item: &FetchItem, located: &Located) -> Option<Open> {
+    (item.size > WHOLE_BYTES_MAX).then_some(())?;
+    let file = root.open_file(&located.path, Access::Read).ok()??;
+    let now = root.glance_fd(file.as_fd()).ok()?.fingerprint;
+    now.is_inode(&located.fingerprint).then_some(())?;
+    let (head, ranges) = match &item.part {
+        Part::Leaves => {
+            let leaves = located.leaves.as_ref();
+            let same = leaves.filter(|leaves| leaves.digest() == item.digest);
+            (same?.to_bytes().into(), RangeSet::new())
+        }
+        Part::Ranges(ranges) => (Bytes::new(), checked(ranges, item.size.min(now.size))?),
+        Part::Whole | Part::Held | Part::Since(_) => return None,
+    };
+    let is_stale = !now.same_bytes(&located.fingerprint);
+    Some(Open { file: Arc::new(file), head, ranges, is_stale })
 }
 
 fn open_arriving(item: &FetchItem, arriving: &Arriving) -> Option<Open> {
@@ -298,7 +334,8 @@ fn open_arriving(item: &FetchItem, arriving: &Arriving) -> Option<Open> {
         Part::Ranges(ranges) if arriving.has(ranges) => (Bytes::new(), checked(ranges, item.size)?),
         _ => return None,
     };
-    Some(Open { file: Arc::clone(&arriving.file), head, ranges })
+    let file = Arc::clone(&arriving.file);
+    Some(Open { file, head, ranges, is_stale: false })
 }
 
 /// A peer's ranges, if they lie within the file.

@@ -57,6 +57,9 @@ impl Carrier {
     ) -> Result<Prepared, Outcome> {
         let wanted = Wanted { body, size: update.size, digest: update.to };
         let Some(first) = peers.first() else { return Err(Outcome::NotHeld) };
+        if self.arrivals.is_mixed(body) {
+            return self.replace_from(peers, path, wanted, None, update).await;
+        }
         let mut change = self.told(*first, &wanted, update.from).await?;
         let mut after = None;
         if !change.is_empty() {
@@ -80,10 +83,8 @@ impl Carrier {
         };
         differing.truncate(update.size);
         if differing.bytes() > PATCH_IN_PLACE_BYTES_MAX && !update.linked {
-            let held = update.held.clone();
-            let base = held.map(|leaves| Base { path: path.clone(), leaves });
-            let written = self.large().fetch(peers.to_vec(), wanted, base).await?;
-            return Ok(replace(path, update, written));
+            let list = Some((holder, theirs));
+            return self.replace_from(peers, path, wanted, list, update).await;
         }
         if differing.bytes() > CHANGE_BYTES_MAX {
             return Err(failed("too much of a file with several names changed at once"));
@@ -91,7 +92,29 @@ impl Carrier {
         change.differs(&differing);
         let answer = download::rest(&self.transport, holder, &wanted, &change).await?;
         let (writes, holes) = self.fill(change, answer).await?.finish();
-        self.hash_and_patch(path, update, writes, holes).await
+        match self.hash_and_patch(path, update, writes, holes).await {
+            // It is being written to where these came from.
+            Err(Outcome::Broken) if !update.linked => {
+                let list = Some((holder, theirs));
+                self.replace_from(peers, path, wanted, list, update).await
+            }
+            result => result,
+        }
+    }
+
+    /// Makes the version beside its place, out of the one that lies here.
+    async fn replace_from(
+        &self,
+        peers: &[NodeId],
+        path: &RelPath,
+        wanted: Wanted,
+        list: Option<(NodeId, Leaves)>,
+        update: &Update,
+    ) -> Result<Prepared, Outcome> {
+        let held = update.held.clone();
+        let base = held.map(|leaves| Base { path: path.clone(), leaves });
+        let written = self.large().fetch(peers.to_vec(), wanted, list, base).await?;
+        Ok(replace(path, update, written))
     }
 
     /// What this peer remembers of the way to a version, with its bytes; what

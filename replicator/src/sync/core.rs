@@ -562,6 +562,14 @@ impl<S: Store> Core<S> {
         })
     }
 
+    /// Where a body lies that was this version a while ago and is a later one
+    /// now.
+    pub fn locate_former(&self, body: BodyId, digest: Digest) -> Option<Located> {
+        let row = self.store.body(body)?;
+        let now = super::local::digest_of(row.content_on_disk())?;
+        self.history.knows(body, digest, now).then(|| self.locate(body, now)).flatten()
+    }
+
     /// What differs between an earlier version of a body and one that lies
     /// here, if it is remembered.
     pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use super::message::Delta;
 use crate::hash::Digest;
 use crate::id::BodyId;
-use crate::limits::DELTA_RANGES_MAX;
+use crate::limits::{ANSWER_RANGES_MAX, DELTA_RANGES_MAX};
 
 /// Files whose steps are remembered.
 const BODIES_MAX: usize = 256;
@@ -60,6 +60,13 @@ impl History {
         }
     }
 
+    /// Is it remembered how one became the other?
+    pub fn knows(&self, body: BodyId, from: Digest, to: Digest) -> bool {
+        let Some(steps) = self.by_body.get(&body) else { return false };
+        let end = steps.iter().rposition(|step| step.to == to);
+        end.is_some_and(|end| steps.range(..=end).any(|step| step.from == from))
+    }
+
     /// What differs between two versions; `None` where that is not known.
     pub fn between(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
         let steps = self.by_body.get(&body)?;
@@ -72,7 +79,7 @@ impl History {
             whole.ranges.extend(&step.delta.ranges);
             whole.holes.extend(&step.delta.holes);
         }
-        (whole.ranges.count() + whole.holes.count() <= DELTA_RANGES_MAX).then_some(whole)
+        (whole.ranges.count() + whole.holes.count() <= ANSWER_RANGES_MAX).then_some(whole)
     }
 }
 
@@ -103,6 +110,8 @@ mod tests {
         history.insert(BODY, digest(1), digest(2), write(&[(50, 60)]));
         let hole = Delta { ranges: RangeSet::new(), holes: ranges(&[(5, 55)]) };
         history.insert(BODY, digest(2), digest(3), hole);
+        assert!(history.knows(BODY, digest(0), digest(3)));
+        assert!(!history.knows(BODY, digest(3), digest(0)));
         let all = history.between(BODY, digest(0), digest(3)).unwrap();
         assert_eq!(all.ranges, ranges(&[(0, 5), (55, 60)]));
         assert_eq!(all.holes, ranges(&[(5, 55)]));

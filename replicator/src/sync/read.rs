@@ -19,10 +19,10 @@ use super::message::{Delta, Patch};
 use super::record::Content;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
-use crate::entry::Stat;
+use crate::entry::{Fingerprint, Stat};
 use crate::hash::{Digest, Leaves};
 use crate::id::BodyId;
-use crate::limits::{DELTA_RANGES_MAX, PATCH_IN_PLACE_BYTES_MAX};
+use crate::limits::{ANSWER_RANGES_MAX, PATCH_IN_PLACE_BYTES_MAX};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::writes::{self, Writes};
@@ -183,12 +183,15 @@ impl<S: Store> Core<S> {
         body.and_then(|id| self.busy.get(&id)) == Some(&Busy::Asked)
     }
 
-    /// A file that a peer asked for is not as the index has it. Where no change
-    /// of it is known that has not been looked at, one was missed; else it is
-    /// written faster than it can be asked for.
-    pub fn found_stale(&mut self, now: Now, path: RelPath) {
-        let lying = self.lying_at(&path).map(|(id, _, disk)| (id, disk.fingerprint.size));
-        let told = lying.filter(|(id, _)| self.is_told(&path, *id));
+    /// A file that a peer asked for is not as the index had it. Where it has no
+    /// later version of it by now, and no change is known that has not been
+    /// looked at, one was missed; else it is written faster than it can be
+    /// asked for.
+    pub fn found_stale(&mut self, now: Now, path: RelPath, known: &Fingerprint) {
+        let lying = self.lying_at(&path).map(|(id, _, disk)| (id, disk.fingerprint));
+        let told = lying
+            .filter(|(id, lies)| !lies.same_bytes(known) || self.is_told(&path, *id))
+            .map(|(id, lies)| (id, lies.size));
         let Some((id, size)) = told else {
             return self.bytes_changed_at(now, path);
         };
@@ -212,7 +215,7 @@ impl<S: Store> Core<S> {
         let patch = self.patches.between(body, Some(from), to)?;
         let Delta { ranges, holes } = patch.delta();
         let fits = ranges.bytes() <= PATCH_IN_PLACE_BYTES_MAX
-            && ranges.count() + holes.count() <= DELTA_RANGES_MAX;
+            && ranges.count() + holes.count() <= ANSWER_RANGES_MAX;
         fits.then_some(patch)
     }
 

@@ -129,7 +129,8 @@ fn what_is_read_of_a_busy_file_stands_and_is_kept() {
     assert_eq!(Leaves::of(&patched).digest(), busy.indexed());
 
     // Who holds nothing of it asks for all, and it has changed.
-    busy.node.core.found_stale(busy.node.clock(), busy.file.clone());
+    let known = busy.node.core.locate(body, busy.indexed()).unwrap().fingerprint;
+    busy.node.core.found_stale(busy.node.clock(), busy.file.clone(), &known);
     let look = busy.look_after(60).expect("nobody reads all of it");
     assert!(look.busy && look.depth == Depth::Whole);
     busy.answer(&look, false);

@@ -1,0 +1,130 @@
+//! A large file that was written to while it came.
+//!
+//! Its origin sends the bytes as they lie there, and some are newer than the
+//! version that was asked for. All that is newer was written since that
+//! version, and the origin remembers what was: laid over the mixture, these
+//! writes make the later version, which is verified like any other. So a file
+//! that is never quiet comes once, and then what was written meanwhile, each
+//! time less, until the rest is followed as it happens.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::arrivals::Arriving;
+use super::carry::{Written, failed, leaves_of, punch};
+use super::download::{self, Answer, Wanted};
+use super::large::Large;
+use crate::apply::Staged;
+use crate::hash::Leaves;
+use crate::id::NodeId;
+use crate::range::{Range, RangeSet};
+use crate::sync::effect::Outcome;
+use crate::sync::message::Delta;
+
+/// What one write takes.
+const WRITE_BYTES: u64 = 1 << 20;
+
+/// A mixture, and the file that holds it.
+type Mixture = (Arc<Arriving>, Staged);
+
+pub(super) enum CaughtUp {
+    /// It is the wanted version now.
+    Whole(Written),
+    /// Nobody remembers what was written since.
+    Untold(Mixture),
+}
+
+/// Can what was written since make the wanted version of this?
+pub(super) fn is_mixture_for(there: &Arriving, wanted: &Wanted) -> bool {
+    there.body == wanted.body && there.digest != wanted.digest && there.is_mixed()
+}
+
+impl Large {
+    /// Lays over a mixture what was written since the version it was to be.
+    pub(super) async fn catch_up(
+        &self,
+        sources: &[NodeId],
+        wanted: &Wanted,
+        (there, staged): Mixture,
+    ) -> Result<CaughtUp, Outcome> {
+        for source in sources {
+            let told = download::since(&self.transport, *source, wanted, there.digest).await;
+            let ended = match told {
+                Ok(None) => continue,
+                Ok(Some((delta, answer))) => {
+                    self.lay_over(wanted, &there, &staged, delta, answer).await
+                }
+                Err(outcome) => Err(outcome),
+            };
+            return match ended {
+                Ok(leaves) if leaves.digest() == wanted.digest => {
+                    Ok(CaughtUp::Whole(Written { staged, leaves }))
+                }
+                ended => {
+                    // What was laid over it is newer still, and the next
+                    // attempt lays it over once more.
+                    self.arrivals.park(there, staged);
+                    Err(ended.err().unwrap_or(Outcome::Broken))
+                }
+            };
+        }
+        Ok(CaughtUp::Untold((there, staged)))
+    }
+
+    /// Gives the hash list of what it is afterwards.
+    async fn lay_over(
+        &self,
+        wanted: &Wanted,
+        there: &Arriving,
+        staged: &Staged,
+        delta: Delta,
+        mut answer: Answer,
+    ) -> Result<Leaves, Outcome> {
+        let mut touched = delta.ranges.clone();
+        touched.extend(&delta.holes);
+        let cut_off = Range::new(wanted.size, u64::MAX);
+        touched.extend(&cut_off.into_iter().collect());
+        for leaf in there.leaves.touched(&touched) {
+            there.mixed(leaf);
+        }
+        rustix::fs::ftruncate(staged.file().as_fd(), wanted.size).map_err(failed)?;
+        for hole in delta.holes.iter() {
+            punch(staged.file(), hole).map_err(failed)?;
+        }
+        for piece in delta.ranges.iter().flat_map(pieces) {
+            let bytes = answer.take(piece.len() as usize).await?;
+            self.engine.write(staged.file(), piece.start, bytes).await.map_err(failed)?;
+        }
+        for leaf in there.with(|pieces| pieces.all_mixed().collect::<Vec<u64>>()) {
+            touched.extend(&[there.leaves.range_of(leaf)].into_iter().collect());
+        }
+        self.hashed_anew(wanted, there, staged, touched).await
+    }
+
+    async fn hashed_anew(
+        &self,
+        wanted: &Wanted,
+        there: &Arriving,
+        staged: &Staged,
+        mut touched: RangeSet,
+    ) -> Result<Leaves, Outcome> {
+        let Some(mut leaves) = there.leaves.resized(wanted.size) else {
+            return leaves_of(&self.engine, staged.file(), wanted.size).await;
+        };
+        touched.extend(&leaves.stale());
+        for leaf in leaves.touched(&touched) {
+            let range = leaves.range_of(leaf);
+            let bytes = self.engine.read(staged.file(), range).await.map_err(failed)?;
+            if bytes.len() as u64 != range.len() {
+                return Err(Outcome::Raced);
+            }
+            leaves.set(leaf, &bytes);
+        }
+        Ok(leaves)
+    }
+}
+
+fn pieces(range: Range) -> impl Iterator<Item = Range> {
+    let starts = (range.start..range.end).step_by(WRITE_BYTES as usize);
+    starts.filter_map(move |start| Range::new(start, range.end.min(start + WRITE_BYTES)))
+}
