@@ -94,6 +94,11 @@ fn metadata() -> Metadata {
     }
 }
 
+/// Of a directory in which its owner may make files.
+fn of_directory() -> Metadata {
+    Metadata { mode: 0o750, ..metadata() }
+}
+
 fn trash(expect: Expect) -> Option<Over> {
     Some(Over { expect, keep: Keep::Trash })
 }
@@ -143,7 +148,7 @@ fn a_planted_link_never_leads_out() {
     let refused = folder.place("a/passwd", b"ours", None);
     assert!(matches!(refused, Outcome::Failed(Error::NoParent { .. })), "{refused:?}");
     let made =
-        folder.run(Step::MakeDirectory { path: rel("a/d"), metadata: metadata(), over: None });
+        folder.run(Step::MakeDirectory { path: rel("a/d"), metadata: of_directory(), over: None });
     assert!(matches!(made, Outcome::Failed(Error::NoParent { .. })), "{made:?}");
     let inside = folder.write("f", b"x");
     let moved = folder.run(Step::Rename { from: rel("f"), to: rel("a/f"), expect: inside });
@@ -344,9 +349,9 @@ fn entries_change_places() {
 fn kinds_replace_each_other() {
     let mut folder = Folder::new();
     let file = folder.write("x", b"file");
-    let made = Step::MakeDirectory { path: rel("x"), metadata: metadata(), over: trash(file) };
+    let made = Step::MakeDirectory { path: rel("x"), metadata: of_directory(), over: trash(file) };
     let dir = done(folder.run(made));
-    assert_eq!((dir.kind, dir.metadata.mode), (Kind::Directory, 0o640));
+    assert_eq!((dir.kind, dir.metadata.mode), (Kind::Directory, 0o750));
     assert_eq!(folder.stat("x"), dir);
     let target = b"/no/where".to_vec();
     let link = |over| Step::MakeSymlink {
