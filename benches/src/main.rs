@@ -14,6 +14,7 @@ mod kernel;
 mod lsyncd;
 mod process;
 mod report;
+mod reunion;
 mod rsync;
 mod syncthing;
 mod system;
@@ -42,6 +43,13 @@ struct Arguments {
     /// Size of that file, in MiB
     #[arg(long, default_value_t = 256)]
     fanout_mib: u64,
+    /// Only what crosses when two nodes meet that hold nearly the same, first
+    /// and again, and nothing else
+    #[arg(long)]
+    reunion: bool,
+    /// How many files they hold
+    #[arg(long, default_value_t = 100_000)]
+    reunion_files: u64,
     /// Only these systems: replicator, rsync, lsyncd0, lsyncd1, syncthing
     #[arg(long, value_delimiter = ',')]
     systems: Vec<String>,
@@ -72,6 +80,9 @@ fn main() -> Result<()> {
     }
     if arguments.fanout {
         return fanout::measure(work.path(), arguments.fanout_mib << 20, arguments.rounds);
+    }
+    if arguments.reunion {
+        return reunion::measure(work.path(), arguments.reunion_files);
     }
     let sizes = Sizes {
         samples: arguments.samples,

@@ -126,13 +126,18 @@ pub fn random_file(path: &Path, size: u64, seed: u64) -> io::Result<()> {
 pub fn small_files(root: &Path, count: u64, bytes: usize) -> io::Result<()> {
     let mut random = Random::new(count);
     for number in 0..count {
-        let folder = root.join(format!("{:03}/{:02}", number / 10_000, number / 100 % 100));
-        if number % 100 == 0 {
-            fs::create_dir_all(&folder)?;
+        let path = root.join(small_file(number));
+        if let Some(folder) = path.parent().filter(|_| number % 100 == 0) {
+            fs::create_dir_all(folder)?;
         }
-        fs::write(folder.join(format!("{number:06}")), random.bytes(bytes))?;
+        fs::write(path, random.bytes(bytes))?;
     }
     Ok(())
+}
+
+/// Where [`small_files`] puts the one of this number, beneath the root.
+pub fn small_file(number: u64) -> PathBuf {
+    PathBuf::from(format!("{:03}/{:02}/{number:06}", number / 10_000, number / 100 % 100))
 }
 
 /// Some time in the last ten years, with odd nanoseconds.
