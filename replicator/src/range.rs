@@ -27,6 +27,12 @@ impl Range {
         Range::new(self.start.max(other.start), self.end.min(other.end))
     }
 
+    /// The same bytes in pieces of this many, the last one of what is left.
+    pub fn pieces(self, bytes: u64) -> impl Iterator<Item = Range> {
+        let starts = (self.start..self.end).step_by(bytes as usize);
+        starts.filter_map(move |start| Range::new(start, self.end.min(start.saturating_add(bytes))))
+    }
+
     /// Grown outwards to multiples of `unit`, a power of two.
     pub fn aligned(&self, unit: u64) -> Range {
         debug_assert!(unit.is_power_of_two());

@@ -111,10 +111,7 @@ impl Plan {
         };
         let read: Vec<Range> = self.read.iter().collect();
         let mut next = 0;
-        let pieces = read.into_iter().flat_map(move |range| {
-            let starts = (range.start..range.end).step_by(step as usize);
-            starts.map(move |start| Range { start, end: range.end.min(start + step) })
-        });
+        let pieces = read.into_iter().flat_map(move |range| range.pieces(step));
         pieces.map(move |range| {
             while changed.get(next).is_some_and(|changed| changed.end <= range.start) {
                 next += 1;

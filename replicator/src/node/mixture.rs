@@ -91,7 +91,7 @@ impl Large {
         for hole in delta.holes.iter() {
             punch(staged.file(), hole).map_err(failed)?;
         }
-        for piece in delta.ranges.iter().flat_map(pieces) {
+        for piece in delta.ranges.iter().flat_map(|range| range.pieces(WRITE_BYTES)) {
             let bytes = answer.take(piece.len() as usize).await?;
             self.engine.write(staged.file(), piece.start, bytes).await.map_err(failed)?;
         }
@@ -122,9 +122,4 @@ impl Large {
         }
         Ok(leaves)
     }
-}
-
-fn pieces(range: Range) -> impl Iterator<Item = Range> {
-    let starts = (range.start..range.end).step_by(WRITE_BYTES as usize);
-    starts.filter_map(move |start| Range::new(start, range.end.min(start + WRITE_BYTES)))
 }

@@ -350,7 +350,7 @@ async fn stream_ranges(
     reply: &mut Reply,
 ) -> Option<()> {
     let mut ahead = std::collections::VecDeque::new();
-    for piece in ranges.iter().flat_map(pieces) {
+    for piece in ranges.iter().flat_map(|range| range.pieces(READ_BYTES)) {
         let (engine, file) = (engine.clone(), Arc::clone(file));
         let read = tokio::spawn(async move { engine.read(&file, piece).await });
         ahead.push_back((piece, read));
@@ -375,9 +375,4 @@ async fn send_next(
     // Shorter: the file was cut meanwhile, and this version is gone.
     (bytes.len() as u64 == piece.len()).then_some(())?;
     reply.send(bytes).await.ok()
-}
-
-fn pieces(range: Range) -> impl Iterator<Item = Range> {
-    let starts = (range.start..range.end).step_by(READ_BYTES as usize);
-    starts.filter_map(move |start| Range::new(start, range.end.min(start + READ_BYTES)))
 }
