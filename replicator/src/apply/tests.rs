@@ -319,7 +319,7 @@ fn directories_move_and_steps_of_one_run_know_each_other() {
         // The rename above has changed the ctime that this caller knows.
         Step::Link { from: rel("e/f"), to: rel("g"), expect: file, over: None },
         Step::SetMetadata { path: rel("g"), expect: file, metadata: metadata() },
-        Step::SetMetadata { path: rel("e"), expect: dir, metadata: metadata() },
+        Step::SetMetadata { path: rel("e"), expect: dir, metadata: of_directory() },
     ];
     let mut stats: Vec<_> = folder.worker.run(steps).into_iter().map(done).collect();
     assert_eq!(folder.read("e/x"), b"x");
