@@ -54,13 +54,14 @@ impl From<std::time::SystemTime> for Timestamp {
 
 /// What replicates beside name and bytes. POSIX ACLs and file capabilities
 /// are extended attributes.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Metadata {
     /// Permission, setuid, setgid and sticky bits: `st_mode & 0o7777`.
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
     pub mtime: Timestamp,
+    pub flags: Flags,
     /// Sorted by name.
     pub xattrs: Vec<Xattr>,
 }
@@ -69,14 +70,69 @@ impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:04o} {}:{} {}.{:09} {} xattrs",
+            "{:04o} {}:{} {}.{:09} {:?} {} xattrs",
             self.mode,
             self.uid,
             self.gid,
             self.mtime.seconds,
             self.mtime.nanos,
+            self.flags,
             self.xattrs.len()
         )
+    }
+}
+
+/// File flags (`chattr`) that say what may be done to a file or directory, of
+/// those that a look tells. The others say how a server stores it, each for
+/// itself.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Flags(u8);
+
+impl Flags {
+    pub const NONE: Self = Self(0);
+    /// Nobody may change it, remove it or give it another name.
+    pub const IMMUTABLE: Self = Self(1);
+    /// The same, but that bytes may be appended, and to a directory names.
+    pub const APPEND: Self = Self(1 << 1);
+    /// Backups leave it out.
+    pub const NODUMP: Self = Self(1 << 2);
+    pub const ALL: Self = Self(0b111);
+    /// Those that keep the daemon itself from its work.
+    pub const BINDING: Self = Self(0b011);
+
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub const fn among(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub const fn is_binding(self) -> bool {
+        !self.among(Self::BINDING).is_empty()
+    }
+
+    /// Could an honest node have sent them?
+    pub const fn is_well_formed(self) -> bool {
+        self.without(Self::ALL).is_empty()
+    }
+}
+
+impl fmt::Debug for Flags {
+    /// As `lsattr` shows them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters = [(Self::IMMUTABLE, 'i'), (Self::APPEND, 'a'), (Self::NODUMP, 'd')];
+        let shown =
+            letters.map(|(flag, letter)| if self.among(flag).is_empty() { '-' } else { letter });
+        f.write_str(&shown.iter().collect::<String>())
     }
 }
 

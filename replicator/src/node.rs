@@ -346,6 +346,7 @@ impl Node {
             meeting_min: MEETING_MIN,
             stretch_rows: STRETCH_ROWS_MAX,
             delete_brake: config.delete_brake,
+            flags: carrier.root.flags(),
             mode: config.mode,
         };
         let unread_since = unread_since(&opened, options.max_delay);

@@ -32,6 +32,8 @@ pub struct Counts {
     /// Extended attributes not set or removed, for want of privileges or
     /// because the file system does not have them.
     pub xattrs_skipped: u64,
+    /// Flags not set or taken off, for the same reasons.
+    pub flags_skipped: u64,
     /// Local changes that raced a remote one and were kept as conflicts.
     pub races_kept: u64,
 }
@@ -79,6 +81,7 @@ impl Applier {
         Counts {
             owners_skipped: self.shared.skipped.owners.load(Ordering::Relaxed),
             xattrs_skipped: self.shared.skipped.xattrs.load(Ordering::Relaxed),
+            flags_skipped: self.shared.skipped.flags.load(Ordering::Relaxed),
             races_kept: self.shared.races_kept.load(Ordering::Relaxed),
         }
     }

@@ -1,4 +1,4 @@
-//! Owner, mode, attributes and time of an entry, in the order in which none
+//! Owner, mode, attributes, time and flags of an entry, in the order in which none
 //! of them undoes another.
 
 use std::os::fd::BorrowedFd;
@@ -9,22 +9,25 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::entry::{Kind, Metadata, Stat, Timestamp, Xattr};
-use crate::root::{is_replicated, proc_path};
+use crate::entry::{Flags, Kind, Metadata, Stat, Timestamp, Xattr};
+use crate::root::{Root, is_replicated, proc_path, set_flags};
 
 /// What the lack of privileges left unset, since the start.
 #[derive(Debug, Default)]
 pub(super) struct Skipped {
     pub(super) owners: AtomicU64,
     pub(super) xattrs: AtomicU64,
+    pub(super) flags: AtomicU64,
 }
 
 /// Makes an entry's metadata what it should be; `now` is what it is.
 ///
 /// A change of owner clears set-user-id bits and capabilities, a change of
 /// mode rewrites the mask of an ACL, and most of them touch the times: hence
-/// owner, mode, attributes, mtime.
+/// owner, mode, attributes, mtime. Flags can forbid all of it, so they come
+/// last; those that bind are off by now.
 pub(super) fn set(
+    root: &Root,
     fd: BorrowedFd<'_>,
     now: &Stat,
     wanted: &Metadata,
@@ -42,7 +45,13 @@ pub(super) fn set(
         }
     }
     entry.set_xattrs(&now.metadata.xattrs, &wanted.xattrs, skipped)?;
-    entry.set_mtime(wanted.mtime)
+    entry.set_mtime(wanted.mtime)?;
+    match now.kind {
+        Kind::File | Kind::Directory => {
+            entry.set_flags(root.flags(), now.metadata.flags, wanted.flags, skipped)
+        }
+        Kind::Symlink | Kind::Fifo => Ok(()),
+    }
 }
 
 /// An open or `O_PATH` handle. The calls on descriptors refuse the latter
@@ -128,6 +137,26 @@ impl Entry<'_> {
         match fs::futimens(self.fd, &times) {
             Err(Errno::BADF) => fs::utimensat(CWD, proc_path(self.fd), &times, AtFlags::empty()),
             done => done,
+        }
+    }
+
+    fn set_flags(
+        &self,
+        settable: Flags,
+        now: Flags,
+        wanted: Flags,
+        skipped: &Skipped,
+    ) -> Result<(), Errno> {
+        let flags = wanted.among(settable);
+        let outcome = if flags == now { Ok(()) } else { set_flags(self.fd, flags) };
+        match outcome {
+            Ok(()) if flags == wanted => Ok(()),
+            // Of a file that is not this user's own, not even the others.
+            Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOTTY) => {
+                skipped.flags.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(errno) => Err(errno),
         }
     }
 }

@@ -12,6 +12,7 @@
 
 mod applier;
 mod beside;
+mod bound;
 pub mod conflicts;
 mod error;
 mod metadata;

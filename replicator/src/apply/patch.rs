@@ -4,7 +4,7 @@
 //! The order is the promise: room is reserved, the record is made durable,
 //! the bytes are written and made durable, the time is set, the record goes.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 use rustix::fs::{self, FallocateFlags};
@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use super::metadata::{self, Skipped};
 use super::redo::Record;
 use super::staged::write_at;
-use super::{Error, worker};
+use super::{Error, bound, worker};
 use crate::entry::{Metadata, Stat};
 use crate::path::RelPath;
 use crate::range::Range;
-use crate::root::{Access, Root};
+use crate::root::{Access, Root, set_flags};
 
 /// Bytes one patch may carry. They are written twice and held in memory once;
 /// a larger change is a whole file.
@@ -49,32 +49,66 @@ impl Patch {
     ) -> Result<Option<Stat>, Cut> {
         let unbegun = |error| (error, false);
         self.check(path).map_err(unbegun)?;
-        let opened = root.open_file(path, Access::ReadWrite);
+        let is_bound = found.metadata.flags.is_binding();
+        // Nobody can open it for writing before the record lets it be freed.
+        let access = if is_bound { Access::Read } else { Access::ReadWrite };
+        let opened = root.open_file(path, access);
         let Some(file) = opened.map_err(|error| unbegun(error.into()))? else {
             return Ok(None);
         };
-        let file = file.as_fd();
-        let unchanged = || root.stat_fd(file).map(|now| now == *found);
+        let unchanged = || root.stat_fd(file.as_fd()).map(|now| now == *found);
         let still = |error: crate::root::Error| unbegun(error.into());
         if !unchanged().map_err(still)? {
             return Ok(None);
         }
-        let record = Record::write(root, path, file, found, self).map_err(unbegun)?;
+        let record = Record::write(root, path, file.as_fd(), found, self).map_err(unbegun)?;
         // The flush of the record took long enough for a local writer.
         if !unchanged().map_err(still)? {
             record.remove(root).map_err(unbegun)?;
             return Ok(None);
         }
-        if let Err(errno) = self.reserve(file) {
-            // Reserving moves the ctime but no byte.
-            record.remove(root).map_err(unbegun)?;
-            return Err(unbegun(Error::entry(path, "reserve room in", errno)));
-        }
+        let prepared = self.prepare(root, path, &file, is_bound).map_err(unbegun);
+        let file = match prepared {
+            Ok(Some(freed)) => freed,
+            Ok(None) => file,
+            Err(error) => {
+                if is_bound {
+                    let back = set_flags(file.as_fd(), found.metadata.flags);
+                    back.map_err(|errno| {
+                        (Error::entry(path, "put back the flags of", errno), true)
+                    })?;
+                }
+                record.remove(root).map_err(unbegun)?;
+                return Err(error);
+            }
+        };
         let begun = |error| (error, true);
         let before = found.fingerprint.size;
-        let after = self.write(root, path, file, before, skipped).map_err(begun)?;
+        let after = self.write(root, path, file.as_fd(), before, skipped).map_err(begun)?;
         record.remove(root).map_err(begun)?;
         Ok(Some(after))
+    }
+
+    /// What can fail before a byte is written, though it moves the ctime.
+    /// Gives another handle where the file could not be written to.
+    fn prepare(
+        &self,
+        root: &Root,
+        path: &RelPath,
+        file: &OwnedFd,
+        is_bound: bool,
+    ) -> Result<Option<OwnedFd>, Error> {
+        let freed = match is_bound {
+            true => {
+                bound::free(root, path, file.as_fd())?;
+                let gone = || Error::Gone { path: path.clone() };
+                Some(root.open_file(path, Access::ReadWrite)?.ok_or_else(gone)?)
+            }
+            false => None,
+        };
+        self.reserve(freed.as_ref().unwrap_or(file).as_fd())
+            .map_err(|errno| Error::entry(path, "reserve room in", errno))?;
+        Ok(freed)
     }
 
     /// Everything after the record; a replay comes here again.
@@ -89,7 +123,7 @@ impl Patch {
         self.write_bytes(file, size_before)
             .map_err(|errno| Error::entry(path, "write to", errno))?;
         let now = root.stat_fd(file)?;
-        metadata::set(file, &now, &self.metadata, skipped)
+        metadata::set(root, file, &now, &self.metadata, skipped)
             .map_err(|errno| Error::entry(path, "set the metadata of", errno))?;
         let mut after = root.stat_fd(file)?;
         worker::own_bytes(&mut after, self.size, self.metadata.mtime);

@@ -26,13 +26,13 @@ use serde::{Deserialize, Serialize};
 use super::metadata::{self, Skipped};
 use super::patch::{PATCH_BYTES_MAX, Patch};
 use super::staged::write_at;
-use super::{Error, beside, conflicts, moment};
+use super::{Error, beside, bound, conflicts, moment};
 use crate::entry::{Metadata, Stat, Timestamp};
 use crate::path::RelPath;
 use crate::range::Range;
-use crate::root::{Access, Root};
+use crate::root::{Access, Root, set_flags};
 
-const MAGIC: &[u8; 8] = b"rplredo2";
+const MAGIC: &[u8; 8] = b"rplredo3";
 const HASH_BYTES: usize = 32;
 
 /// A record's bytes beside those of the patch: paths, ranges, attributes.
@@ -51,6 +51,8 @@ pub struct Recovered {
     /// Patches that were complete, that had not begun, or whose file has been
     /// removed or replaced since: only their record was removed.
     pub dropped: u64,
+    /// Entries that were given back the flags that keep them from changes.
+    pub bound: u64,
     /// Temporary entries that were removed.
     pub temporary: u64,
 }
@@ -147,8 +149,7 @@ impl Record {
     }
 
     pub(super) fn remove(&self, root: &Root) -> Result<(), Error> {
-        fs::unlinkat(root.redo(), self.name.as_str(), AtFlags::empty())
-            .map_err(|errno| Error::private("remove a redo record", errno))
+        remove(root, self.name.as_bytes())
     }
 }
 
@@ -159,27 +160,35 @@ pub(super) fn recover(root: &Root, skipped: &Skipped) -> Result<Recovered, Error
     names.sort_unstable();
     let mut recovered = Recovered::default();
     for name in names {
+        if bound::is_note(&name) {
+            recovered.bound += u64::from(bound::keep_promise(root, &name)?);
+            remove(root, &name)?;
+            continue;
+        }
         match read(root, &name)? {
             Some((header, patch)) if replay(root, &header, &patch, skipped)? => {
                 recovered.replayed.push(header.path);
             }
             _ => recovered.dropped += 1,
         }
-        fs::unlinkat(root.redo(), name.as_slice(), AtFlags::empty())
-            .map_err(|errno| Error::private("remove a redo record", errno))?;
+        remove(root, &name)?;
     }
     Ok(recovered)
+}
+
+fn remove(root: &Root, name: &[u8]) -> Result<(), Error> {
+    fs::unlinkat(root.redo(), name, AtFlags::empty())
+        .map_err(|errno| Error::private("remove a redo record", errno))
 }
 
 /// `false` where there is nothing to do again.
 fn replay(root: &Root, header: &Header, patch: &Patch, skipped: &Skipped) -> Result<bool, Error> {
     let path = &header.path;
-    let Some(file) = root.open_file(path, Access::ReadWrite)? else {
+    let Some(file) = root.open_file(path, Access::Read)? else {
         return Ok(false);
     };
-    let file = file.as_fd();
-    let now = root.stat_fd(file)?;
-    let born = born(file).map_err(|errno| Error::entry(path, "look at", errno))?;
+    let now = root.stat_fd(file.as_fd())?;
+    let born = born(file.as_fd()).map_err(|errno| Error::entry(path, "look at", errno))?;
     if (now.fingerprint.inode, born) != (header.inode, header.born) {
         return Ok(false);
     }
@@ -188,6 +197,12 @@ fn replay(root: &Root, header: &Header, patch: &Patch, skipped: &Skipped) -> Res
     let moves = (header.before, header.before_size) != (header.metadata.mtime, header.size);
     let seen = (now.fingerprint.mtime, now.fingerprint.size);
     if moves && seen == (header.metadata.mtime, header.size) {
+        // Only the flags are set after it.
+        let flags = header.metadata.flags.among(root.flags());
+        if flags != now.metadata.flags {
+            set_flags(file.as_fd(), flags)
+                .map_err(|errno| Error::entry(path, "set the flags of", errno))?;
+        }
         return Ok(false);
     }
     let latest = header.written.as_nanos().saturating_add(PATCH_NANOS_MAX);
@@ -195,11 +210,15 @@ fn replay(root: &Root, header: &Header, patch: &Patch, skipped: &Skipped) -> Res
     let longer = header.undo.is_some() && now.fingerprint.size > header.size;
     if longer || (by_others && now.fingerprint.mtime.as_nanos() > latest) {
         let label = "changed here after a crash, before an interrupted change was completed";
-        conflicts::keep_copy(root, file, path, &now, label)?;
+        conflicts::keep_copy(root, file.as_fd(), path, &now, label)?;
     }
+    bound::free(root, path, file.as_fd())?;
+    let Some(file) = root.open_file(path, Access::ReadWrite)? else {
+        return Ok(false);
+    };
+    let file = file.as_fd();
     match &header.undo {
-        Some(metadata) => undo(header, metadata, file, &now, skipped)
-            .map_err(|errno| Error::entry(path, "undo an unfinished append to", errno))?,
+        Some(metadata) => undo(root, header, metadata, file, skipped)?,
         None => {
             patch.write(root, path, file, header.before_size, skipped)?;
         }
@@ -209,17 +228,20 @@ fn replay(root: &Root, header: &Header, patch: &Patch, skipped: &Skipped) -> Res
 
 /// Cuts off what was appended.
 fn undo(
+    root: &Root,
     header: &Header,
     metadata: &Metadata,
     file: BorrowedFd<'_>,
-    now: &Stat,
     skipped: &Skipped,
-) -> Result<(), Errno> {
+) -> Result<(), Error> {
+    let path = &header.path;
+    let failed = |errno| Error::entry(path, "undo an unfinished append to", errno);
+    let now = root.stat_fd(file)?;
     if now.fingerprint.size > header.before_size {
-        fs::ftruncate(file, header.before_size)?;
+        fs::ftruncate(file, header.before_size).map_err(failed)?;
     }
-    fs::fdatasync(file)?;
-    metadata::set(file, now, metadata, skipped)
+    fs::fdatasync(file).map_err(failed)?;
+    metadata::set(root, file, &now, metadata, skipped).map_err(failed)
 }
 
 /// `None` where the record is not whole.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::Error;
 use super::beside::Beside;
 use super::metadata::{self, Skipped};
-use crate::entry::Stat;
+use crate::entry::{Flags, Metadata, Stat};
 use crate::path::RelPath;
 use crate::root::{Access, Root};
 
@@ -95,7 +95,8 @@ pub fn check_room(root: &Root, needed: u64, min_free: u64) -> Result<(), Error> 
     Ok(())
 }
 
-/// Copies a file of the tree to a name in a private directory, durably.
+/// Copies a file of the tree to a name in a private directory, durably. Its
+/// flags stay behind: what is kept can be removed.
 pub(super) fn copy_into(
     root: &Root,
     (dir, name): (BorrowedFd<'_>, &[u8]),
@@ -107,7 +108,8 @@ pub(super) fn copy_into(
     let copy = fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     copy_bytes(file, copy.as_fd(), stat.fingerprint.size).map_err(failed)?;
     let now = root.stat_fd(copy.as_fd())?;
-    metadata::set(copy.as_fd(), &now, &stat.metadata, &Skipped::default()).map_err(failed)?;
+    let wanted = Metadata { flags: Flags::NONE, ..stat.metadata.clone() };
+    metadata::set(root, copy.as_fd(), &now, &wanted, &Skipped::default()).map_err(failed)?;
     fs::fsync(&copy).map_err(failed)
 }
 

@@ -15,10 +15,12 @@ use super::patch::Patch;
 use super::redo::Record;
 use super::worker::{Shared, Worker};
 use super::*;
-use crate::entry::{Kind, Metadata, Stat, Timestamp, Xattr};
+use crate::entry::{Flags, Kind, Metadata, Stat, Timestamp, Xattr};
 use crate::path::RelPath;
 use crate::range::Range;
-use crate::root::{Access, Root};
+use crate::root::{Access, Root, set_flags};
+
+mod bound;
 
 struct Folder {
     dir: tempfile::TempDir,
@@ -80,6 +82,26 @@ impl Folder {
     }
 }
 
+impl Drop for Folder {
+    /// What nobody may change cannot be removed either.
+    fn drop(&mut self) {
+        let mut folders = vec![self.dir.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                let kind = entry.file_type().unwrap();
+                if kind.is_dir() {
+                    folders.push(entry.path());
+                }
+                if kind.is_dir() || kind.is_file() {
+                    let open = std::fs::File::open(entry.path()).unwrap();
+                    // Where there are no flags, there are none to take off.
+                    let _ = set_flags(open.as_fd(), Flags::NONE);
+                }
+            }
+        }
+    }
+}
+
 fn rel(path: &str) -> RelPath {
     RelPath::parse(path.as_bytes()).unwrap()
 }
@@ -90,7 +112,7 @@ fn metadata() -> Metadata {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
         mtime: Timestamp { seconds: 1_600_000_000, nanos: 123_456_789 },
-        xattrs: Vec::new(),
+        ..Metadata::default()
     }
 }
 

@@ -14,13 +14,14 @@ use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, StatxF
 use rustix::io::Errno;
 
 use super::beside::Beside;
+use super::bound::{Lifted, Note};
 use super::metadata::{self, Skipped};
 use super::patch::Patch;
 use super::trash::Resting;
 use super::{Error, Expect, Keep, Outcome, Over, Step, conflicts, redo, trash};
-use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
+use crate::entry::{Fingerprint, Flags, Kind, Metadata, Stat, Timestamp};
 use crate::path::RelPath;
-use crate::root::{Access, Root, proc_path};
+use crate::root::{Access, Root, proc_path, set_flags};
 
 /// What the worker tells while it works.
 #[derive(Debug, Default)]
@@ -36,6 +37,9 @@ pub(super) struct Worker {
     /// What the steps of this run made of the fingerprints their caller
     /// knows: a rename changes the ctime that a later step expects.
     lineage: HashMap<Fingerprint, Fingerprint>,
+    /// Directories in which nobody may change names, by inode: free for as
+    /// long as this run works in them.
+    opened: HashMap<u64, Lifted>,
     /// A patch was cut short and its redo record waits.
     pub(super) unfinished: bool,
 }
@@ -45,11 +49,14 @@ struct Made {
     beside: Beside,
     handle: Arc<OwnedFd>,
     stat: Stat,
+    /// What it is to bear once it has its place, which these would keep it
+    /// from.
+    binding: Flags,
 }
 
 impl Worker {
     pub(super) fn new(root: Arc<Root>, shared: Arc<Shared>) -> Self {
-        Self { root, shared, lineage: HashMap::new(), unfinished: false }
+        Self { root, shared, lineage: HashMap::new(), opened: HashMap::new(), unfinished: false }
     }
 
     pub(super) fn run(&mut self, steps: Vec<Step>) -> Vec<Outcome> {
@@ -57,7 +64,10 @@ impl Worker {
         if self.unfinished {
             self.finish_patches();
         }
-        steps.into_iter().map(|step| self.step(step).unwrap_or_else(Outcome::Failed)).collect()
+        let step = |step| self.step(step).unwrap_or_else(Outcome::Failed);
+        let outcomes = steps.into_iter().map(step).collect();
+        self.opened.clear();
+        outcomes
     }
 
     fn finish_patches(&mut self) {
@@ -90,8 +100,8 @@ impl Worker {
                 self.put(&path, made, over.as_ref())
             }
             Step::Place { path, staged, metadata, over } => {
-                let stat = self.dress(&path, staged.file.as_fd(), &metadata)?;
-                let made = Made { beside: staged.beside, handle: staged.file, stat };
+                let (stat, binding) = self.dress(&path, staged.file.as_fd(), &metadata)?;
+                let made = Made { beside: staged.beside, handle: staged.file, stat, binding };
                 self.put(&path, made, over.as_ref())
             }
             Step::Rename { from, to, expect } => self.rename(&from, &to, &expect),
@@ -104,16 +114,10 @@ impl Worker {
                 self.patch(&path, &expect, &Patch { writes, holes, size, metadata }, &keep)
             }
             Step::Touch { path, expect, mtime } => {
-                let now = self.root.stat(&path)?;
-                match now {
-                    Some(Stat { metadata, .. }) => {
-                        self.set_metadata(&path, &expect, &Metadata { mtime, ..metadata })
-                    }
-                    None => Ok(Outcome::Raced(None)),
-                }
+                self.set_metadata(&path, &expect, |now| Metadata { mtime, ..now.clone() })
             }
             Step::SetMetadata { path, expect, metadata } => {
-                self.set_metadata(&path, &expect, &metadata)
+                self.set_metadata(&path, &expect, |_| metadata)
             }
         }
     }
@@ -129,33 +133,61 @@ impl Worker {
         make(&beside).map_err(|errno| Error::entry(path, "make", errno))?;
         let handle = open_private(beside.dir(), beside.name().as_bytes())
             .map_err(|errno| Error::entry(path, "make", errno))?;
-        let stat = self.dress(path, handle.as_fd(), metadata)?;
+        let (stat, binding) = self.dress(path, handle.as_fd(), metadata)?;
         debug_assert_eq!(stat.kind, kind);
-        Ok(Made { beside, handle: Arc::new(handle), stat })
+        Ok(Made { beside, handle: Arc::new(handle), stat, binding })
     }
 
-    fn dress(&self, path: &RelPath, fd: BorrowedFd<'_>, wanted: &Metadata) -> Result<Stat, Error> {
+    /// All but the flags that would keep the entry from its place: these it
+    /// gives.
+    fn dress(
+        &self,
+        path: &RelPath,
+        fd: BorrowedFd<'_>,
+        wanted: &Metadata,
+    ) -> Result<(Stat, Flags), Error> {
         let now = self.root.stat_fd(fd)?;
-        metadata::set(fd, &now, wanted, &self.shared.skipped)
-            .map_err(|errno| Error::entry(path, "set the metadata of", errno))?;
-        Ok(self.root.stat_fd(fd)?)
+        let free = Metadata { flags: wanted.flags.without(Flags::BINDING), ..wanted.clone() };
+        self.set(path, fd, &now, &free)?;
+        let binding = match now.kind {
+            Kind::File | Kind::Directory => wanted.flags.among(Flags::BINDING),
+            Kind::Symlink | Kind::Fifo => Flags::NONE,
+        };
+        let settable = binding.among(self.root.flags());
+        if settable != binding {
+            self.shared.skipped.flags.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok((self.root.stat_fd(fd)?, settable))
+    }
+
+    fn set(
+        &self,
+        path: &RelPath,
+        fd: BorrowedFd<'_>,
+        now: &Stat,
+        wanted: &Metadata,
+    ) -> Result<(), Error> {
+        metadata::set(&self.root, fd, now, wanted, &self.shared.skipped)
+            .map_err(|errno| Error::entry(path, "set the metadata of", errno))
     }
 
     /// From beside into its place.
     fn put(&mut self, path: &RelPath, made: Made, over: Option<&Over>) -> Result<Outcome, Error> {
         let (dir, name) = self.parent_of(path)?.ok_or_else(|| no_parent(path))?;
+        // Until it has its flags, a start would give it them.
+        let _note = Note::of_new(&self.root, path, &made.stat, made.binding)?;
         let Some(over) = over else {
             let (tmp, new) = (made.beside.dir(), made.beside.name());
             return match fs::renameat_with(tmp, new, &dir, name, RenameFlags::NOREPLACE) {
                 Ok(()) => {
                     made.beside.placed();
-                    Ok(Outcome::Done(Some(settled(made.stat, made.handle.as_fd()))))
+                    Ok(Outcome::Done(Some(placed(path, made.stat, &made.handle, made.binding))))
                 }
                 Err(Errno::EXIST) => Ok(Outcome::Raced(self.root.stat(path)?)),
                 Err(errno) => Err(Error::entry(path, "place", errno)),
             };
         };
-        let Some((held, found)) = self.root.look(path)? else {
+        let Some((held, found)) = self.look(path)? else {
             return Ok(Outcome::Raced(None));
         };
         if found.fingerprint.inode == made.stat.fingerprint.inode {
@@ -176,9 +208,10 @@ impl Worker {
         path: &RelPath,
         at: (BorrowedFd<'_>, &[u8]),
         made: Made,
-        (held, found): (OwnedFd, Stat),
+        (held, found): (Arc<OwnedFd>, Stat),
         keep: &Keep,
     ) -> Result<Outcome, Error> {
+        let lifted = Lifted::lift(&self.root, &[path], &held, &found)?;
         let resting = Resting::reserve(&self.root, path)?;
         let trash = self.root.trash();
         let (tmp, new) = (made.beside.dir(), made.beside.name());
@@ -194,8 +227,8 @@ impl Worker {
                 errno => Err(Error::entry(path, "replace", errno)),
             };
         }
-        let stat = settled(made.stat, made.handle.as_fd());
-        self.lay_to_rest(path, resting, (held, found), keep);
+        let stat = placed(path, made.stat, &made.handle, made.binding);
+        self.lay_to_rest(path, resting, (held, found, lifted), keep);
         Ok(Outcome::Done(Some(stat)))
     }
 
@@ -206,7 +239,7 @@ impl Worker {
         &mut self,
         path: &RelPath,
         resting: Resting,
-        (held, found): (OwnedFd, Stat),
+        (held, found, lifted): (Arc<OwnedFd>, Stat, Option<Lifted>),
         keep: &Keep,
     ) {
         let out = self.displaced(&resting);
@@ -237,6 +270,13 @@ impl Worker {
         if raced || full_directory {
             self.shared.races_kept.fetch_add(1, Ordering::Relaxed);
         }
+        // What rests bears no flags; what still is in the tree gets them back.
+        if let Some(lifted) = lifted
+            && now.links <= 1
+            && now.fingerprint.is_inode(&found.fingerprint)
+        {
+            lifted.let_go();
+        }
         if now.links > 1 {
             let after = settled(found.clone(), held.as_fd());
             self.remember(&found, &after);
@@ -253,12 +293,13 @@ impl Worker {
             return Ok(Outcome::Raced(None));
         };
         let (to_dir, to_name) = self.parent_of(to)?.ok_or_else(|| no_parent(to))?;
-        let Some((held, found)) = self.root.look(from)? else {
+        let Some((held, found)) = self.look(from)? else {
             return Ok(Outcome::Raced(None));
         };
         if !self.is_expected(expect, &found) {
             return Ok(Outcome::Raced(Some(found)));
         }
+        let lifted = Lifted::lift(&self.root, &[from, to], &held, &found)?;
         match fs::renameat_with(&dir, name, &to_dir, to_name, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(Outcome::Raced(self.root.stat(to)?)),
@@ -274,6 +315,7 @@ impl Worker {
             }
             return Ok(Outcome::Raced(self.root.stat(from)?));
         }
+        drop(lifted);
         let after = settled(found.clone(), held.as_fd());
         self.remember(&found, &after);
         Ok(Outcome::Done(Some(after)))
@@ -291,12 +333,16 @@ impl Worker {
         };
         let mut looked = Vec::with_capacity(2);
         for (path, expect) in [(a, expect_a), (b, expect_b)] {
-            match self.root.look(path)? {
+            match self.look(path)? {
                 Some((held, found)) if self.is_expected(expect, &found) => {
                     looked.push((held, found));
                 }
                 other => return Ok(Outcome::Raced(other.map(|(_, found)| found))),
             }
+        }
+        let mut lifted = Vec::new();
+        for (held, found) in &looked {
+            lifted.extend(Lifted::lift(&self.root, &[a, b], held, found)?);
         }
         let swap = || fs::renameat_with(&dir_a, name_a, &dir_b, name_b, RenameFlags::EXCHANGE);
         match swap() {
@@ -315,6 +361,7 @@ impl Worker {
             }
             return Ok(Outcome::Raced(self.root.stat(a)?));
         }
+        drop(lifted);
         let mut last = None;
         for (held, found) in looked {
             let after = settled(found.clone(), held.as_fd());
@@ -335,12 +382,13 @@ impl Worker {
         if self.parent_of(from)?.is_none() {
             return Ok(Outcome::Raced(None));
         }
-        let Some((held, found)) = self.root.look(from)? else {
+        let Some((held, found)) = self.look(from)? else {
             return Ok(Outcome::Raced(None));
         };
         if !self.is_expected(expect, &found) {
             return Ok(Outcome::Raced(Some(found)));
         }
+        let lifted = Lifted::lift(&self.root, &[from, to], &held, &found)?;
         let beside = Beside::reserve(&self.root);
         let source = proc_path(held.as_fd());
         let follow = AtFlags::SYMLINK_FOLLOW;
@@ -349,28 +397,35 @@ impl Worker {
             Err(Errno::NOENT) => return Ok(Outcome::Raced(None)),
             Err(errno) => return Err(Error::entry(from, "link", errno)),
         }
-        let held = Arc::new(held);
-        let made = Made { beside, handle: held.clone(), stat: found.clone() };
+        let made = Made { beside, handle: held.clone(), stat: found.clone(), binding: Flags::NONE };
         let outcome = self.put(to, made, over)?;
+        drop(lifted);
         // Even a link that was taken back has moved the ctime.
         let after = settled(found.clone(), held.as_fd());
         self.remember(&found, &after);
-        Ok(outcome)
+        Ok(match outcome {
+            Outcome::Done(Some(_)) => Outcome::Done(Some(after)),
+            other => other,
+        })
     }
 
     fn remove(&mut self, path: &RelPath, expect: &Expect, keep: &Keep) -> Result<Outcome, Error> {
         let Some((dir, name)) = self.parent_of(path)? else {
             return Ok(Outcome::Raced(None));
         };
-        let Some((held, found)) = self.root.look(path)? else {
+        let Some((held, found)) = self.look(path)? else {
             return Ok(Outcome::Raced(None));
         };
         if !self.is_expected(expect, &found) {
             return Ok(Outcome::Raced(Some(found)));
         }
+        let lifted = Lifted::lift(&self.root, &[path], &held, &found)?;
         if found.kind == Kind::Directory {
             return match fs::unlinkat(&dir, name, AtFlags::REMOVEDIR) {
-                Ok(()) => Ok(Outcome::Done(None)),
+                Ok(()) => {
+                    lifted.into_iter().for_each(Lifted::let_go);
+                    Ok(Outcome::Done(None))
+                }
                 Err(Errno::NOENT) => Ok(Outcome::Raced(None)),
                 Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {
                     Ok(Outcome::Raced(self.root.stat(path)?))
@@ -394,14 +449,13 @@ impl Worker {
             match back {
                 Ok(()) => resting.forget(&self.root),
                 // A new entry has the name by now.
-                Err(_) => self.lay_to_rest(path, resting, (held, found), keep),
+                Err(_) => self.lay_to_rest(path, resting, (held, found, lifted), keep),
             }
             return Ok(Outcome::Raced(self.root.stat(path)?));
         }
         let (others, before) = (found.links > 1, found.clone());
-        let shared = held.try_clone().ok();
-        self.lay_to_rest(path, resting, (held, found), keep);
-        let rest = shared.filter(|_| others).map(|held| settled(before, held.as_fd()));
+        self.lay_to_rest(path, resting, (held.clone(), found, lifted), keep);
+        let rest = others.then(|| settled(before, held.as_fd()));
         Ok(Outcome::Done(rest.filter(|stat| stat.links > 0)))
     }
 
@@ -412,14 +466,13 @@ impl Worker {
         patch: &Patch,
         keep: &Keep,
     ) -> Result<Outcome, Error> {
-        self.parent_of(path)?;
-        let Some((held, found)) = self.root.look(path)? else {
+        refuse_private(path)?;
+        let Some(found) = self.root.stat(path)? else {
             return Ok(Outcome::Raced(None));
         };
         if found.kind != Kind::File || !self.is_expected(expect, &found) {
             return Ok(Outcome::Raced(Some(found)));
         }
-        drop(held);
         if *keep != Keep::Discard {
             let Some(file) = self.root.open_file(path, Access::Read)? else {
                 return Ok(Outcome::Raced(None));
@@ -450,27 +503,40 @@ impl Worker {
         &mut self,
         path: &RelPath,
         expect: &Expect,
-        metadata: &Metadata,
+        wanted: impl FnOnce(&Metadata) -> Metadata,
     ) -> Result<Outcome, Error> {
         refuse_private(path)?;
-        let Some((held, found)) = self.root.look(path)? else {
+        let Some((held, mut found)) = self.look(path)? else {
             return Ok(Outcome::Raced(None));
         };
         if !self.is_expected(expect, &found) {
             return Ok(Outcome::Raced(Some(found)));
         }
-        metadata::set(held.as_fd(), &found, metadata, &self.shared.skipped)
-            .map_err(|errno| Error::entry(path, "set the metadata of", errno))?;
+        let lifted = match self.opened.remove(&found.fingerprint.inode) {
+            Some(lifted) => {
+                found.metadata.flags = lifted.flags();
+                Some(lifted)
+            }
+            None => Lifted::lift(&self.root, &[path], &held, &found)?,
+        };
+        let wanted = wanted(&found.metadata);
+        self.set(path, held.as_fd(), &unbound(found.clone()), &wanted)?;
+        lifted.into_iter().for_each(Lifted::let_go);
         let mut after = self.root.stat_fd(held.as_fd())?;
-        own_bytes(&mut after, found.fingerprint.size, metadata.mtime);
+        own_bytes(&mut after, found.fingerprint.size, wanted.mtime);
         self.remember(&found, &after);
         Ok(Outcome::Done(Some(after)))
     }
 
-    /// The directory that holds a name, freshly resolved; `None` where it is
-    /// missing.
+    fn look(&self, path: &RelPath) -> Result<Option<(Arc<OwnedFd>, Stat)>, Error> {
+        let looked = self.root.look(path)?;
+        Ok(looked.map(|(held, found)| (Arc::new(held), found)))
+    }
+
+    /// The directory that holds a name, freshly resolved, where names can be
+    /// changed; `None` where it is missing.
     fn parent_of<'path>(
-        &self,
+        &mut self,
         path: &'path RelPath,
     ) -> Result<Option<(OwnedFd, &'path [u8])>, Error> {
         refuse_private(path)?;
@@ -478,7 +544,14 @@ impl Worker {
             return Err(Error::RootEntry);
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        Ok(self.root.resolve(&parent, flags)?.map(|dir| (dir, name)))
+        let Some(dir) = self.root.resolve(&parent, flags)? else { return Ok(None) };
+        if !self.root.binding_flags(dir.as_fd())?.is_empty()
+            && let Some((dir, found)) = self.look(&parent)?
+            && let Some(lifted) = Lifted::lift(&self.root, &[&parent], &dir, &found)?
+        {
+            self.opened.insert(found.fingerprint.inode, lifted);
+        }
+        Ok(Some((dir, name)))
     }
 
     fn is_expected(&self, expect: &Expect, found: &Stat) -> bool {
@@ -506,6 +579,18 @@ impl Worker {
     }
 }
 
+/// A new entry has its place, and is given what would have kept it from there.
+fn placed(path: &RelPath, mut stat: Stat, handle: &OwnedFd, binding: Flags) -> Stat {
+    let flags = stat.metadata.flags.with(binding);
+    if binding.is_binding() {
+        match set_flags(handle.as_fd(), flags) {
+            Ok(()) => stat.metadata.flags = flags,
+            Err(errno) => tracing::warn!(%path, ?flags, "flags cannot be set: {errno}"),
+        }
+    }
+    settled(stat, handle.as_fd())
+}
+
 /// The entry as this room left it: what a rename changes is read anew, the
 /// rest is what was set or seen before, so that a local change made in the
 /// meantime stays a difference that the next look finds.
@@ -528,13 +613,21 @@ pub(super) fn own_bytes(stat: &mut Stat, size: u64, mtime: Timestamp) {
     }
 }
 
-/// Is what came out what was seen before? Its ctime has moved with it.
+/// Is what came out what was seen before? Its ctime has moved with it, and what
+/// would have kept it there was taken off.
 fn is_same(found: &Stat, out: &Stat) -> bool {
+    let metadata = |stat: &Stat| unbound(stat.clone()).metadata;
     found.kind == out.kind
         && match found.kind {
             Kind::Directory => found.fingerprint.inode == out.fingerprint.inode,
-            _ => found.fingerprint.same_bytes(&out.fingerprint) && found.metadata == out.metadata,
+            _ => found.fingerprint.same_bytes(&out.fingerprint) && metadata(found) == metadata(out),
         }
+}
+
+/// The entry as it is while its flags are off.
+fn unbound(mut stat: Stat) -> Stat {
+    stat.metadata.flags = stat.metadata.flags.without(Flags::BINDING);
+    stat
 }
 
 fn names_inode(dir: BorrowedFd<'_>, name: &[u8], inode: u64) -> bool {

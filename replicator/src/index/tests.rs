@@ -54,7 +54,7 @@ fn name_row(stamp: Dot, id: u64, is_gone: bool) -> NameRow {
 fn body_row(stamp: Dot, paths: &[RelPath], inode: Option<(u64, i64)>) -> BodyRow {
     let content = Content::File { size: stamp.counter, digest: Digest::of(&[0]) };
     let mtime = Timestamp { seconds: -5, nanos: 9 };
-    let metadata = Metadata { mode: 0o644, uid: 1, gid: 2, mtime, xattrs: Vec::new() };
+    let metadata = Metadata { mode: 0o644, uid: 1, gid: 2, mtime, ..Metadata::default() };
     let disk = inode.map(|(inode, seconds)| Disk {
         fingerprint: Fingerprint {
             inode,

@@ -199,13 +199,19 @@ impl Carrier {
     }
 
     /// Not to what is being executed, and as an ordinary user not to what is
-    /// read-only.
+    /// read-only. What flags keep from everybody is freed for that.
     fn may_write(&self, path: &RelPath) -> bool {
         use io::ErrorKind::{ExecutableFileBusy, PermissionDenied};
+        let is_bound = || {
+            let found = self.root.stat(path).ok().flatten();
+            found.is_some_and(|stat| stat.metadata.flags.is_binding())
+        };
         match self.root.open_file(path, Access::ReadWrite) {
-            Err(root::Error::Entry { source, .. }) => {
-                !matches!(source.kind(), ExecutableFileBusy | PermissionDenied)
-            }
+            Err(root::Error::Entry { source, .. }) => match source.kind() {
+                ExecutableFileBusy => false,
+                PermissionDenied => is_bound(),
+                _ => true,
+            },
             _ => true,
         }
     }

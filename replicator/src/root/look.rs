@@ -6,8 +6,8 @@ use rustix::fs::{self, AtFlags, FileType, Statx, StatxAttributes, StatxFlags, St
 use rustix::io::Errno;
 
 use super::resolve::mount_point;
-use super::{Error, Root};
-use crate::entry::{Fingerprint, Glance, Kind, Metadata, Stat, Timestamp, Xattr};
+use super::{Error, Root, flags};
+use crate::entry::{Fingerprint, Flags, Glance, Kind, Metadata, Stat, Timestamp, Xattr};
 use crate::limits::XATTR_BYTES_MAX;
 use crate::path::RelPath;
 
@@ -47,7 +47,7 @@ pub(super) fn stat(
     if xattrs.left_out > 0 {
         tracing::warn!(%path, left_out = xattrs.left_out, "extended attributes beyond the limit are not replicated");
     }
-    Ok(Some(assemble(kind, &raw, xattrs.held)))
+    Ok(Some(assemble(root, kind, &raw, xattrs.held)))
 }
 
 pub(super) fn stat_fd(root: &Root, fd: BorrowedFd<'_>) -> Result<Stat, Error> {
@@ -59,7 +59,7 @@ pub(super) fn stat_fd(root: &Root, fd: BorrowedFd<'_>) -> Result<Stat, Error> {
         Err(Errno::BADF) => xattrs(fd, Handle::Path),
         other => other,
     };
-    Ok(assemble(kind, &raw, xattrs.map_err(failed)?.held))
+    Ok(assemble(root, kind, &raw, xattrs.map_err(failed)?.held))
 }
 
 pub(super) fn glance_fd(root: &Root, fd: BorrowedFd<'_>) -> Result<Glance, Error> {
@@ -125,7 +125,7 @@ fn kind_of(root: &Root, raw: &Statx) -> Result<Kind, &'static str> {
     }
 }
 
-fn assemble(kind: Kind, raw: &Statx, xattrs: Vec<Xattr>) -> Stat {
+fn assemble(root: &Root, kind: Kind, raw: &Statx, xattrs: Vec<Xattr>) -> Stat {
     Stat {
         kind,
         fingerprint: fingerprint(raw),
@@ -135,6 +135,10 @@ fn assemble(kind: Kind, raw: &Statx, xattrs: Vec<Xattr>) -> Stat {
             uid: raw.stx_uid,
             gid: raw.stx_gid,
             mtime: timestamp(&raw.stx_mtime),
+            flags: match kind {
+                Kind::File | Kind::Directory => flags::told(raw).among(root.flags()),
+                Kind::Symlink | Kind::Fifo => Flags::NONE,
+            },
             xattrs,
         },
     }

@@ -7,6 +7,7 @@
 //! room only looks; changing the tree is the business of `apply`.
 
 mod error;
+mod flags;
 mod list;
 mod look;
 mod private;
@@ -18,11 +19,12 @@ use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, StatVfsMountFlags, StatxFlags};
 
-use crate::entry::{Glance, Kind, Stat};
+use crate::entry::{Flags, Glance, Kind, Stat};
 use crate::path::RelPath;
 use private::Private;
 
 pub use error::Error;
+pub(crate) use flags::set_flags;
 pub(crate) use look::{is_replicated, proc_path};
 
 /// One opened folder. Shared by all rooms that look at its tree.
@@ -33,6 +35,7 @@ pub struct Root {
     device: u64,
     inode: u64,
     private: Private,
+    flags: Flags,
 }
 
 /// What a file is opened for.
@@ -67,9 +70,9 @@ impl Root {
     /// Opens and checks the folder, prepares its private directory and keeps
     /// other daemons away from it.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let root = Self::open_with(path, Private::prepare)?;
+        let mut root = Self::open_with(path, Private::prepare)?;
         root.private.lock(&root.path)?;
-        root.private.probe(&root.path, root.dir())?;
+        root.flags = root.private.probe(&root.path, root.dir())?;
         Ok(root)
     }
 
@@ -90,7 +93,7 @@ impl Root {
         let (device, inode) =
             identity(dir.as_fd()).map_err(|errno| Error::opening(&path, errno.into()))?;
         let private = private(&path, dir.as_fd())?;
-        Ok(Self { path, dir, device, inode, private })
+        Ok(Self { path, dir, device, inode, private, flags: Flags::NONE })
     }
 
     /// The canonical path.
@@ -104,6 +107,12 @@ impl Root {
 
     pub fn device(&self) -> u64 {
         self.device
+    }
+
+    /// The file flags that this process can give entries of the folder, and
+    /// take from them. A look tells no others.
+    pub fn flags(&self) -> Flags {
+        self.flags
     }
 
     /// The random id in the folder's marker file. An index keeps it: a folder
@@ -224,6 +233,15 @@ impl Root {
         };
         let stat = look::stat(self, handle.as_fd(), look::Handle::Path, path)?;
         Ok(stat.map(|stat| (handle, stat)))
+    }
+
+    /// Which flags keep this process from changing the entry behind a handle,
+    /// of those that it can take off.
+    pub(crate) fn binding_flags(&self, fd: BorrowedFd<'_>) -> Result<Flags, Error> {
+        if !self.flags.is_binding() {
+            return Ok(Flags::NONE);
+        }
+        flags::binding(fd).map_err(|errno| Error::Handle { source: errno.into() })
     }
 
     /// Where files are written before they are placed. Shared, because a

@@ -15,8 +15,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::Error;
 use super::resolve::{BENEATH, retrying};
+use super::{Error, flags};
+use crate::entry::Flags;
 use crate::path::PRIVATE_DIR;
 
 const TMP: &str = "tmp";
@@ -98,8 +99,9 @@ impl Private {
         }
     }
 
-    /// Tries what the promises stand on, on this very file system.
-    pub(super) fn probe(&self, path: &Path, root: BorrowedFd<'_>) -> Result<(), Error> {
+    /// Tries what the promises stand on, on this very file system, and which
+    /// file flags can be set there.
+    pub(super) fn probe(&self, path: &Path, root: BorrowedFd<'_>) -> Result<Flags, Error> {
         let probes = ["probe-a", "probe-b", "probe-c"];
         let remove =
             || probes.iter().for_each(|name| _ = fs::unlinkat(&self.tmp, *name, AtFlags::empty()));
@@ -107,7 +109,8 @@ impl Private {
         let outcome = self.try_out(probes);
         remove();
         match outcome {
-            Ok(()) => Ok(()),
+            // By now it has no name that could stay behind.
+            Ok(file) => Ok(flags::settable(file.as_fd())),
             Err(Lack::Feature(lacks)) => Err(Error::FileSystem {
                 path: path.to_path_buf(),
                 name: file_system_name(root),
@@ -117,7 +120,7 @@ impl Private {
         }
     }
 
-    fn try_out(&self, [a, b, c]: [&str; 3]) -> Result<(), Lack> {
+    fn try_out(&self, [a, b, c]: [&str; 3]) -> Result<OwnedFd, Lack> {
         let tmp = self.tmp.as_fd();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = fs::openat(tmp, a, flags, Mode::RUSR | Mode::WUSR)?;
@@ -132,7 +135,7 @@ impl Private {
         if seen.tv_nsec / 100 != 1_234_567 {
             return Err(Lack::Feature("times finer than a microsecond"));
         }
-        Ok(())
+        Ok(file)
     }
 
     pub(super) fn marker(&self) -> &str {

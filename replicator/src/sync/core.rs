@@ -26,7 +26,7 @@ use super::unread::Unread;
 use super::verify::Verification;
 use super::version::Dot;
 use crate::config::Mode;
-use crate::entry::{Fingerprint, Kind};
+use crate::entry::{Fingerprint, Flags, Kind};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
 use crate::limits::LOOKS_MAX;
@@ -57,6 +57,8 @@ pub struct Options {
     /// Deletions nobody saw that are more than this share of a folder, in
     /// percent, are held; none are without.
     pub delete_brake: Option<u8>,
+    /// The file flags that this node can give an entry, and take from it.
+    pub flags: Flags,
     pub mode: Mode,
 }
 

@@ -16,7 +16,7 @@ use super::store::Store;
 use super::tree::held;
 use super::version::VersionVector;
 use crate::config::Mode;
-use crate::entry::{Kind, Stat};
+use crate::entry::{Flags, Kind, Stat};
 use crate::hash::Digest;
 use crate::id::BodyId;
 use crate::limits::LOOKS_MAX;
@@ -89,7 +89,10 @@ impl<S: Store> Core<S> {
     }
 
     /// A look found this, and it is believed.
-    pub(super) fn saw(&mut self, now: Now, sight: Sight, look: Looking) {
+    pub(super) fn saw(&mut self, now: Now, mut sight: Sight, look: Looking) {
+        if let Found::Entry(stat, _) = &mut sight.found {
+            self.take_flags_as_told(&sight.path, stat);
+        }
         let check = self.begin_check(&sight, &look);
         if !matches!(sight.found, Found::Unreadable(_)) {
             self.was_read(now, &sight.path, &look);
@@ -101,6 +104,27 @@ impl<S: Store> Core<S> {
         if let Some(check) = check {
             self.end_check(now, &sight.path, check);
         }
+    }
+
+    /// Flags that this node can neither give nor take say nothing about what
+    /// somebody did here: an entry has those it is to have.
+    fn take_flags_as_told(&self, path: &RelPath, stat: &mut Stat) {
+        let foreign = Flags::ALL.without(self.options.flags);
+        if foreign.is_empty() || !matches!(stat.kind, Kind::File | Kind::Directory) {
+            return;
+        }
+        let lying = self.known_as(stat).map(|(_, row)| row);
+        let lying = lying.or_else(|| self.lying_at(path).map(|(_, row, _)| row));
+        let told = match &lying {
+            Some(row) => row.metadata_on_disk().map(|metadata| metadata.flags),
+            None => {
+                let wanted = self.store.name(path).and_then(|row| row.wanted());
+                let row = wanted.and_then(|(id, _)| self.store.body(id));
+                row.map(|row| row.metadata.winner().value.flags)
+            }
+        };
+        let told = told.unwrap_or_default().among(foreign);
+        stat.metadata.flags = stat.metadata.flags.without(foreign).with(told);
     }
 
     /// Logs what differs from the index.

@@ -433,7 +433,7 @@ mod tests {
     fn scanned(actor: Actor, at: u64, counter: u64) -> (Shown, Entry) {
         let dot = |counter| Dot { actor, counter };
         let mtime = Timestamp { seconds: 1000 + at as i64, nanos: 7 };
-        let metadata = Metadata { mode: 0o644, uid: 1, gid: 1, mtime, xattrs: Vec::new() };
+        let metadata = Metadata { mode: 0o644, uid: 1, gid: 1, mtime, ..Metadata::default() };
         let content = Content::File { size: at, digest: Digest::of(&at.to_le_bytes()) };
         let (id, when) = (BodyId { origin: actor, counter }, mtime.as_nanos());
         let path = RelPath::parse(format!("file {at:06}").as_bytes()).unwrap();

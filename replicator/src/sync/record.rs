@@ -181,6 +181,7 @@ impl BodyRecord {
             let bytes = metadata.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
             bytes.sum::<usize>() <= XATTR_BYTES_MAX
                 && metadata.mode <= 0o7777
+                && metadata.flags.is_well_formed()
                 && metadata.mtime.nanos < 1_000_000_000
         };
         self.stamp.counter > 0

@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::config::Mode;
-    use crate::entry::{Fingerprint, Metadata, Stat, Timestamp};
+    use crate::entry::{Fingerprint, Flags, Metadata, Stat, Timestamp};
     use crate::hash::Leaves;
     use crate::id::Actor;
     use crate::sync::core::Options;
@@ -133,7 +133,7 @@ mod tests {
         let inode = u64::from(look.path.as_bytes()[0]);
         let time = Timestamp::default();
         let fingerprint = Fingerprint { inode, size, mtime: time, ctime: time, birth: time };
-        let metadata = Metadata { mode: 0o644, uid: 0, gid: 0, mtime: time, xattrs: Vec::new() };
+        let metadata = Metadata { mode: 0o644, uid: 0, gid: 0, mtime: time, ..Metadata::default() };
         let sighted = Sighted::File {
             leaves: Leaves::new(size).unwrap(),
             changed: Default::default(),
@@ -155,6 +155,7 @@ mod tests {
             meeting_min: 100,
             stretch_rows: 100,
             delete_brake: None,
+            flags: Flags::ALL,
             mode: Mode::Both,
         };
         let mut core = Core::new(options, Actor(1), 1, MemoryStore::default());

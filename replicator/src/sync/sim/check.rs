@@ -6,7 +6,7 @@ use super::apart;
 use super::disk::Shown;
 use super::world::World;
 use crate::config::Mode;
-use crate::entry::Kind;
+use crate::entry::{Flags, Kind};
 use crate::hash::Digest;
 use crate::limits::{JOB_ACTIONS_MAX, JOBS_MAX, LOOKS_MAX};
 use crate::path::RelPath;
@@ -44,6 +44,13 @@ fn shown(world: &World, at: usize) -> BTreeMap<RelPath, Shown> {
     world.nodes[at].disk.shown()
 }
 
+fn bearing(world: &World, at: usize, flags: Flags) -> BTreeMap<RelPath, Shown> {
+    let mut shown = shown(world, at);
+    let borne = shown.values_mut().map(|entry| &mut entry.metadata.flags);
+    borne.for_each(|borne| *borne = borne.among(flags));
+    shown
+}
+
 /// Those that do both come first.
 fn staying(world: &World) -> Vec<usize> {
     let mut staying: Vec<usize> =
@@ -54,9 +61,10 @@ fn staying(world: &World) -> Vec<usize> {
 
 pub(super) fn all_trees_are_equal(world: &World) -> Result<(), String> {
     let staying = staying(world);
-    let first = shown(world, staying[0]);
     for &at in &staying[1..] {
-        let tree = shown(world, at);
+        // What both can give an entry.
+        let flags = world.plan.flags(staying[0]).among(world.plan.flags(at));
+        let (first, tree) = (bearing(world, staying[0], flags), bearing(world, at, flags));
         let names: BTreeSet<_> = first.keys().chain(tree.keys()).collect();
         for name in names {
             let (one, here) = (first.get(name), tree.get(name));

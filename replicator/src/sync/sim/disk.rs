@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
+use crate::entry::{Fingerprint, Flags, Kind, Metadata, Stat, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
@@ -33,6 +33,8 @@ pub(super) struct Disk {
     first_inode: u64,
     /// Files may change where they lie.
     in_place: bool,
+    /// What entries can be given here.
+    flags: Flags,
     /// The last time that was given out: no two changes share one.
     clock: i64,
     /// The conflict store: what lost against a concurrent change.
@@ -67,6 +69,7 @@ impl Disk {
     pub(super) fn new(first_inode: u64, in_place: bool) -> Self {
         let mut disk = Self {
             in_place,
+            flags: Flags::ALL,
             names: BTreeMap::new(),
             inodes: BTreeMap::new(),
             first_inode,
@@ -80,6 +83,10 @@ impl Disk {
         let root = disk.make(Kind::Directory, Vec::new(), None);
         disk.names.insert(RelPath::root(), root);
         disk
+    }
+
+    pub(super) fn bear(&mut self, flags: Flags) {
+        self.flags = flags;
     }
 
     /// The wall clock goes on, whatever it is set to.
@@ -288,6 +295,19 @@ impl Disk {
         let inode = self.inodes.get_mut(&id).expect("a name leads to an inode");
         inode.metadata.mode = mode;
         vec![Change::Name(path.clone())]
+    }
+
+    /// Gives an entry other flags, of which capture may say nothing.
+    pub(super) fn chattr(&mut self, path: &RelPath, flags: Flags) -> Vec<Change> {
+        let Some(id) = self.names.get(path).copied() else { return Vec::new() };
+        let flags = flags.among(self.flags);
+        if !matches!(self.inodes[&id].kind, Kind::File | Kind::Directory) {
+            return Vec::new();
+        }
+        self.touch(id);
+        let inode = self.inodes.get_mut(&id).expect("a name leads to an inode");
+        inode.metadata.flags = flags;
+        vec![Change::Data(id)]
     }
 
     /// Writes the content of one file into another.
@@ -569,17 +589,22 @@ impl Disk {
 
     fn make(&mut self, kind: Kind, content: Vec<u8>, metadata: Option<Metadata>) -> u64 {
         let now = self.tick();
-        let fresh = Metadata { mode: 0o644, uid: 0, gid: 0, mtime: now, xattrs: Vec::new() };
+        let fresh = Metadata { mode: 0o644, uid: 0, gid: 0, mtime: now, ..Metadata::default() };
         // A number is given again as soon as it is free.
         let taken = |id: &u64| self.inodes.contains_key(id);
         let id = (self.first_inode..).find(|id| !taken(id)).expect("numbers do not run out");
-        let metadata = metadata.unwrap_or(fresh);
+        let metadata = self.borne(metadata.unwrap_or(fresh));
         self.inodes.insert(id, Inode { kind, content, metadata, ctime: now, birth: now });
         id
     }
 
     fn dress(&mut self, id: u64, metadata: &Metadata) {
-        self.inodes.get_mut(&id).expect("the caller has it").metadata = metadata.clone();
+        let metadata = self.borne(metadata.clone());
+        self.inodes.get_mut(&id).expect("the caller has it").metadata = metadata;
+    }
+
+    fn borne(&self, metadata: Metadata) -> Metadata {
+        Metadata { flags: metadata.flags.among(self.flags), ..metadata }
     }
 
     fn touch(&mut self, id: u64) {

@@ -174,7 +174,7 @@ impl Several {
         let birth = Timestamp { seconds: side.inodes as i64, nanos: 0 };
         let inode = side.inodes;
         let fingerprint = Fingerprint { inode, size, mtime, ctime: birth, birth };
-        let metadata = Metadata { mode: 0o644, uid: 33, gid: 33, mtime, xattrs: Vec::new() };
+        let metadata = Metadata { mode: 0o644, uid: 33, gid: 33, mtime, ..Metadata::default() };
         let stat = Stat { kind, fingerprint, links: 1, metadata };
         side.tree.insert(path, (stat, content.as_bytes().to_vec()));
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::planted::Bug;
 use crate::config::Mode;
+use crate::entry::Flags;
 use crate::limits::{MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX};
 use crate::sync::core::Options;
 
@@ -60,8 +61,8 @@ pub(super) struct Plan {
     pub members: bool,
     /// Users mostly move directories, and write into them.
     pub moving: bool,
-    /// Users also copy files, exchange entries and set times back, capture
-    /// loses changes, and crashes tear jobs.
+    /// Users also copy files, exchange entries, set times back and flags, which
+    /// not every node can; capture loses changes, and crashes tear jobs.
     pub wild: bool,
     /// This node only sends, or only receives.
     pub one_way: Option<(usize, Mode)>,
@@ -243,6 +244,7 @@ impl Plan {
             meeting_min: self.meeting_min,
             stretch_rows: self.stretch_rows,
             delete_brake: Some(50),
+            flags: self.flags(at),
             mode: self.mode(at),
         }
     }
@@ -251,6 +253,15 @@ impl Plan {
     pub(super) fn is_divided(&self) -> bool {
         let is_inside = |(at, _): (usize, Mode)| at > 0 && at + 1 < self.nodes;
         self.shape == Shape::Chain && self.one_way.is_some_and(is_inside)
+    }
+
+    /// Some nodes can give an entry no flags, or not all.
+    pub(super) fn flags(&self, at: usize) -> Flags {
+        match at % 3 {
+            1 if self.wild => Flags::NONE,
+            2 if self.wild => Flags::NODUMP,
+            _ => Flags::ALL,
+        }
     }
 
     pub(super) fn mode(&self, at: usize) -> Mode {

@@ -8,7 +8,7 @@ use super::path;
 use super::plan::Plan;
 use super::world::{Event, World};
 use crate::config::Mode;
-use crate::entry::Kind;
+use crate::entry::{Flags, Kind};
 use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
 
@@ -44,6 +44,7 @@ const MOVING: Habits =
 /// Of a hundred wild operations, by where each kind ends.
 const COPY: u64 = 40;
 const EXCHANGE: u64 = 70;
+const CHATTR: u64 = 80;
 
 /// Every other content of a wild user is looked for on the own disk before it
 /// is fetched.
@@ -307,12 +308,20 @@ fn usual(
     }
 }
 
+/// Most give one or two, some take all.
+fn flags(what: u64) -> Flags {
+    let each = [Flags::IMMUTABLE, Flags::APPEND, Flags::NODUMP];
+    let given = each.into_iter().enumerate().filter(|(at, _)| what & (1 << at) != 0);
+    given.fold(Flags::NONE, |flags, (_, flag)| flags.with(flag))
+}
+
 /// What fewer users do.
 fn wild(disk: &mut Disk, deed: &Deed, dead: &mut BTreeSet<Vec<u8>>) -> (&'static str, Vec<Change>) {
     let Deed { path, other, .. } = deed;
     match deed.what {
         what if what < COPY => ("copy", disk.copy(path, other, dead)),
         what if what < EXCHANGE => ("exchange", disk.swap(path, other)),
+        what if what < CHATTR => ("chattr", disk.chattr(path, flags(what))),
         _ => ("age", disk.age(path, deed.back)),
     }
 }

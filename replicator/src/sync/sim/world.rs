@@ -190,8 +190,9 @@ impl World {
     }
 
     /// One more node, which does not run yet.
-    pub(super) fn add(&mut self, store: MemoryStore, disk: Disk, skew: i64) -> usize {
+    pub(super) fn add(&mut self, store: MemoryStore, mut disk: Disk, skew: i64) -> usize {
         let actor = self.next_actor();
+        disk.bear(self.plan.flags(self.nodes.len()));
         self.nodes.push(Node {
             core: new_core(self.plan, self.nodes.len(), actor, 1, store),
             disk,
