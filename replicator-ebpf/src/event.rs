@@ -113,9 +113,7 @@ pub fn announced(inode: u64, start: u64, end: u64) {
 /// The task touches the metadata of the inode: tells again what it announced.
 #[inline(always)]
 pub fn settled(inode: u64) {
-    let at = word(word::ANNOUNCED_AT);
-    // SAFETY: the helper has no precondition.
-    if at == 0 || unsafe { bpf_ktime_get_ns() }.wrapping_sub(at) > ANNOUNCEMENT_NANOS {
+    if !was_announced() {
         return;
     }
     let task = bpf_get_current_pid_tgid();
@@ -124,6 +122,32 @@ pub fn settled(inode: u64) {
     if read::<u64>(inode, get::INODE_NUMBER()) == Some(pending.inode) {
         tell(&pending);
     }
+}
+
+/// The task is done with an operation that names no inode: tells once more
+/// whose size or attributes it announced.
+#[inline(always)]
+pub fn finished() {
+    if !was_announced() {
+        return;
+    }
+    let task = bpf_get_current_pid_tgid();
+    let Some(pending) = ANNOUNCED.get_ptr_mut(&task) else { return };
+    // SAFETY: only this task writes the element of its key.
+    let pending = unsafe { &mut *pending };
+    if pending.inode != 0 && pending.start >= pending.end {
+        tell(pending);
+        // No inode has this number. Its place is kept, for the next one.
+        pending.inode = 0;
+    }
+}
+
+/// Lately, by anybody.
+#[inline(always)]
+fn was_announced() -> bool {
+    let at = word(word::ANNOUNCED_AT);
+    // SAFETY: the helper has no precondition.
+    at != 0 && unsafe { bpf_ktime_get_ns() }.wrapping_sub(at) <= ANNOUNCEMENT_NANOS
 }
 
 #[inline(always)]

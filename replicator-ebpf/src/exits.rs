@@ -131,6 +131,11 @@ programs! {
         }
     }
 
+    /// `(idmap, dentry, flags)` of a file system's `fileattr_set`.
+    fexit file_flags(context: FExitContext) {
+        set(read(argument(context, 1)?, get::DENTRY_INODE())?);
+    }
+
     /// `(from, offset, to, offset, length, flags)` of clones and copies.
     fexit copied(context: FExitContext) {
         let copied_bytes = returned(context)?;

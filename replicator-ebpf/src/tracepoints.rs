@@ -7,7 +7,7 @@ use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
-use crate::event::{Pending, announced, mapped, settled, sized, written};
+use crate::event::{Pending, announced, finished, mapped, settled, sized, written};
 use crate::kernel::{count, get, read};
 use crate::{mark, place};
 
@@ -17,6 +17,7 @@ const IOMAP_ZERO: u32 = 1 << 1;
 const IOMAP_DIRECT: u32 = 1 << 4;
 const IOMAP_UNSHARE: u32 = 1 << 7;
 const ENOTBLK: i64 = -15;
+const EXT4_HANDLE_INODE: u32 = 1;
 
 /// Pages between being announced as dirty and being tagged as dirty.
 #[map]
@@ -69,6 +70,23 @@ programs! {
     /// `(inode, caller)`
     ext4_mark_inode_dirty(context) { settled(context.arg(0)) }
 
+    /// `(inode, blocks, …, kind)`: what sets file flags asks the journal for one
+    /// block of an inode, as nothing does that happens often.
+    ext4_journal_start_inode(context) {
+        let (blocks, kind): (u32, u32) = (context.arg(1), context.arg(4));
+        if blocks != 1 || kind != EXT4_HANDLE_INODE {
+            return None;
+        }
+        announced(context.arg(0), 0, 0);
+    }
+
+    /// `(device, transaction, kind, …)`, when that was done.
+    jbd2_handle_stats(context) {
+        if context.arg::<u32>(2) == EXT4_HANDLE_INODE {
+            finished();
+        }
+    }
+
     /// `(iter, operations, caller)`, after each step of a write.
     iomap_iter(context) {
         let iter: u64 = context.arg(0);
@@ -119,6 +137,7 @@ programs! {
 
     /// `(inode)`, before it happens, with the inode locked.
     xfs_setattr(context) { xfs_size(context) }
+    xfs_ioctl_setattr(context) { xfs_size(context) }
     xfs_alloc_file_space(context) { xfs_whole(context) }
     xfs_free_file_space(context) { xfs_whole(context) }
     xfs_zero_file_space(context) { xfs_whole(context) }
@@ -248,7 +267,7 @@ fn xfs_whole(context: &RawTracePointContext) {
     announced(xfs_inode(context.arg(0)), 0, u64::MAX);
 }
 
-/// Only the size is in question: what lies behind the new end is told by
+/// Only the size or the attributes are in question: what lies behind the new end is told by
 /// `xfs_itruncate_extents_end`, what is zeroed by `iomap_iter`.
 #[inline(always)]
 fn xfs_size(context: &RawTracePointContext) {

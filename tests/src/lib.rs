@@ -8,6 +8,7 @@
 
 mod cluster;
 mod command;
+pub mod flags;
 pub mod foreign;
 pub mod ledger;
 pub mod levels;

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{AtFlags, CWD, SeekFrom, StatxAttributes, StatxFlags, seek, statx};
 
 use crate::machine;
 
@@ -28,8 +28,8 @@ const HOLE_SLACK_BYTES: u64 = 1 << 20;
 
 /// What distinguishes the trees at `a` and `b`, one line each; nothing when
 /// they are the same. Names raw, kind, size, content, holes roughly, mode,
-/// owner, times to the nanosecond (directories and the root too), extended
-/// attributes, link targets and hard link groups.
+/// owner, times to the nanosecond (directories and the root too), file flags,
+/// extended attributes, link targets and hard link groups.
 pub fn differences(a: &Path, b: &Path) -> io::Result<Vec<String>> {
     let (left, right) = (scan(a)?, scan(b)?);
     let mut lines = Vec::new();
@@ -147,12 +147,13 @@ fn entry_difference(
     }
     let summary = |metadata: &Metadata, path: &Path| -> io::Result<String> {
         Ok(format!(
-            "mode {:04o} owner {}:{} mtime {}.{:09} xattrs {:?}",
+            "mode {:04o} owner {}:{} mtime {}.{:09} flags {:?} xattrs {:?}",
             metadata.mode() & 0o7777,
             metadata.uid(),
             metadata.gid(),
             metadata.mtime(),
             metadata.mtime_nsec(),
+            file_flags(path)?,
             xattrs(path)?
         ))
     };
@@ -202,6 +203,13 @@ fn data_bytes(path: &Path) -> io::Result<u64> {
     }
 }
 
+/// Those that say what may be done to an entry.
+fn file_flags(path: &Path) -> io::Result<StatxAttributes> {
+    let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?;
+    let told = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND | StatxAttributes::NODUMP;
+    Ok(found.stx_attributes & told)
+}
+
 fn xattrs(path: &Path) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
     let mut list = vec![0; 64 << 10];
     let length = match rustix::fs::llistxattr(path, &mut list) {
@@ -234,6 +242,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::flags;
 
     /// Two equal trees with one of everything.
     fn twins() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -274,6 +283,9 @@ mod tests {
             fs::set_permissions(b.join("twin"), Permissions::from_mode(0o600)).unwrap()
         });
         reports("mtime", |b| set_time(&b.join("folder"), SystemTime::UNIX_EPOCH));
+        if flags::can_be_set_in(&std::env::temp_dir()) {
+            reports("flags", |b| flags::set(&b.join("twin"), "d").unwrap());
+        }
         reports("target", |b| {
             fs::remove_file(b.join("link")).unwrap();
             symlink("elsewhere", b.join("link")).unwrap();

@@ -46,12 +46,14 @@ pub struct Finding {
 pub(super) fn seen_late(level: Level) -> Vec<&'static str> {
     const MAPPED: &str = "stores through a memory mapping: when the mapping is closed";
     const AIO: &str = "asynchronous writes through libaio: when the file is closed";
+    const FLAGS: &str = "file flags (chattr): when the folder is verified";
     match level {
         Level::Ebpf => Vec::new(),
-        Level::Fanotify => vec![MAPPED, AIO],
+        Level::Fanotify => vec![MAPPED, AIO, FLAGS],
         Level::Inotify => vec![
             MAPPED,
             AIO,
+            FLAGS,
             "writes through a hard link outside of the folder: when the folder is verified",
             "writes to an open file whose name was removed, or had none: when the folder is verified",
             "changes made through an overlayfs whose upper directory lies in the folder: when the folder is verified",
@@ -68,10 +70,18 @@ mod tests {
     fn every_level_says_what_it_sees_late_and_when_it_does() {
         let cases: [(Level, &[&str]); 3] = [
             (Level::Ebpf, &[]),
-            (Level::Fanotify, &["memory mapping", "libaio"]),
+            (Level::Fanotify, &["memory mapping", "libaio", "chattr"]),
             (
                 Level::Inotify,
-                &["memory mapping", "libaio", "hard link", "open file", "overlayfs", "watches"],
+                &[
+                    "memory mapping",
+                    "libaio",
+                    "chattr",
+                    "hard link",
+                    "open file",
+                    "overlayfs",
+                    "watches",
+                ],
             ),
         ];
         for (level, words) in cases {

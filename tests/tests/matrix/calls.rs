@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::null_mut;
 
+use replicator_tests::flags;
+
 use crate::scene::{FILE_BYTES, Method, Scene, Seen};
 
 const fn method(name: &'static str, run: fn(&Scene) -> io::Result<()>) -> Method {
@@ -142,6 +144,15 @@ pub const METHODS: &[Method] = &[
     method("dedupe", dedupe),
     method("XFS_IOC_EXCHANGE_RANGE", exchange_range),
     method("BTRFS_IOC_ENCODED_WRITE", encoded_write),
+    Method {
+        name: "chattr",
+        seen: Seen::Late,
+        run: |scene| {
+            scene.file()?.write_all_at(&scene.bytes(1, 5000), 70_001)?;
+            scene.arrives("a write before it");
+            flags::set(&scene.path("f"), "d")
+        },
+    },
 ];
 
 /// With a file outside of the folder.

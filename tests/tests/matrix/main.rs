@@ -38,6 +38,7 @@ fn may_lack(kind: FileSystem, method: &str) -> bool {
     of_kind.contains(&method)
         // Only those made with this feature, by late versions of mkfs.
         || method == "XFS_IOC_EXCHANGE_RANGE"
+        || method == "chattr" && kind == FileSystem::Tmpfs
         || method == "BTRFS_IOC_ENCODED_WRITE" && kind != FileSystem::Btrfs
 }
 
@@ -147,6 +148,7 @@ fn story(kind: FileSystem, level: &str) {
     for (number, method) in methods().enumerate() {
         let due = match method.seen {
             Seen::LateByInotify if level == "inotify" => Due::Verified,
+            Seen::Late if level != "ebpf" => Due::Verified,
             Seen::AtClose if level != "ebpf" => Due::AtClose,
             _ => Due::AtOnce,
         };

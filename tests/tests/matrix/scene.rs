@@ -50,6 +50,8 @@ pub enum Seen {
     LateByInotify,
     /// When the file is closed, and its last mapping gone.
     AtClose,
+    /// When the folder is verified.
+    Late,
 }
 
 /// When what a method writes must be there.

@@ -5,7 +5,7 @@
 //! and the reason says so; nothing is attached to what merely has its name.
 
 use super::btf::{Btf, BtfError};
-use super::hooks::FileSystem;
+use super::hooks::{FLAGS, FileSystem};
 use crate::capture::describe::MissingHook;
 
 /// When a program runs.
@@ -78,15 +78,24 @@ const FAULTS: Exit = Exit {
     ..ANY
 };
 
-/// What a restored snapshot is written with; it passes the other writes by.
-const ENCODED: Exit = Exit {
-    program: "encoded_write",
-    function: "btrfs_do_encoded_write",
-    takes: &["kiocb", "iov_iter", ""],
-    file_system: Some(FileSystem::Btrfs),
-    shows: "writes of compressed extents",
-    ..ANY
-};
+const FILE_FLAGS: Exit =
+    Exit { program: "file_flags", takes: &["", "dentry", ""], shows: FLAGS, ..ANY };
+
+/// What happens rarely, and is found by a verification without these.
+const RARE: &[Exit] = &[
+    // What a restored snapshot is written with; it passes the other writes by.
+    Exit {
+        program: "encoded_write",
+        function: "btrfs_do_encoded_write",
+        takes: &["kiocb", "iov_iter", ""],
+        file_system: Some(FileSystem::Btrfs),
+        shows: "writes of compressed extents",
+        ..ANY
+    },
+    Exit { function: "ext4_fileattr_set", file_system: Some(FileSystem::Ext4), ..FILE_FLAGS },
+    Exit { function: "xfs_fileattr_set", file_system: Some(FileSystem::Xfs), ..FILE_FLAGS },
+    Exit { function: "btrfs_fileattr_set", file_system: Some(FileSystem::Btrfs), ..FILE_FLAGS },
+];
 
 /// The tracepoints that belong to this set: the first two tell of pages that
 /// somebody dirtied without a fault of his own, as a debugger or a device
@@ -124,13 +133,13 @@ impl Plan {
         for &exit in EXITS.iter().filter(serves) {
             plan.found.push(find(exit, kernel, module)?);
         }
-        if serves(&&ENCODED) {
-            match find(ENCODED, kernel, module) {
+        for &exit in RARE.iter().filter(serves) {
+            match find(exit, kernel, module) {
                 Ok(found) => plan.found.push(found),
                 Err(error) => {
                     let costs =
-                        format!("{} arrive when the folder is verified: {error}", ENCODED.shows);
-                    plan.missing.push(MissingHook { name: ENCODED.function.to_owned(), costs });
+                        format!("{} arrive when the folder is verified: {error}", exit.shows);
+                    plan.missing.push(MissingHook { name: exit.function.to_owned(), costs });
                 }
             }
         }
@@ -199,7 +208,7 @@ mod tests {
         pairs.sort_unstable();
         pairs.dedup();
         assert_eq!(pairs.len(), EXITS.len());
-        for exit in EXITS.iter().chain([&FAULTS, &ENCODED]) {
+        for exit in EXITS.iter().chain(RARE).chain([&FAULTS]) {
             assert!(!exit.program.is_empty() && !exit.shows.is_empty(), "{exit:?}");
         }
     }

@@ -84,6 +84,9 @@ const EXT4: Hook = Hook {
 const XFS: Hook = Hook { file_system: Some(FileSystem::Xfs), needs: Needs::Xfs, ..EXT4 };
 const ANY: Hook = Hook { file_system: None, ..EXT4 };
 
+/// Nothing but kernel programs tells of these.
+pub const FLAGS: &str = "file flags";
+
 /// In the order of attaching: what is told a second time first.
 pub const HOOKS: &[Hook] = &[
     Hook {
@@ -119,9 +122,12 @@ pub const HOOKS: &[Hook] = &[
     Hook { name: "ext4_zero_range", essential: true, shows: "zeroed ranges", ..EXT4 },
     Hook { name: "ext4_collapse_range", essential: true, shows: "collapsed ranges", ..EXT4 },
     Hook { name: "ext4_insert_range", essential: true, shows: "inserted ranges", ..EXT4 },
+    Hook { name: "ext4_journal_start_inode", shows: FLAGS, ..EXT4 },
+    Hook { name: "jbd2_handle_stats", shows: FLAGS, ..EXT4 },
     Hook { name: "xfs_iunlock", essential: true, shows: "operations, as they are done", ..XFS },
     Hook { name: "iomap_iter", needs: Needs::Iter, essential: true, shows: "writes", ..XFS },
     Hook { name: "xfs_setattr", essential: true, shows: "grown files", ..XFS },
+    Hook { name: "xfs_ioctl_setattr", shows: FLAGS, ..XFS },
     Hook { name: "xfs_itruncate_extents_end", essential: true, shows: "truncation", ..XFS },
     Hook { name: "xfs_alloc_file_space", shows: "allocation", ..XFS },
     Hook { name: "xfs_free_file_space", essential: true, shows: "punched holes", ..XFS },
