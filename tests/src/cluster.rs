@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::network::Network;
 use crate::node::{Node, Settings, free_port};
-use crate::{machine, poll, tree};
+use crate::{flags, machine, poll, tree};
 
 /// A story's trees are small: what takes longer than this hangs.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(25);
@@ -33,6 +33,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     dir: TempDir,
     password: PathBuf,
+    has_flags: bool,
 }
 
 impl Cluster {
@@ -97,6 +98,13 @@ impl Cluster {
             node.settings.root = dir.join(&node.settings.name);
             fs::create_dir_all(&node.settings.root).expect("own directory");
         }
+        self
+    }
+
+    /// Of a story that sets file flags: what bears them can be removed only
+    /// when they are taken off.
+    pub fn with_flags(mut self) -> Self {
+        self.has_flags = true;
         self
     }
 
@@ -201,7 +209,7 @@ impl Cluster {
         // A story may run its nodes as another user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
         let password = write_password(dir.path(), "password", "correct horse battery staple\n");
-        let mut cluster = Self { nodes: Vec::new(), dir, password };
+        let mut cluster = Self { nodes: Vec::new(), dir, password, has_flags: false };
         (0..count).for_each(|_| cluster.add_stranger());
         cluster
     }
@@ -235,6 +243,12 @@ impl Drop for Cluster {
         if std::thread::panicking() && std::env::var_os(KEEP_VARIABLE).is_some() {
             self.dir.disable_cleanup(true);
             eprintln!("the folders of the story stay in {}", self.dir.path().display());
+        } else if self.has_flags {
+            // They would be set again.
+            self.nodes.clear();
+            if let Err(error) = flags::take_off_below(self.dir.path()) {
+                eprintln!("the folders of the story cannot be removed: {error}");
+            }
         }
     }
 }
