@@ -13,6 +13,7 @@ pub mod foreign;
 pub mod ledger;
 pub mod levels;
 pub mod machine;
+pub mod nested;
 pub mod network;
 pub mod nobody;
 mod node;

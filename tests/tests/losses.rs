@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use replicator_tests::random::Random;
-use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, poll, sample, tree};
+use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, nested, poll, sample, tree};
 
 /// Reading a file again takes longer than applying a change.
 const REPAIR_LIMIT: Duration = Duration::from_secs(60);
@@ -127,6 +127,33 @@ fn tables_and_rings_that_are_too_small() {
     assert!(decided > FILES * 3 / 2, "{decided} verdicts for {FILES} files");
     let read = node.bytes_read().unwrap() - before.0;
     assert!(read < UNTOUCHED_BYTES, "{read} bytes were read for {FILES} small files");
+}
+
+#[test]
+fn programs_that_the_kernel_skips() {
+    let options = ["--capture", "ebpf"];
+    if !machine::is_root() {
+        return machine::skip("only root can load kernel programs");
+    }
+    let Some((cluster, _volume)) = prepared(&options) else { return };
+    let node = &cluster[0];
+    let before = (node.bytes_read().unwrap(), loss(node, "nested_programs"));
+    let mut random = Random::new(3);
+    let skipped = nested::skip_programs(cluster.dir(), || {
+        // Old bytes change and the length does not: only ranges tell.
+        let path = file_path(&cluster, random.below(FILES));
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&[b'a' + random.below(26) as u8], 0).unwrap();
+        loss(node, "nested_programs") > before.1
+    });
+    cluster.assert_same_within(REPAIR_LIMIT);
+    match skipped {
+        Ok(true) => {}
+        Ok(false) => return machine::skip("no disk interrupts a program here"),
+        Err(error) => return machine::skip(&format!("no direct reads here: {error}")),
+    }
+    let read = node.bytes_read().unwrap() - before.0;
+    assert!(read < UNTOUCHED_BYTES, "{read} bytes were read to repair some small files");
 }
 
 /// Writes all over the tree until it is over.
