@@ -4,6 +4,11 @@
 //! A merge only ever adds knowledge. What follows from it for the disk is
 //! planned afterwards; what it means for names that hang in the air is
 //! decided when a peer says that its records are complete.
+//!
+//! Several nodes that merge the same make the same state, each under a stamp of
+//! its own. Who hears of both keeps the higher one. Else a peer could be told
+//! of the state by nobody: one node leaves it to the author of the one stamp
+//! and says that it told all of the other's log, another the other way round.
 
 use super::core::Core;
 use super::effect::Now;
@@ -77,14 +82,18 @@ impl<S: Store> Core<S> {
         let on_disk = row.content_on_disk().cloned().zip(row.metadata_on_disk().cloned());
         row.content.merge(&record.content);
         row.metadata.merge(&record.metadata);
+        let theirs = row.content == record.content && row.metadata == record.metadata;
         if row.content == before.content && row.metadata == before.metadata {
+            if theirs && record.stamp > row.stamp {
+                row.stamp = record.stamp;
+                self.put_body(id, row);
+            }
             return;
         }
         if let (Some(disk), Some((content, metadata))) = (&mut row.disk, on_disk) {
             disk.content = held(&row.content, content, content_seen);
             disk.metadata = held(&row.metadata, metadata, metadata_seen);
         }
-        let theirs = row.content == record.content && row.metadata == record.metadata;
         row.stamp = if theirs { record.stamp } else { self.next_dot() };
         self.stand_in(&mut row);
         let is_lost = row.content.winner().value.is_lost();
@@ -119,10 +128,15 @@ impl<S: Store> Core<S> {
             Some(former) => {
                 let mut binding = former.binding.clone();
                 binding.merge(&record.binding);
+                let theirs = binding == record.binding;
                 if binding == former.binding {
+                    if theirs && record.stamp > former.stamp {
+                        let row = NameRow { stamp: record.stamp, ..former.clone() };
+                        self.put_name(&path, Some(former), row);
+                    }
                     return;
                 }
-                let stamp = if binding == record.binding { record.stamp } else { self.next_dot() };
+                let stamp = if theirs { record.stamp } else { self.next_dot() };
                 let held = held_at(former, &binding);
                 NameRow { stamp, binding, held }
             }

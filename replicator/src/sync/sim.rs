@@ -19,6 +19,7 @@ mod apart;
 mod busy;
 mod carried;
 mod check;
+mod claims;
 mod disk;
 mod first;
 mod ledger;

@@ -1,0 +1,86 @@
+//! What a peer claims to hold of logs, and is told nevertheless.
+
+use std::time::Duration;
+
+use super::path;
+use super::plan::Plan;
+use crate::entry::{Kind, Metadata, Timestamp};
+use crate::hash::Digest;
+use crate::id::{Actor, BodyId, NodeId};
+use crate::sync::core::Core;
+use crate::sync::effect::{Effect, Now};
+use crate::sync::message::{Message, Records};
+use crate::sync::record::{Binding, BodyRecord, Content, NameRecord};
+use crate::sync::register::Register;
+use crate::sync::store::{MemoryStore, Store};
+use crate::sync::version::{Dot, VersionVector};
+
+const NOW: Now = Now { monotonic: Duration::ZERO, wall: 0 };
+
+fn dot(actor: u64, counter: u64) -> Dot {
+    Dot { actor: Actor(actor), counter }
+}
+
+fn up_to(dots: &[Dot]) -> VersionVector {
+    let mut vector = VersionVector::new();
+    dots.iter().for_each(|dot| vector.advance(*dot));
+    vector
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 16])
+}
+
+/// A file of the first two actors, as somebody merged it under this stamp.
+fn told(stamp: Dot) -> Records {
+    let body = |actor| BodyId { origin: Actor(actor), counter: 1 };
+    let bound = |actor| Binding::Bound { body: body(actor), kind: Kind::File, over: None };
+    let mut binding = Register::new(dot(1, 2), 1, bound(1));
+    binding.merge(&Register::new(dot(2, 2), 2, bound(2)));
+    let content = Content::File { size: 1, digest: Digest::of(b"a") };
+    let mtime = Timestamp { seconds: 0, nanos: 0 };
+    let metadata = Metadata { mode: 0o644, uid: 0, gid: 0, mtime, xattrs: Vec::new() };
+    let record = |actor| BodyRecord {
+        // Merged by the same, too.
+        stamp: Dot { counter: stamp.counter + actor, ..stamp },
+        id: body(actor),
+        content: Register::new(dot(actor, 1), 1, content.clone()),
+        metadata: Register::new(dot(actor, 1), 1, metadata.clone()),
+    };
+    Records {
+        bodies: vec![record(1), record(2)],
+        names: vec![NameRecord { stamp, path: path("f"), binding }],
+        patches: Vec::new(),
+        have: Some(up_to(&[Dot { counter: stamp.counter + 2, ..stamp }])),
+    }
+}
+
+/// Two nodes merged the same, and a third was told all of the log of the one by
+/// somebody who had it in the log of the other and left that to its author.
+#[test]
+fn who_claims_the_log_of_one_of_two_that_merged_the_same_is_told_of_it() {
+    for (first, second) in [(3, 4), (4, 3)] {
+        let options = Plan::peaceful(0).options(0);
+        let mut core = Core::new(options, Actor(9), 1, MemoryStore::default());
+        for author in [first, second] {
+            core.handle_connected(NOW, node(author));
+            core.handle_message(NOW, node(author), Message::Records(told(dot(author.into(), 5))));
+        }
+        core.handle_connected(NOW, node(5));
+        let have = up_to(&[dot(3, 7)]);
+        core.handle_message(NOW, node(5), Message::Greeting { actor: Actor(5), have });
+        let (mut names, mut bodies) = (Vec::new(), Vec::new());
+        while let Some(effect) = core.poll_effect() {
+            match effect {
+                Effect::Send { peer, message: Message::Records(records) } if peer == node(5) => {
+                    names.extend(records.names.into_iter().map(|name| name.stamp));
+                    bodies.extend(records.bodies.into_iter().map(|body| body.stamp));
+                }
+                _ => {}
+            }
+        }
+        bodies.sort();
+        assert_eq!((names, bodies), (vec![dot(4, 5)], vec![dot(4, 6), dot(4, 7)]));
+        assert_eq!(core.store().have(), up_to(&[dot(3, 7), dot(4, 7)]));
+    }
+}
