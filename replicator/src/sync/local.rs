@@ -350,7 +350,9 @@ impl<S: Store> Core<S> {
                 if row.content.winner().value != read.content {
                     let written = self.next_dot();
                     dot = Some(written);
-                    row.content.write(&seen, written, when, read.content.clone());
+                    let lay = row.content_on_disk().cloned();
+                    let is_shown = |content: &Content| Some(content) == lay.as_ref();
+                    row.content.write(&seen, is_shown, written, when, read.content.clone());
                     seen.advance(written);
                     self.remember_patch(id, from, &read);
                     self.progress.note(now.wall, "changed here", path);
@@ -369,7 +371,7 @@ impl<S: Store> Core<S> {
                 dot = Some(written);
                 // When it was, and not when a start found it.
                 let when = stat.fingerprint.ctime.as_nanos();
-                row.metadata.write(&seen, written, when, stat.metadata.clone());
+                row.metadata.write(&seen, |_| true, written, when, stat.metadata.clone());
                 seen.advance(written);
             }
             let metadata = held(&row.metadata, stat.metadata.clone(), seen);
@@ -559,7 +561,8 @@ pub(super) fn write_name(
     let register = match former {
         Some(row) => {
             let mut register = row.binding.clone();
-            register.write(&seen, dot, when, binding);
+            let lay = row.on_disk();
+            register.write(&seen, |binding| binding.body() == lay, dot, when, binding);
             register
         }
         None => Register::new(dot, when, binding),

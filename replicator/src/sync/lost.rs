@@ -16,6 +16,7 @@ use super::core::Core;
 use super::effect::{Action, Now};
 use super::local::digest_of;
 use super::record::{Binding, BodyRow, Content, Key, NameRow, Replaced};
+use super::register::Sibling;
 use super::settle::Spot;
 use super::store::Store;
 use super::tree::{held, held_at};
@@ -114,7 +115,9 @@ impl<S: Store> Core<S> {
         let on_disk = row.content_on_disk().cloned();
         let seen = row.content_seen().clone();
         let dot = self.next_dot();
-        row.content.replace(|one| one.dot == winner.dot, dot, winner.when, Content::Lost);
+        let is_it = |one: &Sibling<Content>| one.dot == winner.dot;
+        // Who comes back with it has not replaced it.
+        row.content.replace(is_it, |_| false, dot, winner.when, Content::Lost);
         row.stamp = dot;
         if let (Some(disk), Some(content)) = (&mut row.disk, on_disk) {
             disk.content = held(&row.content, content, seen);
@@ -147,7 +150,8 @@ impl<S: Store> Core<S> {
         let when = metadata.mtime.as_nanos();
         let dot = self.next_dot();
         let seen = row.content.context().clone();
-        row.content.write(&seen, dot, when, content);
+        let is_shown = |shown: &Content| *shown == content;
+        row.content.write(&seen, is_shown, dot, when, content.clone());
         row.stamp = dot;
         if let Some(disk) = &mut row.disk {
             disk.content = super::record::Held::Winner;
@@ -187,7 +191,7 @@ impl<S: Store> Core<S> {
         let dot = self.next_dot();
         let mut binding = former.binding.clone();
         let is_bound = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);
-        binding.replace(|one| is_bound(&one.value), dot, now.wall, gone);
+        binding.replace(|one| is_bound(&one.value), |_| true, dot, now.wall, gone);
         let held = held_at(&former, &binding);
         self.put_name(path, Some(&former), NameRow { stamp: dot, binding, held });
         self.unchecked.insert(Key::Name(path.clone()));

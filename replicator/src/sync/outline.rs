@@ -314,6 +314,7 @@ impl<'a> Pen<'a> {
         register: &Register<V>,
         value: impl Fn(&mut Self, &V) -> Option<()>,
     ) -> Option<()> {
+        self.same(register.passed_over().is_empty())?;
         self.vector(register.context());
         self.number(register.siblings().len());
         for sibling in register.siblings() {
@@ -501,7 +502,7 @@ mod tests {
                     let over = Replaced { body: entry.bodies[0].id, seen: seen.clone() };
                     let Binding::Bound { body, kind, .. } = binding else { unreachable!() };
                     let bound = Binding::Bound { body, kind, over: Some(over) };
-                    entry.name.binding.write(&seen, written, 77, bound);
+                    entry.name.binding.write(&seen, |_| true, written, 77, bound);
                     entry.name.stamp = written;
                     (shown, entry)
                 }

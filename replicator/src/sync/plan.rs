@@ -662,8 +662,7 @@ impl<S: Store> Core<S> {
         if disk.names.len() > 1 {
             return Keep::Trash;
         }
-        let is_it = |binding: &Binding| binding.body().is_some_and(|(lost, _)| lost == id);
-        if let Some(loser) = name.binding.losers().find(|loser| is_it(&loser.value)) {
+        if let Some(loser) = name.loser() {
             return Keep::Conflict(loser.dot.actor);
         }
         if let Some(loser) = body.content_loser() {

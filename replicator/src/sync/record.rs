@@ -70,6 +70,10 @@ impl Rank for Binding {
             Binding::Bound { .. } => 1,
         }
     }
+
+    fn is_to_be_kept(&self) -> bool {
+        self.body().is_some_and(|(_, kind)| kind != Kind::Directory)
+    }
 }
 
 /// What a body contains.
@@ -114,6 +118,10 @@ impl Rank for Content {
     fn rank(&self) -> u8 {
         u8::from(!self.is_lost())
     }
+
+    fn is_to_be_kept(&self) -> bool {
+        matches!(self, Content::File { .. })
+    }
 }
 
 impl Rank for Metadata {}
@@ -140,7 +148,7 @@ pub struct BodyRecord {
 impl NameRecord {
     /// About how many bytes it is on the wire.
     pub fn weight(&self) -> usize {
-        let siblings = 1 + self.binding.losers().count();
+        let siblings = self.binding.siblings().len() + self.binding.passed_over().len();
         self.path.as_bytes().len() + siblings * 96 + self.binding.context().len() * 16
     }
 
@@ -161,7 +169,8 @@ impl BodyRecord {
             let bytes = metadata.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
             64 + bytes.sum::<usize>()
         };
-        let content = self.content.losers().chain([self.content.winner()]);
+        let passed_over = self.content.passed_over().iter().map(|one| &one.loser);
+        let content = self.content.siblings().iter().chain(passed_over);
         let metadata = self.metadata.losers().chain([self.metadata.winner()]);
         content.map(|one| target(&one.value)).sum::<usize>()
             + metadata.map(|one| xattrs(&one.value)).sum::<usize>()
@@ -189,10 +198,8 @@ impl BodyRecord {
             && self.metadata.is_well_formed()
             && sane(&self.content.winner().value)
             && bounded(&self.metadata.winner().value)
-            && self
-                .content
-                .losers()
-                .all(|loser| loser.value.kind() == self.content.winner().value.kind())
+            && self.content.values().all(|value| value.kind() == self.content.winner().value.kind())
+            && self.content.passed_over().iter().all(|one| one.loser.value.kind() == Kind::File)
     }
 }
 
@@ -241,6 +248,16 @@ impl NameRow {
         self.on_disk() != self.wanted()
     }
 
+    /// The binding of what lies here, where it lost against a concurrent one:
+    /// against the winner, or against one that was replaced before this node
+    /// heard of it.
+    pub fn loser(&self) -> Option<&Sibling<Binding>> {
+        let (id, _) = self.on_disk()?;
+        let is_it = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);
+        let loser = self.binding.losers().find(|loser| is_it(&loser.value));
+        loser.or_else(|| self.binding.passed_over_at(self.seen(), is_it))
+    }
+
     pub fn record(&self, path: &RelPath) -> NameRecord {
         NameRecord { stamp: self.stamp, path: path.clone(), binding: self.binding.clone() }
     }
@@ -279,11 +296,16 @@ impl BodyRow {
         }
     }
 
-    /// What lies on this disk, where it lost against a concurrent content.
+    /// What lies on this disk, where it lost against a concurrent content:
+    /// the winner, or one that was replaced before this node heard of it.
     pub fn content_loser(&self) -> Option<&Sibling<Content>> {
         let on_disk = self.content_on_disk()?;
-        let is_winner = self.content.winner().value == *on_disk;
-        self.content.losers().find(|loser| !is_winner && loser.value == *on_disk)
+        if self.content.winner().value == *on_disk {
+            return None;
+        }
+        let loser = self.content.losers().find(|loser| loser.value == *on_disk);
+        let is_it = |content: &Content| content == on_disk;
+        loser.or_else(|| self.content.passed_over_at(self.content_seen(), is_it))
     }
 
     /// Did the writer of this binding replace this body, having seen the

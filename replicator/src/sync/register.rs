@@ -3,7 +3,8 @@
 //!
 //! It holds every value that no later write knowingly replaced. One of them,
 //! the winner, is what the tree shows; the others are the losers of a
-//! conflict. Merging is associative, commutative and idempotent, so any order
+//! conflict. Who writes over the winner has never shown the losers: it passes
+//! them over, and whoever still shows one keeps it as one. Merging is associative, commutative and idempotent, so any order
 //! of messages ends in the same register (Shapiro et al., "Conflict-free
 //! replicated data types", 2011). It never reads a clock.
 
@@ -17,7 +18,17 @@ pub trait Rank {
     fn rank(&self) -> u8 {
         0
     }
+
+    /// Is there something to be kept where it loses?
+    fn is_to_be_kept(&self) -> bool {
+        false
+    }
 }
+
+/// Passed-over losers that a register remembers: each is of use only until
+/// those who show it have heard of it. Which stay beyond that follows from their
+/// dots alone, so that any order of merges ends the same.
+const PASSED_OVER_MAX: usize = 8;
 
 /// One written value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,6 +40,14 @@ pub struct Sibling<V> {
     pub value: V,
 }
 
+/// A loser that was written over where it was not shown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PassedOver<V> {
+    /// The write that did so.
+    pub by: Dot,
+    pub loser: Sibling<V>,
+}
+
 /// See the module's page. Never without a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Register<V> {
@@ -37,6 +56,8 @@ pub struct Register<V> {
     context: VersionVector,
     /// Sorted by dot.
     siblings: Vec<Sibling<V>>,
+    /// Sorted by who did it and by dot.
+    passed_over: Vec<PassedOver<V>>,
 }
 
 /// What a merge brought.
@@ -55,37 +76,59 @@ impl<V: Rank + Clone + Eq> Register<V> {
     pub fn new(dot: Dot, when: i64, value: V) -> Self {
         let mut context = VersionVector::new();
         context.advance(dot);
-        Self { context, siblings: vec![Sibling { dot, when, value }] }
+        Self::of(context, vec![Sibling { dot, when, value }])
     }
 
     /// A register of its parts, as [`Register::context`] and
-    /// [`Register::siblings`] gave them.
+    /// [`Register::siblings`] gave them, that passed nothing over.
     pub fn of(context: VersionVector, siblings: Vec<Sibling<V>>) -> Self {
-        Self { context, siblings }
+        Self { context, siblings, passed_over: Vec::new() }
     }
 
     /// Writes a value in knowledge of the writes in `seen`: those are
-    /// replaced, any other stays beside it.
-    pub fn write(&mut self, seen: &VersionVector, dot: Dot, when: i64, value: V) {
-        self.siblings.retain(|sibling| !seen.contains(sibling.dot));
+    /// replaced, any other stays beside it. Those of which `is_shown` does not
+    /// hold are passed over.
+    pub fn write(
+        &mut self,
+        seen: &VersionVector,
+        is_shown: impl Fn(&V) -> bool,
+        dot: Dot,
+        when: i64,
+        value: V,
+    ) {
+        self.replace(|sibling| seen.contains(sibling.dot), is_shown, dot, when, value);
         self.context.join(seen);
-        self.context.advance(dot);
-        self.siblings.push(Sibling { dot, when, value });
-        self.siblings.sort_by_key(|sibling| sibling.dot);
     }
 
     /// Writes a value in the place of some and leaves the others beside it.
     pub fn replace(
         &mut self,
         is_replaced: impl Fn(&Sibling<V>) -> bool,
+        is_shown: impl Fn(&V) -> bool,
         dot: Dot,
         when: i64,
         value: V,
     ) {
-        self.siblings.retain(|sibling| !is_replaced(sibling));
+        let (replaced, beside): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.siblings).into_iter().partition(is_replaced);
+        self.siblings = beside;
+        let is_lost = |one: &Sibling<V>| one.value.is_to_be_kept() && !is_shown(&one.value);
+        let lost = replaced.into_iter().filter(is_lost);
+        self.pass_over(lost.map(|loser| PassedOver { by: dot, loser }).collect());
         self.context.advance(dot);
         self.siblings.push(Sibling { dot, when, value });
         self.siblings.sort_by_key(|sibling| sibling.dot);
+    }
+
+    fn pass_over(&mut self, more: Vec<PassedOver<V>>) {
+        if more.is_empty() {
+            return;
+        }
+        self.passed_over.extend(more);
+        self.passed_over.sort_by_key(|one| (one.by, one.loser.dot));
+        self.passed_over.dedup();
+        let oldest = self.passed_over.len().saturating_sub(PASSED_OVER_MAX);
+        self.passed_over.drain(..oldest);
     }
 
     pub fn merge(&mut self, other: &Register<V>) -> Merged {
@@ -102,7 +145,9 @@ impl<V: Rank + Clone + Eq> Register<V> {
         siblings.sort_by_key(|sibling| sibling.dot);
         let mut context = self.context.clone();
         context.join(&other.context);
-        let merged = Register { context, siblings };
+        let passed_over = self.passed_over.clone();
+        let mut merged = Register { context, siblings, passed_over };
+        merged.pass_over(other.passed_over.clone());
         #[cfg(test)]
         let merged = merged.spoiled(self, other);
         if merged == *self {
@@ -140,6 +185,22 @@ impl<V: Rank + Clone + Eq> Register<V> {
         &self.siblings
     }
 
+    /// Losers that were written over where they were not shown.
+    pub fn passed_over(&self) -> &[PassedOver<V>] {
+        &self.passed_over
+    }
+
+    /// A loser of which a disk that reflects these writes shows the value, and
+    /// that was passed over by another.
+    pub fn passed_over_at(
+        &self,
+        seen: &VersionVector,
+        is_shown: impl Fn(&V) -> bool,
+    ) -> Option<&Sibling<V>> {
+        let is_it = |one: &&PassedOver<V>| !seen.contains(one.by) && is_shown(&one.loser.value);
+        self.passed_over.iter().find(is_it).map(|one| &one.loser)
+    }
+
     pub fn holds(&self, dot: Dot) -> bool {
         self.siblings.binary_search_by_key(&dot, |sibling| sibling.dot).is_ok()
     }
@@ -151,6 +212,15 @@ impl<V: Rank + Clone + Eq> Register<V> {
             && !self.siblings.is_empty()
             && self.siblings.windows(2).all(|pair| pair[0].dot < pair[1].dot)
             && self.siblings.iter().all(|sibling| self.context.contains(sibling.dot))
+            && self.has_sane_losers()
+    }
+
+    fn has_sane_losers(&self) -> bool {
+        let order = |one: &PassedOver<V>| (one.by, one.loser.dot);
+        let is_known = |dot| self.context.contains(dot);
+        self.passed_over.len() <= PASSED_OVER_MAX
+            && self.passed_over.windows(2).all(|pair| order(&pair[0]) < order(&pair[1]))
+            && self.passed_over.iter().all(|one| is_known(one.by) && is_known(one.loser.dot))
     }
 }
 
@@ -178,7 +248,11 @@ mod tests {
     use crate::id::Actor;
     use proptest::prelude::*;
 
-    impl Rank for u32 {}
+    impl Rank for u32 {
+        fn is_to_be_kept(&self) -> bool {
+            true
+        }
+    }
 
     fn dot(actor: u64, counter: u64) -> Dot {
         Dot { actor: Actor(actor), counter }
@@ -188,17 +262,59 @@ mod tests {
     fn a_write_that_saw_all_leaves_one_value() {
         let mut register = Register::new(dot(1, 1), 5, 1u32);
         let seen = register.context().clone();
-        register.write(&seen, dot(2, 1), 3, 2);
+        register.write(&seen, |_| true, dot(2, 1), 3, 2);
         assert_eq!(register.winner().value, 2);
         assert_eq!(register.losers().count(), 0);
+    }
+
+    #[test]
+    fn a_loser_that_was_written_over_unseen_is_one_for_who_shows_it() {
+        let mut register = Register::new(dot(1, 1), 2, 1u32);
+        let loser = Register::new(dot(2, 1), 1, 2u32);
+        register.merge(&loser);
+        let seen = register.context().clone();
+        register.write(&seen, |value| *value == 1, dot(1, 2), 3, 3);
+        let mut there = loser.clone();
+        assert_eq!(there.merge(&register), Merged::Theirs);
+        let lost = |at: &VersionVector, shown| there.passed_over_at(at, |value| *value == shown);
+        assert_eq!(lost(loser.context(), 2).map(|lost| lost.dot), Some(dot(2, 1)));
+        assert_eq!(lost(loser.context(), 1), None, "it was replaced knowingly");
+        assert_eq!(lost(&seen, 2).map(|lost| lost.dot), Some(dot(2, 1)));
+        assert_eq!(lost(there.context(), 2), None, "the same value was put there later");
+    }
+
+    #[test]
+    fn what_nobody_was_thought_to_hold_is_a_loser_for_who_holds_it() {
+        let held = Register::new(dot(1, 1), 2, 1u32);
+        let mut given_up = held.clone();
+        given_up.replace(|one| one.dot == dot(1, 1), |_| false, dot(2, 1), 2, 0);
+        let seen = given_up.context().clone();
+        given_up.write(&seen, |value| *value == 0, dot(3, 1), 1, 7);
+        let lost = given_up.passed_over_at(held.context(), |value| *value == 1);
+        assert_eq!(lost.map(|lost| lost.dot), Some(dot(1, 1)));
+    }
+
+    #[test]
+    fn losers_passed_over_do_not_gather() {
+        let mut register = Register::new(dot(1, 1), 1, 0u32);
+        for round in 1..100 {
+            register.merge(&Register::new(dot(2, round), 0, 1000 + round as u32));
+            let seen = register.context().clone();
+            let shown = register.winner().value;
+            let when = 1 + round as i64;
+            register.write(&seen, |value| *value == shown, dot(1, 1 + round), when, round as u32);
+            assert!(register.passed_over().len() <= PASSED_OVER_MAX && register.is_well_formed());
+        }
+        let last = register.passed_over().last().map(|one| one.loser.value);
+        assert_eq!(last, Some(1099));
     }
 
     #[test]
     fn concurrent_writes_stay_side_by_side_and_the_later_wins() {
         let base = Register::new(dot(1, 1), 0, 0u32);
         let (mut left, mut right) = (base.clone(), base.clone());
-        left.write(base.context(), dot(1, 2), 10, 1);
-        right.write(base.context(), dot(2, 1), 20, 2);
+        left.write(base.context(), |_| true, dot(1, 2), 10, 1);
+        right.write(base.context(), |_| true, dot(2, 1), 20, 2);
         assert_eq!(left.merge(&right), Merged::Both);
         assert_eq!(left.winner().value, 2);
         assert_eq!(left.losers().map(|loser| loser.value).collect::<Vec<_>>(), [1]);
@@ -221,7 +337,10 @@ mod tests {
                     counters[who] += 1;
                     let seen = replicas[who].context().clone();
                     let value = (who as u32) * 1000 + counters[who] as u32;
-                    replicas[who].write(&seen, dot(who as u64, counters[who]), when, value);
+                    let shown = replicas[who].winner().value;
+                    let is_shown = |value: &u32| *value == shown;
+                    let dot = dot(who as u64, counters[who]);
+                    replicas[who].write(&seen, is_shown, dot, when, value);
                 } else {
                     let other = replicas[what].clone();
                     replicas[who].merge(&other);

@@ -315,8 +315,9 @@ impl<S: Store> Core<S> {
         let mut binding = former.binding.clone();
         let seen = binding.context().clone();
         // Nobody meant to delete what gives way.
-        let over = former.wanted().map(|(body, _)| Replaced { body, seen: VersionVector::new() });
-        binding.write(&seen, dot, now.wall, Binding::Bound { body: id, kind, over });
+        let over = Some(Replaced { body: id, seen: VersionVector::new() });
+        let stays = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);
+        binding.write(&seen, stays, dot, now.wall, Binding::Bound { body: id, kind, over });
         let held = held_at(&former, &binding);
         self.put_name(path, Some(&former), NameRow { stamp: dot, binding, held });
         self.progress.note(now.wall, "kept, since it changed", path);

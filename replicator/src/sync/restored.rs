@@ -75,7 +75,7 @@ impl<S: Store> Core<S> {
         let dot = self.next_dot();
         let mut binding = former.binding.clone();
         let bound = Binding::Bound { body: id, kind, over: None };
-        binding.write(&VersionVector::new(), dot, when, bound);
+        binding.write(&VersionVector::new(), |_| true, dot, when, bound);
         let mut seen = VersionVector::new();
         seen.advance(dot);
         let held = held_binding(&binding, Some((id, kind)), seen);

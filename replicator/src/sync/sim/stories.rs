@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::check::nothing_differs_or_is_lost as check;
 use super::path;
 use super::plan::Plan;
+use super::story::{Story, User};
 use super::world::World;
 use crate::entry::Kind;
 
@@ -142,4 +143,54 @@ fn a_mode_set_at_a_name_that_goes_is_seen_at_the_other() {
         world.settle().unwrap();
         check(&world).unwrap();
     }
+}
+
+/// One file was written on two nodes, the later one was shown to a third that
+/// had the earlier one, and then written over. Who comes late shows the earlier
+/// one and never hears of what it lost against.
+fn written_over(tell: impl Fn(&mut User), before: impl Fn(&mut User), left: &str) {
+    for seed in 0..SEEDS {
+        let mut story = Story::begin(Plan { nodes: 3, ..Plan::peaceful(seed) }, 0, &before);
+        story.part();
+        story.act(1, |user| user.write("f", "loser"));
+        story.act(2, |user| user.write("f", "winner"));
+        story.join(0, 1);
+        story.part();
+        story.join(1, 2);
+        assert_eq!(story.kept(1), ["loser"]);
+        story.part();
+        story.act(2, &tell);
+        story.join(0, 2);
+        story.join(0, 1);
+        story.join(1, 2);
+        for at in 0..3 {
+            assert_eq!(story.tree(at), left, "seed {seed}, node {at}");
+        }
+        assert_eq!([story.kept(0), story.kept(1)], [["loser"], ["loser"]], "seed {seed}");
+        assert!(story.kept(2).is_empty());
+        story.is_at_rest().unwrap();
+    }
+}
+
+#[test]
+fn the_loser_of_a_conflict_whose_winner_was_deleted_unheard_of_is_kept() {
+    written_over(|user| user.remove("f"), |_| {}, "");
+    written_over(|user| user.rename("f", "g"), |_| {}, "g=winner");
+}
+
+#[test]
+fn the_loser_of_a_conflict_whose_winner_was_replaced_unheard_of_is_kept() {
+    written_over(|user| user.replace("f", "newer"), |_| {}, "f=newer");
+}
+
+#[test]
+fn the_loser_of_a_conflict_whose_winner_was_edited_unheard_of_is_kept() {
+    let shared = |user: &mut User| user.write("f", "shared");
+    written_over(|user| user.write("f", "newer"), shared, "f=newer");
+    // A file that is written where it lies.
+    let linked = |user: &mut User| {
+        shared(user);
+        user.link("f", "g");
+    };
+    written_over(|user| user.write("f", "newer"), linked, "f=newer g->f");
 }
