@@ -51,6 +51,16 @@ impl Binding {
         }
     }
 
+    /// Did a node bind this body to the name it had, without a user?
+    pub fn is_bound_again(&self) -> bool {
+        match self {
+            Binding::Bound { body, over: Some(over), .. } => {
+                over.body == *body && over.seen.is_empty()
+            }
+            _ => false,
+        }
+    }
+
     /// What this change took the name away from.
     pub fn replaced(&self) -> Option<&Replaced> {
         match self {

@@ -183,6 +183,7 @@ impl<S: Store> Core<S> {
             return;
         }
         match &row.binding.winner().value {
+            Binding::Bound { .. } if self.stays_deleted(path, &row) => {}
             Binding::Bound { body, .. } => {
                 if let Some((id, kind)) = self.latest_of(&row) {
                     self.rebind(now, path, id, kind);
@@ -219,6 +220,37 @@ impl<S: Store> Core<S> {
         let shown = changed(&row.binding.winner().value)?;
         let mine = row.binding.losers().find(|loser| loser.value.body() == Some(lies))?;
         (row.wanted() != Some(lies) && changed(&mine.value)? > shown).then_some(lies)
+    }
+
+    /// That a node bound a file again is nobody's change: who deleted it in
+    /// knowledge of all that it contains has deleted it. True where that was
+    /// so.
+    fn stays_deleted(&mut self, path: &RelPath, row: &NameRow) -> bool {
+        let winner = &row.binding.winner().value;
+        let Some((id, kind)) = winner.body().filter(|(_, kind)| *kind != Kind::Directory) else {
+            return false;
+        };
+        let Some(body) = self.store.body(id).filter(|_| winner.is_bound_again()) else {
+            return false;
+        };
+        let written = body.content.winner().dot;
+        let gone = row.binding.losers().find_map(|loser| match &loser.value {
+            Binding::Gone { was, moved: false, .. } => {
+                (was.body == id && was.seen.contains(written)).then(|| was.clone())
+            }
+            _ => None,
+        });
+        let Some(was) = gone else { return false };
+        let when = row.binding.winner().when;
+        let dot = self.next_dot();
+        let mut binding = row.binding.clone();
+        let is_it = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);
+        let gone = Binding::Gone { was, kind, moved: false };
+        binding.replace(|one| is_it(&one.value), |_| true, dot, when, gone);
+        let held = held_at(row, &binding);
+        self.put_name(path, Some(row), NameRow { stamp: dot, binding, held });
+        self.unchecked.insert(Key::Name(path.clone()));
+        true
     }
 
     /// A change beats a concurrent deletion: a body whose content was changed

@@ -194,3 +194,30 @@ fn the_loser_of_a_conflict_whose_winner_was_edited_unheard_of_is_kept() {
     };
     written_over(|user| user.write("f", "newer"), linked, "f=newer g->f");
 }
+
+/// Two files came to one name, and the one that was changed last was bound
+/// again; meanwhile somebody who knew nothing of that deleted just that one.
+#[test]
+fn a_file_that_was_bound_again_by_no_user_stays_deleted() {
+    for seed in 0..SEEDS {
+        let plan = Plan { nodes: 3, ..Plan::peaceful(seed) };
+        let mut story = Story::begin(plan, 0, |_| {});
+        story.part();
+        story.act(0, |user| user.write("f", "old"));
+        story.join(0, 1);
+        story.act(2, |user| user.write("f", "other"));
+        story.act(0, |user| user.write("f", "edited"));
+        story.settle();
+        story.part();
+        story.act(1, |user| user.remove("f"));
+        story.join(0, 2);
+        assert_eq!([story.tree(0), story.tree(2)], ["f=edited", "f=edited"]);
+        story.join(0, 1);
+        story.join(1, 2);
+        for at in 0..3 {
+            assert_eq!(story.tree(at), "", "seed {seed}, node {at}");
+        }
+        assert_eq!([story.trash(0), story.kept(2)], [["edited"], ["other"]]);
+        story.is_at_rest().unwrap();
+    }
+}
