@@ -58,6 +58,15 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// A tombstone that was passed by, since something lay there still, can go
+    /// now.
+    pub(super) fn sweep_again(&mut self, row: &NameRow) {
+        let Dot { actor, counter } = row.stamp;
+        if self.membership.roster.swept.contains(row.stamp) && is_forgettable(row) {
+            self.membership.sweeping.push_back((actor, counter - 1, counter));
+        }
+    }
+
     fn forget_name(&mut self, path: &RelPath) {
         let Some(row) = self.store.name(path) else { return };
         if is_forgettable(&row) && !self.unchecked.contains(&Key::Name(path.clone())) {

@@ -65,6 +65,7 @@ impl<S: Store> Core<S> {
             }
             _ => None,
         };
+        self.sweep_again(&row);
         self.store.put_name(path, row);
         if let Some((body, _)) = wanted.filter(|_| wanted != wanted_before)
             && self.store.body(body).is_none()

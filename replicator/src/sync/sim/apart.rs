@@ -1,14 +1,14 @@
 //! Random runs with a node that only receives or only sends: how they end, and
 //! in what it may differ from the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::check;
 use super::disk::Shown;
 use super::world::World;
 use crate::config::Mode;
 use crate::path::RelPath;
-use crate::sync::record::BodyRow;
+use crate::sync::record::{BodyRow, NameRow};
 use crate::sync::store::Store;
 
 impl World {
@@ -66,6 +66,18 @@ pub(super) fn waits(world: &World, at: usize) -> bool {
         Mode::SendOnly => true,
         Mode::ReceiveOnly => world.nodes[at].core.own_changes().next().is_some(),
     }
+}
+
+/// Deletions that others may have forgotten by now, and that are remembered
+/// where one waits for what changed there: nothing else says that what still
+/// lies on that disk is to go.
+pub(super) fn deletions_that_wait(world: &World, at: usize) -> BTreeSet<RelPath> {
+    if !waits(world, at) {
+        return BTreeSet::new();
+    }
+    let names = world.nodes[at].core.store().names_within(&RelPath::root(), None, usize::MAX);
+    let waits = |row: &NameRow| row.wanted().is_none() && row.on_disk().is_some();
+    names.into_iter().filter(|(_, row)| waits(row)).map(|(path, _)| path).collect()
 }
 
 /// What is left over beside what waits.

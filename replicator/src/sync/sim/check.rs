@@ -79,13 +79,15 @@ pub(super) fn all_trees_are_equal(world: &World) -> Result<(), String> {
 pub(super) fn all_indexes_are_equal(world: &World) -> Result<(), String> {
     let staying = staying(world);
     let first = world.nodes[staying[0]].core.store();
-    let names = |store: &MemoryStore| {
+    let names = |store: &MemoryStore, but: &BTreeSet<RelPath>| {
         let names = store.names_within(&RelPath::root(), None, usize::MAX);
-        names.into_iter().map(|(path, row)| (path, row.binding)).collect::<Vec<_>>()
+        let names = names.into_iter().filter(|(path, _)| !but.contains(path));
+        names.map(|(path, row)| (path, row.binding)).collect::<Vec<_>>()
     };
     for &at in &staying[1..] {
         let store = world.nodes[at].core.store();
-        if names(first) != names(store) {
+        let waiting = apart::deletions_that_wait(world, at);
+        if names(first, &waiting) != names(store, &waiting) {
             return Err(format!("the indexes of node {} and {at} differ", staying[0]));
         }
         if first.have() != store.have() {

@@ -303,3 +303,23 @@ fn one_that_sends_passes_on_what_needs_no_bytes() {
         assert_eq!([story.tree(2), story.tree(1)], ["b=b:600 d/ moved=a", "a=a b=b"]);
     });
 }
+
+/// What is to go waits for what changed here, and the others have long
+/// forgotten why.
+#[test]
+fn a_deletion_that_had_to_wait_is_forgotten_too() {
+    for seed in 0..8 {
+        let one_way = Some((1, Mode::ReceiveOnly));
+        let plan = Plan { members: true, one_way, ..Plan::peaceful(seed) };
+        let mut story = Story::begin(plan, 0, |user| user.write("a", "a"));
+        story.act(1, |user| user.write("a", "own"));
+        story.settle();
+        story.act(0, |user| user.remove("a"));
+        story.settle();
+        assert_eq!([story.tree(0), story.tree(1)], ["", "a=own"]);
+        story.revert(1);
+        assert_eq!([story.tree(0), story.tree(1)], ["", ""]);
+        assert_eq!(story.trash(1), ["own"]);
+        story.is_at_rest().unwrap();
+    }
+}
