@@ -557,11 +557,8 @@ impl<S: Store> Core<S> {
         let disk = row.disk.as_ref()?;
         let held = super::local::digest_of(row.content_on_disk())?;
         (held == digest).then_some(())?;
-        Some(Located {
-            path: disk.names.first()?.clone(),
-            fingerprint: disk.fingerprint,
-            leaves: self.store.leaves(body),
-        })
+        let (path, fingerprint) = self.place_of_bytes(disk)?;
+        Some(Located { path, fingerprint, leaves: self.store.leaves(body) })
     }
 
     /// Where a body lies that was this version a while ago and is a later one

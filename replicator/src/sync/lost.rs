@@ -143,6 +143,10 @@ impl<S: Store> Core<S> {
         if row.content_seen().is_empty() {
             return;
         }
+        // Nor of bytes that were written over here, where that is nobody else's.
+        if row.disk.as_ref().is_none_or(|disk| self.place_of_bytes(disk).is_none()) {
+            return;
+        }
         let (content, metadata) = (row.content_on_disk(), row.metadata_on_disk());
         let Some((content, metadata)) = content.cloned().zip(metadata) else {
             return;

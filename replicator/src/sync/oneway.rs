@@ -15,12 +15,13 @@ use super::applied::Step;
 use super::core::{Core, Looking};
 use super::effect::{Action, Found, Keep, Now, What};
 use super::read::Read;
+use super::record::Disk;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::held;
 use super::version::VersionVector;
 use crate::config::Mode;
-use crate::entry::{Kind, Metadata, Stat};
+use crate::entry::{Fingerprint, Kind, Metadata, Stat};
 use crate::id::{Actor, BodyId};
 use crate::limits::JOBS_MAX;
 use crate::path::RelPath;
@@ -42,6 +43,8 @@ struct Change {
     how: How,
     /// To be undone, with how often a removal was tried.
     reverting: Option<u32>,
+    /// The entry as it was seen, where its content is what the index says.
+    seen: Option<Fingerprint>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +85,16 @@ impl Own {
     }
 
     fn note(&mut self, path: &RelPath, how: How) {
-        let change = Change { how, reverting: None };
-        self.changes.entry(path.clone()).or_insert(change).how = how;
+        let change = Change { how, reverting: None, seen: None };
+        let change = self.changes.entry(path.clone()).or_insert(change);
+        (change.how, change.seen) = (how, None);
+    }
+
+    fn note_metadata(&mut self, path: &RelPath, stat: &Stat) {
+        self.note(path, How::Metadata);
+        if let Some(change) = self.changes.get_mut(path) {
+            change.seen = Some(stat.fingerprint);
+        }
     }
 
     fn forget(&mut self, path: &RelPath) {
@@ -148,6 +159,18 @@ impl<S: Store> Core<S> {
         }
         self.turn(now);
         self.own.len() as u64
+    }
+
+    /// A place on this disk where the bytes are those that the index knows, and
+    /// how the file looks there.
+    pub(super) fn place_of_bytes(&self, disk: &Disk) -> Option<(RelPath, Fingerprint)> {
+        disk.names.iter().find_map(|path| {
+            let fingerprint = match self.own.changes.get(path) {
+                Some(change) => change.seen?,
+                None => disk.fingerprint,
+            };
+            Some((path.clone(), fingerprint))
+        })
     }
 
     /// May what lies at this path be nobody else's? Of the folder itself too
@@ -277,7 +300,10 @@ impl<S: Store> Core<S> {
         let same_metadata = lies || looks_alike(&row.metadata.winner().value, stat);
         let is_as_known = same_content && same_metadata;
         if !is_as_known && !self.own.reverts(path) {
-            self.own.note(path, if same_content { How::Metadata } else { How::Content });
+            match same_content {
+                true => self.own.note_metadata(path, stat),
+                false => self.own.note(path, How::Content),
+            }
             self.look_at_links(now, path);
             return;
         }

@@ -304,6 +304,21 @@ fn one_that_sends_passes_on_what_needs_no_bytes() {
     });
 }
 
+#[test]
+fn bytes_are_had_from_one_that_receives_and_changed_the_metadata() {
+    each(Mode::ReceiveOnly, |story| {
+        story.part();
+        story.act(0, |user| user.write("c", "c"));
+        story.join(0, 1);
+        story.act(1, |user| user.age("c"));
+        story.settle();
+        assert_eq!(story.own_changes(1), ["c: metadata changed here"]);
+        story.part();
+        story.join(1, 2);
+        assert_eq!(story.tree(2), "a=a b=b c=c");
+    });
+}
+
 /// What is to go waits for what changed here, and the others have long
 /// forgotten why.
 #[test]

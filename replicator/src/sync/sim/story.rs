@@ -190,6 +190,11 @@ impl User<'_> {
         self.did(path, |disk, path| disk.chmod(path, mode));
     }
 
+    /// A file is from a second earlier.
+    pub(super) fn age(&mut self, path: &str) {
+        self.did(path, |disk, path| disk.age(path, LATER.as_nanos() as i64));
+    }
+
     fn did(&mut self, path: &str, change: impl FnOnce(&mut Disk, &RelPath) -> Vec<Change>) {
         let changes = change(self.disk, &super::path(path));
         assert!(!changes.is_empty(), "nobody can do this to {path}");
