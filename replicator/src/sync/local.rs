@@ -483,9 +483,17 @@ impl<S: Store> Core<S> {
         let row = write_name(former.as_ref(), dot, when, binding, Some((id, kind)));
         self.put_name(path, former.as_ref(), row);
         // It may have taken the place of a directory that is not empty.
-        if former.is_some() && kind != Kind::Directory {
+        let may_displace = former.is_some() && kind != Kind::Directory;
+        if may_displace || self.is_in_what_goes(path) {
             self.unchecked.insert(Key::Name(path.clone()));
         }
+    }
+
+    /// Is its directory still here, and deleted elsewhere? By now this node may
+    /// be the only one that remembers.
+    fn is_in_what_goes(&self, path: &RelPath) -> bool {
+        let parent = path.parent().and_then(|parent| self.store.name(&parent));
+        parent.is_some_and(|row| row.wanted().is_none_or(|(_, kind)| kind != Kind::Directory))
     }
 
     fn saw_nothing(&mut self, now: Now, path: &RelPath) {

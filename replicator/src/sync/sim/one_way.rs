@@ -338,3 +338,21 @@ fn a_deletion_that_had_to_wait_is_forgotten_too() {
         story.is_at_rest().unwrap();
     }
 }
+
+/// Only the one that sends still has the directory; the others have forgotten
+/// that there was one.
+#[test]
+fn a_file_in_a_directory_that_others_deleted_brings_it_back() {
+    for seed in 0..8 {
+        let one_way = Some((1, Mode::SendOnly));
+        let plan = Plan { members: true, one_way, ..Plan::peaceful(seed) };
+        let mut story = Story::begin(plan, 1, |user| user.make_directory("d"));
+        story.act(0, |user| user.remove("d"));
+        story.settle();
+        assert_eq!([story.tree(0), story.tree(1)], ["", "d/"]);
+        story.act(1, |user| user.write("d/x", "x"));
+        story.settle();
+        assert_eq!([story.tree(0), story.tree(1)], ["d/ d/x=x", "d/ d/x=x"]);
+        story.is_at_rest().unwrap();
+    }
+}
