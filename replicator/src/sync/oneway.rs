@@ -230,7 +230,10 @@ impl<S: Store> Core<S> {
     /// May a directory hold what nothing was told of?
     fn is_other_directory(&self, path: &RelPath, stat: &Stat, look: &Looking) -> bool {
         let lying = self.lying_at(path).filter(|(_, row, _)| row.kind() == Kind::Directory);
-        lying.map_or(look.dirt.list, |(_, _, disk)| !disk.fingerprint.is_inode(&stat.fingerprint))
+        let seen = self.own.changes.get(path).and_then(|change| change.seen);
+        lying.map_or(look.dirt.list, |(_, _, disk)| {
+            !seen.unwrap_or(disk.fingerprint).is_inode(&stat.fingerprint)
+        })
     }
 
     /// What lay at a path is gone, with all in it.

@@ -339,6 +339,23 @@ fn a_deletion_that_had_to_wait_is_forgotten_too() {
     }
 }
 
+#[test]
+fn another_directory_with_other_metadata_is_listed_once() {
+    each(Mode::ReceiveOnly, |story| {
+        story.act(0, |user| user.make_directory("d"));
+        story.settle();
+        story.act(1, |user| {
+            user.remove("d");
+            user.make_directory("d");
+            user.chmod("d", 0o700);
+        });
+        story.settle();
+        assert_eq!(story.own_changes(1), ["d: metadata changed here"]);
+        story.revert(1);
+        story.is_at_rest().unwrap();
+    });
+}
+
 /// Only the one that sends still has the directory; the others have forgotten
 /// that there was one.
 #[test]
