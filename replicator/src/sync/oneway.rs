@@ -287,6 +287,7 @@ impl<S: Store> Core<S> {
             if !is_free {
                 self.found_nothing_within(path, false);
             }
+            self.look_at_places_of(now, stat);
             return;
         };
         let unread = stat.kind == Kind::File && read.is_none();
@@ -332,6 +333,16 @@ impl<S: Store> Core<S> {
         let is_own = self.own.holds(path);
         for link in disk.names.into_iter().filter(|link| self.own.holds(link) != is_own) {
             self.settle.look(now.monotonic, Spot::Path(link), Dirt::whole());
+        }
+    }
+
+    /// One more name may have been given to a file here: what was written to it
+    /// under that name is a change at all of them.
+    fn look_at_places_of(&mut self, now: Now, stat: &Stat) {
+        let known = self.known_as(stat).and_then(|(_, row)| row.disk);
+        let Some(disk) = known.filter(|disk| disk.fingerprint != stat.fingerprint) else { return };
+        for place in disk.names.into_iter().filter(|place| !self.own.holds(place)) {
+            self.settle.look(now.monotonic, Spot::Path(place), Dirt::whole());
         }
     }
 

@@ -340,6 +340,23 @@ fn a_deletion_that_had_to_wait_is_forgotten_too() {
 }
 
 #[test]
+fn what_is_written_under_a_name_of_ones_own_is_found_under_the_others() {
+    for seed in 0..8 {
+        let one_way = Some((1, Mode::ReceiveOnly));
+        let plan = Plan { ranges_told: false, one_way, ..Plan::peaceful(seed) };
+        let mut story = Story::begin(plan, 0, |user| user.write("b", "b"));
+        story.act(1, |user| user.link("b", "a"));
+        story.settle();
+        story.act(1, |user| user.write("a", "own"));
+        story.settle();
+        assert_eq!(story.own_changes(1), ["a: added here", "b: changed here"]);
+        story.revert(1);
+        assert_eq!(story.tree(1), "b=b");
+        story.is_at_rest().unwrap();
+    }
+}
+
+#[test]
 fn another_directory_with_other_metadata_is_listed_once() {
     each(Mode::ReceiveOnly, |story| {
         story.act(0, |user| user.make_directory("d"));
