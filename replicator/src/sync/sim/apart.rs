@@ -24,6 +24,8 @@ impl World {
             if self.trees_of_others(at) != before {
                 return Err(format!("what changed on node {at} changed other trees"));
             }
+            // A crash would forget that it was asked for.
+            self.plan.crashes = false;
             self.revert(at);
             self.settle()?;
             let left = self.nodes[at].core.own_changes().next();
@@ -114,8 +116,10 @@ pub(super) fn may_differ(
             return true;
         }
     }
-    let row = core.store().name(path);
-    let bodies = row.iter().flat_map(|row| [row.wanted(), row.on_disk()]).flatten();
+    // What is to come into a directory waits for it, which may wait itself.
+    let places = std::iter::successors(Some(path.clone()), RelPath::parent);
+    let rows = places.filter(|at| !at.is_root()).filter_map(|at| core.store().name(&at));
+    let bodies = rows.flat_map(|row| [row.wanted(), row.on_disk()]).flatten();
     let bodies = bodies.filter_map(|(id, _)| core.store().body(id));
     let names = |body: BodyRow| body.disk.into_iter().flat_map(|disk| disk.names).chain(body.bound);
     let related: Vec<RelPath> = bodies.flat_map(names).chain([path.clone()]).collect();

@@ -71,9 +71,12 @@ pub(super) struct Contents {
     /// a deletion elsewhere.
     pub dead_lately: BTreeSet<Vec<u8>>,
     pub moved_lately: BTreeSet<Vec<u8>>,
-    /// Lay on a disk whose index forgot them in a crash: what is new there may
-    /// have been deleted elsewhere.
+    /// Lay on a disk whose index forgot them, in a crash or to begin anew: what
+    /// is new there may have been deleted elsewhere, or here before the crash.
     pub forgotten: BTreeSet<Vec<u8>>,
+    /// Written over by a user whose clock is behind: a start that finds the
+    /// older file takes it for a backup's, and shows the later one.
+    pub outdated: BTreeSet<Vec<u8>>,
     /// What each content was written over, in the same file.
     pub over: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Lay in several files: who destroys one of them leaves the others.
@@ -146,6 +149,7 @@ impl World {
         let is_renewal = self.plan.renewals && self.random.below(2) == 0;
         let disk = &mut self.nodes[at].disk;
         let mut moved = disk.contents_within(&path);
+        let before = [&path, &other].map(|path| disk.stat(path));
         let deed = Deed { path, other, content: &content, what, back };
         let (name, changes) = match is_wild {
             _ if is_renewal => ("renew", disk.renew(&deed.path)),
@@ -159,6 +163,9 @@ impl World {
             return;
         }
         self.operations_done += 1;
+        let after = [&deed.path, &deed.other].map(|path| self.nodes[at].disk.stat(path));
+        let mut pairs = before.into_iter().zip(after).filter_map(|(was, is)| was.zip(is));
+        let is_older = pairs.any(|(was, is)| is.fingerprint.mtime < was.fingerprint.mtime);
         let contents = &mut self.contents;
         if matches!(name, "write" | "replace") {
             contents.written.insert(content.clone());
@@ -182,6 +189,9 @@ impl World {
         }
         if is_tidying && self.plan.one_way.is_none() {
             contents.dead_lately.extend(dead.iter().cloned());
+        }
+        if is_older && self.plan.members {
+            contents.outdated.extend(dead.iter().cloned());
         }
         contents.dead.extend(dead);
         let Deed { path, other, .. } = deed;

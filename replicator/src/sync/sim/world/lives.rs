@@ -1,5 +1,7 @@
 //! How nodes begin, end, crash, come back and leave, and who is cut off.
 
+use std::collections::BTreeSet;
+
 use super::{ALL_AT_ONCE_MAX, Event, World, new_core, node_id};
 use crate::hash::Digest;
 use crate::path::RelPath;
@@ -56,7 +58,14 @@ impl World {
         };
         let known = contents_known(&store);
         let lying = node.disk.contents_within(&RelPath::root());
-        let forgotten = lying.into_iter().filter(|content| !known.contains(&Digest::of(content)));
+        // What a user destroyed since then is as if it had never come here.
+        let forgets = node.snapshots.iter().skip(back).filter(|_| !is_clean);
+        let later = forgets.map(|(_, store)| store).chain([node.core.store()]);
+        let knew: BTreeSet<Digest> = later.flat_map(contents_known).collect();
+        let destroyed =
+            self.contents.dead.iter().filter(|content| knew.contains(&Digest::of(content)));
+        let gone = lying.into_iter().chain(destroyed.cloned());
+        let forgotten = gone.filter(|content| !known.contains(&Digest::of(content)));
         self.contents.forgotten.extend(forgotten);
         let next = if is_clean {
             node.core.next_counter()
@@ -79,6 +88,7 @@ impl World {
         self.isolate(at);
         let (fresh, plan) = (self.next_actor(), self.plan);
         let node = &mut self.nodes[at];
+        self.contents.forgotten.extend(node.disk.contents_within(&RelPath::root()));
         node.rejoined += 1;
         node.lives.clear();
         node.running = false;
