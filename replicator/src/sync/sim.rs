@@ -11,8 +11,8 @@
 //! way what a core remembers and sends is measured. `check.rs` has the list.
 //!
 //! A failure prints its plan. `REPLICATOR_SIM_SEED` replays one seed with its
-//! trace, `REPLICATOR_SIM_RUNS` says how many seeds each scenario tries; ten
-//! thousand in all where it does not.
+//! trace, `REPLICATOR_SIM_RUNS` says up to which seed each scenario tries, and
+//! `REPLICATOR_SIM_FIRST` from which on; ten thousand in all where it does not.
 
 mod alone;
 mod apart;
@@ -199,19 +199,22 @@ fn try_some_worlds(runs: u64, run: impl Fn(u64) -> (World, Result<(), String>)) 
         return;
     }
     let runs = number("REPLICATOR_SIM_RUNS").unwrap_or(runs);
+    let first = number("REPLICATOR_SIM_FIRST").unwrap_or(0);
     let mut failures = Vec::new();
-    for seed in 0..runs {
+    let mut seeds = Vec::new();
+    for seed in first..runs {
         let run = std::panic::AssertUnwindSafe(|| {
             let (world, result) = run(seed);
             result.map_err(|reason| format!("{:?}\n    {reason}", world.plan))
         });
         let result = std::panic::catch_unwind(run);
         let result = result.unwrap_or_else(|_| Err(format!("seed {seed}: it panics")));
+        seeds.extend(result.is_err().then_some(seed));
         failures.extend(result.err());
     }
     let count = failures.len();
     failures.truncate(12);
-    assert!(count == 0, "{count} of {runs} seeds fail:\n{}", failures.join("\n"));
+    assert!(count == 0, "seeds {seeds:?} fail, {count} up to {runs}:\n{}", failures.join("\n"));
 }
 
 /// Runs a plan; a panic is a failure like others.

@@ -46,7 +46,7 @@ pub(super) struct Plan {
     /// One node's clock is up to a year off.
     pub skewed: bool,
     /// Nodes join late, some with a folder of their own, and the last one
-    /// leaves before the second round.
+    /// leaves before the second round: for good, the others are told.
     pub comings: bool,
     /// The last one leaves in the midst of it, perhaps with the only copy of
     /// something, and the others are told that it is gone for good.
@@ -66,6 +66,8 @@ pub(super) struct Plan {
     pub wild: bool,
     /// This node only sends, or only receives.
     pub one_way: Option<(usize, Mode)>,
+    /// Beside one that only receives, the next one only sends.
+    pub mixed: bool,
     /// Nodes join late, over what their users did there before.
     pub late: bool,
     /// Files are patched where they lie, or only replaced as a whole.
@@ -102,6 +104,7 @@ impl Plan {
             moving: false,
             wild: false,
             one_way: None,
+            mixed: false,
             late: false,
             in_place: !seed.is_multiple_of(7),
             steady: false,
@@ -117,8 +120,15 @@ impl Plan {
 
     pub(super) fn chained(seed: u64) -> Self {
         let nodes = 3 + (seed % 3) as usize;
-        let shape = Shape::Chain;
-        Self { nodes, shape, operations: 30, partitions: true, ..Self::peaceful(seed) }
+        Self {
+            nodes,
+            shape: Shape::Chain,
+            operations: 30,
+            partitions: true,
+            wild: seed % 5 == 2,
+            moving: seed % 5 == 4,
+            ..Self::peaceful(seed)
+        }
     }
 
     pub(super) fn crashing(seed: u64) -> Self {
@@ -131,7 +141,7 @@ impl Plan {
         Self { operations: 60, renewals: true, ..Self::crashing(seed) }
     }
 
-    /// One of them only receives, or only sends.
+    /// One of them only receives, or only sends, or there is one of each.
     pub(super) fn one_way(seed: u64) -> Self {
         let nodes = 2 + (seed % 3) as usize;
         let mode = if seed % 8 < 6 { Mode::ReceiveOnly } else { Mode::SendOnly };
@@ -142,11 +152,16 @@ impl Plan {
         Self {
             nodes,
             one_way: Some((at, mode)),
+            mixed: mode == Mode::ReceiveOnly && nodes > 2 && !is_chain && seed % 16 < 8,
             shape: if is_chain { Shape::Chain } else { Shape::Mesh },
             operations: 30,
             deletions: 10,
             crashes: seed.is_multiple_of(2),
             durable_after: Some(Duration::from_millis(100)),
+            ranges_told: !seed.is_multiple_of(9),
+            members: seed % 7 == 1,
+            moving: seed % 4 == 1,
+            wild: seed.is_multiple_of(3),
             late: true,
             ..Self::partitioned(seed)
         }
@@ -160,6 +175,7 @@ impl Plan {
             deletions: 16,
             ranges_told: !seed.is_multiple_of(5),
             skewed: true,
+            members: seed % 4 == 3,
             durable_after: Some(Duration::from_millis(100)),
             ..Self::crashing(seed)
         }
@@ -173,6 +189,9 @@ impl Plan {
             deletions: 12,
             meeting_min: if seed.is_multiple_of(2) { MEETING_MIN } else { 1 + seed % 9 },
             comings: true,
+            members: true,
+            wild: seed % 3 == 1,
+            moving: seed % 6 == 1,
             ..Self::deleting(seed)
         }
     }
@@ -186,6 +205,10 @@ impl Plan {
             durable_after: Some(Duration::from_millis(100)),
             leaves: true,
             members: true,
+            ranges_told: !seed.is_multiple_of(5),
+            skewed: true,
+            wild: seed % 4 == 1,
+            moving: seed % 4 == 2,
             ..Self::partitioned(seed)
         }
     }
@@ -221,7 +244,9 @@ impl Plan {
     pub(super) fn crowded(seed: u64) -> Self {
         let nodes = 7 + (seed * 7 % 44) as usize;
         let shape = if nodes > 16 { Shape::Ring } else { Shape::Mesh };
-        Self { nodes, shape, operations: 24, deletions: 8, ..Self::coming(seed) }
+        let (operations, deletions) = (24, 8);
+        let (members, wild, moving) = (false, false, false);
+        Self { nodes, shape, operations, deletions, members, wild, moving, ..Self::coming(seed) }
     }
 
     pub(super) fn are_neighbours(&self, one: usize, other: usize) -> bool {
@@ -265,6 +290,10 @@ impl Plan {
     }
 
     pub(super) fn mode(&self, at: usize) -> Mode {
-        self.one_way.filter(|(node, _)| *node == at).map_or(Mode::Both, |(_, mode)| mode)
+        match self.one_way {
+            Some((node, mode)) if node == at => mode,
+            Some((node, _)) if self.mixed && (node + 1) % self.nodes == at => Mode::SendOnly,
+            _ => Mode::Both,
+        }
     }
 }

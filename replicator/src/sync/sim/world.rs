@@ -280,6 +280,8 @@ impl World {
         self.run_until(self.now + Duration::from_secs(1))?;
         if plan.comings {
             self.leave(plan.nodes - 1);
+            let told = self.random.below(500);
+            self.at_from_now(told, Event::Retire);
             let start = self.random.below(40 * plan.deletions as u64);
             self.nodes[plan.nodes - 2].awaited = false;
             self.at_from_now(start, Event::Start(plan.nodes - 2));
@@ -311,7 +313,7 @@ impl World {
             self.start(at);
         }
         self.connect_all();
-        if plan.leaves {
+        if self.nodes.last().is_some_and(|last| last.left) {
             // Who was told may have forgotten it in a crash.
             self.at_from_now(100, Event::Retire);
         }
