@@ -257,14 +257,16 @@ fn a_killed_node_finds_whole_turns() {
     }
     let dir = TempDir::new().unwrap();
     let mut last = 0;
+    let file = dir.path().join("turn");
     for round in 0..3 {
+        // The former writer told of turns that were lost with it.
+        let _ = fs::remove_file(&file);
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "index::tests::a_killed_node_finds_whole_turns"])
             .env("REPLICATOR_INDEX_KILL_DIR", dir.path())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let file = dir.path().join("turn");
         let reached = |turn: &[u8]| turn.get(..8).is_some_and(|_| count_of(turn) >= last + 500);
         while !fs::read(&file).is_ok_and(|turn| reached(&turn)) {
             assert!(child.try_wait().unwrap().is_none(), "the writer ended by itself");
