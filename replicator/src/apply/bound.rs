@@ -6,24 +6,19 @@
 //! first, durably, and the next start gives it that. Of what is written in
 //! place the redo record tells the same.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::fs::{self, AtFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{self, AtFlags};
 use serde::{Deserialize, Serialize};
 
-use super::staged::write_at;
-use super::{Error, moment};
+use super::{Error, moment, sealed};
 use crate::entry::{Flags, Stat, Timestamp};
 use crate::path::RelPath;
 use crate::root::{Root, set_flags};
 
 const MAGIC: &[u8; 8] = b"rplflag1";
-const HASH_BYTES: usize = 32;
 
 /// Tells notes from redo records, beside which they lie.
 const SUFFIX: &str = ".flags";
@@ -76,19 +71,9 @@ impl Note {
         let dir = dir.map_err(|error| Error::private_io("note the flags of an entry", error))?;
         let name = moment::name(SystemTime::now()) + SUFFIX;
         let note = Self { dir, name };
-        note.write_parts(&promise).map_err(failed)?;
+        let parts = [&MAGIC[..], &promise].into_iter();
+        sealed::write(note.dir.as_fd(), &note.name, parts).map_err(failed)?;
         Ok(note)
-    }
-
-    fn write_parts(&self, promise: &[u8]) -> Result<(), Errno> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&self.dir, self.name.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
-        let mut bytes = [MAGIC, promise].concat();
-        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
-        write_at(file.as_fd(), &bytes, 0)?;
-        fs::fsync(&file)?;
-        fs::fsync(&self.dir)
     }
 }
 
@@ -172,18 +157,9 @@ pub(super) fn keep_promise(root: &Root, name: &[u8]) -> Result<bool, Error> {
 }
 
 fn read(root: &Root, name: &[u8]) -> Result<Option<Promise>, Error> {
-    let failed = |error| Error::private_io("read what was noted of flags", error);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = fs::openat(root.redo(), name, flags, Mode::empty())
-        .map_err(|errno| failed(errno.into()))?;
-    let mut bytes = Vec::new();
-    File::from(file).take(NOTE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    let parse = || {
-        let (noted, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
-        let promise = noted.strip_prefix(MAGIC)?;
-        (blake3::hash(noted).as_bytes() == hash).then(|| postcard::from_bytes(promise).ok())?
-    };
-    Ok(parse())
+    let promise = sealed::read(root.redo(), name, MAGIC, NOTE_BYTES_MAX)
+        .map_err(|error| Error::private_io("read what was noted of flags", error))?;
+    Ok(promise.and_then(|promise| postcard::from_bytes(&promise).ok()))
 }
 
 /// Takes off what binds an entry of which a redo record tells what it is to

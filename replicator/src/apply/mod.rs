@@ -19,6 +19,7 @@ mod metadata;
 mod moment;
 mod patch;
 mod redo;
+mod sealed;
 mod staged;
 mod step;
 pub mod trash;

@@ -61,7 +61,7 @@ impl Patch {
         if !unchanged().map_err(still)? {
             return Ok(None);
         }
-        let record = Record::write(root, path, file.as_fd(), found, self).map_err(unbegun)?;
+        let record = Record::write(root, path, found, self).map_err(unbegun)?;
         // The flush of the record took long enough for a local writer.
         if !unchanged().map_err(still)? {
             record.remove(root).map_err(unbegun)?;

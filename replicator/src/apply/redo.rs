@@ -13,27 +13,23 @@
 //! begun. A record with one is carried out again after a crash: writing the
 //! same bytes twice does no harm.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rustix::fs::{self, AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::metadata::{self, Skipped};
 use super::patch::{PATCH_BYTES_MAX, Patch};
-use super::staged::write_at;
-use super::{Error, beside, bound, conflicts, moment};
+use super::{Error, beside, bound, conflicts, moment, sealed};
 use crate::entry::{Metadata, Stat, Timestamp};
 use crate::path::RelPath;
 use crate::range::Range;
 use crate::root::{Access, Root, set_flags};
 
 const MAGIC: &[u8; 8] = b"rplredo3";
-const HASH_BYTES: usize = 32;
 
 /// A record's bytes beside those of the patch: paths, ranges, attributes.
 const HEADER_BYTES_MAX: u64 = 64 << 20;
@@ -83,7 +79,6 @@ impl Record {
     pub(super) fn write(
         root: &Root,
         path: &RelPath,
-        file: BorrowedFd<'_>,
         found: &Stat,
         patch: &Patch,
     ) -> Result<Self, Error> {
@@ -94,7 +89,7 @@ impl Record {
         let header = Header {
             path: path.clone(),
             inode: found.fingerprint.inode,
-            born: born(file).map_err(failed)?,
+            born: found.fingerprint.birth,
             before: found.fingerprint.mtime,
             before_size: found.fingerprint.size,
             written: Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() },
@@ -130,22 +125,10 @@ impl Record {
         header: &[u8],
         writes: &[(u64, Bytes)],
     ) -> Result<(), Errno> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let record = fs::openat(root.redo(), self.name.as_str(), flags, mode)?;
         let length = (header.len() as u32).to_le_bytes();
-        let mut hasher = blake3::Hasher::new();
-        let mut at = 0;
-        let fixed = [&MAGIC[..], &length, header];
-        for part in fixed.into_iter().chain(writes.iter().map(|(_, bytes)| bytes.as_ref())) {
-            hasher.update(part);
-            write_at(record.as_fd(), part, at)?;
-            at += part.len() as u64;
-        }
-        write_at(record.as_fd(), hasher.finalize().as_bytes(), at)?;
-        fs::fsync(&record)?;
-        fs::fsync(root.redo())
+        let fixed = [&MAGIC[..], &length, header].into_iter();
+        let parts = fixed.chain(writes.iter().map(|(_, bytes)| bytes.as_ref()));
+        sealed::write(root.redo(), &self.name, parts)
     }
 
     pub(super) fn remove(&self, root: &Root) -> Result<(), Error> {
@@ -188,8 +171,7 @@ fn replay(root: &Root, header: &Header, patch: &Patch, skipped: &Skipped) -> Res
         return Ok(false);
     };
     let now = root.stat_fd(file.as_fd())?;
-    let born = born(file.as_fd()).map_err(|errno| Error::entry(path, "look at", errno))?;
-    if (now.fingerprint.inode, born) != (header.inode, header.born) {
+    if (now.fingerprint.inode, now.fingerprint.birth) != (header.inode, header.born) {
         return Ok(false);
     }
     // The mtime is set after the bytes are durable. It proves nothing where
@@ -246,28 +228,16 @@ fn undo(
 
 /// `None` where the record is not whole.
 fn read(root: &Root, name: &[u8]) -> Result<Option<(Header, Patch)>, Error> {
-    let failed = |error| Error::private_io("read a redo record", error);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = fs::openat(root.redo(), name, flags, Mode::empty())
-        .map_err(|errno| failed(errno.into()))?;
-    let mut bytes = Vec::new();
     let limit = HEADER_BYTES_MAX + PATCH_BYTES_MAX + 4096;
-    File::from(file).take(limit).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(parse(Bytes::from(bytes)))
+    let record = sealed::read(root.redo(), name, MAGIC, limit)
+        .map_err(|error| Error::private_io("read a redo record", error))?;
+    Ok(record.and_then(parse))
 }
 
-fn parse(record: Bytes) -> Option<(Header, Patch)> {
-    let hashed = record.len().checked_sub(HASH_BYTES)?;
-    if blake3::hash(&record[..hashed]).as_bytes()[..] != record[hashed..] {
-        return None;
-    }
-    let rest = record.slice(..hashed);
-    if !rest.starts_with(MAGIC) {
-        return None;
-    }
-    let length = rest.get(8..12)?.try_into().ok().map(u32::from_le_bytes)? as usize;
-    let mut at = 12_usize.checked_add(length)?;
-    let header: Header = postcard::from_bytes(rest.get(12..at)?).ok()?;
+fn parse(rest: Bytes) -> Option<(Header, Patch)> {
+    let length = rest.get(..4)?.try_into().ok().map(u32::from_le_bytes)? as usize;
+    let mut at = 4_usize.checked_add(length)?;
+    let header: Header = postcard::from_bytes(rest.get(4..at)?).ok()?;
     let mut writes = Vec::new();
     for &(offset, length) in &header.writes {
         let end = at.checked_add(usize::try_from(length).ok()?)?;
@@ -284,10 +254,4 @@ fn parse(record: Bytes) -> Option<(Header, Patch)> {
         metadata: header.metadata.clone(),
     };
     Some((header, patch))
-}
-
-/// Zero where the file system keeps no birth times.
-fn born(file: BorrowedFd<'_>) -> Result<Timestamp, Errno> {
-    let stat = fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
-    Ok(Timestamp { seconds: stat.stx_btime.tv_sec, nanos: stat.stx_btime.tv_nsec })
 }

@@ -531,7 +531,7 @@ fn cut_short(folder: &Folder, old: &[u8]) {
     folder.write("f", old);
     let found = folder.stat("f");
     let file = folder.root.open_file(&rel("f"), Access::ReadWrite).unwrap().unwrap();
-    Record::write(&folder.root, &rel("f"), file.as_fd(), &found, &patch()).unwrap();
+    Record::write(&folder.root, &rel("f"), &found, &patch()).unwrap();
     rustix::io::pwrite(&file, b"NE", 0).unwrap();
 }
 
@@ -566,7 +566,7 @@ fn an_append_cut_short_is_undone_and_was_not_written_twice() {
         size: 650_000,
         metadata: metadata(),
     };
-    Record::write(&folder.root, &rel("f"), file.as_fd(), &found, &patch).unwrap();
+    Record::write(&folder.root, &rel("f"), &found, &patch).unwrap();
     let [name] = &folder.private("redo")[..] else { panic!("one record") };
     let record = folder.at(".replicator/redo").join(OsStr::from_bytes(name));
     assert!(std::fs::metadata(record).unwrap().len() < 4096);

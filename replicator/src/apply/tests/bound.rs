@@ -200,9 +200,8 @@ fn what_a_killed_daemon_freed_is_bound_at_the_next_start() {
         let old = vec![7; 150_000];
         folder.write("p", &old);
         let found = folder.stat("p");
-        let file = folder.root.open_file(&rel("p"), Access::Read).unwrap().unwrap();
         let patch = Patch { metadata: bearing(Flags::IMMUTABLE), ..patch() };
-        Record::write(&folder.root, &rel("p"), file.as_fd(), &found, &patch).unwrap();
+        Record::write(&folder.root, &rel("p"), &found, &patch).unwrap();
         folder.bind("p", flags);
         restart(&folder, 0);
         assert_eq!(folder.read("p"), patched(&old));
@@ -217,8 +216,7 @@ fn what_a_killed_daemon_freed_is_bound_at_the_next_start() {
     found.fingerprint.mtime.seconds -= 1;
     let metadata = Metadata { flags: Flags::IMMUTABLE, ..metadata };
     let done = Patch { writes: Vec::new(), holes: Vec::new(), size: 1, metadata };
-    let file = folder.root.open_file(&rel("q"), Access::Read).unwrap().unwrap();
-    Record::write(&folder.root, &rel("q"), file.as_fd(), &found, &done).unwrap();
+    Record::write(&folder.root, &rel("q"), &found, &done).unwrap();
     restart(&folder, 0);
     assert_eq!(folder.flags("q"), Flags::IMMUTABLE);
 }
