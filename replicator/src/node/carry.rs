@@ -23,7 +23,7 @@ use crate::hash::{Digest, Leaves};
 use crate::id::NodeId;
 use crate::limits::WHOLE_BYTES_MAX;
 use crate::path::RelPath;
-use crate::range::Range;
+use crate::range::{Range, RangeSet};
 use crate::root::Root;
 use crate::sync::effect::{Action, Job, Keep, Outcome, Over, Source, What};
 use crate::transport::Transport;
@@ -340,8 +340,19 @@ pub(super) async fn leaves_of(
     file: &Arc<OwnedFd>,
     size: u64,
 ) -> Result<Leaves, Outcome> {
-    let mut leaves = Leaves::new(size).ok_or_else(|| failed("the file is too large"))?;
-    for index in 0..leaves.count() {
+    let leaves = Leaves::new(size).ok_or_else(|| failed("the file is too large"))?;
+    hash_again(engine, file, leaves, RangeSet::new()).await
+}
+
+/// Reads and hashes what was touched of a file, and what has no hash yet.
+pub(super) async fn hash_again(
+    engine: &Engine,
+    file: &Arc<OwnedFd>,
+    mut leaves: Leaves,
+    mut touched: RangeSet,
+) -> Result<Leaves, Outcome> {
+    touched.extend(&leaves.stale());
+    for index in leaves.touched(&touched) {
         let range = leaves.range_of(index);
         let bytes = engine.read(file, range).await.map_err(failed)?;
         if bytes.len() as u64 != range.len() {

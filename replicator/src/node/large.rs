@@ -30,7 +30,7 @@ use crate::sync::message::Part;
 use crate::transport::Transport;
 
 /// What one write takes.
-const WRITE_BYTES: usize = 1 << 20;
+pub(super) const WRITE_BYTES: usize = 1 << 20;
 
 /// Leaves of one answer being written: enough to overlap the network with the
 /// disk, few, since they wait for each other at the lock of the inode.

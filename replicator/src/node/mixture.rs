@@ -11,18 +11,15 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::arrivals::Arriving;
-use super::carry::{Written, failed, leaves_of, punch};
+use super::carry::{Written, failed, hash_again, punch};
 use super::download::{self, Answer, Wanted};
-use super::large::Large;
+use super::large::{Large, WRITE_BYTES};
 use crate::apply::Staged;
 use crate::hash::Leaves;
 use crate::id::NodeId;
-use crate::range::{Range, RangeSet};
+use crate::range::Range;
 use crate::sync::effect::Outcome;
 use crate::sync::message::Delta;
-
-/// What one write takes.
-const WRITE_BYTES: u64 = 1 << 20;
 
 /// A mixture, and the file that holds it.
 type Mixture = (Arc<Arriving>, Staged);
@@ -91,35 +88,15 @@ impl Large {
         for hole in delta.holes.iter() {
             punch(staged.file(), hole).map_err(failed)?;
         }
-        for piece in delta.ranges.iter().flat_map(|range| range.pieces(WRITE_BYTES)) {
+        for piece in delta.ranges.iter().flat_map(|range| range.pieces(WRITE_BYTES as u64)) {
             let bytes = answer.take(piece.len() as usize).await?;
             self.engine.write(staged.file(), piece.start, bytes).await.map_err(failed)?;
         }
         for leaf in there.with(|pieces| pieces.all_mixed().collect::<Vec<u64>>()) {
             touched.extend(&[there.leaves.range_of(leaf)].into_iter().collect());
         }
-        self.hashed_anew(wanted, there, staged, touched).await
-    }
-
-    async fn hashed_anew(
-        &self,
-        wanted: &Wanted,
-        there: &Arriving,
-        staged: &Staged,
-        mut touched: RangeSet,
-    ) -> Result<Leaves, Outcome> {
-        let Some(mut leaves) = there.leaves.resized(wanted.size) else {
-            return leaves_of(&self.engine, staged.file(), wanted.size).await;
-        };
-        touched.extend(&leaves.stale());
-        for leaf in leaves.touched(&touched) {
-            let range = leaves.range_of(leaf);
-            let bytes = self.engine.read(staged.file(), range).await.map_err(failed)?;
-            if bytes.len() as u64 != range.len() {
-                return Err(Outcome::Raced);
-            }
-            leaves.set(leaf, &bytes);
-        }
-        Ok(leaves)
+        let leaves = there.leaves.resized(wanted.size).or_else(|| Leaves::new(wanted.size));
+        let leaves = leaves.ok_or_else(|| failed("the file is too large"))?;
+        hash_again(&self.engine, staged.file(), leaves, touched).await
     }
 }

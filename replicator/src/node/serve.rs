@@ -203,7 +203,9 @@ async fn stream(
     let path = placed_at(holding.as_ref()).filter(|_| !matches!(item.part, Part::Since(_)));
     let open = match holding {
         Some(Holding::Placed(located, delta)) => open_placed(root, &item, located, delta),
-        Some(Holding::Former(located)) => open_changing(root, &item, &located),
+        Some(Holding::Former(located)) => {
+            open_at(root, &located).and_then(|there| as_it_changes(&item, &located, there))
+        }
         Some(Holding::Arriving(arriving)) => open_arriving(&item, &arriving),
         Some(Holding::Change(patch)) => return send_change(&item, patch, reply).await,
         Some(Holding::Kept(writes)) => return send_kept(&item, writes, reply).await,
@@ -280,11 +282,10 @@ fn open_placed(
     located: Located,
     delta: Option<Delta>,
 ) -> Option<Open> {
-    let file = root.open_file(&located.path, Access::Read).ok()??;
-    let now = root.glance_fd(file.as_fd()).ok()?.fingerprint;
+    let (file, now) = open_at(root, &located)?;
     let same = now.same_bytes(&located.fingerprint) && now.size == item.size;
     if !same {
-        return open_changing(root, item, &located);
+        return as_it_changes(item, &located, (file, now));
     }
     let (head, ranges) = match &item.part {
         Part::Whole => (Bytes::new(), Range::new(0, item.size).into_iter().collect()),
@@ -301,15 +302,24 @@ fn open_placed(
             (head_of(&delta), delta.ranges)
         }
     };
-    Some(Open { file: Arc::new(file), head, ranges, is_stale: false })
+    Some(Open { file, head, ranges, is_stale: false })
+}
+
+/// The file that lies there, and how it looks now.
+fn open_at(root: &Root, located: &Located) -> Option<(Arc<OwnedFd>, Fingerprint)> {
+    let file = root.open_file(&located.path, Access::Read).ok()??;
+    let now = root.glance_fd(file.as_fd()).ok()?.fingerprint;
+    Some((Arc::new(file), now))
 }
 
 /// A large file that has changed: its former hash list, as long as the index
 /// has no other, and its bytes as they are now.
-fn open_changing(root: &Root, item: &FetchItem, located: &Located) -> Option<Open> {
+fn as_it_changes(
+    item: &FetchItem,
+    located: &Located,
+    (file, now): (Arc<OwnedFd>, Fingerprint),
+) -> Option<Open> {
     (item.size > WHOLE_BYTES_MAX).then_some(())?;
-    let file = root.open_file(&located.path, Access::Read).ok()??;
-    let now = root.glance_fd(file.as_fd()).ok()?.fingerprint;
     now.is_inode(&located.fingerprint).then_some(())?;
     let (head, ranges) = match &item.part {
         Part::Leaves => {
@@ -321,7 +331,7 @@ fn open_changing(root: &Root, item: &FetchItem, located: &Located) -> Option<Ope
         Part::Whole | Part::Held | Part::Since(_) => return None,
     };
     let is_stale = !now.same_bytes(&located.fingerprint);
-    Some(Open { file: Arc::new(file), head, ranges, is_stale })
+    Some(Open { file, head, ranges, is_stale })
 }
 
 fn open_arriving(item: &FetchItem, arriving: &Arriving) -> Option<Open> {
