@@ -30,8 +30,8 @@ fn a_file_that_is_never_quiet_is_followed() {
     let mut cluster = Cluster::new(2);
     sample::random_file(&cluster[0].path("database"), 8 << 20, 5).unwrap();
     cluster.start();
-    if cluster[0].status().unwrap().capture() != "ebpf" {
-        return machine::skip("this capture level reads such a file every ten seconds");
+    if !follows_ranges(&cluster) {
+        return;
     }
     cluster.assert_same();
     while_written(&cluster[0].path("database"), |writer| {
@@ -46,8 +46,8 @@ fn a_file_that_is_never_quiet_is_followed() {
 fn who_joins_gets_a_file_that_is_never_quiet() {
     let mut cluster = Cluster::new(2);
     cluster.nodes_mut()[0].start().unwrap();
-    if cluster[0].status().unwrap().capture() != "ebpf" {
-        return machine::skip("this capture level reads such a file every ten seconds");
+    if !follows_ranges(&cluster) {
+        return;
     }
     for (name, bytes) in [("small", 512 << 10), ("large", 4 << 20)] {
         let here = cluster[0].path(name);
@@ -71,13 +71,8 @@ fn who_joins_gets_a_file_that_is_never_quiet() {
 /// The same of one that no memory is to hold.
 #[test]
 fn who_joins_gets_a_large_file_that_is_never_quiet() {
-    let mut cluster = Cluster::new(2);
+    let Some(mut cluster) = alone_with("database", LARGE_BYTES) else { return };
     let here = cluster[0].path("database");
-    sample::random_file(&here, LARGE_BYTES, 8).unwrap();
-    cluster.nodes_mut()[0].start().unwrap();
-    if cluster[0].status().unwrap().capture() != "ebpf" {
-        return machine::skip("this capture level reads such a file every ten seconds");
-    }
     while_written(&here, |writer| {
         cluster.nodes_mut()[1].start().unwrap();
         follow_marks(&cluster, "database", 5, writer);
@@ -95,13 +90,8 @@ fn who_joins_gets_a_large_file_that_is_never_quiet() {
 /// A recording goes on while an edit station is switched on.
 #[test]
 fn who_joins_gets_a_file_that_grows() {
-    let mut cluster = Cluster::new(2);
+    let Some(mut cluster) = alone_with("recording", LARGE_BYTES) else { return };
     let here = cluster[0].path("recording");
-    sample::random_file(&here, LARGE_BYTES, 9).unwrap();
-    cluster.nodes_mut()[0].start().unwrap();
-    if cluster[0].status().unwrap().capture() != "ebpf" {
-        return machine::skip("this capture level reads such a file every ten seconds");
-    }
     while_appended(&here, || {
         cluster.nodes_mut()[1].start().unwrap();
         for _ in 0..5 {
@@ -112,6 +102,22 @@ fn who_joins_gets_a_file_that_grows() {
         }
     });
     cluster.assert_same();
+}
+
+/// The first of two nodes runs and holds a file, the second is to join.
+fn alone_with(name: &str, bytes: u64) -> Option<Cluster> {
+    let mut cluster = Cluster::new(2);
+    sample::random_file(&cluster[0].path(name), bytes, 8).unwrap();
+    cluster.nodes_mut()[0].start().unwrap();
+    follows_ranges(&cluster).then_some(cluster)
+}
+
+fn follows_ranges(cluster: &Cluster) -> bool {
+    let follows = cluster[0].status().unwrap().capture() == "ebpf";
+    if !follows {
+        machine::skip("this capture level reads such a file every ten seconds");
+    }
+    follows
 }
 
 /// Does something while a program appends to a file, 16 MiB a second.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::path;
 use super::plan::Plan;
-use crate::entry::{Flags, Kind, Metadata, Timestamp};
+use crate::entry::{Kind, Metadata, Timestamp};
 use crate::hash::Digest;
 use crate::id::{Actor, BodyId, NodeId};
 use crate::sync::core::Core;
@@ -39,14 +39,7 @@ fn told(stamp: Dot) -> Records {
     binding.merge(&Register::new(dot(2, 2), 2, bound(2)));
     let content = Content::File { size: 1, digest: Digest::of(b"a") };
     let mtime = Timestamp { seconds: 0, nanos: 0 };
-    let metadata = Metadata {
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime,
-        xattrs: Vec::new(),
-        flags: Flags::default(),
-    };
+    let metadata = Metadata { mode: 0o644, mtime, ..Metadata::default() };
     let record = |actor| BodyRecord {
         // Merged by the same, too.
         stamp: Dot { counter: stamp.counter + actor, ..stamp },
