@@ -57,7 +57,7 @@ impl Carrier {
     ) -> Result<Prepared, Outcome> {
         let wanted = Wanted { body, size: update.size, digest: update.to };
         let Some(first) = peers.first() else { return Err(Outcome::NotHeld) };
-        if self.arrivals.is_mixed(body) {
+        if !update.linked && self.arrivals.is_mixed(body) {
             return self.replace_from(peers, path, wanted, None, update).await;
         }
         let mut change = self.told(*first, &wanted, update.from).await?;
