@@ -153,15 +153,19 @@ impl Plan {
                 .map(|(index, _)| self.leaves.range_of(*index))
                 .collect(),
         };
+        if self.all_read {
+            let holes = match self.is_sparse {
+                true => parted(file, &[chunk.range].into_iter().collect()).1,
+                false => Vec::new(),
+            };
+            let bytes = Some(vec![(chunk.range.start, bytes)]);
+            return Digested { hashes, changed, holes, bytes };
+        }
         let (data, holes) = if self.is_sparse {
             parted(file, &changed)
         } else {
             (changed.iter().collect(), Vec::new())
         };
-        if self.all_read {
-            let bytes = Some(vec![(chunk.range.start, bytes)]);
-            return Digested { hashes, changed, holes, bytes };
-        }
         let may_come = data.iter().map(Range::len).sum::<u64>() <= INLINE_BYTES_MAX;
         let copy = |range: Range| {
             let start = (range.start - chunk.range.start) as usize;

@@ -34,8 +34,8 @@ pub struct Request {
     /// Writes dirty pages out before reading, so that a later store through a
     /// mapping is captured anew.
     pub sync: bool,
-    /// Bring along all that is read, up to [`READ_BYTES_MAX`], as it is: it is
-    /// written all the time.
+    /// Bring along all that is read, up to [`READ_BYTES_MAX`], as it is, and
+    /// tell every hole in it: it is written all the time.
     pub all_read: bool,
     /// What the index holds for this path.
     pub known: Option<Known>,
@@ -100,7 +100,7 @@ pub struct FileContent {
     /// The changed bytes without the holes, in ascending order, if together
     /// they are no more than [`crate::limits::INLINE_BYTES_MAX`]; or all that was read.
     pub bytes: Option<Writes>,
-    /// The holes among the changed bytes.
+    /// The holes among the changed bytes; or among all that was read.
     pub holes: RangeSet,
     /// The fingerprint was the same before and after. One long write may still
     /// have been under way, whose end capture will tell.

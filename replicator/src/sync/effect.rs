@@ -118,7 +118,7 @@ pub enum Sighted {
         changed: RangeSet,
         /// At least the bytes that changed, where they are few.
         bytes: Option<Writes>,
-        /// Holes among the bytes that changed.
+        /// At least the holes among the bytes that changed.
         holes: RangeSet,
         /// Nothing changed the file while it was read.
         stable: bool,

@@ -41,7 +41,7 @@ pub(super) struct Read {
     /// The changed bytes without the holes, where they are few.
     writes: Option<Writes>,
     holes: RangeSet,
-    /// Are they all there are, changed or not?
+    /// Are both all there are, changed or not?
     is_all: bool,
 }
 
@@ -83,6 +83,7 @@ impl<S: Store> Core<S> {
                 self.wait_for_quiet(now, path, (stat, body), look, stable)?;
                 let changed = self.told_since(body, look, changed, &bytes);
                 let (writes, is_all) = self.writes_of(body, leaves.size(), &changed, &holes, bytes);
+                let holes = if is_all { holes } else { holes.intersection(&changed) };
                 let content = Content::File { size: leaves.size(), digest: leaves.digest() };
                 let leaves = (leaves.count() > 1).then_some(leaves);
                 Some(Read { content, leaves, changed, writes, holes, is_all })
@@ -257,7 +258,7 @@ impl<S: Store> Core<S> {
         if let Some(from) = from {
             let mut ranges = read.changed.clone();
             ranges.subtract(&read.holes);
-            let delta = Delta { ranges, holes: read.holes.clone() };
+            let delta = Delta { ranges, holes: read.holes.intersection(&read.changed) };
             self.history.insert(body, from, *digest, delta);
         }
         // Peers have the content of a copy already, most likely.

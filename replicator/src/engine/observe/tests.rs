@@ -11,6 +11,7 @@ use crate::engine::EngineChoice;
 use crate::hash::Digest;
 use crate::limits::{INLINE_BYTES_MAX, LEAF_BYTES_MIN};
 use crate::range::Range;
+use crate::writes::spans;
 
 const LEAF: u64 = LEAF_BYTES_MIN;
 
@@ -244,6 +245,28 @@ async fn holes_are_told_and_not_sent() {
         assert_eq!(seen.leaves.digest(), Digest::of(&content));
         assert!(patched(Vec::new(), seen) == content);
         assert_eq!(seen.holes, ranges(&[(0, 131_072), (131_072 + 4096, size)]));
+    }
+}
+
+/// Who asks for all that is read writes it elsewhere, holes and all.
+#[tokio::test]
+async fn of_all_that_is_read_all_holes_are_told() {
+    let folder = Folder::new();
+    let size = 1 << 20;
+    let sparse = File::create(folder.path("sparse")).unwrap();
+    sparse.set_len(size).unwrap();
+    sparse.write_all_at(&[7; 4096], 131_072).unwrap();
+    let known = folder.known("sparse").await;
+    sparse.write_all_at(&[8; 4096], 131_072).unwrap();
+    let path = RelPath::parse(b"sparse").unwrap();
+    for engine in &folder.engines {
+        let (path, known) = (path.clone(), Some(known.clone()));
+        let request = Request { path, depth: Depth::Whole, sync: false, all_read: true, known };
+        let entry = observe(&folder.root, engine, request).await.result.unwrap().unwrap();
+        let seen = file(&entry);
+        assert_eq!(seen.changed, ranges(&[(131_072, 196_608)]));
+        assert_eq!(seen.holes, ranges(&[(0, 131_072), (131_072 + 4096, size)]));
+        assert_eq!(spans(seen.bytes.as_ref().unwrap()), ranges(&[(0, size)]));
     }
 }
 

@@ -25,6 +25,8 @@ struct Busy {
     node: Alone,
     file: RelPath,
     content: Vec<u8>,
+    /// What a look that brings all it reads tells of these.
+    holes: RangeSet,
 }
 
 impl Busy {
@@ -35,7 +37,7 @@ impl Busy {
         node.core.scan(RelPath::root());
         node.rest();
         assert_eq!(node.indexed(&file), Some(Digest::of(&content)));
-        Self { node, file, content }
+        Self { node, file, content, holes: RangeSet::new() }
     }
 
     /// Somebody writes a few bytes, and capture tells it.
@@ -85,7 +87,7 @@ impl Busy {
             leaves,
             changed: ranges.clone(),
             bytes: Some(bytes),
-            holes: RangeSet::new(),
+            holes: if look.busy { self.holes.clone() } else { RangeSet::new() },
             stable,
         };
         self.node.core.handle_sights(self.node.clock(), vec![sight]);
@@ -146,6 +148,36 @@ fn what_is_read_of_a_busy_file_stands_and_is_kept() {
     assert_eq!(busy.indexed(), Digest::of(&content));
     let differs = kept.iter().zip(&content).position(|(one, other)| one != other);
     assert_eq!((kept.len(), differs), (content.len(), None), "the parts are in another order");
+}
+
+/// Or who follows it would fill its holes with zeros.
+#[test]
+fn the_holes_of_a_busy_file_are_kept() {
+    let mut busy = Busy::new();
+    busy.holes = [range((2 * LEAF, 4 * LEAF))].into_iter().collect();
+    busy.write(5, 1);
+    let (body, _) = busy.node.core.store().name(&busy.file).unwrap().on_disk().unwrap();
+    let known = busy.node.core.locate(body, busy.indexed()).unwrap().fingerprint;
+    busy.node.core.found_stale(busy.node.clock(), busy.file.clone(), &known);
+    let before = busy.indexed();
+    let look = busy.look_after(60).expect("nobody reads all of it");
+    assert!(look.busy && look.depth == Depth::Whole);
+    busy.answer(&look, false);
+    let patch = busy.node.core.kept_since(body, Digest::of(b"another"), busy.indexed());
+    let patch = patch.expect("not kept");
+    assert_eq!(patch.from, None);
+    assert_eq!(spans(&patch.writes), [range((0, 2 * LEAF))].into_iter().collect());
+    assert_eq!(patch.holes, busy.holes);
+
+    // What only the changed bytes are asked of says nothing of the others.
+    busy.write(LEAF, 2);
+    let between = busy.indexed();
+    let look = busy.look_after(1000).expect("nobody looks");
+    assert!(look.busy && look.depth != Depth::Whole);
+    busy.answer(&look, false);
+    let patch = busy.node.core.kept_since(body, between, busy.indexed()).expect("not kept");
+    assert!(patch.from == Some(between) && patch.holes.is_empty(), "{patch:?}");
+    assert_ne!(before, between);
 }
 
 #[test]
