@@ -9,6 +9,7 @@ mod arrivals;
 mod carry;
 mod change;
 mod download;
+mod ending;
 mod error;
 mod facts;
 mod guard;
@@ -38,6 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::error::Error;
 
 use self::carry::Carrier;
+use self::ending::Ending;
 use self::facts::Facts;
 use self::members::Members;
 use self::scrub::Scrub;
@@ -295,6 +297,8 @@ enum Report {
     Flushed(u64),
     /// All that happened before the core listened is in the queue.
     Heard,
+    /// The same before the end of this run.
+    LastTold,
     /// A peer's question, once what happened before it is in the queue.
     Probed(NodeId, Message),
     /// The folder is not what it was.
@@ -322,6 +326,8 @@ struct Node {
     /// The node is leaving for good: who is to be told, and when at the
     /// latest.
     leaving: Option<(oneshot::Sender<control::Response>, Instant)>,
+    /// The node is to end as soon as it has read what was told.
+    ending: Option<Ending>,
     /// The last life may not have read everything that was written since
     /// then, even of a file that looks as it knew it.
     unread_since: Option<Timestamp>,
@@ -349,7 +355,7 @@ impl Node {
             flags: carrier.root.flags(),
             mode: config.mode,
         };
-        let unread_since = unread_since(&opened, options.max_delay);
+        let unread_since = ending::unread_since(&opened, options.max_delay);
         let unclean = opened.unclean;
         let started = Instant::now();
         let verified = opened.index.note(scrub::NOTE);
@@ -373,6 +379,7 @@ impl Node {
             scrub,
             over: None,
             leaving: None,
+            ending: None,
             unread_since,
         }
     }
@@ -397,10 +404,7 @@ impl Node {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
                 biased;
-                _ = stop.changed() => {
-                    self.note_whether_read(&mut changes).await;
-                    return Ok(());
-                }
+                _ = stop.changed(), if self.ending.is_none() => self.begin_end(),
                 report = reports.recv() => {
                     let report = report.ok_or(Error::Ended("the queue of reports"))?;
                     self.handle_report(report, &mut changes)?;
@@ -428,7 +432,7 @@ impl Node {
             if let Some(over) = self.over.take() {
                 return Err(over);
             }
-            if self.has_left() {
+            if self.has_left() || self.has_ended() {
                 return Ok(());
             }
         }
@@ -475,7 +479,8 @@ impl Node {
         let facts = Some(self.facts.next_write());
         let scrub = Some(self.started + self.scrub.next_timeout());
         let polls = self.waiters.next_poll();
-        let times = [core, index, members, polls, facts, leaving, scrub];
+        let ending = self.ending.as_ref().map(Ending::until);
+        let times = [core, index, members, polls, facts, leaving, ending, scrub];
         times.into_iter().flatten().min().unwrap_or(self.swept + SWEEP_EVERY)
     }
 
@@ -532,6 +537,10 @@ impl Node {
                 self.drain_changes(changes);
                 self.core.handle_heard(now);
             }
+            Report::LastTold => {
+                self.drain_changes(changes);
+                self.ending.iter_mut().for_each(Ending::was_told);
+            }
             Report::Probed(from, message) => {
                 self.drain_changes(changes);
                 self.core.handle_message(now, from, message);
@@ -541,15 +550,20 @@ impl Node {
         Ok(())
     }
 
-    /// At the end: up to when has everything been read that was written? What
-    /// was written later is read at the next start.
-    async fn note_whether_read(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
-        let begun = self.now().wall / NANOS_PER_SECOND;
-        let flushed = tokio::time::timeout(LAST_FLUSH_LIMIT, self.capture.flush()).await;
-        self.drain_changes(changes);
-        let is_read = flushed.is_ok() && self.core.is_read();
-        let note = if is_read { begun.to_le_bytes().to_vec() } else { Vec::new() };
-        self.core.store_mut().put_note(READ_NOTE, note);
+    /// Capture tells its last, and the core looks at that.
+    fn begin_end(&mut self) {
+        self.ending = Some(Ending::new(self.now().wall));
+        let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
+        tokio::spawn(async move {
+            capture.flush().await;
+            // Nobody listens any more: it took too long.
+            let _ = reports.send(Report::LastTold).await;
+        });
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let is_read = self.core.is_read();
+        self.ending.as_ref().is_some_and(|ending| ending.is_over(is_read, self.core.store_mut()))
     }
 
     fn drain_changes(&mut self, changes: &mut mpsc::Receiver<Vec<Change>>) {
@@ -729,35 +743,6 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 /// The least time an entry must be quiet: long enough that the parts of one
 /// small write, from `open` to `close`, are one change.
 const SETTLE_MIN: Duration = Duration::from_millis(2);
-
-const NANOS_PER_SECOND: i64 = 1_000_000_000;
-
-/// Where a life ended with everything read: when it was asked for the last
-/// time, in seconds since 1970.
-const READ_NOTE: &str = "read";
-
-/// How long capture may take to tell its last.
-const LAST_FLUSH_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long before the index was last written a write may lie that was told
-/// and never read, beyond the time it was to wait: looks that take their time.
-const UNREAD_MARGIN: Duration = Duration::from_secs(10);
-
-/// How long before a clean end a write may lie whose bytes came after the last
-/// look at its file and are told by no time: file systems count in ticks, and
-/// set the time of a write before they write.
-const LAST_MOMENTS: Duration = Duration::from_secs(2);
-
-/// Since when files may have been written without being read, though they look
-/// as the index knows them.
-fn unread_since(opened: &index::Opened, max_delay: Duration) -> Option<Timestamp> {
-    let noted = opened.index.note(READ_NOTE).filter(|_| !opened.unclean);
-    let read = noted.and_then(|note| Some(i64::from_le_bytes(note.try_into().ok()?)));
-    match read {
-        Some(seconds) => Some(Timestamp { seconds, nanos: 0 }.before(LAST_MOMENTS)),
-        None => Some(opened.last_written?.before(max_delay + UNREAD_MARGIN)),
-    }
-}
 
 fn now_since(started: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
