@@ -38,9 +38,8 @@ static ANNOUNCED: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 
 /// dirty already, which no tracepoint tells. Where every fault is told, that
 /// leaves the mappings that are older than what is remembered.
 #[inline(always)]
-pub fn mapped(inode: u64, subject: &Subject) -> u64 {
-    let mapping: u64 = read(inode, get::INODE_MAPPING()).unwrap_or(0);
-    let writable: i32 = read(mapping, get::MAPPING_WRITABLE()).unwrap_or(0);
+pub fn mapped(subject: &Subject) -> u64 {
+    let writable: i32 = read(subject.mapping, get::MAPPING_WRITABLE()).unwrap_or(0);
     if subject.entry.is_null() {
         return if writable > 0 { FLAG_MAPPED } else { 0 };
     }
@@ -70,7 +69,7 @@ pub fn written(inode: u64, start: u64, end: u64) {
         return;
     }
     if let Some(subject) = place::subject(inode) {
-        let flags = mapped(inode, &subject);
+        let flags = mapped(&subject);
         mark::range(subject.number, start, end, flags);
     }
 }
@@ -82,7 +81,7 @@ pub fn set(inode: u64) {
         return;
     }
     if let Some(subject) = place::subject(inode) {
-        let flags = mapped(inode, &subject);
+        let flags = mapped(&subject);
         mark::size(subject.number, flags);
     }
 }
@@ -94,7 +93,7 @@ pub fn announced(inode: u64, start: u64, end: u64) {
         return;
     }
     let Some(subject) = place::subject(inode) else { return };
-    let flags = mapped(inode, &subject);
+    let flags = mapped(&subject);
     let pending = Pending { inode: subject.number, start, end, flags };
     let task = bpf_get_current_pid_tgid();
     // SAFETY: only this task writes the element of its key.
@@ -164,7 +163,7 @@ fn tell(pending: &Pending) {
 #[inline(always)]
 pub fn sized(inode: u64, set: bool) -> Option<()> {
     let subject = place::subject(inode)?;
-    let flags = mapped(inode, &subject);
+    let flags = mapped(&subject);
     let size: u64 = read(inode, get::INODE_SIZE())?;
     let mut changed = true;
     if !subject.entry.is_null() {

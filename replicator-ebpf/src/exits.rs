@@ -79,7 +79,7 @@ programs! {
         let kiocb: u64 = read(direct, get::DIRECT_KIOCB())?;
         let inode = file_inode(read(kiocb, get::KIOCB_FILE())?)?;
         let subject = place::subject(inode)?;
-        let flags = mapped(inode, &subject);
+        let flags = mapped(&subject);
         let start: u64 = read(kiocb, get::KIOCB_POSITION())?;
         let pending = Pending { inode: subject.number, start, end: u64::MAX, flags };
         if DIRECT.insert(&direct, &pending, 0).is_err() {
@@ -165,7 +165,7 @@ programs! {
         let area: u64 = read(fault, get::FAULT_AREA())?;
         let inode = file_inode(read(area, get::AREA_FILE())?)?;
         let subject = place::subject(inode)?;
-        let flags = mapped(inode, &subject) | FLAG_MAPPED;
+        let flags = mapped(&subject) | FLAG_MAPPED;
         let page: u64 = read(fault, get::FAULT_PAGE())?;
         let shift = get::PAGE_SHIFT() & 63;
         mark::range(subject.number, page << shift, (page + 1) << shift, flags);

@@ -91,6 +91,35 @@ pub fn read<T>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
 }
 
+/// What is read of a structure at once.
+const HEAD_BYTES: usize = 128;
+
+/// A kernel structure, with its beginning read at once: a call of the helper
+/// costs more than the bytes that it brings.
+pub struct Head {
+    base: u64,
+    words: [u64; HEAD_BYTES / 8],
+}
+
+impl Head {
+    #[inline(always)]
+    pub fn of(base: u64) -> Option<Self> {
+        Some(Self { base, words: read(base, 0)? })
+    }
+
+    /// A member, of up to 8 bytes. Where one lies is known when the programs
+    /// are loaded, so that no branch is left of this.
+    #[inline(always)]
+    pub fn get<T: Copy>(&self, offset: u32) -> Option<T> {
+        let at = offset as usize;
+        if at + size_of::<T>() > HEAD_BYTES {
+            return read(self.base, offset);
+        }
+        // SAFETY: it lies within the words, and as the kernel aligned it.
+        Some(unsafe { self.words.as_ptr().cast::<u8>().add(at).cast::<T>().read() })
+    }
+}
+
 /// Is the daemon itself running this?
 #[inline(always)]
 pub fn is_own() -> bool {

@@ -10,7 +10,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use replicator_ebpf::word;
 
-use crate::kernel::{count, get, read, word};
+use crate::kernel::{Head, count, get, read, word};
 
 /// Directories between an inode and the root before the walk gives up.
 const DEPTH_MAX: u32 = 64;
@@ -45,6 +45,8 @@ static INODES: LruHashMap<u64, Entry> = LruHashMap::with_max_entries(1024, 0);
 #[derive(Clone, Copy)]
 pub struct Subject {
     pub number: u64,
+    /// Its page cache.
+    pub mapping: u64,
     /// Null where nothing is remembered.
     pub entry: *mut Entry,
 }
@@ -63,18 +65,20 @@ enum Verdict {
 /// `None` where the inode is outside.
 #[inline(never)]
 pub fn subject(inode: u64) -> Option<Subject> {
-    let super_block: u64 = read(inode, get::INODE_SUPER())?;
+    let head = Head::of(inode)?;
+    let super_block: u64 = head.get(get::INODE_SUPER())?;
     if !is_same_file_system(inode, super_block)? {
         return None;
     }
     // Of a directory only the attributes are told; its entries are names.
-    let kind = kind(inode)?;
+    let kind = head.get::<u16>(get::INODE_MODE())? & MODE_TYPE;
     if kind != MODE_REGULAR && kind != MODE_DIRECTORY {
         return None;
     }
-    let number: u64 = read(inode, get::INODE_NUMBER())?;
-    let links: u32 = read(inode, get::INODE_LINKS())?;
-    let inode_generation: u32 = read(inode, get::INODE_GENERATION())?;
+    let number: u64 = head.get(get::INODE_NUMBER())?;
+    let mapping: u64 = head.get(get::INODE_MAPPING())?;
+    let links: u32 = head.get(get::INODE_LINKS())?;
+    let inode_generation: u32 = head.get(get::INODE_GENERATION())?;
     // Before the walk: a move during it makes a newer one.
     let generation = word(word::GENERATION) as u32;
     let mut fresh = Entry { generation, inode_generation, links, state: UNSYNCED, size: u64::MAX };
@@ -84,13 +88,14 @@ pub fn subject(inode: u64) -> Option<Subject> {
         if known.inode_generation == inode_generation {
             if known.generation == generation && known.links == links {
                 let outside = known.state & OUTSIDE != 0;
-                return if outside { None } else { Some(Subject { number, entry }) };
+                return if outside { None } else { Some(Subject { number, mapping, entry }) };
             }
             fresh.size = known.size;
             fresh.state = known.state & !OUTSIDE;
         }
     }
-    decide(inode, super_block, number, &mut fresh)
+    let entry = decide(inode, super_block, number, &mut fresh)?;
+    Some(Subject { number, mapping, entry })
 }
 
 /// Is the inode on the file system of the root, and where one has several
@@ -108,19 +113,15 @@ fn is_same_file_system(inode: u64, super_block: u64) -> Option<bool> {
     Some(read::<u32>(tree, get::BTRFS_ROOT_DEVICE())? == get::ROOT_DEVICE())
 }
 
+/// What is remembered of it from now on, or nothing; `None` where it is outside.
 #[inline(always)]
-fn kind(inode: u64) -> Option<u16> {
-    Some(read::<u16>(inode, get::INODE_MODE())? & MODE_TYPE)
-}
-
-#[inline(always)]
-fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Option<Subject> {
+fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Option<*mut Entry> {
     let verdict = walk(inode, super_block);
     count(word::DECIDED);
     // What counts as links of a directory are its children: it has one name.
     // Asked only now, since the verifier follows the walk once for each answer
     // that is known before it, and that took half of its time.
-    let named_once = fresh.links <= 1 || kind(inode) == Some(MODE_DIRECTORY);
+    let named_once = fresh.links <= 1 || is_directory(inode);
     // Otherwise another name may be inside.
     if verdict == Verdict::Nameless || verdict == Verdict::Private && named_once {
         // Not remembered: it gets a name, or the daemon renames it into the
@@ -129,7 +130,7 @@ fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Optio
     }
     if verdict == Verdict::Undecided {
         count(word::UNDECIDED);
-        return Some(Subject { number, entry: core::ptr::null_mut() });
+        return Some(core::ptr::null_mut());
     }
     let outside = verdict == Verdict::Outside && named_once;
     if outside {
@@ -139,8 +140,12 @@ fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Optio
     if outside {
         return None;
     }
-    let entry = INODES.get_ptr_mut(&number).unwrap_or(core::ptr::null_mut());
-    Some(Subject { number, entry })
+    Some(INODES.get_ptr_mut(&number).unwrap_or(core::ptr::null_mut()))
+}
+
+#[inline(always)]
+fn is_directory(inode: u64) -> bool {
+    read::<u16>(inode, get::INODE_MODE()).is_some_and(|mode| mode & MODE_TYPE == MODE_DIRECTORY)
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
 use crate::event::{Pending, announced, finished, mapped, settled, sized, written};
-use crate::kernel::{count, get, read};
+use crate::kernel::{Head, count, get, read};
 use crate::{mark, place};
 
 const FMODE_WRITE: u32 = 2;
@@ -89,25 +89,25 @@ programs! {
 
     /// `(iter, operations, caller)`, after each step of a write.
     iomap_iter(context) {
-        let iter: u64 = context.arg(0);
-        let flags: u32 = read(iter, get::ITER_FLAGS())?;
+        let iter = Head::of(context.arg(0))?;
+        let flags: u32 = iter.get(get::ITER_FLAGS())?;
         let writes = flags & (IOMAP_WRITE | IOMAP_ZERO | IOMAP_UNSHARE) != 0;
         // Direct writes are told when they are complete.
         if !writes || flags & IOMAP_DIRECT != 0 {
             return None;
         }
-        if read::<u64>(iter, get::ITER_MAP_LENGTH())? == 0 {
+        if iter.get::<u64>(get::ITER_MAP_LENGTH())? == 0 {
             return None;
         }
-        let position: u64 = read(iter, get::ITER_POSITION())?;
+        let position: u64 = iter.get(get::ITER_POSITION())?;
         let (start, end) = if get::ITER_START() != 0 {
-            (read(iter, get::ITER_START())?, position)
+            (iter.get(get::ITER_START())?, position)
         } else {
             // Before Linux 6.15 the step is counted before it is taken.
-            let processed: i64 = read(iter, get::ITER_PROCESSED())?;
+            let processed: i64 = iter.get(get::ITER_PROCESSED())?;
             (position, position.saturating_add(processed.max(0) as u64))
         };
-        let inode: u64 = read(iter, get::ITER_INODE())?;
+        let inode: u64 = iter.get(get::ITER_INODE())?;
         // Zeros behind the end show only when the size moves, which is told.
         let zeroes_only = flags & (IOMAP_WRITE | IOMAP_UNSHARE) == 0;
         if zeroes_only && start >= read(inode, get::INODE_SIZE())? {
@@ -177,7 +177,7 @@ programs! {
         let (folio, mapping): (u64, u64) = (context.arg(0), context.arg(1));
         let inode: u64 = read(mapping, get::MAPPING_HOST())?;
         let subject = place::subject(inode)?;
-        let flags = mapped(inode, &subject);
+        let flags = mapped(&subject);
         if flags & FLAG_MAPPED == 0 {
             return None;
         }
