@@ -579,6 +579,7 @@ impl Node {
                 Change::Name(path) => self.core.path_changed(now, path),
                 Change::Unlisted(directory) => self.core.scan(directory),
                 Change::Moved(from, to) => self.core.path_moved(now, from, to),
+                Change::Came(path) => self.core.path_came(now, path),
                 Change::Data { inode, extent, mapped } => {
                     let ranges = match extent {
                         capture::Extent::Ranges(ranges) => Some(ranges),

@@ -18,9 +18,12 @@ pub enum Change {
     /// A directory is watched from now on, and holds entries of which nobody
     /// may have told.
     Unlisted(RelPath),
-    /// The entry at the first path was renamed to the second. One that came
-    /// into the folder or left it gives a `Name`.
+    /// The entry at the first path was renamed to the second. One that left
+    /// the folder gives a `Name`.
     Moved(RelPath, RelPath),
+    /// The entry at this path came from outside of the folder. A directory
+    /// brings along entries of which nobody told.
+    Came(RelPath),
     /// Bytes of this inode may have changed, or its size did. The inode is
     /// inside the folder or could not be shown to be outside of it.
     Data {

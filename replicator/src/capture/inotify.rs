@@ -182,6 +182,7 @@ impl Inotify {
         }
         match from {
             Some((_, from)) if event.what.contains(ReadFlags::MOVED_TO) => outbox.moved(from, path),
+            None if event.what.contains(ReadFlags::MOVED_TO) => outbox.came(path),
             _ => outbox.name(path),
         }
     }

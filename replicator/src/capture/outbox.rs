@@ -52,6 +52,11 @@ impl Outbox {
         self.push(Change::Moved(from, to))
     }
 
+    /// Look at the entry and at everything in it.
+    pub fn came(&mut self, path: RelPath) -> Result<(), Stopped> {
+        self.once(path, Change::Came)
+    }
+
     /// Look at the content.
     pub fn content(&mut self, path: RelPath) -> Result<(), Stopped> {
         self.once(path, Change::DataAt)

@@ -176,7 +176,8 @@ impl<S: Store> Core<S> {
             ranges: none,
             ..dirt.clone()
         };
-        let bytes = Dirt { entry: false, compare: false, list: false, gone: 0, ..dirt };
+        let bytes =
+            Dirt { entry: false, compare: false, list: false, came: false, gone: 0, ..dirt };
         self.settle.look_after(now.monotonic, wait, Spot::Body(*id), bytes);
         rest
     }
@@ -245,7 +246,7 @@ impl<S: Store> Core<S> {
         // Another directory in its place holds other entries, and of a removal
         // in one that is gone nothing is told.
         let list = match &known {
-            Some((_, row)) => !lies_in(row, &stat),
+            Some((_, row)) => look.dirt.came || !lies_in(row, &stat),
             None => look.dirt.list,
         };
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {

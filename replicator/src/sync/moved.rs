@@ -12,7 +12,7 @@ use super::core::{Core, Looking};
 use super::doubt::Doubt;
 use super::effect::{Found, Now};
 use super::record::BodyRow;
-use super::settle::Spot;
+use super::settle::{Dirt, Spot};
 use super::store::Store;
 use crate::entry::{Kind, Stat};
 use crate::id::BodyId;
@@ -114,8 +114,19 @@ impl<S: Store> Core<S> {
     /// An entry was moved within the folder.
     pub fn path_moved(&mut self, now: Now, from: RelPath, to: RelPath) {
         self.path_changed(now, from.clone());
-        self.path_changed(now, to.clone());
+        self.path_came(now, to.clone());
         self.moves.tell(from, to);
+    }
+
+    /// An entry was moved here. If it is a directory, what it holds was told
+    /// of at another place, where it may have been looked for in vain, or never;
+    /// and what was told of it here, late, may have led to it before.
+    pub fn path_came(&mut self, now: Now, path: RelPath) {
+        if !path.is_private() {
+            self.path_changed(now, path.clone());
+            let dirt = Dirt { came: true, ..Dirt::entry() };
+            self.settle.touch(now.monotonic, Spot::Path(path), dirt);
+        }
     }
 
     /// Is what lies at this place at no other?

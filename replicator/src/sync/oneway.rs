@@ -232,7 +232,7 @@ impl<S: Store> Core<S> {
         let lying = self.lying_at(path).filter(|(_, row, _)| row.kind() == Kind::Directory);
         let seen = self.own.changes.get(path).and_then(|change| change.seen);
         lying.map_or(look.dirt.list, |(_, _, disk)| {
-            !seen.unwrap_or(disk.fingerprint).is_inode(&stat.fingerprint)
+            look.dirt.came || !seen.unwrap_or(disk.fingerprint).is_inode(&stat.fingerprint)
         })
     }
 

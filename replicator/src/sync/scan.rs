@@ -49,7 +49,9 @@ impl<S: Store> Core<S> {
 
     fn begin_scan(&mut self, beneath: RelPath, since: Option<Timestamp>, told: bool) {
         if let Some(scan) = self.scans.iter_mut().find(|scan| beneath == scan.beneath) {
-            scan.again = true;
+            // One that was asked for and has not begun will meet all.
+            let is_asked = |effect: &Effect| matches!(effect, Effect::Scan(at) if *at == beneath);
+            scan.again |= !self.effects.iter().any(is_asked);
             scan.told |= told;
             scan.since = [scan.since, since].into_iter().flatten().min();
             return;

@@ -32,6 +32,9 @@ pub(super) struct Dirt {
     /// A directory found here is listed too: it may have been filled before
     /// anyone looked.
     pub list: bool,
+    /// It was filled elsewhere, and is listed though it is known here by now:
+    /// what it holds was told of there, or never.
+    pub came: bool,
     /// So many looks have found nothing here and were not believed yet.
     pub gone: u32,
     /// An event told of it.
@@ -210,6 +213,7 @@ impl Dirt {
         self.seldom |= other.seldom;
         self.mapped |= other.mapped;
         self.list |= other.list;
+        self.came |= other.came;
         self.gone = self.gone.max(other.gone);
         self.told |= other.told;
         self.check |= other.check;

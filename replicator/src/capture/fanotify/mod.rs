@@ -147,6 +147,7 @@ impl Fanotify {
             };
             match (path(event.old_place, outbox)?, path(event.place, outbox)?) {
                 (Some(from), Some(to)) => outbox.moved(from, to)?,
+                (None, Some(path)) if event.mask & libc::FAN_RENAME != 0 => outbox.came(path)?,
                 (Some(path), None) | (None, Some(path)) => outbox.name(path)?,
                 (None, None) => {}
             }

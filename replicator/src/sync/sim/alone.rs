@@ -35,6 +35,7 @@ impl Alone {
             match change {
                 Change::Name(path) => self.core.path_changed(self.clock(), path),
                 Change::Moved(from, to) => self.core.path_moved(self.clock(), from, to),
+                Change::Came(path) => self.core.path_came(self.clock(), path),
                 Change::Data(inode) => {
                     let ranges = Range::new(0, 1 << 20).into_iter().collect();
                     self.core.bytes_changed(self.clock(), inode, Some(ranges), false);

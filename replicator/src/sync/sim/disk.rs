@@ -53,6 +53,7 @@ pub(super) struct Disk {
 pub(super) enum Change {
     Name(RelPath),
     Moved(RelPath, RelPath),
+    Came(RelPath),
     Data(u64),
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::check::nothing_differs_or_is_lost as check;
+use super::disk::Change;
 use super::path;
 use super::plan::Plan;
 use super::story::{Story, User};
@@ -98,6 +99,41 @@ fn a_file_and_a_directory_change_places() {
         check(&world).unwrap();
         let found = ["f/a", "d"].map(|name| content(&world, 1, name));
         assert_eq!(found, [Some("inside".into()), Some("file".into())], "seed {seed}");
+    }
+}
+
+/// A directory is filled and renamed before anybody looked, and capture tells
+/// of one entry where it was and of another where it went: the directory was
+/// met for the sake of the second, and when its move was told, it was no news.
+/// So with one that comes from outside of the folder, full.
+#[test]
+fn a_directory_that_is_met_before_its_move_is_told() {
+    for (seed, is_moved) in (0..SEEDS).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut world = World::new(Plan::peaceful(seed));
+        write(&mut world, 0, "a", "a");
+        begin(&mut world, 0..2);
+        let mut moved = vec![Change::Came(path("e"))];
+        world.contents.written.insert(b"deep".into());
+        world.act(0, |disk, dead| {
+            let mut told = disk.make_entry(&path("d"), Kind::Directory, b"");
+            told.extend(disk.make_entry(&path("d/d"), Kind::Directory, b""));
+            told.extend(disk.write(&path("d/d/f"), b"deep", dead));
+            if is_moved { told } else { Vec::new() }
+        });
+        world.run_for(Duration::from_millis(1)).expect("it goes on");
+        world.act(0, |disk, dead| {
+            let renamed = disk.rename(&path("d"), &path("e"), dead);
+            if is_moved {
+                moved = renamed;
+            }
+            disk.link(&path("e/d/f"), &path("e/linked"))
+        });
+        world.run_for(Duration::from_millis(MILLISECONDS_MAX)).expect("it goes on");
+        world.act(0, |_, _| moved);
+        world.settle().unwrap();
+        check(&world).unwrap_or_else(|reason| panic!("seed {seed}, {is_moved}: {reason}"));
+        let found = ["e/d/f", "e/linked"].map(|name| content(&world, 1, name));
+        assert_eq!(found, [Some("deep".into()), Some("deep".into())], "seed {seed}");
     }
 }
 

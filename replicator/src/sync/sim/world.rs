@@ -492,6 +492,7 @@ impl World {
                     (Some(place), _) => core.bytes_changed_at(now, place),
                     (None, Change::Name(path)) => core.path_changed(now, path),
                     (None, Change::Moved(from, to)) => core.path_moved(now, from, to),
+                    (None, Change::Came(path)) => core.path_came(now, path),
                     (None, Change::Data(inode)) => {
                         let all: RangeSet = Range::new(0, 1 << 20).into_iter().collect();
                         core.bytes_changed(now, inode, Some(all), false);
