@@ -81,6 +81,7 @@ impl<S: Store> Core<S> {
             Sighted::File { leaves, changed, bytes, holes, stable } => {
                 let body = self.known_as(stat).map(|(id, _)| id);
                 self.wait_for_quiet(now, path, (stat, body), look, stable)?;
+                let changed = self.compared(body, look, &leaves).unwrap_or(changed);
                 let changed = self.told_since(body, look, changed, &bytes);
                 let (writes, is_all) = self.writes_of(body, leaves.size(), &changed, &holes, bytes);
                 let holes = if is_all { holes } else { holes.intersection(&changed) };
@@ -89,6 +90,14 @@ impl<S: Store> Core<S> {
                 Some(Read { content, leaves, changed, writes, holes, is_all })
             }
         })
+    }
+
+    /// What differs from the known version, where a look could not tell,
+    /// because another file lay there when it began.
+    fn compared(&self, body: Option<BodyId>, look: &Looking, leaves: &Leaves) -> Option<RangeSet> {
+        let lay = look.lay.map(|(id, _)| id);
+        let before = self.store.leaves(body.filter(|id| lay != Some(*id))?)?;
+        Some(leaves.differing(&before))
     }
 
     /// The changed bytes, or all of them where a peer waits for these.
@@ -109,7 +118,12 @@ impl<S: Store> Core<S> {
         }
         data.subtract(holes);
         let is_little = data.bytes() <= KEPT_BYTES_MAX;
-        let writes = bytes.filter(|_| is_little).map(|bytes| writes::copied(&bytes, &data));
+        let bytes = bytes.filter(|bytes| {
+            let mut missing = data.clone();
+            missing.subtract(&writes::spans(bytes));
+            is_little && missing.is_empty()
+        });
+        let writes = bytes.map(|bytes| writes::copied(&bytes, &data));
         if let Some(busy) = body.and_then(|id| self.busy.get_mut(&id)) {
             *busy = match (writes.is_some(), *busy) {
                 (true, Busy::Asked) if !is_all => Busy::Asked,

@@ -20,6 +20,7 @@ mod busy;
 mod carried;
 mod check;
 mod claims;
+mod compared;
 mod disk;
 mod first;
 mod ledger;
