@@ -407,9 +407,7 @@ impl Node {
                 _ = stop.changed(), if self.ending.is_none() => self.begin_end(),
                 report = reports.recv() => {
                     let report = report.ok_or(Error::Ended("the queue of reports"))?;
-                    self.handle_report(report, &mut changes)?;
-                    for _ in 0..EVENTS_PER_TURN_MAX {
-                        let Ok(report) = reports.try_recv() else { break };
+                    for report in gather(report, &mut reports) {
                         self.handle_report(report, &mut changes)?;
                     }
                 }
@@ -744,6 +742,26 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 /// The least time an entry must be quiet: long enough that the parts of one
 /// small write, from `open` to `close`, are one change.
 const SETTLE_MIN: Duration = Duration::from_millis(2);
+
+/// A report and those that have come after it by now. What several looks found
+/// is one: the core goes through all that it doubts each time.
+fn gather(first: Report, reports: &mut mpsc::Receiver<Report>) -> Vec<Report> {
+    let mut gathered = vec![first];
+    for _ in 0..EVENTS_PER_TURN_MAX {
+        let Ok(report) = reports.try_recv() else { break };
+        match (gathered.last_mut(), report) {
+            (
+                Some(Report::Seen { sights, heard }),
+                Report::Seen { sights: more, heard: also_heard },
+            ) => {
+                sights.extend(more);
+                *heard |= also_heard;
+            }
+            (_, report) => gathered.push(report),
+        }
+    }
+    gathered
+}
 
 fn now_since(started: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
