@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use replicator_tests::tree::PRIVATE_DIR;
 use replicator_tests::{Cluster, end_with_this_thread, machine, poll};
 
 /// These trees are larger than those of other stories.
@@ -65,11 +66,11 @@ fn fsx() {
 /// stress-ng's file-system class, and what else of it writes files: names,
 /// inodes, bytes. Left out is what mounts (bind-mount, binderfs), what writes
 /// no file (dup, eventfd, fstat, getdent, handle, io, ioprio, procfs), flags
-/// that are not replicated (chattr, inode-flags, verity), and copy-file, whose
-/// file has 256 MiB.
+/// that are not replicated (inode-flags, verity), and copy-file, whose file
+/// has 256 MiB.
 const STRESSORS: [&str; 3] = [
     "chdir dentry dir dirdeep dirmany dnotify fanotify filename inotify mknod open rename touch",
-    "access chmod chown fcntl file-ioctl flock lease utime xattr",
+    "access chattr chmod chown fcntl file-ioctl flock lease utime xattr",
     "fallocate fiemap fpunch fsize hdd iomix locka lockf lockofd mmap seek sync-file",
 ];
 
@@ -114,6 +115,13 @@ fn stress_ng() {
     let group = rustix::process::Pid::from_child(&killed);
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     killed.wait().unwrap();
+    if !machine::is_root() {
+        // What a user may not read, no program of that user can follow.
+        let left = fs::read_dir(cluster[0].root()).unwrap().map(|entry| entry.unwrap().path());
+        let left = left.filter(|path| !path.ends_with(PRIVATE_DIR)).map(PathBuf::into_os_string);
+        let words = ["-R".into(), "u+rwX".into()].into_iter().chain(left);
+        run(Path::new("chmod"), cluster.dir(), words);
+    }
     assert_followed(&cluster);
 }
 

@@ -26,6 +26,10 @@ use crate::range::RangeSet;
 /// How long to leave an entry alone that is being looked at or changed.
 const LOCKED_WAIT: Duration = Duration::from_millis(2);
 
+/// So many are asked for again at once: the names of one file wait for one
+/// another, and there may be thousands.
+const LOCKED_TOGETHER: u32 = 32;
+
 /// How long to wait for the directory of an entry to be met.
 const PARENT_WAIT: Duration = Duration::from_millis(5);
 
@@ -37,6 +41,7 @@ impl<S: Store> Core<S> {
     /// Sends out looks at what has fallen quiet.
     pub(super) fn issue_looks(&mut self, now: Now) {
         let mut looks = Vec::new();
+        let mut locked = 0;
         while self.looks.len() < LOOKS_MAX && !self.draining {
             let Some((spot, dirt)) = self.settle.pop(now.monotonic) else {
                 break;
@@ -49,7 +54,9 @@ impl<S: Store> Core<S> {
             // which wait for one another here.
             let named = self.store.name(&path).and_then(|row| row.on_disk());
             if !self.locks.is_free(&path, named.map(|(id, _)| id).as_slice()) {
-                self.settle.look_after(now.monotonic, LOCKED_WAIT, spot, dirt);
+                let wait = LOCKED_WAIT * (1 + locked / LOCKED_TOGETHER);
+                self.settle.look_after(now.monotonic, wait, spot, dirt);
+                locked += 1;
                 continue;
             }
             let lying = self.lying_as(named);
