@@ -82,18 +82,33 @@ const MODERATION: &str = "--chdir-dirs 256 --dentries 256 --dir-dirs 256 --dirde
     --fallocate-bytes 8m --fiemap-bytes 8m --hdd-bytes 8m --iomix-bytes 8m --mmap-bytes 8m \
     --mmap-file --sync-file-bytes 8m";
 
+/// The words that make it stress the root of the first node.
+fn stressing(cluster: &Cluster, stressors: &str, seconds: &str) -> Vec<String> {
+    let place = cluster[0].root().display().to_string();
+    let each = stressors.split_whitespace().flat_map(|name| [format!("--{name}"), "1".into()]);
+    let mut words: Vec<String> = each.collect();
+    words.extend(MODERATION.split_whitespace().map(String::from));
+    words.extend(["--temp-path".into(), place, "--timeout".into(), seconds.into()]);
+    words
+}
+
+/// Names that come and go by the ten thousand, where each is told and looked
+/// for by itself.
+#[test]
+fn stress_ng_through_inotify() {
+    let Some(stress) = program("stress-ng") else { return };
+    let mut cluster = Cluster::new(2).with_options(&["--capture", "inotify"]);
+    cluster.start();
+    let stressors = format!("{} {LONG_STRESSORS}", STRESSORS[0]);
+    run(&stress, cluster.dir(), stressing(&cluster, &stressors, "3"));
+    assert_followed(&cluster);
+}
+
 #[test]
 fn stress_ng() {
     let Some(stress) = program("stress-ng") else { return };
     let cluster = Cluster::running(2);
-    let words = |stressors: &str, seconds: &str| {
-        let place = cluster[0].root().display().to_string();
-        let each = stressors.split_whitespace().flat_map(|name| [format!("--{name}"), "1".into()]);
-        let mut words: Vec<String> = each.collect();
-        words.extend(MODERATION.split_whitespace().map(String::from));
-        words.extend(["--temp-path".into(), place, "--timeout".into(), seconds.into()]);
-        words
-    };
+    let words = |stressors: &str, seconds: &str| stressing(&cluster, stressors, seconds);
     // To the end, where each takes away what it made.
     for stressors in STRESSORS {
         run(&stress, cluster.dir(), words(stressors, "3"));

@@ -106,7 +106,16 @@ fn what_changes_places_by_a_third_name_sends_no_content() {
 
 #[test]
 fn rotated_logs_send_what_was_appended() {
-    let mut cluster = Cluster::new(2);
+    rotate_logs(Cluster::new(2));
+}
+
+/// Where nobody tells which bytes were written, what differs is found.
+#[test]
+fn rotated_logs_send_what_was_appended_through_inotify() {
+    rotate_logs(Cluster::new(2).with_options(&["--capture", "inotify"]));
+}
+
+fn rotate_logs(mut cluster: Cluster) {
     let a = cluster[0].root().to_path_buf();
     let log = |number: u64| match number {
         0 => "log".to_owned(),
