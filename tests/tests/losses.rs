@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -344,14 +345,17 @@ fn too_few_inotify_watches() {
     let Some(unshare) = machine::program("unshare").filter(|_| machine::is_root()) else {
         return machine::skip("only root with unshare can limit one daemon's watches");
     };
+    let limit = "echo 40 > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"";
+    let words = ["--user", "--map-root-user", "sh", "-c", limit];
+    if let Err(error) = machine::run(Command::new(&unshare).args(words).arg("true")) {
+        return machine::skip(&format!("no namespace of users of its own: {error:#}"));
+    }
     let mut cluster = Cluster::new(2).with_options(&["--capture", "inotify"]);
     for number in 0..60 {
         let folder = cluster[0].path(format!("{number}"));
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("file"), "before").unwrap();
     }
-    let limit = "echo 40 > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"";
-    let words = ["--user", "--map-root-user", "sh", "-c", limit];
     let prefix = std::iter::once(unshare.into_os_string()).chain(words.map(Into::into));
     cluster[0].settings.prefix = prefix.collect();
     cluster.start();

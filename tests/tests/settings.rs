@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
-use replicator_tests::{Cluster, Node, poll, random::Random};
+use replicator_tests::{Cluster, Node, machine, poll, random::Random};
 
 const LARGE_BYTES: usize = 8 << 20;
 
@@ -57,6 +57,26 @@ fn delays_places_and_intervals_are_kept() {
     for _ in 0..2 {
         let last = written();
         poll::eventually(Duration::from_secs(4), "the status is rewritten", || written() > last);
+    }
+}
+
+/// As a service manager starts it: few files at first, more where it asks.
+#[test]
+fn few_open_files_are_allowed_at_the_start() {
+    let Some(prlimit) = machine::program("prlimit") else {
+        return machine::skip("prlimit is not installed");
+    };
+    let mut cluster = Cluster::new(2);
+    for node in cluster.nodes_mut() {
+        node.settings.prefix = vec![prlimit.clone().into(), "--nofile=128:".into()];
+    }
+    for number in 0..4000 {
+        fs::write(cluster[0].path(format!("{number}")), vec![7; 5000]).unwrap();
+    }
+    cluster.start();
+    cluster.assert_same();
+    for node in cluster.nodes() {
+        assert!(!node.log().contains("Too many open files"), "{}", node.log());
     }
 }
 

@@ -16,6 +16,7 @@ use super::redo::Record;
 use super::worker::{Shared, Worker};
 use super::*;
 use crate::entry::{Flags, Kind, Metadata, Stat, Timestamp, Xattr};
+use crate::limits::JOB_ACTIONS_MAX;
 use crate::path::RelPath;
 use crate::range::Range;
 use crate::root::{Access, Root, set_flags};
@@ -682,7 +683,7 @@ fn room_is_asked_for_before_it_is_used() {
 
 #[tokio::test]
 async fn thousands_of_small_files_cost_the_same_each() {
-    const FILES: usize = 5_000;
+    const FILES: usize = 5 * JOB_ACTIONS_MAX;
     let folder = Folder::new();
     let applier = Applier::start(folder.root.clone()).unwrap();
     let mut taken = Vec::new();

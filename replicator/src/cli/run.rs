@@ -5,18 +5,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use super::failure::{Exit, Failure};
 use super::signals::Signals;
 use super::{logging, notify, print};
 use crate::config::{self, Config, Key, Settings};
-use crate::limits::BLOCKING_THREADS_MAX;
+use crate::limits::{BLOCKING_THREADS_MAX, JOB_ACTIONS_MAX, JOBS_MAX};
 use crate::node::{self, Ready};
 use crate::status::{NodeNote, StateDir, printable};
 
 /// How long threads that are stuck in the kernel may hold up the end.
 const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Files open at once: those that jobs write beside their place, and half as
+/// many for all else.
+const OPEN_FILES: u64 = (JOBS_MAX * JOB_ACTIONS_MAX * 3 / 2) as u64;
 
 /// Serve a folder, in the foreground, until SIGTERM or SIGINT.
 ///
@@ -110,6 +115,7 @@ impl Run {
             pid = std::process::id(),
             "replicator starts"
         );
+        allow_open_files();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("replicator")
@@ -166,6 +172,22 @@ impl Run {
         }
         settings.flag(Key::Peer, self.peer);
         settings
+    }
+}
+
+/// A shell and a service manager allow 1024 at first, for the sake of programs
+/// that use `select`, and more to those that ask.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|now| now >= OPEN_FILES) {
+        return;
+    }
+    let wanted = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    if wanted < OPEN_FILES || setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::warn!(
+            "only {wanted} open files are allowed: raise the limit (`ulimit -n`, LimitNOFILE=) to {OPEN_FILES}, or many small files at once are slow"
+        );
     }
 }
 
