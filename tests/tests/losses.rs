@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+
 use replicator_tests::random::Random;
 use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, nested, poll, sample, tree};
 
@@ -70,12 +72,14 @@ fn file_path(cluster: &Cluster, number: u64) -> PathBuf {
 }
 
 /// While it lives, the node does nothing.
-struct Stopped(rustix::process::Pid);
+struct Stopped(Pid);
 
 impl Stopped {
     fn new(node: &Node) -> Self {
-        let pid = rustix::process::Pid::from_raw(node.pid().unwrap() as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let pid = Pid::from_raw(node.pid().unwrap() as i32).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        // Until the last thread has met the signal it reads on.
+        waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
         Self(pid)
     }
 }
@@ -83,7 +87,7 @@ impl Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         // It may have been killed meanwhile.
-        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+        let _ = kill_process(self.0, Signal::CONT);
     }
 }
 
