@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use replicator_tests::{Cluster, keep_mounts_to_this_thread, machine};
+use replicator_tests::{Cluster, keep_mounts_to_this_thread, levels, machine};
 
 /// Starts both nodes, of which `a` must say these words and take this level.
 #[track_caller]
@@ -35,16 +35,19 @@ fn assert_steps_down(mut cluster: Cluster, level: &str, words: &[&str]) {
     cluster.assert_rsync_agrees();
 }
 
-fn needs_root() -> bool {
-    if !machine::is_root() {
-        machine::skip("an ordinary user has the lowest level anyway");
+/// Are there levels to step down from, and mounts to hide things behind? In a
+/// container not even root has them.
+fn is_privileged() -> bool {
+    let lack = levels::lacks(&std::env::temp_dir(), "fanotify");
+    if let Some(lack) = lack {
+        machine::skip(&format!("this process has the lowest level anyway: {lack}"));
     }
-    machine::is_root()
+    lack.is_none()
 }
 
 #[test]
 fn bpf_is_forbidden() {
-    if !needs_root() {
+    if !is_privileged() {
         return;
     }
     let mut cluster = Cluster::new(2);
@@ -54,9 +57,6 @@ fn bpf_is_forbidden() {
 
 #[test]
 fn bpf_fanotify_and_io_uring_are_forbidden() {
-    if !needs_root() {
-        return;
-    }
     let mut cluster = Cluster::new(2);
     let calls = [libc::SYS_bpf, libc::SYS_fanotify_init, libc::SYS_io_uring_setup];
     cluster[0].settings.forbidden = calls.map(|call| call as u32).into();
@@ -66,7 +66,10 @@ fn bpf_fanotify_and_io_uring_are_forbidden() {
 /// Shows the daemons of this story another description of the kernel.
 fn with_types(change: impl FnOnce(&Path)) -> bool {
     let types = Path::new("/sys/kernel/btf/vmlinux");
-    if !needs_root() || !types.exists() {
+    if !is_privileged() {
+        return false;
+    }
+    if !types.exists() {
         machine::skip("this kernel has no type description to hide");
         return false;
     }
@@ -106,7 +109,7 @@ fn a_kernel_whose_types_lack_a_member() {
 
 #[test]
 fn a_folder_without_file_handles() {
-    if !needs_root() {
+    if !is_privileged() {
         return;
     }
     keep_mounts_to_this_thread().unwrap();
