@@ -101,7 +101,7 @@ impl<S: Store> Core<S> {
         let mut went = HashSet::new();
         gone.into_iter().partition(|path| {
             let mut above = std::iter::successors(path.parent(), RelPath::parent);
-            let is_told = self.dirt_at(path).any(|dirt| dirt.told)
+            let is_told = self.dirt_at(path).any(|dirt| dirt.told && dirt.entry)
                 || self.is_scanned_as_told(path)
                 || self.surveyed && above.any(|at| went.contains(&at) || self.is_told_by_name(&at));
             if is_told {

@@ -142,6 +142,11 @@ impl<S: Store> Core<S> {
         let lay = [look.lay, now_lies.filter(|lies| Some(*lies) != look.lay)];
         let dirt = look.dirt.clone();
         match found {
+            // Bytes were told of, and of the last of a file that went before:
+            // the scan says whether it is missing.
+            Found::Nothing if !look.dirt.entry && self.is_scanning_all() => {
+                self.keep_bytes(now, UNSETTLED_WAIT, look);
+            }
             Found::Nothing if self.may_be_moving(&look) => self.look_for_move(now, path, look),
             Found::Nothing => self.saw_nothing(now, path),
             Found::Entry(stat, sighted) => {

@@ -67,6 +67,11 @@ impl<S: Store> Core<S> {
         self.scans.iter().any(|scan| !scan.beneath.is_root())
     }
 
+    /// Is all of the folder being scanned?
+    pub(super) fn is_scanning_all(&self) -> bool {
+        self.scans.iter().any(|scan| scan.beneath.is_root())
+    }
+
     /// Is a directory in which this lay being scanned because an event told of
     /// it?
     pub(super) fn is_scanned_as_told(&self, path: &RelPath) -> bool {

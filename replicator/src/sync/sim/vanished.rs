@@ -12,6 +12,7 @@ use crate::entry::Kind;
 use crate::id::Actor;
 use crate::limits::UNSEEN_DELETIONS_MAX;
 use crate::path::RelPath;
+use crate::range::Range;
 use crate::sync::core::Core;
 
 /// More than pass unseen, of which each story takes all.
@@ -123,6 +124,35 @@ fn a_directory_lost_before_the_start_keeps_its_files() {
     node.core.handle_listed(node.clock(), &RelPath::root(), listed);
     let told = node.disk.make_entry(&path("d"), Kind::Directory, b"");
     node.tell(told);
+    node.core.handle_scanned(node.clock(), &RelPath::root());
+    node.pass(Duration::from_secs(1));
+    assert_eq!((held(&node), known(&node)), (FILES as u64, FILES as u64));
+}
+
+/// The kernel lets go of its last bytes when the node has begun.
+#[test]
+fn bytes_of_a_file_lost_before_the_start_do_not_tell_that_it_was_removed() {
+    let mut node = full();
+    let last = node.number_of(&file("d", 7));
+    empty(&mut node, "d");
+    let store = std::mem::take(node.core.store_mut());
+    node.core = Core::new(Plan::peaceful(0).options(0), Actor(2), 1, store);
+    node.core.scan(RelPath::root());
+    for told in [Some(Range::new(0, 4096).into_iter().collect()), None] {
+        node.core.bytes_changed(node.clock(), last, told, false);
+        for _ in 0..50 {
+            node.now += Duration::from_millis(5);
+            node.core.handle_timeout(node.clock());
+            for look in node.looks() {
+                let sight = node.disk.look(&look, true);
+                node.core.handle_sights(node.clock(), vec![sight]);
+                node.core.handle_heard(node.clock());
+            }
+        }
+    }
+    node.core.bytes_changed(node.clock(), last, None, false);
+    let listed = node.disk.list(&RelPath::root());
+    node.core.handle_listed(node.clock(), &RelPath::root(), listed);
     node.core.handle_scanned(node.clock(), &RelPath::root());
     node.pass(Duration::from_secs(1));
     assert_eq!((held(&node), known(&node)), (FILES as u64, FILES as u64));
