@@ -118,7 +118,8 @@ fn stress_ng() {
     // devices, which are not replicated.
     let all = format!("{} {LONG_STRESSORS}", STRESSORS.join(" ").replace("mknod ", ""));
     let mut command = Command::new(&stress);
-    command.args(words(&all, "60")).process_group(0);
+    // Some of it writes where it was started.
+    command.current_dir(cluster.dir()).args(words(&all, "60")).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     end_with_this_thread(&mut command);
     let mut killed = command.spawn().unwrap();
