@@ -260,6 +260,10 @@ impl<S: Store> Core<S> {
     /// An entry appeared, vanished, moved or changed its metadata. If it is a
     /// directory it may hold entries nobody reported.
     pub fn path_changed(&mut self, now: Now, path: RelPath) {
+        self.name_changed(now, path, Dirt { list: true, ..Dirt::entry() });
+    }
+
+    pub(super) fn name_changed(&mut self, now: Now, path: RelPath, dirt: Dirt) {
         if path.is_private() {
             return;
         }
@@ -268,7 +272,6 @@ impl<S: Store> Core<S> {
             self.was_told(&parent);
             self.settle.touch(now.monotonic, Spot::Path(parent), Dirt::entry());
         }
-        let dirt = Dirt { list: true, ..Dirt::entry() };
         self.settle.touch(now.monotonic, Spot::Path(path), dirt);
     }
 

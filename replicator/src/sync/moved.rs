@@ -122,11 +122,7 @@ impl<S: Store> Core<S> {
     /// of at another place, where it may have been looked for in vain, or never;
     /// and what was told of it here, late, may have led to it before.
     pub fn path_came(&mut self, now: Now, path: RelPath) {
-        if !path.is_private() {
-            self.path_changed(now, path.clone());
-            let dirt = Dirt { came: true, ..Dirt::entry() };
-            self.settle.touch(now.monotonic, Spot::Path(path), dirt);
-        }
+        self.name_changed(now, path, Dirt { list: true, came: true, ..Dirt::entry() });
     }
 
     /// Is what lies at this place at no other?
