@@ -447,7 +447,7 @@ impl Node {
             return Err(Error::IndexFailed(failure));
         }
         for waiter in self.waiters.read_all(&self.core) {
-            self.flush(waiter);
+            self.report_when_told(Report::Flushed(waiter));
         }
         self.waiters.poll(now, &mut self.core, &self.facts);
         if let Some(answer) = self.waiters.granted() {
@@ -550,12 +550,17 @@ impl Node {
 
     /// Capture tells its last, and the core looks at that.
     fn begin_end(&mut self) {
-        self.ending = Some(Ending::new(self.now().wall));
+        self.ending = Some(Ending::new(scrub::seconds(self.now())));
+        self.report_when_told(Report::LastTold);
+    }
+
+    /// Reports this once everything that has happened by now has been told.
+    fn report_when_told(&self, report: Report) {
         let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
         tokio::spawn(async move {
             capture.flush().await;
-            // Nobody listens any more: it took too long.
-            let _ = reports.send(Report::LastTold).await;
+            // Nobody listens any more: the node is ending.
+            let _ = reports.send(report).await;
         });
     }
 
@@ -618,12 +623,7 @@ impl Node {
             }
             Event::Message { from, payload, .. } => match Message::decode(&payload) {
                 Ok(message @ Message::Probe { .. }) => {
-                    let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
-                    tokio::spawn(async move {
-                        capture.flush().await;
-                        // Nobody listens any more: the node is ending.
-                        let _ = reports.send(Report::Probed(from, message)).await;
-                    });
+                    self.report_when_told(Report::Probed(from, message));
                 }
                 Ok(message) => self.core.handle_message(now, from, message),
                 Err(error) => {
@@ -668,14 +668,7 @@ impl Node {
                 let (root, capture) = (Arc::clone(root), Arc::clone(capture));
                 tokio::spawn(look::scan(root, capture, beneath, reports));
             }
-            Effect::Listen => {
-                let capture = Arc::clone(&self.capture);
-                tokio::spawn(async move {
-                    capture.flush().await;
-                    // Nobody listens any more: the node is ending.
-                    let _ = reports.send(Report::Heard).await;
-                });
-            }
+            Effect::Listen => self.report_when_told(Report::Heard),
             Effect::Send { peer, message } => {
                 let counts = message.counts();
                 if let Some(outbox) = self.outboxes.get(&peer) {

@@ -26,11 +26,9 @@ const UNREAD_MARGIN: Duration = Duration::from_secs(10);
 /// set the time of a write before they write.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
-const NANOS_PER_SECOND: i64 = 1_000_000_000;
-
 /// A run that is ending.
 pub(super) struct Ending {
-    /// When it was asked to, in nanoseconds since 1970.
+    /// When it was asked to, in seconds since 1970.
     begun: i64,
     until: Instant,
     /// All that happened before has been told.
@@ -58,8 +56,8 @@ impl Ending {
         if !is_done && Instant::now() < self.until {
             return false;
         }
-        let seconds = (self.begun / NANOS_PER_SECOND).to_le_bytes();
-        index.put_note(NOTE, if is_done { seconds.to_vec() } else { Vec::new() });
+        let note = if is_done { self.begun.to_le_bytes().to_vec() } else { Vec::new() };
+        index.put_note(NOTE, note);
         true
     }
 }

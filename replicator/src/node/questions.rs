@@ -1,6 +1,5 @@
 //! What commands ask a running node, answered through the control socket.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::wait::Waiters;
@@ -64,17 +63,7 @@ impl Node {
     /// A question that is about everything that happened before it.
     fn flush_for(&mut self, add: impl FnOnce(&mut Waiters) -> u64) {
         let waiter = add(&mut self.waiters);
-        self.flush(waiter);
-    }
-
-    /// Tells a waiter once everything that happened before has been told.
-    pub(super) fn flush(&self, waiter: u64) {
-        let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());
-        tokio::spawn(async move {
-            capture.flush().await;
-            // Nobody listens any more: the node is ending.
-            let _ = reports.send(Report::Flushed(waiter)).await;
-        });
+        self.report_when_told(Report::Flushed(waiter));
     }
 
     /// Every peer that was told lets go of a node that leaves.

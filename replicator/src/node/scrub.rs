@@ -184,7 +184,8 @@ fn from_note(note: &[u8]) -> Option<(i64, Option<Mark>)> {
     Some((i64::from_le_bytes(*begun), mark))
 }
 
-fn seconds(now: Now) -> i64 {
+/// Since 1970.
+pub(super) fn seconds(now: Now) -> i64 {
     now.wall / 1_000_000_000
 }
 
