@@ -25,6 +25,13 @@ const PARKED_MAX: usize = 16;
 /// How long one is kept.
 const PARKED_TIME_MAX: Duration = Duration::from_secs(600);
 
+/// What a mixture was, that was to become a version and did not.
+#[derive(Debug)]
+struct Missed {
+    wanted: Digest,
+    is: Leaves,
+}
+
 /// A large file, part of which is here.
 #[derive(Debug)]
 pub(super) struct Arriving {
@@ -37,6 +44,7 @@ pub(super) struct Arriving {
     /// Nothing but arrived leaves was ever written, so zeros need not be.
     pub is_blank: bool,
     pieces: Mutex<(Pieces, Instant)>,
+    missed: Mutex<Option<Missed>>,
     /// Somebody has something to do or all is done.
     pub changed: Notify,
 }
@@ -56,6 +64,7 @@ impl Arriving {
             file: Arc::clone(staged.file()),
             is_blank,
             pieces: Mutex::new((pieces, Instant::now())),
+            missed: Mutex::new(None),
             changed: Notify::new(),
         }
     }
@@ -84,6 +93,35 @@ impl Arriving {
     /// Is it waiting for what its origin wrote while it was read?
     pub fn is_mixed(&self) -> bool {
         self.with(|pieces| pieces.all_mixed().next().is_some())
+    }
+
+    /// Can what was written since make this version of it? All of it must be
+    /// here: of a leaf that never came nothing is known. And what did not lead
+    /// there does not at another attempt.
+    pub fn is_mixture_for(&self, body: BodyId, wanted: Digest) -> bool {
+        let all_came = self.with(|pieces| pieces.is_over());
+        let has_missed = lock(&self.missed).as_ref().is_some_and(|missed| missed.wanted == wanted);
+        self.body == body && self.digest != wanted && self.is_mixed() && all_came && !has_missed
+    }
+
+    /// It is about to be written to.
+    pub fn is_changing(&self) {
+        *lock(&self.missed) = None;
+    }
+
+    /// What was written since made this of it, and not what was wanted.
+    pub fn missed(&self, wanted: Digest, is: Leaves) {
+        *lock(&self.missed) = Some(Missed { wanted, is });
+    }
+
+    /// Which of its leaves are also in another version.
+    pub fn held_of(&self, wanted: &Leaves) -> Vec<bool> {
+        if let Some(missed) = &*lock(&self.missed) {
+            return same_leaves(&missed.is, wanted);
+        }
+        let held = self.with(|pieces| pieces.held());
+        let same = same_leaves(&self.leaves, wanted).into_iter();
+        same.zip(held.into_iter().chain(std::iter::repeat(false))).map(|(a, b)| a && b).collect()
     }
 
     pub fn give_back(&self, leaves: &[u64]) {
@@ -167,7 +205,68 @@ impl Arrivals {
     }
 }
 
+fn same_leaves(before: &Leaves, wanted: &Leaves) -> Vec<bool> {
+    let resized = before.resized(wanted.size());
+    let resized = resized.filter(|_| before.leaf_bytes() == wanted.leaf_bytes());
+    let is_same = |leaf: u64| {
+        let hash = resized.as_ref().and_then(|before| before.get(leaf));
+        hash.is_some() && hash == wanted.get(leaf)
+    };
+    (0..wanted.count()).map(is_same).collect()
+}
+
 /// Nothing is left half done while a lock is held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Actor;
+    use crate::root::Root;
+
+    const LEAF: usize = 64 << 10;
+    const BODY: BodyId = BodyId { origin: Actor(1), counter: 1 };
+
+    fn leaves(of: [u8; 4]) -> Leaves {
+        Leaves::of(&of.map(|byte| vec![byte; LEAF]).concat())
+    }
+
+    /// A file of which nothing is here yet.
+    fn arriving(leaves: &Leaves) -> Arriving {
+        let dir = tempfile::tempdir().unwrap();
+        let staged = Staged::create(&Root::open(dir.path()).unwrap(), leaves.size()).unwrap();
+        let pieces = Pieces::new(vec![false; leaves.count() as usize], 0);
+        Arriving::new(BODY, leaves.clone(), &staged, true, pieces)
+    }
+
+    #[test]
+    fn what_has_not_come_as_a_whole_is_no_mixture() {
+        let (first, later) = (leaves([1; 4]), leaves([1, 2, 1, 1]).digest());
+        let there = arriving(&first);
+        (0..2).for_each(|leaf| there.arrived(leaf));
+        assert!(!there.is_mixture_for(BODY, later));
+        there.mixed(2);
+        // What was written since says nothing of the leaf that is missing.
+        assert!(!there.is_mixture_for(BODY, later));
+        assert_eq!(there.held_of(&leaves([1, 2, 1, 1])), [true, false, false, false]);
+        there.arrived(3);
+        assert!(there.is_mixture_for(BODY, later));
+        assert!(!there.is_mixture_for(BODY, first.digest()));
+    }
+
+    #[test]
+    fn what_did_not_lead_to_a_version_is_compared_with_it() {
+        let [first, later, last] = [[1; 4], [1, 2, 2, 1], [1, 2, 3, 1]].map(leaves);
+        let there = arriving(&first);
+        (0..4).for_each(|leaf| there.mixed(leaf));
+        assert!(there.is_mixture_for(BODY, later.digest()));
+        there.missed(later.digest(), leaves([1, 2, 1, 1]));
+        assert!(!there.is_mixture_for(BODY, later.digest()));
+        assert_eq!(there.held_of(&later), [true, true, false, true]);
+        assert!(there.is_mixture_for(BODY, last.digest()), "another may be led to");
+        there.is_changing();
+        assert_eq!(there.held_of(&later), [false; 4]);
+    }
 }

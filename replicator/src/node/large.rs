@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::arrivals::{Arrivals, Arriving};
 use super::carry::{Written, failed, punch};
 use super::download::{Answer, Wanted, ask, fetch_leaves, item};
-use super::mixture::{CaughtUp, is_mixture_for};
+use super::mixture::CaughtUp;
 use super::pieces::{Offer, Pieces, from_bitmap};
 use crate::apply::{self, Staged};
 use crate::engine::Engine;
@@ -89,7 +89,8 @@ impl Large {
         base: Option<Base>,
     ) -> Result<Written, Outcome> {
         let mut parked = self.arrivals.claim(wanted.body, wanted.digest);
-        if let Some(mixture) = parked.take_if(|(there, _)| is_mixture_for(there, &wanted)) {
+        let is_mixture = |there: &Arriving| there.is_mixture_for(wanted.body, wanted.digest);
+        if let Some(mixture) = parked.take_if(|(there, _)| is_mixture(there)) {
             match self.catch_up(&sources, &wanted, mixture).await? {
                 CaughtUp::Whole(written) => return Ok(written),
                 CaughtUp::Untold(left) => parked = Some(left),
@@ -134,10 +135,10 @@ impl Large {
         let seed = u64::from_le_bytes(first_eight(self.transport.id()));
         let (staged, held, is_blank) = match (parked, base) {
             (Some((there, staged)), _) => {
-                let held = there.with(|pieces| pieces.held());
+                let held = there.held_of(&leaves);
                 rustix::fs::ftruncate(staged.file().as_fd(), wanted.size).map_err(failed)?;
                 let is_blank = there.is_blank && there.digest == wanted.digest && !there.is_mixed();
-                (staged, still_held(&there.leaves, &held, &leaves), is_blank)
+                (staged, held, is_blank)
             }
             (None, Some(base)) if is_worth_copying(&base.leaves, &leaves) => {
                 let staged = self.copy(&base.path, wanted.size).await?;
@@ -372,18 +373,6 @@ fn written(
     done: Option<Result<Result<(), Outcome>, tokio::task::JoinError>>,
 ) -> Result<(), Outcome> {
     done.map_or(Ok(()), |done| done.map_err(failed)?)
-}
-
-/// What of an earlier version's leaves is also in this one.
-fn still_held(before: &Leaves, held: &[bool], wanted: &Leaves) -> Vec<bool> {
-    let resized = before.resized(wanted.size());
-    let same_leaves = before.leaf_bytes() == wanted.leaf_bytes();
-    let still = |leaf: u64| {
-        let was_held = held.get(leaf as usize).copied().unwrap_or(false);
-        let same = resized.as_ref().is_some_and(|before| before.get(leaf) == wanted.get(leaf));
-        same_leaves && was_held && same && wanted.get(leaf).is_some()
-    };
-    (0..wanted.count()).map(still).collect()
 }
 
 /// Copying here costs the whole file once more; so much must be the same.

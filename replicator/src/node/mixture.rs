@@ -5,7 +5,9 @@
 //! version, and the origin remembers what was: laid over the mixture, these
 //! writes make the later version, which is verified like any other. So a file
 //! that is never quiet comes once, and then what was written meanwhile, each
-//! time less, until the rest is followed as it happens.
+//! time less, until the rest is followed as it happens. Where that does not
+//! make the wanted version, and no later one comes, its leaves are compared
+//! with those of the origin.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -31,11 +33,6 @@ pub(super) enum CaughtUp {
     Untold(Mixture),
 }
 
-/// Can what was written since make the wanted version of this?
-pub(super) fn is_mixture_for(there: &Arriving, wanted: &Wanted) -> bool {
-    there.body == wanted.body && there.digest != wanted.digest && there.is_mixed()
-}
-
 impl Large {
     /// Lays over a mixture what was written since the version it was to be.
     pub(super) async fn catch_up(
@@ -57,11 +54,16 @@ impl Large {
                 Ok(leaves) if leaves.digest() == wanted.digest => {
                     Ok(CaughtUp::Whole(Written { staged, leaves }))
                 }
-                ended => {
-                    // What was laid over it is newer still, and the next
-                    // attempt lays it over once more.
+                // What was laid over it is newer still, and the next attempt
+                // lays it over once more, for a later version.
+                Ok(leaves) => {
+                    there.missed(wanted.digest, leaves);
                     self.arrivals.park(there, staged);
-                    Err(ended.err().unwrap_or(Outcome::Broken))
+                    Err(Outcome::Broken)
+                }
+                Err(outcome) => {
+                    self.arrivals.park(there, staged);
+                    Err(outcome)
                 }
             };
         }
@@ -77,6 +79,7 @@ impl Large {
         delta: Delta,
         mut answer: Answer,
     ) -> Result<Leaves, Outcome> {
+        there.is_changing();
         let mut touched = delta.ranges.clone();
         touched.extend(&delta.holes);
         let cut_off = Range::new(wanted.size, u64::MAX);
