@@ -82,7 +82,7 @@ impl<S: Store> Core<S> {
                 let body = self.known_as(stat).map(|(id, _)| id);
                 self.wait_for_quiet(now, path, (stat, body), look, stable)?;
                 let changed = self.compared(body, look, &leaves).unwrap_or(changed);
-                let changed = self.told_since(body, look, changed, &bytes);
+                let changed = self.told_since(body, look, changed, leaves.leaf_bytes());
                 let (writes, is_all) = self.writes_of(body, leaves.size(), &changed, &holes, bytes);
                 let holes = if is_all { holes } else { holes.intersection(&changed) };
                 let content = Content::File { size: leaves.size(), digest: leaves.digest() };
@@ -247,20 +247,19 @@ impl<S: Store> Core<S> {
     }
 
     /// What may differ from the known version, where these changed by what the
-    /// look was asked for: of the bytes that were read also those may be newer
-    /// that were told of since it began.
+    /// look was asked for: whole leaves were read, and what was told of these
+    /// since it began may have been read, too.
     fn told_since(
         &self,
         body: Option<BodyId>,
         look: &Looking,
         mut changed: RangeSet,
-        bytes: &Option<Writes>,
+        leaf_bytes: u64,
     ) -> RangeSet {
         let by_ranges = self.options.ranges_told && look.dirt.is_of_ranges();
         let body = body.filter(|_| by_ranges);
-        let told = body.and_then(|id| self.settle.dirt(&Spot::Body(id)));
-        if let (Some(told), Some(bytes)) = (told, bytes) {
-            changed.extend(&writes::spans(bytes).intersection(&told.ranges));
+        if let Some(told) = body.and_then(|id| self.settle.dirt(&Spot::Body(id))) {
+            changed.extend(&changed.aligned(leaf_bytes).intersection(&told.ranges));
         }
         changed
     }

@@ -27,6 +27,8 @@ struct Busy {
     content: Vec<u8>,
     /// What a look that brings all it reads tells of these.
     holes: RangeSet,
+    /// Does a look bring bytes along?
+    brings: bool,
 }
 
 impl Busy {
@@ -37,7 +39,7 @@ impl Busy {
         node.core.scan(RelPath::root());
         node.rest();
         assert_eq!(node.indexed(&file), Some(Digest::of(&content)));
-        Self { node, file, content, holes: RangeSet::new() }
+        Self { node, file, content, holes: RangeSet::new(), brings: true }
     }
 
     /// Somebody writes a few bytes, and capture tells it.
@@ -86,7 +88,7 @@ impl Busy {
         *sighted = Sighted::File {
             leaves,
             changed: ranges.clone(),
-            bytes: Some(bytes),
+            bytes: self.brings.then_some(bytes),
             holes: if look.busy { self.holes.clone() } else { RangeSet::new() },
             stable,
         };
@@ -148,6 +150,24 @@ fn what_is_read_of_a_busy_file_stands_and_is_kept() {
     assert_eq!(busy.indexed(), Digest::of(&content));
     let differs = kept.iter().zip(&content).position(|(one, other)| one != other);
     assert_eq!((kept.len(), differs), (content.len(), None), "the parts are in another order");
+}
+
+/// Or it would be missing in what is told to lead from there to a later version.
+#[test]
+fn what_was_told_while_it_was_read_counts_as_changed() {
+    for brings in [false, true] {
+        let mut busy = Busy { brings, ..Busy::new() };
+        let before = busy.indexed();
+        busy.write(5, 1);
+        let look = busy.look_after(60).expect("nobody looks");
+        busy.write(20_000, 2);
+        busy.write(3 * LEAF, 3);
+        // As of a store through a mapping, which leaves the file's time alone.
+        busy.answer(&look, true);
+        let (body, _) = busy.node.core.store().name(&busy.file).unwrap().on_disk().unwrap();
+        let told = busy.node.core.changed_since(body, before, busy.indexed()).unwrap();
+        assert_eq!(told.ranges, [(0, 4096), (16_384, 20_480)].map(range).into_iter().collect());
+    }
 }
 
 /// Or who follows it would fill its holes with zeros.
