@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,6 +103,51 @@ fn storms_of_folders_through_fanotify() {
 #[test]
 fn storms_of_folders_through_inotify() {
     storms_at("inotify");
+}
+
+/// Who changes a file by one of its names changes it for all, though that name
+/// lies outside of the folder, or is gone before anybody can look at it.
+fn metadata_by_another_name_at(level: &str) {
+    let Some(cluster) = at_level(level) else { return };
+    let mode = |mode| fs::Permissions::from_mode(mode);
+    let (served, outside) = (cluster[0].path("served"), cluster.dir().join("outside"));
+    fs::write(&served, "served").unwrap();
+    fs::hard_link(&served, &outside).unwrap();
+    fs::create_dir(cluster[0].path("kept")).unwrap();
+    for number in 0..50 {
+        let folder = cluster[0].path(format!("folder-{number}/deep"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("file"), "linked").unwrap();
+        let kept = cluster[0].path(format!("kept/{number}"));
+        fs::hard_link(folder.join("file"), kept).unwrap();
+    }
+    assert_followed(&cluster);
+
+    for number in 0..50 {
+        let folder = cluster[0].path(format!("folder-{number}"));
+        fs::set_permissions(folder.join("deep/file"), mode(0o600)).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
+    // A watch of a directory sees nothing of what is done elsewhere.
+    if cluster[0].status().unwrap().capture() != "inotify" {
+        fs::set_permissions(&outside, mode(0o640)).unwrap();
+    }
+    assert_followed(&cluster);
+}
+
+#[test]
+fn metadata_by_another_name() {
+    metadata_by_another_name_at("auto");
+}
+
+#[test]
+fn metadata_by_another_name_through_fanotify() {
+    metadata_by_another_name_at("fanotify");
+}
+
+#[test]
+fn metadata_by_another_name_through_inotify() {
+    metadata_by_another_name_at("inotify");
 }
 
 /// Out of the root, changed there, and back again; under a writer that does

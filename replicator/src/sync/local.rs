@@ -523,17 +523,23 @@ impl<S: Store> Core<S> {
         if kind == Kind::Directory {
             let mut inside = Vec::new();
             self.for_each_within(path, |core, below, row| {
-                if row.on_disk().is_some() && below != *path && !core.brake.holds(&below) {
-                    inside.push(below);
-                }
+                let lies = row.on_disk().filter(|_| below != *path && !core.brake.holds(&below));
+                inside.extend(lies.map(|lies| (below, lies)));
             });
-            inside.iter().rev().for_each(|below| self.vanish(now, below));
+            inside.iter().rev().for_each(|(below, _)| self.vanish(now, below));
+            inside.into_iter().for_each(|(_, lies)| self.may_have_changed(now, lies));
         }
         self.vanish(now, path);
-        // Where it has other names, what was told of this one may have been its
-        // metadata. Of what was renamed the new name was told as well.
-        let is_linked = kind != Kind::Directory && !self.moves.is_told(path);
-        if is_linked && self.place_of(&Spot::Body(body)).is_some() {
+        // Of what was renamed the new name was told as well.
+        if !self.moves.is_told(path) {
+            self.may_have_changed(now, (body, kind));
+        }
+    }
+
+    /// What was told of a name that is gone may have been the metadata of a
+    /// file that has others; of one in a directory that is gone nothing is told.
+    fn may_have_changed(&mut self, now: Now, (body, kind): (BodyId, Kind)) {
+        if kind != Kind::Directory && self.place_of(&Spot::Body(body)).is_some() {
             self.settle.touch(now.monotonic, Spot::Body(body), Dirt::entry());
         }
     }

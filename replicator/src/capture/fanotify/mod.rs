@@ -21,6 +21,7 @@ use super::limits::EVENT_BUFFER_BYTES;
 use super::outbox::{Outbox, Stopped};
 use super::sys;
 use crate::path::RelPath;
+use crate::range::RangeSet;
 
 const NAMES: u64 = libc::FAN_CREATE
     | libc::FAN_DELETE
@@ -149,6 +150,9 @@ impl Fanotify {
                 (Some(from), Some(to)) => outbox.moved(from, to)?,
                 (None, Some(path)) if event.mask & libc::FAN_RENAME != 0 => outbox.came(path)?,
                 (Some(path), None) | (None, Some(path)) => outbox.name(path)?,
+                (None, None) if event.mask & libc::FAN_ATTRIB != 0 => {
+                    self.report_metadata(event, outbox)?;
+                }
                 (None, None) => {}
             }
         }
@@ -156,6 +160,17 @@ impl Fanotify {
             self.report_content(event, outbox)?;
         }
         Ok(())
+    }
+
+    /// By a name outside, or in a directory that is gone: the file may have one
+    /// inside.
+    fn report_metadata(&self, event: &Event<'_>, outbox: &mut Outbox) -> Result<(), Stopped> {
+        let object = event.object.map(|object| object.as_bytes());
+        let Some(inode) = object.and_then(|object| self.resolver.linked_inode(object)) else {
+            return Ok(());
+        };
+        let extent = Extent::Ranges(RangeSet::new());
+        outbox.push(Change::Data { inode, extent, mapped: false })
     }
 
     fn report_content(&mut self, event: &Event<'_>, outbox: &mut Outbox) -> Result<(), Stopped> {

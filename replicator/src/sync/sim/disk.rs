@@ -57,6 +57,24 @@ pub(super) enum Change {
     Data(u64),
 }
 
+/// A change as the kernel queues it: an entry by the directory that it is in
+/// and its name there. Which path that is, is asked for when it is told of; by
+/// then the directory may lie elsewhere, or be gone.
+#[derive(Clone, Debug)]
+pub(super) enum Queued {
+    Name(Entry),
+    Moved(Entry, Entry),
+    Came(Entry),
+    Data(u64),
+}
+
+/// `None` is in a directory that went together with it.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    directory: Option<u64>,
+    path: RelPath,
+}
+
 /// An entry as trees are compared: hard links by the first of their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shown {
@@ -177,6 +195,38 @@ impl Disk {
             Some(Listed { path: path.clone(), kind: stat.kind, fingerprint: stat.fingerprint })
         });
         listed.collect()
+    }
+
+    /// To be asked right after the change.
+    pub(super) fn queue(&self, change: Change) -> Queued {
+        let entry = |path: RelPath| {
+            let directory = path.parent().and_then(|parent| self.names.get(&parent).copied());
+            Entry { directory, path }
+        };
+        match change {
+            Change::Name(path) => Queued::Name(entry(path)),
+            Change::Moved(from, to) => Queued::Moved(entry(from), entry(to)),
+            Change::Came(path) => Queued::Came(entry(path)),
+            Change::Data(inode) => Queued::Data(inode),
+        }
+    }
+
+    /// As of a directory that is gone nothing is told but that it is.
+    pub(super) fn told(&self, queued: Queued) -> Option<Change> {
+        let place = |entry: Entry| match entry.path.name() {
+            Some(name) => self.place_of(entry.directory?)?.join(name).ok(),
+            None => Some(entry.path),
+        };
+        match queued {
+            Queued::Name(entry) => place(entry).map(Change::Name),
+            Queued::Moved(from, to) => match (place(from), place(to)) {
+                (Some(from), Some(to)) => Some(Change::Moved(from, to)),
+                (None, Some(to)) => Some(Change::Came(to)),
+                (from, None) => from.map(Change::Name),
+            },
+            Queued::Came(entry) => place(entry).map(Change::Came),
+            Queued::Data(inode) => Some(Change::Data(inode)),
+        }
     }
 
     // What users do. Each says what capture reports, and nothing at all where

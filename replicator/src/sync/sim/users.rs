@@ -211,7 +211,8 @@ impl World {
             let due = self.nodes[at].capture_at.max(self.now + delay);
             self.nodes[at].capture_at = due;
             let life = self.nodes[at].life;
-            self.push(due, Event::Captured(at, life, changes));
+            let queued = self.queued(at, changes);
+            self.push(due, Event::Captured(at, life, queued));
         }
     }
 

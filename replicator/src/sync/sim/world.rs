@@ -6,7 +6,7 @@ mod lives;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::disk::{Change, Disk};
+use super::disk::{Change, Disk, Queued};
 use super::ledger::Ledger;
 use super::plan::Plan;
 use super::random::Random;
@@ -122,7 +122,7 @@ pub(super) enum Event {
     /// Of a user; of the second round or not.
     Operation(bool),
     Trouble,
-    Captured(usize, u32, Vec<Change>),
+    Captured(usize, u32, Vec<Queued>),
     Look(usize, u32, Vec<Look>),
     Seen(usize, u32, Vec<Sight>),
     Scan(usize, u32, RelPath),
@@ -235,7 +235,8 @@ impl World {
         let changes = act(&mut self.nodes[at].disk, &mut self.contents.dead);
         if self.nodes[at].running && !changes.is_empty() {
             let life = self.nodes[at].life;
-            self.push(self.now, Event::Captured(at, life, changes));
+            let queued = self.queued(at, changes);
+            self.push(self.now, Event::Captured(at, life, queued));
         }
     }
 
@@ -472,15 +473,20 @@ impl World {
         }
     }
 
-    fn capture(&mut self, at: usize, life: u32, changes: Vec<Change>) {
+    pub(super) fn queued(&self, at: usize, changes: Vec<Change>) -> Vec<Queued> {
+        changes.into_iter().map(|change| self.nodes[at].disk.queue(change)).collect()
+    }
+
+    fn capture(&mut self, at: usize, life: u32, queued: Vec<Queued>) {
         if self.plan.wild && self.random.below(UNTOLD_ONE_IN) == 0 {
-            self.trace(|| format!("{at}: LOSES {changes:?}"));
+            self.trace(|| format!("{at}: LOSES {queued:?}"));
             let since = Timestamp { seconds: 0, nanos: 0 };
             return self.with(at, life, |core, _| core.scan_since(RelPath::root(), Some(since)));
         }
         let (ranges_told, disk) = (self.plan.ranges_told, &self.nodes[at].disk);
-        let places: Vec<_> = changes
+        let places: Vec<_> = queued
             .into_iter()
+            .filter_map(|one| disk.told(one))
             .map(|change| match change {
                 Change::Data(inode) if !ranges_told => (disk.place_of(inode), change),
                 _ => (None, change),
