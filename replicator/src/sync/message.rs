@@ -17,7 +17,7 @@ use crate::id::{Actor, BodyId};
 use crate::limits::{BODIES_ASKED_MAX, FETCH_ITEMS_MAX, FRAME_BYTES_MAX, STRETCHES_MAX};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
-use crate::writes::{Writes, bytes_of, outside, spans};
+use crate::writes::{Writes, bytes_of, copied, outside, spans};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
@@ -135,6 +135,14 @@ impl Patch {
         all_holes.subtract(&ranges);
         all_holes.extend(&holes);
         Patch { body: self.body, from: self.from, to: later.to, writes, holes: all_holes }
+    }
+
+    /// The same from another version, from which no more than this differs.
+    pub fn since(self, from: Digest, delta: &Delta) -> Patch {
+        let mut differing = delta.ranges.clone();
+        differing.extend(&delta.holes);
+        let writes = copied(&self.writes, &differing);
+        Patch { from: Some(from), writes, holes: self.holes.intersection(&differing), ..self }
     }
 
     /// Only what lies within a file of this size.

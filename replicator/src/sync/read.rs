@@ -227,7 +227,12 @@ impl<S: Store> Core<S> {
     /// What leads to this version with the bytes, where they are kept: a file
     /// that is written all the time has gone on before they are asked for.
     pub fn kept_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Patch> {
-        let patch = self.patches.between(body, Some(from), to)?;
+        let mut patch = self.patches.between(body, Some(from), to)?;
+        // All of a version was kept for who had none.
+        let known = self.history.between(body, from, to).filter(|_| patch.from.is_none());
+        if let Some(delta) = known {
+            patch = patch.since(from, &delta);
+        }
         let Delta { ranges, holes } = patch.delta();
         let fits = ranges.bytes() <= PATCH_IN_PLACE_BYTES_MAX
             && ranges.count() + holes.count() <= ANSWER_RANGES_MAX;

@@ -83,11 +83,15 @@ impl Busy {
             leaves.set(leaf, read);
             bytes.push((start, Bytes::copy_from_slice(read)));
         }
+        let changed = match &look.depth {
+            Depth::Whole => leaves.differing(known.leaves.as_ref().unwrap()),
+            _ => ranges.clone(),
+        };
         let mut sight = self.node.disk.look(look, false);
         let Found::Entry(_, sighted) = &mut sight.found else { panic!("it is gone") };
         *sighted = Sighted::File {
             leaves,
-            changed: ranges.clone(),
+            changed,
             bytes: self.brings.then_some(bytes),
             holes: if look.busy { self.holes.clone() } else { RangeSet::new() },
             stable,
@@ -168,6 +172,32 @@ fn what_was_told_while_it_was_read_counts_as_changed() {
         let told = busy.node.core.changed_since(body, before, busy.indexed()).unwrap();
         assert_eq!(told.ranges, [(0, 4096), (16_384, 20_480)].map(range).into_iter().collect());
     }
+}
+
+/// Who holds an earlier version is not sent all of it because another asked
+/// for all.
+#[test]
+fn what_was_kept_as_a_whole_is_sent_as_what_differs() {
+    let mut busy = Busy::new();
+    let (body, _) = busy.node.core.store().name(&busy.file).unwrap().on_disk().unwrap();
+    let before = busy.indexed();
+    let known = busy.node.core.locate(body, before).unwrap().fingerprint;
+    busy.write(LEAF, 1);
+    busy.node.core.found_stale(busy.node.clock(), busy.file.clone(), &known);
+    let look = busy.look_after(60).expect("nobody reads all of it");
+    assert!(look.busy && look.depth == Depth::Whole);
+    busy.answer(&look, false);
+    let between = busy.indexed();
+    busy.write(3 * LEAF, 2);
+    let look = busy.look_after(60).expect("nobody looks");
+    busy.answer(&look, false);
+    let patch = busy.node.core.kept_since(body, before, busy.indexed()).expect("not kept");
+    let told = [(LEAF, 2 * LEAF), (3 * LEAF, 3 * LEAF + 4096)].map(range);
+    assert_eq!((patch.from, spans(&patch.writes)), (Some(before), told.into_iter().collect()));
+    let patch = busy.node.core.kept_since(body, between, busy.indexed()).expect("not kept");
+    assert_eq!(spans(&patch.writes), [told[1]].into_iter().collect());
+    let whole = busy.node.core.kept_whole(body, busy.indexed(), 4 * LEAF).expect("not kept");
+    assert_eq!(spans(&whole), [range((0, 4 * LEAF))].into_iter().collect());
 }
 
 /// Or who follows it would fill its holes with zeros.
