@@ -271,10 +271,19 @@ impl<S: Store> Core<S> {
     /// that can be made?
     fn is_awaited(&self, body: &BodyRow, disk: &Disk) -> bool {
         lacking(&body.bound, &disk.names).any(|bound| {
-            // Beneath a place that it has to leave first it comes anew.
-            let is_beneath = disk.names.iter().any(|at| bound.is_within(at));
-            !is_beneath && (self.parent_lies(bound) || self.pending_names.contains(bound))
+            // Beneath a place that it has to leave first it comes anew, and in
+            // the place of a directory that cannot go before it has left.
+            let is_apart = |at: &RelPath| {
+                !bound.is_within(at) && (!at.is_within(bound) || self.moves_away(bound))
+            };
+            disk.names.iter().all(is_apart)
+                && (self.parent_lies(bound) || self.pending_names.contains(bound))
         })
+    }
+
+    /// Does what lies here go elsewhere with all that is in it?
+    fn moves_away(&self, path: &RelPath) -> bool {
+        self.lying_at(path).is_none_or(|(_, other, disk)| self.is_to_move(&other, &disk))
     }
 
     fn plan_directory(

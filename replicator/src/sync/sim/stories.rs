@@ -137,6 +137,38 @@ fn a_directory_that_is_met_before_its_move_is_told() {
     }
 }
 
+/// A directory gives way to a file that was in it, moved out or linked from
+/// elsewhere: the file waited for its place, and the directory for the file.
+#[test]
+fn a_file_takes_the_place_of_the_directory_it_was_in() {
+    for (seed, is_linked) in (0..SEEDS).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut world = World::new(Plan { steady: true, ..Plan::peaceful(seed) });
+        world.contents.written.insert(b"inside".into());
+        let [directory, inside, other] = ["e", "e/in", "other"].map(path);
+        world.act(0, |disk, dead| {
+            disk.make_entry(&directory, Kind::Directory, b"");
+            disk.write(&inside, b"inside", dead);
+            if is_linked { disk.link(&inside, &other) } else { Vec::new() }
+        });
+        begin(&mut world, 0..2);
+        world.act(0, |disk, dead| {
+            let mut told = Vec::new();
+            if !is_linked {
+                told.extend(disk.rename(&inside, &other, dead));
+            }
+            told.extend(disk.remove_all(&directory, dead));
+            told.extend(match is_linked {
+                true => disk.link(&other, &directory),
+                false => disk.rename(&other, &directory, dead),
+            });
+            told
+        });
+        world.settle().unwrap();
+        check(&world).unwrap_or_else(|reason| panic!("seed {seed}, {is_linked}: {reason}"));
+        assert_eq!(content(&world, 1, "e"), Some("inside".into()), "seed {seed}, {is_linked}");
+    }
+}
+
 /// A file of a copied folder is renamed before its node meets the others: to
 /// the cluster it is another file than the one they have at the former name,
 /// so both are in the tree, and who deletes one of them keeps the other.
