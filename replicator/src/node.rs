@@ -550,7 +550,7 @@ impl Node {
 
     /// Capture tells its last, and the core looks at that.
     fn begin_end(&mut self) {
-        self.ending = Some(Ending::new(scrub::seconds(self.now())));
+        self.ending = Some(Ending::new(self.now().seconds()));
         self.report_when_told(Report::LastTold);
     }
 

@@ -119,9 +119,16 @@ impl Arriving {
         if let Some(missed) = &*lock(&self.missed) {
             return same_leaves(&missed.is, wanted);
         }
-        let held = self.with(|pieces| pieces.held());
-        let same = same_leaves(&self.leaves, wanted).into_iter();
-        same.zip(held.into_iter().chain(std::iter::repeat(false))).map(|(a, b)| a && b).collect()
+        if self.leaves.leaf_bytes() != wanted.leaf_bytes() {
+            return vec![false; wanted.count() as usize];
+        }
+        let mut held = same_leaves(&self.leaves, wanted);
+        self.with(|pieces| {
+            for (leaf, held) in (0..).zip(held.iter_mut()) {
+                *held &= pieces.has(leaf);
+            }
+        });
+        held
     }
 
     pub fn give_back(&self, leaves: &[u64]) {
@@ -205,9 +212,9 @@ impl Arrivals {
     }
 }
 
-fn same_leaves(before: &Leaves, wanted: &Leaves) -> Vec<bool> {
+/// Which leaves of the wanted version are those that were there before.
+pub(super) fn same_leaves(before: &Leaves, wanted: &Leaves) -> Vec<bool> {
     let resized = before.resized(wanted.size());
-    let resized = resized.filter(|_| before.leaf_bytes() == wanted.leaf_bytes());
     let is_same = |leaf: u64| {
         let hash = resized.as_ref().and_then(|before| before.get(leaf));
         hash.is_some() && hash == wanted.get(leaf)

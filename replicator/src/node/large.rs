@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::arrivals::{Arrivals, Arriving};
+use super::arrivals::{Arrivals, Arriving, same_leaves};
 use super::carry::{Written, failed, punch};
 use super::download::{Answer, Wanted, ask, fetch_leaves, item};
 use super::mixture::CaughtUp;
@@ -173,17 +173,12 @@ impl Large {
         before: &Leaves,
         wanted: &Leaves,
     ) -> Result<Vec<bool>, Outcome> {
-        let before = before.resized(wanted.size());
-        let mut held = vec![false; wanted.count() as usize];
-        for (leaf, held) in (0..).zip(held.iter_mut()) {
-            let hash = wanted.get(leaf);
-            if hash.is_none() || before.as_ref().and_then(|before| before.get(leaf)) != hash {
-                continue;
-            }
+        let mut held = same_leaves(before, wanted);
+        for (leaf, held) in (0..).zip(held.iter_mut()).filter(|(_, held)| **held) {
             let range = wanted.range_of(leaf);
             let bytes = self.engine.read(staged.file(), range).await.map_err(failed)?;
             let whole = bytes.len() as u64 == range.len();
-            *held = whole && Some(&leaf_hash(wanted.size(), leaf, &bytes)) == hash;
+            *held = whole && Some(&leaf_hash(wanted.size(), leaf, &bytes)) == wanted.get(leaf);
         }
         Ok(held)
     }

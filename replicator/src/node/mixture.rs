@@ -50,22 +50,20 @@ impl Large {
                 }
                 Err(outcome) => Err(outcome),
             };
-            return match ended {
+            let outcome = match ended {
                 Ok(leaves) if leaves.digest() == wanted.digest => {
-                    Ok(CaughtUp::Whole(Written { staged, leaves }))
+                    return Ok(CaughtUp::Whole(Written { staged, leaves }));
                 }
                 // What was laid over it is newer still, and the next attempt
                 // lays it over once more, for a later version.
                 Ok(leaves) => {
                     there.missed(wanted.digest, leaves);
-                    self.arrivals.park(there, staged);
-                    Err(Outcome::Broken)
+                    Outcome::Broken
                 }
-                Err(outcome) => {
-                    self.arrivals.park(there, staged);
-                    Err(outcome)
-                }
+                Err(outcome) => outcome,
             };
+            self.arrivals.park(there, staged);
+            return Err(outcome);
         }
         Ok(CaughtUp::Untold((there, staged)))
     }

@@ -74,7 +74,7 @@ impl Scrub {
     /// Goes on where the note says. Without one everything was read when the
     /// node met the folder.
     pub fn new(interval: Duration, note: Option<&[u8]>, now: Now) -> Self {
-        let (begun, mark) = note.and_then(from_note).unwrap_or((seconds(now), None));
+        let (begun, mark) = note.and_then(from_note).unwrap_or((now.seconds(), None));
         Self { interval, begun, mark, next: Duration::ZERO, busy_since: None }
     }
 
@@ -99,13 +99,13 @@ impl Scrub {
             return Due::Step { from, names, bytes: PIECE_BYTES };
         }
         // A clock that was set back says nothing about what was read since.
-        self.begun = self.begun.min(seconds(now));
-        let rest = self.begun.saturating_add(whole_seconds(self.interval)) - seconds(now);
+        self.begun = self.begun.min(now.seconds());
+        let rest = self.begun.saturating_add(whole_seconds(self.interval)) - now.seconds();
         if rest > 0 {
             self.next = now.monotonic + CLOCK_PAUSE.min(Duration::from_secs(rest as u64));
             return Due::Rest;
         }
-        self.begun = seconds(now);
+        self.begun = now.seconds();
         self.mark = Some(Mark::start());
         Due::Begin
     }
@@ -115,7 +115,7 @@ impl Scrub {
         let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
         let share = share(done.names, extent.names).max(share(done.bytes, extent.bytes));
         let mut pause = (self.interval / 2).mul_f64(share.min(1.0));
-        if seconds(now) > self.begun.saturating_add(whole_seconds(self.interval)) {
+        if now.seconds() > self.begun.saturating_add(whole_seconds(self.interval)) {
             pause /= LATE_FACTOR;
         }
         self.next = now.monotonic + pause.max(PAUSE_MIN);
@@ -182,11 +182,6 @@ fn from_note(note: &[u8]) -> Option<(i64, Option<Mark>)> {
         Some(Mark { path, offset: u64::from_le_bytes(*offset) })
     });
     Some((i64::from_le_bytes(*begun), mark))
-}
-
-/// Since 1970.
-pub(super) fn seconds(now: Now) -> i64 {
-    now.wall / 1_000_000_000
 }
 
 fn whole_seconds(span: Duration) -> i64 {

@@ -22,6 +22,13 @@ pub struct Now {
     pub wall: i64,
 }
 
+impl Now {
+    /// Seconds since 1970 by the wall clock.
+    pub fn seconds(self) -> i64 {
+        self.wall.div_euclid(1_000_000_000)
+    }
+}
+
 #[derive(Debug)]
 pub enum Effect {
     /// Look at these entries and answer with `Core::handle_sights`.

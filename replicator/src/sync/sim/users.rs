@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::disk::{Change, Disk, Shown};
 use super::path;
 use super::plan::Plan;
-use super::world::{Event, World};
+use super::world::World;
 use crate::config::Mode;
 use crate::entry::{Flags, Kind};
 use crate::limits::COPIED_BYTES_MIN;
@@ -210,9 +210,7 @@ impl World {
             let delay = Duration::from_micros(self.random.below(5_000));
             let due = self.nodes[at].capture_at.max(self.now + delay);
             self.nodes[at].capture_at = due;
-            let life = self.nodes[at].life;
-            let queued = self.queued(at, changes);
-            self.push(due, Event::Captured(at, life, queued));
+            self.queue(due, at, changes);
         }
     }
 

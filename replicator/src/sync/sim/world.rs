@@ -234,10 +234,14 @@ impl World {
         self.set_clock(at);
         let changes = act(&mut self.nodes[at].disk, &mut self.contents.dead);
         if self.nodes[at].running && !changes.is_empty() {
-            let life = self.nodes[at].life;
-            let queued = self.queued(at, changes);
-            self.push(self.now, Event::Captured(at, life, queued));
+            self.queue(self.now, at, changes);
         }
+    }
+
+    /// Capture tells of these changes then.
+    pub(super) fn queue(&mut self, due: Duration, at: usize, changes: Vec<Change>) {
+        let queued = self.queued(at, changes);
+        self.push(due, Event::Captured(at, self.nodes[at].life, queued));
     }
 
     /// A round of operations and trouble and then peace, and perhaps another.
