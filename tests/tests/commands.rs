@@ -1,55 +1,22 @@
 //! What the commands say of a node, and what scripts read from them.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, Finished, binary, machine, nobody, poll, replicator, sample};
-use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
+use replicator_tests::mapping::{Mapping, PAGE_BYTES};
+use replicator_tests::{
+    Cluster, Finished, Stopped, binary, machine, nobody, poll, replicator, sample,
+};
 use serde_json::Value;
 
 fn json(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished:?}"))
-}
-
-/// A mapping of a file's first page, which stays while this lives: no event
-/// tells the lower capture levels of a store.
-struct Mapping(*mut std::ffi::c_void);
-
-const PAGE_BYTES: usize = 4096;
-
-impl Mapping {
-    fn of(path: &Path) -> Self {
-        let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-        let flags = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the kernel chooses the address, so nothing is mapped over.
-        let at = unsafe {
-            rustix::mm::mmap(ptr::null_mut(), PAGE_BYTES, flags, MapFlags::SHARED, &file, 0)
-        };
-        Self(at.unwrap())
-    }
-
-    fn store(&self, byte: u8) {
-        // SAFETY: the page is mapped and writable for as long as `self` lives,
-        // and nothing else in this process refers to it.
-        unsafe {
-            ptr::write_volatile(self.0.cast::<u8>(), byte);
-            rustix::mm::msync(self.0, PAGE_BYTES, MsyncFlags::SYNC).unwrap();
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: it was mapped with this length, and is not used again.
-        let _ = unsafe { rustix::mm::munmap(self.0, PAGE_BYTES) };
-    }
 }
 
 #[test]
@@ -65,8 +32,13 @@ fn verify_names_what_changed_though_nobody_told_of_it() {
     assert!(same.stdout.starts_with("checked 2 files, 4.0 KiB, in "), "{same:?}");
     assert!(same.stdout.contains("b (") && same.stdout.contains("holds the same tree"), "{same:?}");
 
-    let mapping = Mapping::of(&cluster[0].path("folder/mapped"));
-    mapping.store(b'1');
+    let mapping = Mapping::of(&cluster[0].path("folder/mapped")).unwrap();
+    // No event tells the lower capture levels of a store.
+    let store = |byte| {
+        mapping.store(byte);
+        mapping.sync().unwrap();
+    };
+    store(b'1');
     let differs = cluster[0].command(&["verify"]).unwrap();
     assert_eq!(differs.code, 1, "{differs:?}");
     assert!(differs.stdout.contains(": 1 differ\n"), "{differs:?}");
@@ -76,7 +48,7 @@ fn verify_names_what_changed_though_nobody_told_of_it() {
     cluster.assert_same();
     assert_eq!(fs::read(cluster[1].path("folder/mapped")).unwrap()[0], b'1');
 
-    mapping.store(b'2');
+    store(b'2');
     let differs = cluster[0].command(&["verify", "--json"]).unwrap();
     let found = json(&differs);
     assert_eq!(differs.code, 1, "{found}");
@@ -95,6 +67,35 @@ fn verify_names_what_changed_though_nobody_told_of_it() {
         alone().stdout.ends_with("no peer is connected to compare with\n")
     });
     assert_eq!(alone().code, 1);
+}
+
+#[test]
+fn wait_says_who_is_silent() {
+    let cluster = Cluster::running(2);
+    cluster.assert_same();
+    let stopped = Stopped::new(&cluster[1]);
+    fs::write(cluster[0].path("news"), "not there yet").unwrap();
+    // Less than it takes to notice that the peer is gone.
+    let waited = cluster[0].command(&["wait", "--timeout", "2s"]).unwrap();
+    assert_eq!(waited.code, 1, "{waited:?}");
+    assert!(waited.stdout.starts_with("not in sync after 2"), "{waited:?}");
+    assert!(waited.stdout.contains("  node b ("), "{waited:?}");
+    assert!(waited.stdout.contains("): it gave no answer in time\n"), "{waited:?}");
+    drop(stopped);
+    cluster.assert_same();
+}
+
+#[test]
+fn the_first_node_misses_the_others_too() {
+    let mut cluster = Cluster::running(2);
+    cluster.assert_same();
+    cluster[1].stop().unwrap();
+    poll::eventually(Duration::from_secs(10), "the peer is missed", || {
+        let waited = cluster[0].command(&["wait", "--timeout", "1s"]).unwrap();
+        waited.code == 1 && waited.stdout.ends_with("  no peer is connected\n")
+    });
+    cluster[1].start().unwrap();
+    cluster.assert_same();
 }
 
 #[test]

@@ -6,8 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::time::Duration;
 
-use replicator_tests::{Cluster, FileSystem, Node, Volume, flags, machine, nobody, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use replicator_tests::{Cluster, FileSystem, Node, Stopped, Volume, flags, machine, nobody, poll};
 
 /// How long one change may take to arrive.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
@@ -155,15 +154,14 @@ fn a_receiver_that_is_killed_leaves_nothing_free() {
     for round in 0..3 {
         let version = format!("version {round}");
         // Its node sees them bound, before and after.
-        let pid = Pid::from_raw(cluster[0].pid().unwrap() as i32).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
+        let stopped = Stopped::new(&cluster[0]);
         for number in 0..FILES {
             let path = cluster[0].path(name(number));
             flags::set(&path, "").unwrap();
             fs::write(&path, &version).unwrap();
             flags::set(&path, "i").unwrap();
         }
-        kill_process(pid, Signal::CONT).unwrap();
+        drop(stopped);
         let last = cluster[1].path(name(FILES * round / 3));
         poll::eventually(ARRIVAL_LIMIT, "some arrive", || {
             fs::read_to_string(&last).is_ok_and(|content| content == version)

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
-
 use replicator_tests::random::Random;
-use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, nested, poll, sample, tree};
+use replicator_tests::{
+    Cluster, FileSystem, Node, Stopped, Volume, machine, nested, poll, sample, tree,
+};
 
 /// Reading a file again takes longer than applying a change.
 const REPAIR_LIMIT: Duration = Duration::from_secs(60);
@@ -69,26 +69,6 @@ fn prepared(options: &[&str]) -> Option<(Cluster, Volume)> {
 
 fn file_path(cluster: &Cluster, number: u64) -> PathBuf {
     cluster[0].path(format!("{}/{number}", number % 40))
-}
-
-/// While it lives, the node does nothing.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new(node: &Node) -> Self {
-        let pid = Pid::from_raw(node.pid().unwrap() as i32).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
-        // Until the last thread has met the signal it reads on.
-        waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // It may have been killed meanwhile.
-        let _ = kill_process(self.0, Signal::CONT);
-    }
 }
 
 #[test]

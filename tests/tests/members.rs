@@ -5,7 +5,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, Node, poll};
+use replicator_tests::{Cluster, Node, Stopped, poll};
 
 /// Long enough for three rounds of members telling what they hold, which are
 /// an eighth of the retention each.
@@ -73,6 +73,25 @@ fn a_node_that_left_is_forgotten() {
     cluster[1].start().unwrap();
     cluster.assert_same();
     assert!(lists(&cluster[0], "b"), "with a new state directory it is a new member");
+}
+
+#[test]
+fn a_node_does_not_leave_before_a_peer_that_is_silent_has_all() {
+    let mut cluster = in_sync(2, "1h");
+    let stopped = Stopped::new(&cluster[1]);
+    fs::write(cluster[0].path("news"), "the only copy").unwrap();
+    // Less than it takes to notice that the peer is gone.
+    let left = cluster[0].leave(&["--timeout", "2s"]).unwrap();
+    assert_eq!(left.code, 1, "{left:?}");
+    assert!(
+        left.stdout.starts_with("not left: the others do not hold all of it yet\n"),
+        "{left:?}"
+    );
+    assert!(left.stdout.contains("  node b ("), "{left:?}");
+    assert!(left.stdout.contains("): it gave no answer in time\n"), "{left:?}");
+    drop(stopped);
+    cluster.assert_same();
+    assert!(cluster[0].is_running());
 }
 
 #[test]

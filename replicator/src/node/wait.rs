@@ -27,10 +27,12 @@ const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// answer.
 const PEERS_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is said of a peer that has not answered.
+const SILENT: &str = "it gave no answer in time";
+
 #[derive(Default)]
 pub(super) struct Waiters {
-    /// Peers are configured, so being alone is not being in sync.
-    expects_peers: bool,
+    has_configured_peers: bool,
     next: u64,
     waiting: Vec<Waiter>,
     /// Whom to answer once this node has left.
@@ -49,6 +51,8 @@ struct Waiter {
     /// What the peers said last.
     answers: BTreeMap<NodeId, Result<(), String>>,
     reasons: Vec<String>,
+    /// All hold the same: the peers have said so in the last round.
+    agreed: bool,
     verify: Option<Verifying>,
     /// The node is to leave when all hold the same.
     leave: bool,
@@ -63,8 +67,8 @@ struct Verifying {
 }
 
 impl Waiters {
-    pub fn new(expects_peers: bool) -> Self {
-        Self { expects_peers, ..Self::default() }
+    pub fn new(has_configured_peers: bool) -> Self {
+        Self { has_configured_peers, ..Self::default() }
     }
 
     pub fn wait(&mut self, timeout: Duration, answer: oneshot::Sender<Response>) -> u64 {
@@ -121,6 +125,7 @@ impl Waiters {
             ask_at: now,
             answers: BTreeMap::new(),
             reasons: Vec::new(),
+            agreed: false,
             verify,
             leave: false,
         });
@@ -150,15 +155,17 @@ impl Waiters {
             let over = waiter.answer.is_closed();
             let done = over || self.advance(waiter, now, core, facts);
             if done && let Some(token) = waiter.token.take() {
-                core.forget_probe(token);
+                let silent = core.forget_probe(token).into_iter();
+                let silent = silent.map(|peer| format!("node {}: {SILENT}", facts.call(peer)));
+                waiter.reasons.extend(silent);
             }
             if done && !over {
                 let answer = std::mem::replace(&mut waiter.answer, oneshot::channel().0);
-                if waiter.leave && waiter.flushed && waiter.reasons.is_empty() {
+                if waiter.leave && waiter.agreed {
                     self.granted = Some(answer);
                     return false;
                 }
-                let response = waiter.response(now, self.expects_peers, facts);
+                let response = waiter.response(now, self.expects_peers(core), facts);
                 // A command that went away in this moment needs no answer.
                 let _ = answer.send(response);
             }
@@ -166,6 +173,11 @@ impl Waiters {
         });
         waiting.append(&mut self.waiting);
         self.waiting = waiting;
+    }
+
+    /// Are there others, so that being alone is not being in sync?
+    fn expects_peers(&self, core: &Core<Index>) -> bool {
+        self.has_configured_peers || core.has_other_members()
     }
 
     /// True when the answer is known, or time is up.
@@ -190,7 +202,7 @@ impl Waiters {
                     ),
                 }];
             }
-            None if self.expects_peers && facts.connected() == 0 => {
+            None if self.expects_peers(core) && facts.connected() == 0 => {
                 waiter.reasons = vec!["no peer is connected".to_owned()];
                 waiter.ask_at = now + ASK_AGAIN;
                 if waiter.verify.is_some() {
@@ -213,9 +225,10 @@ impl Waiters {
                         waiter.reasons.push(reason);
                     }
                     // The last one may have gone instead of answering.
-                    let nobody = self.expects_peers && answers.is_empty();
+                    let nobody = self.expects_peers(core) && answers.is_empty();
                     waiter.answers = answers;
-                    if waiter.reasons.is_empty() && !nobody {
+                    waiter.agreed = waiter.reasons.is_empty() && !nobody;
+                    if waiter.agreed {
                         return true;
                     }
                 }
@@ -248,9 +261,11 @@ impl Waiter {
     fn response(&mut self, now: Instant, expects_peers: bool, facts: &Facts) -> Response {
         let took_ms = now.duration_since(self.started).as_millis() as u64;
         let Some(verify) = self.verify.take() else {
-            let reasons = std::mem::take(&mut self.reasons);
-            let in_sync = self.flushed && reasons.is_empty();
-            return Response::Waited(Waited { in_sync, waited_ms: took_ms, reasons });
+            let mut reasons = std::mem::take(&mut self.reasons);
+            if !self.agreed && reasons.is_empty() {
+                reasons.push("there was no time to look at what happened before".to_owned());
+            }
+            return Response::Waited(Waited { in_sync: self.agreed, waited_ms: took_ms, reasons });
         };
         let Some(found) = verify.found else {
             let hours = VERIFY_TIMEOUT.as_secs() / 3600;
@@ -278,7 +293,7 @@ impl Waiter {
             (Some(Ok(())), _) => String::new(),
             (Some(Err(reason)), _) => reason.clone(),
             (None, Some(reason)) => reason.clone(),
-            (None, None) => "it gave no answer in time".to_owned(),
+            (None, None) => SILENT.to_owned(),
         };
         PeerAgreement { peer: facts.call(peer), agrees: detail.is_empty(), detail }
     }

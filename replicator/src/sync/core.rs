@@ -526,9 +526,10 @@ impl<S: Store> Core<S> {
         Some(self.probes.remove(&token)?.answers)
     }
 
-    /// Nobody waits for this answer any more.
-    pub fn forget_probe(&mut self, token: u64) {
-        self.probes.remove(&token);
+    /// Nobody waits for this answer any more. Gives who has not answered.
+    pub fn forget_probe(&mut self, token: u64) -> Vec<NodeId> {
+        let Some(probe) = self.probes.remove(&token) else { return Vec::new() };
+        probe.asked.into_iter().filter(|peer| !probe.answers.contains_key(peer)).collect()
     }
 
     fn probe_answered(

@@ -80,7 +80,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Is there anybody else who may hold what this node held?
-    pub(super) fn has_other_members(&self) -> bool {
+    pub fn has_other_members(&self) -> bool {
         let Some(me) = self.membership.me.as_ref().map(|me| me.node) else { return false };
         let mut others = self.membership.roster.members().map(|member| &member.record);
         others.any(|record| record.node != me && !record.retired)
