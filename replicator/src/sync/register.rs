@@ -4,9 +4,10 @@
 //! It holds every value that no later write knowingly replaced. One of them,
 //! the winner, is what the tree shows; the others are the losers of a
 //! conflict. Who writes over the winner has never shown the losers: it passes
-//! them over, and whoever still shows one keeps it as one. Merging is associative, commutative and idempotent, so any order
-//! of messages ends in the same register (Shapiro et al., "Conflict-free
-//! replicated data types", 2011). It never reads a clock.
+//! them over, and whoever still shows one keeps it as one. Merging is
+//! associative, commutative and idempotent, so any order of messages ends in
+//! the same register (Shapiro et al., "Conflict-free replicated data types",
+//! 2011). It never reads a clock.
 
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +143,11 @@ impl<V: Rank + Clone + Eq> Register<V> {
             self.siblings.iter().filter(|mine| survives(mine, other)).cloned().collect();
         let fresh = other.siblings.iter().filter(|theirs| !self.context.contains(theirs.dot));
         siblings.extend(fresh.cloned());
+        if siblings.is_empty() {
+            // Each says that the other's values were replaced, of which no
+            // honest pair of nodes knows.
+            return Merged::Mine;
+        }
         siblings.sort_by_key(|sibling| sibling.dot);
         let mut context = self.context.clone();
         context.join(&other.context);
@@ -281,6 +287,17 @@ mod tests {
         assert_eq!(lost(loser.context(), 1), None, "it was replaced knowingly");
         assert_eq!(lost(&seen, 2).map(|lost| lost.dot), Some(dot(2, 1)));
         assert_eq!(lost(there.context(), 2), None, "the same value was put there later");
+    }
+
+    #[test]
+    fn values_that_deny_each_other_leave_one() {
+        let both = Register::new(dot(1, 2), 0, 0u32).context().clone();
+        let of = |dot, value| Sibling { dot, when: 0, value };
+        let mut one = Register::of(both.clone(), vec![of(dot(1, 1), 1u32)]);
+        let other = Register::of(both, vec![of(dot(1, 2), 2)]);
+        assert!(one.is_well_formed() && other.is_well_formed());
+        assert_eq!(one.merge(&other), Merged::Mine);
+        assert_eq!(one.winner().value, 1);
     }
 
     #[test]
