@@ -137,8 +137,7 @@ impl<S: Store> Core<S> {
     /// delete.
     fn is_too_much(&self, all: bool, missed: usize, in_all: usize) -> bool {
         let Some(percent) = self.options.delete_brake else { return false };
-        (all && !self.surveyed)
-            || self.restored.is_backup()
+        (!self.surveyed && (all || self.restored.is_backup()))
             || (missed > UNSEEN_DELETIONS_MAX && missed * 100 > in_all * usize::from(percent))
     }
 
