@@ -1,6 +1,8 @@
 //! States and folders that come back from a backup, or twice.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -133,6 +135,33 @@ fn old_files_put_into_the_folder_of_a_stopped_node() {
     assert_went_on(&cluster);
     let kept = cluster[1].conflicts().unwrap();
     assert_eq!(kept.as_array().map(Vec::len), Some(2), "{kept}");
+}
+
+/// As `cp -a` does: into the file that is there, with all that it is.
+#[test]
+fn old_bytes_put_into_the_files_of_a_stopped_node() {
+    let mut cluster = in_sync();
+    let restored = |node: &Node| fs::metadata(node.path("1")).unwrap();
+    fs::write(cluster[0].path("1"), "edited by a").unwrap();
+    fs::set_permissions(cluster[0].path("1"), Permissions::from_mode(0o640)).unwrap();
+    cluster.assert_same();
+    let later = restored(&cluster[0]);
+    cluster[1].stop().unwrap();
+    let file = File::create(cluster[1].path("1")).unwrap();
+    (&file).write_all(b"1").unwrap();
+    file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(30 * 86_400)).unwrap();
+    drop(file);
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    for node in cluster.nodes() {
+        assert_eq!(reads(node, "1"), "edited by a");
+        let shown = restored(node);
+        assert_eq!(shown.mode() & 0o777, 0o640);
+        assert_eq!(shown.modified().unwrap(), later.modified().unwrap());
+    }
+    let kept = cluster[1].conflicts().unwrap();
+    assert_eq!(kept.as_array().map(Vec::len), Some(1), "{kept}");
 }
 
 #[test]

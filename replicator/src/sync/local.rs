@@ -352,7 +352,7 @@ impl<S: Store> Core<S> {
         let before = row.clone();
         let when = stat.metadata.mtime.as_nanos();
         let mut dot = None;
-        let restored = self.restored.take(path);
+        let mut restored = self.restored.take(path);
         if let Some(read) = read {
             let from = digest_of(row.content_on_disk());
             if row.content_on_disk() != Some(&read.content) {
@@ -378,12 +378,16 @@ impl<S: Store> Core<S> {
             }
         }
         if row.metadata_on_disk() != Some(&stat.metadata) {
-            let mut seen = row.metadata_seen().clone();
+            let mut seen = match restored {
+                true => VersionVector::new(),
+                false => row.metadata_seen().clone(),
+            };
             if row.metadata.winner().value != stat.metadata {
                 let written = dot.unwrap_or_else(|| self.next_dot());
                 dot = Some(written);
-                // When it was, and not when a start found it.
-                let when = stat.fingerprint.ctime.as_nanos();
+                // When it was, and not when a start found it, or a backup was
+                // brought back.
+                let when = if restored { when } else { stat.fingerprint.ctime.as_nanos() };
                 row.metadata.write(&seen, |_| true, written, when, stat.metadata.clone());
                 seen.advance(written);
             }
@@ -396,6 +400,9 @@ impl<S: Store> Core<S> {
             disk.fingerprint = stat.fingerprint;
         }
         row.stamp = dot.unwrap_or(row.stamp);
+            } else {
+                // Not a backup's, but somebody who set its time.
+                restored = false;
         if row != before {
             let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
             // Where it is to give way to another file, it may be the later one
