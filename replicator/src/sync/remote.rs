@@ -168,6 +168,36 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// Would a check of every name change nothing?
+    #[cfg(test)]
+    pub(super) fn is_mended(&mut self, now: Now) -> bool {
+        let counter = self.next_counter();
+        let mut names = Vec::new();
+        self.for_each_within(&RelPath::root(), |_, path, _| names.push(Key::Name(path)));
+        self.unchecked.extend(names);
+        self.check_tree(now);
+        self.next_counter() == counter
+    }
+
+    /// Could this name be one that a check would mend? The last life may have
+    /// ended before it checked what had come.
+    pub(super) fn is_to_be_checked(&self, row: &NameRow, has_directory: bool) -> bool {
+        let hangs = match &row.binding.winner().value {
+            Binding::Bound { .. } => !has_directory,
+            Binding::Gone { moved: true, .. } => false,
+            // A file that was changed, which its deletion did not know of.
+            Binding::Gone { was, .. } => self.store.body(was.body).is_some_and(|body| {
+                body.bound.is_empty() && !was.seen.contains(body.content.winner().dot)
+            }),
+        };
+        hangs || row.is_pending() || row.binding.losers().next().is_some()
+    }
+
+    pub(super) fn is_to_be_directory(&self, path: &RelPath) -> bool {
+        let wanted = self.store.name(path).and_then(|row| row.wanted());
+        wanted.is_some_and(|(_, kind)| kind == Kind::Directory)
+    }
+
     fn check_name(&mut self, now: Now, path: &RelPath) {
         let Some(row) = self.store.name(path) else {
             return;

@@ -84,6 +84,45 @@ fn the_older_file_stays_where_the_newer_went_with_its_node() {
     assert!(kept > 0, "its bytes always come in time");
 }
 
+/// A file was edited here and deleted there, and much else was done there. Its
+/// node ends when it has heard of the deletion and not of all the rest, and
+/// comes back before the other: the edit is to stay.
+#[test]
+fn an_edit_stays_where_its_node_ends_while_it_hears_of_its_deletion() {
+    for seed in 0..SEEDS {
+        let plan = Plan { records_max: 1, ..Plan::peaceful(seed) };
+        let mut world = World::new(plan);
+        write(&mut world, 0, "lasting", "lasting");
+        write(&mut world, 0, "f", "shared");
+        begin(&mut world, 0..2);
+        world.disconnect(0, 1);
+        write(&mut world, 1, "f", "edited");
+        world.act(0, |disk, dead| disk.remove_all(&path("f"), dead));
+        for number in 0..20 {
+            world.settle().unwrap();
+            write(&mut world, 0, &format!("more-{number}"), &format!("more {number}"));
+        }
+        world.settle().unwrap();
+        world.connect(0, 1);
+        let has_heard = |world: &World| world.nodes[1].core.progress().names_pending > 0;
+        for _ in 0..10 * MILLISECONDS_MAX {
+            if !has_heard(&world) {
+                world.run_for(Duration::from_micros(100)).expect("it goes on");
+            }
+        }
+        assert!(has_heard(&world), "seed {seed}: it never hears of it");
+        world.end(1, true);
+        world.end(0, true);
+        begin(&mut world, 1..2);
+        assert_eq!(content(&world, 1, "f"), Some("edited".into()), "seed {seed}");
+        begin(&mut world, 0..1);
+        check(&world).unwrap();
+        for at in 0..2 {
+            assert_eq!(content(&world, at, "f"), Some("edited".into()), "seed {seed}, node {at}");
+        }
+    }
+}
+
 /// A file and a directory take each other's places: what lay in the directory
 /// was thought to be there still.
 #[test]

@@ -339,6 +339,18 @@ impl World {
             let states: Vec<_> = self.nodes.iter().map(|node| stuck(&node.core)).collect();
             return Err(format!("it never settles: {}", states.join("; ")));
         }
+        self.nothing_is_to_be_mended()
+    }
+
+    /// A check of every name finds nothing to mend: a node that begins does it.
+    fn nothing_is_to_be_mended(&mut self) -> Result<(), String> {
+        for at in 0..self.nodes.len() {
+            let now = self.clock(at);
+            let node = &mut self.nodes[at];
+            if node.running && !node.core.is_mended(now) {
+                return Err(format!("node {at} at rest has something to mend"));
+            }
+        }
         Ok(())
     }
 

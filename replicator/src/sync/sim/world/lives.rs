@@ -35,12 +35,13 @@ impl World {
 
     /// Ends, well or badly, and stays away.
     pub(in crate::sync::sim) fn stop(&mut self, at: usize) {
-        self.isolate(at);
         let is_clean = self.random.below(3) == 0;
         self.end(at, is_clean);
     }
 
     pub(in crate::sync::sim) fn end(&mut self, at: usize, is_clean: bool) {
+        // It hears of nothing more, its own connections' end included.
+        self.nodes[at].running = false;
         self.isolate(at);
         if let Some(durable) = self.plan.durable_after.map(|age| self.now.saturating_sub(age)) {
             let snapshots = &mut self.nodes[at].snapshots;
@@ -50,7 +51,6 @@ impl World {
         let back = self.random.below(self.nodes[at].snapshots.len().max(1) as u64) as usize;
         let (fresh, plan) = (self.next_actor(), self.plan);
         let node = &mut self.nodes[at];
-        node.running = false;
         node.life += 1;
         let store = match is_clean {
             true => node.core.store().clone(),
