@@ -663,10 +663,10 @@ impl Node {
                 let capture = Arc::clone(&self.capture);
                 tokio::spawn(look::look(root, engine, capture, looks, reports));
             }
-            Effect::Scan(beneath) => {
+            Effect::Scan { beneath, sync } => {
                 let (root, capture) = (&self.carrier.root, &self.capture);
                 let (root, capture) = (Arc::clone(root), Arc::clone(capture));
-                tokio::spawn(look::scan(root, capture, beneath, reports));
+                tokio::spawn(look::scan(root, capture, beneath, sync, reports));
             }
             Effect::Listen => self.report_when_told(Report::Heard),
             Effect::Send { peer, message } => {

@@ -10,8 +10,9 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
+use replicator_tests::mapping::{Mapping, PAGE_BYTES};
 use replicator_tests::random::Random;
-use replicator_tests::{Cluster, FileSystem, Volume, levels, machine, poll, tree};
+use replicator_tests::{Cluster, FileSystem, Stopped, Volume, levels, machine, poll, tree};
 
 const FILE_BYTES: u64 = 4 << 20;
 
@@ -47,9 +48,18 @@ fn no_store_is_lost_on_btrfs() {
     story(FileSystem::Btrfs);
 }
 
+/// Two nodes on file systems of their own, not started: what one writes back of
+/// its file system must not protect the other's pages.
+fn apart(kind: FileSystem) -> Option<(Cluster, Volume, Volume)> {
+    let (here, there) = (Volume::or_skip(kind)?, Volume::or_skip(FileSystem::Tmpfs)?);
+    let mut cluster = Cluster::new(2).with_roots_in(here.path());
+    cluster[1].settings.root = there.path().join("b");
+    std::fs::create_dir(&cluster[1].settings.root).unwrap();
+    Some((cluster, here, there))
+}
+
 fn story(kind: FileSystem) {
-    let Some(volume) = Volume::or_skip(kind) else { return };
-    let mut cluster = Cluster::new(2).with_roots_in(volume.path());
+    let Some((mut cluster, volume, _other)) = apart(kind) else { return };
     let (here, there) = (cluster[0].path("mapped"), cluster[1].path("mapped"));
     std::fs::write(&here, Random::new(1).bytes(FILE_BYTES as usize)).unwrap();
     cluster.start();
@@ -86,6 +96,122 @@ fn story(kind: FileSystem) {
     cluster.assert_same();
     let differences = tree::differences(cluster[0].root(), cluster[1].root()).unwrap();
     assert_eq!(differences, [""; 0]);
+}
+
+/// The same, where stores are told one by one.
+fn told(kind: FileSystem) -> Option<(Cluster, Volume, Volume)> {
+    let (cluster, here, there) = apart(kind)?;
+    if levels::best(here.path()) != "ebpf" {
+        machine::skip(&format!("on {kind} nobody tells of a store while the mapping lasts"));
+        return None;
+    }
+    Some((cluster, here, there))
+}
+
+/// Files whose pages are written to one after the other, so that one of them is
+/// read at the worst of moments.
+const FILES: usize = 20;
+
+/// A file whose page has been stored to since it was written back.
+fn mapped(path: &Path) -> Mapping {
+    let mut file = File::create_new(path).unwrap();
+    file.write_all(&[b'.'; PAGE_BYTES]).unwrap();
+    file.sync_all().unwrap();
+    let mapping = Mapping::of(path).unwrap();
+    mapping.store(b'0');
+    mapping
+}
+
+/// No look is under way that would meet the next store by chance. Trees are not
+/// compared: to ask a file for its holes may write it back.
+#[track_caller]
+fn all_is_read(cluster: &Cluster) {
+    let waited = cluster[0].wait(ARRIVAL_LIMIT).unwrap();
+    assert_eq!(waited.code, 0, "{waited:?}");
+}
+
+/// Every file is stored to, and then once more in the same place.
+#[track_caller]
+fn assert_told(cluster: &Cluster, files: &[(String, Mapping)]) {
+    for byte in *b"123" {
+        files.iter().for_each(|(_, mapping)| mapping.store(byte));
+        for (name, _) in files {
+            let there = cluster[1].path(name);
+            let arrives = || std::fs::read(&there).is_ok_and(|bytes| bytes.first() == Some(&byte));
+            let said = format!("store {:?} to {name} arrives", byte as char);
+            poll::eventually(ARRIVAL_LIMIT, &said, arrives);
+        }
+        all_is_read(cluster);
+    }
+}
+
+fn mapped_at_birth(kind: FileSystem) {
+    let Some((mut cluster, _here, _there)) = told(kind) else { return };
+    cluster.start();
+    cluster.assert_same();
+    let map = |number| {
+        let name = format!("born-{number}");
+        let path = cluster[0].path(&name);
+        File::create_new(&path).unwrap().set_len(PAGE_BYTES as u64).unwrap();
+        let mapping = Mapping::of(&path).unwrap();
+        mapping.store(b'0');
+        (name, mapping)
+    };
+    let files: Vec<_> = (0..FILES).map(map).collect();
+    all_is_read(&cluster);
+    assert_told(&cluster, &files);
+}
+
+#[test]
+fn files_that_are_mapped_from_their_birth_on_ext4() {
+    mapped_at_birth(FileSystem::Ext4);
+}
+
+#[test]
+fn files_that_are_mapped_from_their_birth_on_xfs() {
+    mapped_at_birth(FileSystem::Xfs);
+}
+
+#[test]
+fn files_that_were_mapped_outside_of_the_folder() {
+    let Some((mut cluster, here, _there)) = told(FileSystem::Ext4) else { return };
+    cluster.start();
+    cluster.assert_same();
+    let beside = here.path().join("beside");
+    std::fs::create_dir_all(beside.join("folder")).unwrap();
+    let map = |name: String| {
+        let mapping = mapped(&beside.join(&name));
+        (name, mapping)
+    };
+    let mut files: Vec<_> = (0..FILES).map(|number| map(format!("alone-{number}"))).collect();
+    for (name, _) in &files {
+        std::fs::rename(beside.join(name), cluster[0].path(name)).unwrap();
+    }
+    files.extend((0..FILES).map(|number| map(format!("folder/{number}"))));
+    std::fs::rename(beside.join("folder"), cluster[0].path("folder")).unwrap();
+    all_is_read(&cluster);
+    assert_told(&cluster, &files);
+}
+
+#[test]
+fn files_that_were_mapped_before_their_node_started() {
+    let Some((mut cluster, _here, _there)) = told(FileSystem::Ext4) else { return };
+    let map =
+        |number| (format!("early-{number}"), mapped(&cluster[0].path(format!("early-{number}"))));
+    let files: Vec<_> = (0..FILES).map(map).collect();
+    cluster.start();
+    all_is_read(&cluster);
+    assert_told(&cluster, &files);
+    cluster[0].stop().unwrap();
+    files.iter().for_each(|(_, mapping)| mapping.store(b'4'));
+    cluster[0].start().unwrap();
+    all_is_read(&cluster);
+    assert_told(&cluster, &files);
+    // Nor by a look that comes late.
+    let stopped = Stopped::new(&cluster[0]);
+    files.iter().for_each(|(_, mapping)| mapping.store(b'5'));
+    drop(stopped);
+    assert_told(&cluster, &files);
 }
 
 fn first_difference(here: &Path, there: &Path) -> Option<usize> {

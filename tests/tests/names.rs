@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, FileSystem, Volume, levels, machine};
+use replicator_tests::{Cluster, FileSystem, Stopped, Volume, levels, machine};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, XattrFlags};
 
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
@@ -221,6 +221,55 @@ fn folders_that_leave_and_come_back_on_xfs() {
     let Some(volume) = Volume::or_skip(FileSystem::Xfs) else { return };
     let cluster = at_level_in(Cluster::new(2).with_roots_in(volume.path()), "auto");
     moves(&cluster.expect("every machine has some level"), volume.path());
+}
+
+/// Out of the folder, other bytes of the same length and the time set back, and
+/// in again before anybody looked.
+fn out_and_back_at(level: &str) {
+    let Some(cluster) = at_level(level) else { return };
+    let beside = cluster.dir().join("beside");
+    fs::create_dir(&beside).unwrap();
+    let files = [("small", 100), ("large", 3 << 20), ("renamed", 100), ("renamed-large", 3 << 20)];
+    for (name, bytes) in files {
+        fs::write(cluster[0].path(name), vec![b'.'; bytes]).unwrap();
+    }
+    assert_followed(&cluster);
+    // After a rename the kernel programs ask anew where a file lies.
+    fs::write(cluster[0].path("other"), "other").unwrap();
+    fs::rename(cluster[0].path("other"), cluster[0].path("another")).unwrap();
+    assert_followed(&cluster);
+    let stopped = Stopped::new(&cluster[0]);
+    for (name, _) in files {
+        let (inside, outside) = (cluster[0].path(name), beside.join(name));
+        let time = fs::metadata(&inside).unwrap().modified().unwrap();
+        fs::rename(&inside, &outside).unwrap();
+        let mut file = OpenOptions::new().write(true).open(&outside).unwrap();
+        file.write_all(b"other").unwrap();
+        file.set_modified(time).unwrap();
+        let back = name.replace("renamed", "otherwise");
+        fs::rename(&outside, cluster[0].path(back)).unwrap();
+    }
+    drop(stopped);
+    assert_followed(&cluster);
+    for name in ["small", "large", "otherwise", "otherwise-large"] {
+        let there = fs::read(cluster[1].path(name)).unwrap();
+        assert!(there.starts_with(b"other."), "{name}");
+    }
+}
+
+#[test]
+fn files_that_are_rewritten_outside() {
+    out_and_back_at("auto");
+}
+
+#[test]
+fn files_that_are_rewritten_outside_through_fanotify() {
+    out_and_back_at("fanotify");
+}
+
+#[test]
+fn files_that_are_rewritten_outside_through_inotify() {
+    out_and_back_at("inotify");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::{Report, nested};
+use crate::apply;
 use crate::capture::Capture;
 use crate::engine::observe::{self, Content, Observation, Request};
 use crate::engine::{self, Engine};
@@ -79,13 +80,22 @@ async fn look_together(
     let _ = reports.send(report).await;
 }
 
-/// Lists everything beneath a path.
+/// Lists everything beneath a path, with `sync` after what mappings stored so
+/// far has been written back.
 pub(super) async fn scan(
     root: Arc<Root>,
     capture: Arc<Capture>,
     beneath: RelPath,
+    sync: bool,
     reports: mpsc::Sender<Report>,
 ) {
+    if sync {
+        let root = Arc::clone(&root);
+        let flushed = tokio::task::spawn_blocking(move || apply::flush_all(&root)).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!("stores through mappings may be seen late: {error}");
+        }
+    }
     let (sink, mut batches) = mpsc::channel(SCAN_QUEUE);
     let walk = tokio::spawn(engine::scan::scan(Arc::clone(&root), beneath.clone(), sink));
     while let Some(batch) = batches.recv().await {

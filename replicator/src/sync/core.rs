@@ -9,6 +9,7 @@ use super::brake::Brake;
 use super::doubt::Doubt;
 use super::effect::{Effect, Look, Now};
 use super::history::History;
+use super::mapped::Mapped;
 use super::members::Membership;
 use super::message::{Delta, Message, Records};
 use super::moved::Moves;
@@ -84,6 +85,7 @@ pub struct Core<S> {
     /// Where entries were told to have gone to.
     pub(super) moves: Moves,
     pub(super) told: Told,
+    pub(super) mapped: Mapped,
     pub(super) unread: Unread,
     /// Since when a new file has not been read in one piece.
     pub(super) unsettled: HashMap<RelPath, Duration>,
@@ -199,6 +201,7 @@ impl<S: Store> Core<S> {
             listening: false,
             moves: Moves::default(),
             told: Told::default(),
+            mapped: Mapped::default(),
             unread: Unread::default(),
             unsettled: HashMap::new(),
             busy: HashMap::new(),
@@ -235,6 +238,8 @@ impl<S: Store> Core<S> {
     /// Finds again what memory held before a restart.
     fn recount(&mut self) {
         let mut progress = Progress::default();
+        // Most names have the directory of the one before.
+        let mut above = (RelPath::root(), true);
         self.for_each_within(&RelPath::root(), |core, path, row| {
             if let Some((_, kind)) = row.on_disk() {
                 progress.count(kind);
@@ -242,14 +247,24 @@ impl<S: Store> Core<S> {
             if row.is_pending() {
                 core.pending_names.insert(path.clone());
             }
+            if let Some(parent) = path.parent().filter(|parent| *parent != above.0) {
+                let is_there = core.is_to_be_directory(&parent);
+                above = (parent, is_there);
+            }
+            let mut is_to_be_checked = core.is_to_be_checked(&row, above.1);
             for body in [row.wanted(), row.on_disk()].into_iter().flatten() {
                 match core.store.body(body.0) {
-                    Some(found) if found.is_pending() => {
-                        core.pending_bodies.insert(body.0);
+                    Some(found) => {
+                        is_to_be_checked |= found.content.winner().value.is_lost();
+                        if found.is_pending() {
+                            core.pending_bodies.insert(body.0);
+                        }
                     }
-                    Some(_) => {}
                     None => core.orphans.entry(body.0).or_default().push(path.clone()),
                 }
+            }
+            if is_to_be_checked {
+                core.unchecked.insert(Key::Name(path));
             }
         });
         self.progress = progress;
@@ -281,16 +296,21 @@ impl<S: Store> Core<S> {
         if !self.looks.is_empty() || !self.jobs.is_empty() {
             self.told.note(inode, now.monotonic, body);
         }
-        let Some(body) = body else { return };
-        self.was_told_of_body(body);
         let dirt = Dirt {
             bytes: true,
             whole: ranges.is_none(),
             mapped,
             ranges: ranges.unwrap_or_default(),
-            seldom: self.busy.get(&body) == Some(&Busy::Seldom),
             ..Dirt::default()
         };
+        let Some(body) = body else {
+            if mapped {
+                self.mapped.note(inode, dirt);
+            }
+            return;
+        };
+        self.was_told_of_body(body);
+        let dirt = Dirt { seldom: self.busy.get(&body) == Some(&Busy::Seldom), ..dirt };
         self.settle.touch(now.monotonic, Spot::Body(body), dirt);
     }
 

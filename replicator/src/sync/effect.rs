@@ -34,8 +34,9 @@ pub enum Effect {
     /// Look at these entries and answer with `Core::handle_sights`.
     Look(Vec<Look>),
     /// List everything beneath and answer with `handle_listed`, then
-    /// `handle_scanned`.
-    Scan(RelPath),
+    /// `handle_scanned`. With `sync` write the file system's dirty pages back
+    /// before: mappings may store unseen until they are protected again.
+    Scan { beneath: RelPath, sync: bool },
     /// Answer with `handle_heard` once everything that has happened so far has
     /// been told.
     Listen,

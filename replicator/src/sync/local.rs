@@ -71,7 +71,9 @@ impl<S: Store> Core<S> {
             let ranges_told = self.options.ranges_told && !self.is_unmet(&path);
             let depth = depth(&dirt, known.is_some(), ranges_told);
             let busy = bodies.iter().any(|id| self.busy.contains_key(id));
-            looks.push(Look { path: path.clone(), depth, sync: dirt.mapped, busy, known });
+            // Elsewhere nobody was told of what mappings stored.
+            let sync = dirt.mapped || dirt.came;
+            looks.push(Look { path: path.clone(), depth, sync, busy, known });
             self.looks.insert(path, Looking { at: now.monotonic, bodies, lay, dirt });
         }
         self.ask_to_look(looks);
@@ -270,16 +272,35 @@ impl<S: Store> Core<S> {
             }
         };
         let known = known.or_else(|| self.same_again(path, read.as_ref()?));
+        // It may have been written to where nobody was told of it.
+        let is_doubted = look.dirt.came && !look.dirt.whole && kind == Kind::File;
         match (known, read) {
-            (Some(known), read) => self.saw_known(now, path, known, stat, read, look.dirt.told),
-            (None, Some(read)) => self.saw_new(now, path, stat, read),
-            (None, None) => {
-                self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
-                return;
-            }
+            (Some(_), None) if is_doubted => return self.look_at_all(now, path, &look),
+            (Some(known), read) => self.saw_known(now, path, known, &stat, read, look.dirt.told),
+            (None, Some(read)) => self.saw_new(now, path, &stat, read),
+            (None, None) => return self.look_at_all(now, path, &look),
         }
         if list && kind == Kind::Directory {
-            self.scan_found(path.clone(), look.dirt.told);
+            self.scan_found(path.clone(), look.dirt.told, look.dirt.came);
+        }
+        self.look_where_mapped(now, &stat);
+    }
+
+    fn look_at_all(&mut self, now: Now, path: &RelPath, look: &Looking) {
+        let Dirt { mapped, came, .. } = look.dirt;
+        let dirt = Dirt { mapped, came, ..Dirt::whole() };
+        self.settle.look(now.monotonic, Spot::Path(path.clone()), dirt);
+    }
+
+    /// Was it stored to through a mapping before anybody knew the file? It was
+    /// read then, but its pages were not written back, so that the next store
+    /// would go untold.
+    fn look_where_mapped(&mut self, now: Now, stat: &Stat) {
+        let inode = stat.fingerprint.inode;
+        if let Some(id) = self.store.body_of_inode(inode)
+            && let Some(dirt) = self.mapped.take(inode)
+        {
+            self.settle.look(now.monotonic, Spot::Body(id), dirt);
         }
     }
 
@@ -303,7 +324,7 @@ impl<S: Store> Core<S> {
         now: Now,
         path: &RelPath,
         (id, row): (BodyId, BodyRow),
-        stat: Stat,
+        stat: &Stat,
         read: Option<Read>,
         told: bool,
     ) {
@@ -325,7 +346,7 @@ impl<S: Store> Core<S> {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
         } else {
-            self.update_body(now, path, id, row, &stat, read);
+            self.update_body(now, path, id, row, stat, read);
         }
         if let Some(from) = moved_from {
             self.move_together(now, &[(from, path.clone())], told);
@@ -375,6 +396,9 @@ impl<S: Store> Core<S> {
                     disk.content = content;
                 }
                 self.store.put_leaves(id, read.leaves);
+            } else {
+                // Not a backup's, but somebody who set its time.
+                restored = false;
             }
         }
         if row.metadata_on_disk() != Some(&stat.metadata) {
@@ -400,9 +424,6 @@ impl<S: Store> Core<S> {
             disk.fingerprint = stat.fingerprint;
         }
         row.stamp = dot.unwrap_or(row.stamp);
-            } else {
-                // Not a backup's, but somebody who set its time.
-                restored = false;
         if row != before {
             let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
             // Where it is to give way to another file, it may be the later one
@@ -418,8 +439,8 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn saw_new(&mut self, now: Now, path: &RelPath, stat: Stat, read: Read) {
-        if self.adopt(path, &stat, &read) {
+    fn saw_new(&mut self, now: Now, path: &RelPath, stat: &Stat, read: Read) {
+        if self.adopt(path, stat, &read) {
             return;
         }
         let when = stat.metadata.mtime.as_nanos();
@@ -429,7 +450,7 @@ impl<S: Store> Core<S> {
         let row = BodyRow {
             stamp: dot,
             content: Register::new(dot, when, read.content),
-            metadata: Register::new(dot, when, stat.metadata),
+            metadata: Register::new(dot, when, stat.metadata.clone()),
             bound: Vec::new(),
             grave: None,
             disk: Some(Disk {
@@ -616,7 +637,7 @@ fn lies_in(row: &BodyRow, stat: &Stat) -> bool {
 
 /// How deep to look for what may have changed.
 fn depth(dirt: &Dirt, known: bool, ranges_told: bool) -> Depth {
-    if dirt.whole {
+    if dirt.whole || (dirt.came && known) {
         Depth::Whole
     } else if dirt.compare {
         Depth::Changed

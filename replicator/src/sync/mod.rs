@@ -14,6 +14,7 @@ pub mod effect;
 mod history;
 mod local;
 mod lost;
+mod mapped;
 mod meeting;
 mod members;
 pub mod message;

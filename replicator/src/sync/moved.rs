@@ -260,10 +260,10 @@ impl<S: Store> Core<S> {
         for (from, to) in moves {
             self.progress.note(now.wall, "moved here", to);
             if places.get(to).is_some_and(|(_, kind)| *kind == Kind::Directory) {
-                self.scan_found(to.clone(), told);
+                self.scan_found(to.clone(), told, false);
                 // Another may lie there by now, whose entries were taken for
                 // those of the one that was moved.
-                self.scan_found(from.clone(), told);
+                self.scan_found(from.clone(), told, false);
             }
         }
     }

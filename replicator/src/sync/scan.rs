@@ -25,41 +25,53 @@ pub(super) struct Scanning {
     again: bool,
     /// An event told of the directory: what is missing went with another one.
     told: bool,
+    /// Mappings may have stored what nobody was told of.
+    sync: bool,
 }
 
 impl<S: Store> Core<S> {
     /// Everything at and beneath this path is to be compared with the index.
     pub fn scan(&mut self, beneath: RelPath) {
-        self.begin_scan(beneath, None, false);
+        self.begin_scan(beneath, None, false, false);
     }
 
     /// The same, where written ranges may have gone untold: a file may look
     /// as the index knows it, because a later write of it was told, and hold
     /// other bytes. Every file changed at this time or later is read whole.
+    /// Mappings that were stored through untold go on to do so, unless their
+    /// pages are written back.
     pub fn scan_since(&mut self, beneath: RelPath, since: Option<Timestamp>) {
-        self.begin_scan(beneath, since, false);
+        self.begin_scan(beneath, since, false, true);
     }
 
     /// The same, of a directory that a look found to be another one than was
     /// known, or to be moved. Of removals in one that is gone, or that has
-    /// moved meanwhile, no event tells but the one that led here.
-    pub(super) fn scan_found(&mut self, beneath: RelPath, told: bool) {
-        self.begin_scan(beneath, None, told && self.surveyed);
+    /// moved meanwhile, no event tells but the one that led here. One that came
+    /// from elsewhere may hold files that are mapped.
+    pub(super) fn scan_found(&mut self, beneath: RelPath, told: bool, came: bool) {
+        self.begin_scan(beneath, None, told && self.surveyed, came);
     }
 
-    fn begin_scan(&mut self, beneath: RelPath, since: Option<Timestamp>, told: bool) {
+    fn begin_scan(&mut self, beneath: RelPath, since: Option<Timestamp>, told: bool, mapped: bool) {
+        let sync = mapped && self.options.ranges_told;
         if let Some(scan) = self.scans.iter_mut().find(|scan| beneath == scan.beneath) {
             // One that was asked for and has not begun will meet all.
-            let is_asked = |effect: &Effect| matches!(effect, Effect::Scan(at) if *at == beneath);
-            scan.again |= !self.effects.iter().any(is_asked);
+            let asked = self.effects.iter_mut().find_map(|effect| match effect {
+                Effect::Scan { beneath: at, sync } if *at == beneath => Some(sync),
+                _ => None,
+            });
+            scan.again |= asked.is_none();
+            asked.into_iter().for_each(|asked| *asked |= sync);
+            scan.sync |= sync;
             scan.told |= told;
             scan.since = [scan.since, since].into_iter().flatten().min();
             return;
         }
         let (met, came) = (HashSet::new(), HashSet::new());
         let again = false;
-        self.scans.push(Scanning { beneath: beneath.clone(), met, came, since, again, told });
-        self.effects.push_back(Effect::Scan(beneath));
+        let scan = Scanning { beneath: beneath.clone(), met, came, since, again, told, sync };
+        self.scans.push(scan);
+        self.effects.push_back(Effect::Scan { beneath, sync });
     }
 
     /// Is a directory being scanned that was moved or found?
@@ -135,7 +147,7 @@ impl<S: Store> Core<S> {
         };
         let scan = self.scans.swap_remove(at);
         if scan.again {
-            self.begin_scan(beneath.clone(), scan.since, scan.told);
+            self.begin_scan(beneath.clone(), scan.since, scan.told, scan.sync);
         }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
         let (mut held, mut missing) = (0, Vec::new());

@@ -73,7 +73,7 @@ impl Alone {
                     let sights = looks.iter().map(|look| self.look(look)).collect();
                     self.core.handle_sights(self.clock(), sights);
                 }
-                Effect::Scan(beneath) => {
+                Effect::Scan { beneath, .. } => {
                     let listed = self.disk.list(&beneath);
                     self.core.handle_listed(self.clock(), &beneath, listed);
                     self.core.handle_scanned(self.clock(), &beneath);

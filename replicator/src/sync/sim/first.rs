@@ -294,7 +294,7 @@ impl Several {
                     side.core.handle_sights(now, sights);
                 }
             }
-            Effect::Scan(beneath) => {
+            Effect::Scan { beneath, .. } => {
                 let side = &mut self.sides[at];
                 let listed = side.tree.iter().skip(1).map(|(path, (stat, _))| Listed {
                     path: path.clone(),

@@ -561,7 +561,7 @@ impl World {
                         self.after(at, 4, Event::Look(at, life, vec![look]));
                     }
                 }
-                Effect::Scan(beneath) => self.after(at, 5, Event::Scan(at, life, beneath)),
+                Effect::Scan { beneath, .. } => self.after(at, 5, Event::Scan(at, life, beneath)),
                 Effect::Listen => {
                     // Behind everything that is on its way from capture.
                     let heard = self.nodes[at].capture_at.max(self.now);
