@@ -20,6 +20,9 @@ use crate::random::Random;
 /// Bytes of the line every value starts with.
 const HEAD_BYTES: usize = 40;
 
+/// What a node keeps for itself in its folder.
+const PRIVATE: &str = ".replicator";
+
 /// What has been written, by all writers.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -50,13 +53,16 @@ impl Ledger {
         self.len() == 0
     }
 
-    /// The values that nobody knowingly replaced and that lie nowhere below
-    /// these folders, with what is known of them.
-    pub fn missing(&self, folders: &[PathBuf]) -> io::Result<Vec<String>> {
+    /// The values that nobody knowingly replaced and that lie in none of these
+    /// trees and in no trash or conflict store of theirs, with what is known of
+    /// them.
+    pub fn missing(&self, roots: &[PathBuf]) -> io::Result<Vec<String>> {
         let mut found = BTreeSet::new();
-        for folder in folders {
-            gather(folder, &mut |_, holds| {
-                if let Holds::Value(number) = holds {
+        for root in roots {
+            gather(root, &mut |path, holds| {
+                if let Holds::Value(number) = holds
+                    && is_kept(root, path)
+                {
                     found.insert(number);
                 }
             })?;
@@ -89,12 +95,18 @@ impl Ledger {
     }
 }
 
+/// Does it lie where a user finds it, and not in what is left of a transfer?
+fn is_kept(root: &Path, path: &Path) -> bool {
+    let private = path.strip_prefix(root).ok().and_then(|path| path.strip_prefix(PRIVATE).ok());
+    private.is_none_or(|path| path.starts_with("trash") || path.starts_with("conflicts"))
+}
+
 /// Files below `root` (its private directory left out) that hold no whole
 /// value.
 pub fn torn(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut torn = Vec::new();
     gather(root, &mut |path, holds| {
-        let private = path.strip_prefix(root).is_ok_and(|path| path.starts_with(".replicator"));
+        let private = path.strip_prefix(root).is_ok_and(|path| path.starts_with(PRIVATE));
         if holds == Holds::Torn && !private {
             torn.push(path.to_path_buf());
         }

@@ -1,9 +1,11 @@
-//! Five nodes, writers on all of them, cuts, kills and restarts at random: in
-//! the end one tree, and every value accounted for.
+//! Five nodes, writers on all of them, cuts, kills and restarts at random, for
+//! minutes: in the end one tree, and every value accounted for. What is then
+//! deleted stays away, whoever starts again.
 //!
 //! `REPLICATOR_CHAOS_SECONDS` widens it, `REPLICATOR_CHAOS_SEED` repeats the
 //! choices of a run (not the kernel's timing).
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,12 +14,15 @@ use std::time::{Duration, Instant};
 use replicator_tests::ledger::{self, Ledger, Writer};
 use replicator_tests::network::{self, Network};
 use replicator_tests::random::Random;
-use replicator_tests::{Cluster, machine};
+use replicator_tests::{Cluster, machine, tree};
 
 const NODES: usize = 5;
 
+/// What a node keeps for itself in its folder.
+const PRIVATE: &str = ".replicator";
+
 /// Without the variable.
-const SECONDS_DEFAULT: u64 = 25;
+const SECONDS_DEFAULT: u64 = 120;
 
 /// Between two things a writer does.
 const WRITER_PAUSE_MS_MAX: u64 = 60;
@@ -78,7 +83,7 @@ fn five_nodes_survive_partitions_and_kills_and_lose_nothing() {
     });
     arena.heal();
 
-    let Arena { cluster, .. } = arena;
+    let Arena { mut cluster, .. } = arena;
     cluster.assert_same_within(HEAL_LIMIT);
     let roots: Vec<PathBuf> = cluster.nodes().iter().map(|node| node.root().into()).collect();
     let missing = ledger.missing(&roots).unwrap();
@@ -87,9 +92,41 @@ fn five_nodes_survive_partitions_and_kills_and_lose_nothing() {
         assert_eq!(ledger::torn(root).unwrap(), Vec::<PathBuf>::new(), "half a value");
     }
     for node in cluster.nodes() {
+        for left in ["tmp", "redo"] {
+            let count = fs::read_dir(node.private(left)).map_or(0, Iterator::count);
+            assert_eq!(count, 0, "{} left something in {left}", node.name());
+        }
+    }
+    stays_deleted(&mut cluster);
+    for node in cluster.nodes() {
         assert!(!node.log().contains("panicked"), "{} panicked", node.name());
     }
     println!("{} values accounted for", ledger.len());
+}
+
+/// Each node deletes part of the tree that all have, and then some begin once
+/// more.
+fn stays_deleted(cluster: &mut Cluster) {
+    for (number, node) in cluster.nodes().iter().enumerate() {
+        let entries = fs::read_dir(node.root()).unwrap().map(|entry| entry.unwrap().path());
+        let mut entries: Vec<PathBuf> = entries.filter(|path| !path.ends_with(PRIVATE)).collect();
+        entries.sort();
+        for path in entries.iter().skip(number).step_by(NODES) {
+            let is_gone = match path.is_dir() {
+                true => fs::remove_dir_all(path),
+                false => fs::remove_file(path),
+            };
+            is_gone.unwrap();
+        }
+    }
+    cluster.assert_same_within(HEAL_LIMIT);
+    cluster[1].kill9().unwrap();
+    assert!(cluster[2].stop().unwrap().success());
+    for number in [2, 1] {
+        cluster[number].start().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+    cluster.assert_same_within(HEAL_LIMIT);
+    assert_eq!(tree::count(cluster[0].root()).unwrap().0, 0, "deleted files came back");
 }
 
 struct Stop<'a>(&'a AtomicBool);

@@ -60,10 +60,9 @@ fn the_later_edit_wins_and_the_other_is_kept_and_listed() {
         let content = fs::read_to_string(node.path("file")).unwrap();
         assert_eq!(content, "the later edit", "on {}", node.name());
     }
-    assert!(
-        cluster.nodes().iter().any(|node| listed(node) > 0 && keeps(node, "the earlier edit")),
-        "the loser is not both kept and listed"
-    );
+    // By the node that had it, and by no other.
+    assert!(keeps(&cluster[0], "the earlier edit"), "the loser is not kept");
+    assert_eq!((listed(&cluster[0]), listed(&cluster[1])), (1, 0));
 }
 
 #[test]
@@ -154,9 +153,12 @@ fn an_edit_follows_a_rename() {
     fs::write(cluster[1].path("file"), "edited under the old name").unwrap();
     cluster[1].start().unwrap();
     cluster.assert_same();
-    let name = if cluster[0].path("renamed").exists() { "renamed" } else { "file" };
-    let content = fs::read_to_string(cluster[0].path(name)).unwrap();
-    assert_eq!(content, "edited under the old name");
+    for node in cluster.nodes() {
+        let content = fs::read_to_string(node.path("renamed")).unwrap();
+        assert_eq!(content, "edited under the old name", "on {}", node.name());
+        assert!(!node.path("file").exists(), "the rename is undone on {}", node.name());
+        assert_eq!(listed(node), 0, "on {}", node.name());
+    }
 }
 
 #[test]
