@@ -173,8 +173,10 @@ impl<S: Store> Core<S> {
     pub(super) fn is_mended(&mut self, now: Now) -> bool {
         let counter = self.next_counter();
         let mut names = Vec::new();
-        self.for_each_within(&RelPath::root(), |_, path, _| names.push(Key::Name(path)));
-        self.unchecked.extend(names);
+        self.for_each_within(&RelPath::root(), |_, path, _| names.push(path));
+        // What may be this node's own is looked at, and not changed.
+        names.retain(|path| !self.may_be_own(path));
+        self.unchecked.extend(names.into_iter().map(Key::Name));
         self.check_tree(now);
         self.next_counter() == counter
     }

@@ -80,6 +80,31 @@ fn removals_that_nobody_told_are_held() {
     }
 }
 
+/// Two losses that are each too small to be held count together within a
+/// minute, and not beyond.
+#[test]
+fn removals_that_nobody_told_add_up_for_a_minute() {
+    for (apart, is_held) in [(30, true), (70, false)] {
+        let mut node = full();
+        node.disk.write(&path("lasting"), b"lasting", &mut BTreeSet::new());
+        node.tell(vec![Change::Name(path("lasting"))]);
+        node.rest();
+        let lose = |node: &mut Alone, part: std::ops::Range<usize>| {
+            for number in part {
+                node.disk.remove_all(&file("d", number), &mut BTreeSet::new());
+            }
+            scan(node, &path("d"));
+        };
+        lose(&mut node, 0..FILES / 2);
+        node.rest();
+        node.pass(Duration::from_secs(apart));
+        lose(&mut node, FILES / 2..FILES);
+        node.pass(Duration::from_secs(1));
+        let expected = if is_held { FILES - FILES / 2 } else { 0 };
+        assert_eq!(held(&node), expected as u64, "{apart} seconds apart");
+    }
+}
+
 /// Of what was removed in a directory that is gone itself nothing is told but
 /// that.
 #[test]
