@@ -164,17 +164,34 @@ fn old_bytes_put_into_the_files_of_a_stopped_node() {
     assert_eq!(kept.as_array().map(Vec::len), Some(1), "{kept}");
 }
 
+/// As `rsync -a --delete backup/ folder/` does: somebody's doing, while the node
+/// looks on. It is done everywhere, said, and can be undone.
 #[test]
-fn an_old_file_put_into_the_folder_of_a_running_node() {
+fn old_files_put_into_the_folder_of_a_running_node() {
     let cluster = in_sync();
     go_on(&cluster);
     write_old(&cluster[1].path("1"), "as it was");
-    poll::eventually(ARRIVES_WITHIN, "it is a change like any other", || {
+    write_old(&cluster[1].path("2"), "as that was");
+    fs::remove_file(cluster[1].path("new")).unwrap();
+    poll::eventually(ARRIVES_WITHIN, "they are changes like any other", || {
         reads(&cluster[0], "1") == "as it was"
+            && reads(&cluster[0], "2") == "as that was"
+            && !cluster[0].path("new").exists()
     });
     cluster.assert_same();
     let trash = tree::count(&cluster[0].private("trash")).unwrap().0;
-    assert!(trash > 0, "what it replaced is nowhere");
+    assert!(trash >= 3, "what they replaced is nowhere");
+    assert_eq!(cluster[1].status().unwrap().number("/folder/older_files"), 2);
+    let said = cluster[1].command(&["status"]).unwrap().stdout;
+    assert!(said.contains("Old files"), "{said}");
+    assert!(
+        said.contains("2 put over newer ones: what they replaced rests in the trash"),
+        "{said}"
+    );
+    poll::eventually(ARRIVES_WITHIN, "the log says so", || {
+        cluster[1].log().contains("older files were put over ")
+    });
+    assert_eq!(cluster[0].status().unwrap().number("/folder/older_files"), 0);
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub(super) struct Facts {
     next_write: Instant,
     /// It was said that the folder is read-only.
     is_read_only: bool,
+    /// Of so many files it was said that older ones took their place.
+    older_files: u64,
     rate: Rate,
 }
 
@@ -72,6 +74,7 @@ impl Facts {
             unclean,
             next_write: Instant::now(),
             is_read_only: false,
+            older_files: 0,
             rate: Rate::default(),
         }
     }
@@ -164,6 +167,13 @@ impl Facts {
                 true => tracing::warn!("{}", state::READ_ONLY),
                 false => tracing::info!("the folder is writable again"),
             }
+        }
+        let older = snapshot.folder.older_files;
+        let fresh = older.saturating_sub(std::mem::replace(&mut self.older_files, older));
+        if fresh > 0 {
+            tracing::warn!(
+                "older files were put over {fresh} newer ones here; those rest in the trash of the other nodes"
+            );
         }
         let place = self.place.clone();
         tokio::task::spawn_blocking(move || {
@@ -260,6 +270,7 @@ impl Facts {
             pending_out,
             pending_paths: core.first_pending(PENDING_SHOWN_MAX),
             conflicts: progress.conflicts,
+            older_files: progress.older_files,
             deletions_held: progress.deletions_held,
             own_changes: progress.own_changes,
             mode: self.config.mode.to_string(),

@@ -87,6 +87,8 @@ pub struct FolderFacts {
     /// Entries changed here that some connected node has not applied yet.
     pub pending_out: u64,
     pub conflicts: u64,
+    /// Files that were replaced here by older ones since the start.
+    pub older_files: u64,
     /// Deletions the brake holds back.
     pub deletions_held: u64,
     /// `both`, `receive-only` or `send-only`.

@@ -115,6 +115,10 @@ fn folder_lines(out: &mut String, snapshot: &Snapshot) {
         let text = format!("{} kept: see `replicator conflicts list`", folder.conflicts);
         fact(out, "Conflicts", &text);
     }
+    if folder.older_files > 0 {
+        let text = format!("{} put over newer ones: see the trash of others", folder.older_files);
+        fact(out, "Old files", &text);
+    }
     if folder.deletions_held > 0 {
         let text = format!("{} deletions: see `replicator confirm --help`", folder.deletions_held);
         fact(out, "Held back", &text);

@@ -173,6 +173,8 @@ pub struct Progress {
     /// Remote changes applied.
     pub changes_applied: u64,
     pub conflicts: u64,
+    /// Files that were replaced here by ones from before them.
+    pub older_files: u64,
     /// Entries that vanished unseen, too many to be believed until somebody
     /// confirms it.
     pub deletions_held: u64,

@@ -272,6 +272,10 @@ impl<S: Store> Core<S> {
             }
         };
         let known = known.or_else(|| self.same_again(path, read.as_ref()?));
+        if self.is_older(path, known.as_ref().map(|(id, _)| *id), &stat, read.as_ref()) {
+            self.progress.older_files += 1;
+            self.progress.note(now.wall, "replaced by an older one here", path);
+        }
         // It may have been written to where nobody was told of it.
         let is_doubted = look.dirt.came && !look.dirt.whole && kind == Kind::File;
         match (known, read) {
@@ -284,6 +288,25 @@ impl<S: Store> Core<S> {
             self.scan_found(path.clone(), look.dirt.told, look.dirt.came);
         }
         self.look_where_mapped(now, &stat);
+    }
+
+    /// Was a file replaced, or written over, by one from before it? Somebody
+    /// may be bringing back a backup. A file of the tree that was moved here is
+    /// none.
+    fn is_older(
+        &self,
+        path: &RelPath,
+        known: Option<BodyId>,
+        stat: &Stat,
+        read: Option<&Read>,
+    ) -> bool {
+        let Some((id, row, disk)) = self.lying_at(path) else { return false };
+        let is_other = |read: &Read| row.content_on_disk() != Some(&read.content);
+        self.surveyed
+            && (row.kind(), stat.kind) == (Kind::File, Kind::File)
+            && known.is_none_or(|known| known == id)
+            && stat.fingerprint.mtime < disk.fingerprint.mtime
+            && read.is_some_and(is_other)
     }
 
     fn look_at_all(&mut self, now: Now, path: &RelPath, look: &Looking) {
