@@ -15,7 +15,8 @@ use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::staged::{copy_bytes, copy_into, write_at};
+use super::content::{copy_bytes, write_at};
+use super::staged::copy_into;
 use super::trash::Resting;
 use super::{Error, beside, metadata, moment};
 use crate::entry::{Kind, Stat};

@@ -14,6 +14,7 @@ mod applier;
 mod beside;
 mod bound;
 pub mod conflicts;
+mod content;
 mod error;
 mod metadata;
 mod moment;
@@ -26,6 +27,7 @@ pub mod trash;
 mod worker;
 
 pub use applier::{Applier, Counts};
+pub use content::punch;
 pub use error::Error;
 pub use redo::Recovered;
 pub use staged::{Staged, check_room, flush, flush_all};

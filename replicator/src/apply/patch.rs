@@ -10,9 +10,9 @@ use bytes::Bytes;
 use rustix::fs::{self, FallocateFlags};
 use rustix::io::Errno;
 
+use super::content::{punch, write_at};
 use super::metadata::{self, Skipped};
 use super::redo::Record;
-use super::staged::write_at;
 use super::{Error, bound, worker};
 use crate::entry::{Metadata, Stat};
 use crate::path::RelPath;
@@ -22,9 +22,6 @@ use crate::root::{Access, Root, set_flags};
 /// Bytes one patch may carry. They are written twice and held in memory once;
 /// a larger change is a whole file.
 pub(super) const PATCH_BYTES_MAX: u64 = 256 << 20;
-
-/// Zeros written at once where a hole cannot be punched.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 #[derive(Debug)]
 pub(super) struct Patch {
@@ -140,11 +137,7 @@ impl Patch {
             fs::ftruncate(file, self.size)?;
         }
         for hole in &self.holes {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match fs::fallocate(file, flags, hole.start, hole.len()) {
-                Err(Errno::NOTSUP | Errno::NOSYS) => write_zeros(file, hole)?,
-                other => other?,
-            }
+            punch(file, *hole)?;
         }
         fs::fdatasync(file)
     }
@@ -188,14 +181,4 @@ impl Patch {
         }
         Ok(())
     }
-}
-
-fn write_zeros(file: BorrowedFd<'_>, range: &Range) -> Result<(), Errno> {
-    let mut at = range.start;
-    while at < range.end {
-        let length = (range.end - at).min(ZEROS.len() as u64);
-        write_at(file, &ZEROS[..length as usize], at)?;
-        at += length;
-    }
-    Ok(())
 }

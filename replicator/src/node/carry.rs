@@ -6,7 +6,7 @@
 //! flush. What cannot be had is answered for that action alone.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -391,28 +391,9 @@ pub(super) fn stage_bytes(
     let hole = !content.is_empty() && content.iter().all(|byte| *byte == 0);
     let staged = Staged::create(root, if hole { size } else { 0 }).map_err(failed)?;
     if !hole {
-        write_all(&staged, &[(0, content)]).map_err(failed)?;
+        staged.write_all(&[(0, content)]).map_err(failed)?;
     }
     Ok(Written { staged, leaves })
-}
-
-pub(super) fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io::Errno> {
-    for (at, bytes) in writes {
-        let mut done = 0;
-        while done < bytes.len() {
-            let rest = &bytes[done..];
-            done += rustix::io::retry_on_intr(|| {
-                rustix::io::pwrite(staged.file().as_fd(), rest, at + done as u64)
-            })?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn punch(file: &OwnedFd, hole: Range) -> Result<(), rustix::io::Errno> {
-    use rustix::fs::FallocateFlags;
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(file, flags, hole.start, hole.len())
 }
 
 /// Puts what lies of `writes` within `range` into that range's bytes.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::arrivals::{Arrivals, Arriving, same_leaves};
-use super::carry::{Written, failed, punch};
+use super::carry::{Written, failed};
 use super::download::{Answer, Wanted, ask, fetch_leaves, item};
 use super::mixture::CaughtUp;
 use super::pieces::{Offer, Pieces, from_bitmap};
@@ -136,7 +136,7 @@ impl Large {
         let (staged, held, is_blank) = match (parked, base) {
             (Some((there, staged)), _) => {
                 let held = there.held_of(&leaves);
-                rustix::fs::ftruncate(staged.file().as_fd(), wanted.size).map_err(failed)?;
+                staged.resize(wanted.size).map_err(failed)?;
                 let is_blank = there.is_blank && there.digest == wanted.digest && !there.is_mixed();
                 (staged, held, is_blank)
             }
@@ -159,7 +159,7 @@ impl Large {
         let (root, path) = (Arc::clone(&self.root), path.clone());
         let copied = tokio::task::spawn_blocking(move || {
             let staged = Staged::copy_of(&root, &path).map_err(failed)?;
-            rustix::fs::ftruncate(staged.file().as_fd(), size).map_err(failed)?;
+            staged.resize(size).map_err(failed)?;
             Ok(staged)
         });
         copied.await.map_err(failed)?
@@ -353,7 +353,7 @@ async fn write_leaf(
         if bytes.iter().any(|byte| *byte != 0) {
             engine.write(&arriving.file, at, bytes).await.map_err(failed)?;
         } else if let Some(hole) = Range::new(at, end).filter(|_| !arriving.is_blank) {
-            punch(&arriving.file, hole).map_err(failed)?;
+            apply::punch(arriving.file.as_fd(), hole).map_err(failed)?;
         }
         at = end;
     }

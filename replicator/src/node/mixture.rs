@@ -9,11 +9,10 @@
 //! make the wanted version, and no later one comes, its leaves are compared
 //! with those of the origin.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::arrivals::Arriving;
-use super::carry::{Written, failed, hash_again, punch};
+use super::carry::{Written, failed, hash_again};
 use super::download::{self, Answer, Wanted};
 use super::large::{Large, WRITE_BYTES};
 use crate::apply::Staged;
@@ -85,9 +84,9 @@ impl Large {
         for leaf in there.leaves.touched(&touched) {
             there.mixed(leaf);
         }
-        rustix::fs::ftruncate(staged.file().as_fd(), wanted.size).map_err(failed)?;
+        staged.resize(wanted.size).map_err(failed)?;
         for hole in delta.holes.iter() {
-            punch(staged.file(), hole).map_err(failed)?;
+            staged.punch(hole).map_err(failed)?;
         }
         for piece in delta.ranges.iter().flat_map(|range| range.pieces(WRITE_BYTES as u64)) {
             let bytes = answer.take(piece.len() as usize).await?;

@@ -2,14 +2,11 @@
 //! copy that takes its place, with as few bytes fetched as can be.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::carry::{
-    Carrier, Prepared, Written, failed, kept, leaves_of, overlay, punch, write_all,
-};
+use super::carry::{Carrier, Prepared, Written, failed, kept, leaves_of, overlay};
 use super::change::{CHANGE_BYTES_MAX, Change, without_zeros};
 use super::download::{self, Answer, Wanted};
 use super::large::Base;
@@ -188,10 +185,10 @@ impl Carrier {
         let copied = tokio::task::spawn_blocking(move || {
             let staged = Staged::copy_of(&root, &from).map_err(failed)?;
             for hole in holes.iter() {
-                punch(staged.file(), hole).map_err(failed)?;
+                staged.punch(hole).map_err(failed)?;
             }
-            write_all(&staged, &writes).map_err(failed)?;
-            rustix::fs::ftruncate(staged.file().as_fd(), size).map_err(failed)?;
+            staged.write_all(&writes).map_err(failed)?;
+            staged.resize(size).map_err(failed)?;
             Ok(staged)
         });
         let staged = copied.await.map_err(failed)??;
