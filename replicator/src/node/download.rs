@@ -16,7 +16,7 @@ use crate::id::{BodyId, NodeId};
 use crate::limits::{ANSWER_RANGES_MAX, PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::root::Root;
 use crate::sync::effect::Outcome;
-use crate::sync::message::{Delta, FetchItem, FetchRequest, HELD, NOT_HELD, Part};
+use crate::sync::message::{Delta, FetchItem, FetchRequest, ItemStatus, Part};
 use crate::transport::{Fetch, Transport};
 
 /// The list of changed ranges that comes before their bytes: two numbers of up
@@ -183,10 +183,11 @@ pub(super) struct Answer {
 impl Answer {
     /// An item is held, and its bytes follow.
     pub async fn held(&mut self) -> Result<(), Outcome> {
-        match self.take(1).await?[0] {
-            HELD => Ok(()),
-            NOT_HELD => Err(Outcome::NotHeld),
-            _ => Err(Outcome::Broken),
+        match ItemStatus::try_from(self.take(1).await?[0]) {
+            Ok(ItemStatus::Held) => Ok(()),
+            Ok(ItemStatus::NotHeld) => Err(Outcome::NotHeld),
+            Ok(ItemStatus::Changing) => Err(Outcome::Broken),
+            Err(error) => Err(failed(error)),
         }
     }
 
