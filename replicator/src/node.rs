@@ -18,6 +18,7 @@ mod look;
 mod members;
 mod mixture;
 mod nested;
+mod outbox;
 mod pieces;
 mod provenance;
 mod questions;
@@ -26,7 +27,6 @@ mod serve;
 mod update;
 mod wait;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +42,7 @@ use self::carry::Carrier;
 use self::ending::Ending;
 use self::facts::Facts;
 use self::members::Members;
+use self::outbox::Outboxes;
 use self::scrub::Scrub;
 use self::wait::Waiters;
 use crate::apply::Applier;
@@ -58,7 +59,7 @@ use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
 use crate::sync::message::{FetchRequest, Message};
 use crate::sync::store::Store;
 use crate::sync::{Core, Introduction, Options};
-use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
+use crate::transport::{self, Event, Events, Identity, Secret, Transport};
 use crate::{apply, path::RelPath};
 
 /// Batches of changes that capture may be ahead.
@@ -312,8 +313,7 @@ struct Node {
     members: Members,
     reports: mpsc::Sender<Report>,
     incoming: Option<mpsc::Receiver<Report>>,
-    /// One ordered queue of messages a peer; bounded by the core's credit.
-    outboxes: HashMap<NodeId, mpsc::UnboundedSender<(Message, bool)>>,
+    outboxes: Outboxes,
     waiters: Waiters,
     facts: Facts,
     /// Nothing was applied since the disk was flushed.
@@ -372,7 +372,7 @@ impl Node {
             members,
             reports,
             incoming: Some(incoming),
-            outboxes: HashMap::new(),
+            outboxes: Outboxes::default(),
             settled,
             started,
             swept: started,
@@ -605,20 +605,15 @@ impl Node {
             Event::Up { peer, name, address, seen_from, .. } => {
                 self.members.up(peer, address, seen_from);
                 self.facts.peer_up(peer, name, address);
-                let (outbox, messages) = mpsc::unbounded_channel();
-                self.outboxes.insert(peer, outbox);
-                tokio::spawn(post(
-                    self.carrier.transport.clone(),
-                    peer,
-                    messages,
-                    self.reports.clone(),
-                ));
+                let messages = self.outboxes.open(peer);
+                let (transport, reports) = (self.carrier.transport.clone(), self.reports.clone());
+                tokio::spawn(outbox::post(transport, peer, messages, reports));
                 self.core.handle_connected(now, peer);
             }
             Event::Down { peer, reason } => {
                 self.members.down(peer);
                 self.facts.peer_down(peer, reason);
-                self.outboxes.remove(&peer);
+                self.outboxes.close(peer);
                 self.core.handle_disconnected(now, peer);
             }
             Event::Message { from, payload, .. } => match Message::decode(&payload) {
@@ -670,11 +665,9 @@ impl Node {
             }
             Effect::Listen => self.report_when_told(Report::Heard),
             Effect::Send { peer, message } => {
-                let counts = message.counts();
-                if let Some(outbox) = self.outboxes.get(&peer) {
-                    // The task that empties it ends with the connection, which
-                    // is about to be reported.
-                    let _ = outbox.send((message, counts));
+                if let Err(outbox::Full) = self.outboxes.put(peer, message) {
+                    tracing::warn!(%peer, "disconnecting: it takes no messages any more");
+                    self.carrier.transport.disconnect(peer);
                 }
             }
             Effect::Forget(member) => {
@@ -760,22 +753,4 @@ fn now_since(started: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let wall = i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX);
     Now { monotonic: started.elapsed(), wall }
-}
-
-/// Sends one peer its messages, in order.
-async fn post(
-    transport: Transport,
-    peer: NodeId,
-    mut messages: mpsc::UnboundedReceiver<(Message, bool)>,
-    reports: mpsc::Sender<Report>,
-) {
-    while let Some((message, counts)) = messages.recv().await {
-        if let Err(error) = transport.send(peer, Lane::Control, message.encode()).await {
-            tracing::debug!(%peer, "a message was not sent: {error}");
-            return;
-        }
-        if counts && reports.send(Report::Sent(peer)).await.is_err() {
-            return;
-        }
-    }
 }

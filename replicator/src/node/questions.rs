@@ -91,7 +91,7 @@ impl Node {
         let meant: Vec<NodeId> = others.filter(is_meant).map(|record| record.node).collect();
         match meant.as_slice() {
             [] => refused(format!("no member is called '{name}': `replicator status` lists them")),
-            [node] if self.outboxes.contains_key(node) => refused(format!(
+            [node] if self.outboxes.is_open(*node) => refused(format!(
                 "node '{name}' is running and connected: run `replicator leave` there"
             )),
             [node] => {
