@@ -24,8 +24,10 @@ mod provenance;
 mod questions;
 mod scrub;
 mod serve;
+mod staging;
 mod update;
 mod wait;
+mod wanted;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
