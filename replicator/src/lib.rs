@@ -15,6 +15,7 @@
 pub mod address;
 pub mod apply;
 pub mod capture;
+pub mod choice;
 pub mod cli;
 pub mod cluster;
 pub mod config;

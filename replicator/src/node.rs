@@ -49,7 +49,8 @@ use self::scrub::Scrub;
 use self::wait::Waiters;
 use crate::apply::Applier;
 use crate::capture::{self, Capture, Change};
-use crate::config::{self, Config};
+use crate::choice::InPlace;
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
@@ -193,7 +194,7 @@ async fn live(
         transport,
         arrivals: Arc::default(),
         changes: Arc::default(),
-        in_place: config.in_place != config::InPlace::Never,
+        in_place: config.in_place != InPlace::Never,
         min_free,
     };
     let place = StateDir::new(&config.state_dir);

@@ -38,7 +38,7 @@ pub use self::limits::MEMORY_BYTES_MIN;
 use self::outbox::Outbox;
 pub use self::select::probe;
 use self::worker::{Control, Worker};
-use crate::config::CaptureChoice;
+use crate::choice::CaptureChoice;
 
 /// What to watch, and how.
 #[derive(Clone, Debug)]

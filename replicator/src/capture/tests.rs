@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
-use crate::config::CaptureChoice;
+use crate::choice::CaptureChoice;
 use crate::path::RelPath;
 
 mod disk;

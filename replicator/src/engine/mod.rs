@@ -12,6 +12,7 @@
 
 mod content;
 mod job;
+pub mod look;
 pub mod observe;
 mod pool;
 pub mod scan;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::job::{Job, Operation};
 use self::pool::Pool;
-pub use crate::config::EngineChoice;
+pub use crate::choice::EngineChoice;
 use crate::hash::FILE_BYTES_MAX;
 use crate::path::RelPath;
 use crate::range::Range;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::wait::Waiters;
 use super::{Node, Report};
-use crate::config;
+use crate::choice::Mode;
 use crate::id::NodeId;
 use crate::status::control;
 use crate::sync::roster::MemberRecord;
@@ -37,7 +37,7 @@ impl Node {
             }
             control::Request::Revert => {
                 let response = match self.facts.mode() {
-                    config::Mode::ReceiveOnly => {
+                    Mode::ReceiveOnly => {
                         control::Response::Reverted { entries: self.core.revert(now) }
                     }
                     _ => control::Response::Refused {

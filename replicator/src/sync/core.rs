@@ -25,7 +25,7 @@ use super::told::Told;
 use super::unread::Unread;
 use super::verify::Verification;
 use super::version::Dot;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::entry::{Fingerprint, Flags, Kind};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};

@@ -53,11 +53,11 @@ pub use event::{Event, Events};
 pub use fetch::{Fetch, Reply};
 pub use identity::Identity;
 pub use secret::Secret;
-pub use settings::{DATAGRAM_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, HELLO_BYTES_MAX};
+pub use settings::{FETCH_REQUEST_BYTES_MAX, HELLO_BYTES_MAX};
 
 use crate::address::Address;
 use crate::id::NodeId;
-use crate::limits::{FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX};
+use crate::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX};
 use event::Inlet;
 use gate::Gate;
 use registry::Registry;
@@ -215,7 +215,7 @@ impl Transport {
             return Err(Error::RequestTooLong(request.len()));
         }
         let link = self.handle.shared.registry.up(peer).ok_or(Error::NotConnected)?;
-        fetch::request(&link, request).await
+        fetch::request(link.connection(), request).await
     }
 
     /// The connected peers, by id.

@@ -6,7 +6,7 @@ use super::disk::{Disk, on_every_file_system};
 use super::writer::by_writer;
 use super::{Watched, sh};
 use crate::capture::{Change, Extent, LossCause, Lost};
-use crate::config::CaptureChoice;
+use crate::choice::CaptureChoice;
 use crate::range::RangeSet;
 
 /// Runs the script and gives what was told of `f`'s bytes by inode: ranges,

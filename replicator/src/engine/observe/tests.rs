@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::engine::EngineChoice;
+use crate::engine::look::{FileContent, Known};
 use crate::hash::Digest;
 use crate::limits::{INLINE_BYTES_MAX, LEAF_BYTES_MIN};
-use crate::range::Range;
+use crate::range::{Range, RangeSet};
 use crate::writes::spans;
 
 const LEAF: u64 = LEAF_BYTES_MIN;

@@ -8,7 +8,9 @@ use spake2::{Ed25519Group, Spake2};
 use super::*;
 use crate::transport::auth::{self, Ends, Role};
 use crate::transport::greeting::{self, Greeting};
-use crate::transport::settings::{ALPN, Close, GUESSES_PER_SOURCE, STRANGERS_PER_SOURCE_MAX};
+use crate::transport::settings::{
+    ALPN, Close, GUESSES_PER_SOURCE, SERVER_NAME, STRANGERS_PER_SOURCE_MAX,
+};
 use crate::transport::{socket, tls};
 
 /// Somebody with a key and a socket, who speaks QUIC but not as a node would.
@@ -34,7 +36,7 @@ impl Stranger {
 
     async fn connect(&self, to: SocketAddr) -> Result<Connection, quinn::ConnectionError> {
         let client = self.configs.client.clone();
-        soon(self.endpoint.connect_with(client, to, tls::SERVER_NAME).unwrap()).await
+        soon(self.endpoint.connect_with(client, to, SERVER_NAME).unwrap()).await
     }
 
     /// A member as far as the password goes; what comes next is up to the test.
