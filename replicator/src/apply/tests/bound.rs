@@ -1,6 +1,9 @@
 //! Entries that nobody may change, and a daemon that is told to.
 
+use std::time::Duration;
+
 use super::super::bound::Lifted;
+use super::super::redo::Record;
 use super::*;
 
 /// `None` where this user cannot bind an entry, or this file system.
