@@ -35,7 +35,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::Error;
@@ -47,7 +46,7 @@ use self::members::Members;
 use self::outbox::Outboxes;
 use self::scrub::Scrub;
 use self::wait::Waiters;
-use crate::apply::Applier;
+use crate::apply::{Applier, Recovered};
 use crate::capture::{self, Capture, Change};
 use crate::choice::InPlace;
 use crate::config::Config;
@@ -161,6 +160,10 @@ async fn live(
     }
     let engine = Engine::start(config.engine)?;
     let applier = Arc::new(Applier::start(Arc::clone(root))?);
+    let repaired = applier.recovered();
+    if *repaired != Recovered::default() {
+        tracing::info!(?repaired, "what the last run left half done was repaired");
+    }
     let (transport, events) = door.open(config, identity).await?;
     let (changed, changes) = mpsc::channel(CHANGES_QUEUE);
     let capture = Arc::new(Capture::start(
@@ -222,7 +225,6 @@ impl Door {
                 secret: self.secret.clone(),
                 listen: config.listen,
                 name: config.name.clone(),
-                hello: Bytes::new(),
             };
             match Transport::start(options) {
                 Err(transport::Error::Listen { source, .. })

@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, FallocateFlags};
 use rustix::io::Errno;
 
-use super::metadata::Skipped;
 use super::patch::Patch;
 use super::redo::Record;
 use super::{Error, bound};
@@ -26,7 +25,6 @@ pub(super) fn carry_out(
     root: &Root,
     path: &RelPath,
     found: &Stat,
-    skipped: &Skipped,
 ) -> Result<Option<Stat>, Cut> {
     let unbegun = |error| (error, false);
     patch.check(path).map_err(unbegun)?;
@@ -63,7 +61,7 @@ pub(super) fn carry_out(
     };
     let begun = |error| (error, true);
     let before = found.fingerprint.size;
-    let after = patch.write(root, path, file.as_fd(), before, skipped).map_err(begun)?;
+    let after = patch.write(root, path, file.as_fd(), before).map_err(begun)?;
     record.remove(root).map_err(begun)?;
     Ok(Some(after))
 }

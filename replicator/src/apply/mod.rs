@@ -30,7 +30,7 @@ mod step;
 pub mod trash;
 mod worker;
 
-pub use applier::{Applier, Counts};
+pub use applier::Applier;
 pub use content::punch;
 pub use error::Error;
 pub use redo::Recovered;

@@ -27,20 +27,20 @@ impl Worker {
         expect: &Expect,
     ) -> Result<Outcome, Error> {
         let Some((dir, name)) = self.parent_of(from)? else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         let (to_dir, to_name) = self.parent_of(to)?.ok_or_else(|| no_parent(to))?;
         let Some((held, found)) = self.look(from)? else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         if !self.is_expected(expect, &found) {
-            return Ok(Outcome::Raced(Some(found)));
+            return Ok(Outcome::Raced);
         }
         let lifted = Lifted::lift(&self.root, &[from, to], &held, &found)?;
         match fs::renameat_with(&dir, name, &to_dir, to_name, RenameFlags::NOREPLACE) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Ok(Outcome::Raced(self.root.stat(to)?)),
-            Err(Errno::NOENT) => return Ok(Outcome::Raced(None)),
+            Err(Errno::EXIST) => return Ok(Outcome::Raced),
+            Err(Errno::NOENT) => return Ok(Outcome::Raced),
             Err(errno) => return Err(Error::entry(from, "rename", errno)),
         }
         if !names_inode(to_dir.as_fd(), to_name, found.fingerprint.inode) {
@@ -50,7 +50,7 @@ impl Worker {
             if fs::renameat_with(&to_dir, to_name, &dir, name, back).is_err() {
                 tracing::warn!(%from, %to, "a raced rename could not be undone");
             }
-            return Ok(Outcome::Raced(self.root.stat(from)?));
+            return Ok(Outcome::Raced);
         }
         drop(lifted);
         let after = settled(found.clone(), held.as_fd());
@@ -66,7 +66,7 @@ impl Worker {
         let (Some((dir_a, name_a)), Some((dir_b, name_b))) =
             (self.parent_of(a)?, self.parent_of(b)?)
         else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         let mut looked = Vec::with_capacity(2);
         for (path, expect) in [(a, expect_a), (b, expect_b)] {
@@ -74,7 +74,7 @@ impl Worker {
                 Some((held, found)) if self.is_expected(expect, &found) => {
                     looked.push((held, found));
                 }
-                other => return Ok(Outcome::Raced(other.map(|(_, found)| found))),
+                _ => return Ok(Outcome::Raced),
             }
         }
         let mut lifted = Vec::new();
@@ -84,11 +84,11 @@ impl Worker {
         let swap = || fs::renameat_with(&dir_a, name_a, &dir_b, name_b, RenameFlags::EXCHANGE);
         match swap() {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Outcome::Raced(None)),
+            Err(Errno::NOENT) => return Ok(Outcome::Raced),
             Err(errno) => return Err(Error::entry(a, "exchange", errno)),
         }
         let [(_, was_a), (_, was_b)] = &looked[..] else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         let right = names_inode(dir_a.as_fd(), name_a, was_b.fingerprint.inode)
             && names_inode(dir_b.as_fd(), name_b, was_a.fingerprint.inode);
@@ -96,7 +96,7 @@ impl Worker {
             if swap().is_err() {
                 tracing::warn!(%a, %b, "a raced exchange could not be undone");
             }
-            return Ok(Outcome::Raced(self.root.stat(a)?));
+            return Ok(Outcome::Raced);
         }
         drop(lifted);
         let mut last = None;
@@ -117,13 +117,13 @@ impl Worker {
         over: Option<&Over>,
     ) -> Result<Outcome, Error> {
         if self.parent_of(from)?.is_none() {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         }
         let Some((held, found)) = self.look(from)? else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         if !self.is_expected(expect, &found) {
-            return Ok(Outcome::Raced(Some(found)));
+            return Ok(Outcome::Raced);
         }
         let lifted = Lifted::lift(&self.root, &[from, to], &held, &found)?;
         let beside = Beside::reserve(&self.root);
@@ -131,7 +131,7 @@ impl Worker {
         let follow = AtFlags::SYMLINK_FOLLOW;
         match fs::linkat(CWD, source.as_str(), beside.dir(), beside.name(), follow) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Outcome::Raced(None)),
+            Err(Errno::NOENT) => return Ok(Outcome::Raced),
             Err(errno) => return Err(Error::entry(from, "link", errno)),
         }
         let made = Made { beside, handle: held.clone(), stat: found.clone(), binding: Flags::NONE };
@@ -153,13 +153,13 @@ impl Worker {
         keep: &Keep,
     ) -> Result<Outcome, Error> {
         let Some((dir, name)) = self.parent_of(path)? else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         let Some((held, found)) = self.look(path)? else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         if !self.is_expected(expect, &found) {
-            return Ok(Outcome::Raced(Some(found)));
+            return Ok(Outcome::Raced);
         }
         let lifted = Lifted::lift(&self.root, &[path], &held, &found)?;
         if found.kind == Kind::Directory {
@@ -168,10 +168,8 @@ impl Worker {
                     lifted.into_iter().for_each(Lifted::let_go);
                     Ok(Outcome::Done(None))
                 }
-                Err(Errno::NOENT) => Ok(Outcome::Raced(None)),
-                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {
-                    Ok(Outcome::Raced(self.root.stat(path)?))
-                }
+                Err(Errno::NOENT) => Ok(Outcome::Raced),
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(Outcome::Raced),
                 Err(errno) => Err(Error::entry(path, "remove", errno)),
             };
         }
@@ -181,7 +179,7 @@ impl Worker {
         if let Err(errno) = fs::renameat_with(&dir, name, trash, taken, RenameFlags::NOREPLACE) {
             resting.forget(&self.root);
             return match errno {
-                Errno::NOENT => Ok(Outcome::Raced(None)),
+                Errno::NOENT => Ok(Outcome::Raced),
                 errno => Err(Error::entry(path, "remove", errno)),
             };
         }
@@ -193,7 +191,7 @@ impl Worker {
                 // A new entry has the name by now.
                 Err(_) => self.lay_to_rest(path, resting, (held, found, lifted), keep),
             }
-            return Ok(Outcome::Raced(self.root.stat(path)?));
+            return Ok(Outcome::Raced);
         }
         let (others, before) = (found.links > 1, found.clone());
         self.lay_to_rest(path, resting, (held.clone(), found, lifted), keep);

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use rustix::fs;
 use rustix::io::Errno;
 
-use super::Error;
 use super::content::{punch, write_at};
-use super::metadata::{self, Skipped};
 use super::settled::own_bytes;
+use super::{Error, metadata};
 use crate::entry::{Metadata, Stat};
 use crate::path::RelPath;
 use crate::range::Range;
@@ -38,12 +37,11 @@ impl Patch {
         path: &RelPath,
         file: BorrowedFd<'_>,
         size_before: u64,
-        skipped: &Skipped,
     ) -> Result<Stat, Error> {
         self.write_bytes(file, size_before)
             .map_err(|errno| Error::entry(path, "write to", errno))?;
         let now = root.stat_fd(file)?;
-        metadata::set(root, file, &now, &self.metadata, skipped)
+        metadata::set(root, file, &now, &self.metadata)
             .map_err(|errno| Error::entry(path, "set the metadata of", errno))?;
         let mut after = root.stat_fd(file)?;
         own_bytes(&mut after, self.size, self.metadata.mtime);

@@ -5,7 +5,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{self, AtFlags, RenameFlags};
 use rustix::io::Errno;
@@ -48,12 +47,12 @@ impl Worker {
                     made.beside.placed();
                     Ok(Outcome::Done(Some(placed(path, made.stat, &made.handle, made.binding))))
                 }
-                Err(Errno::EXIST) => Ok(Outcome::Raced(self.root.stat(path)?)),
+                Err(Errno::EXIST) => Ok(Outcome::Raced),
                 Err(errno) => Err(Error::entry(path, "place", errno)),
             };
         };
         let Some((held, found)) = self.look(path)? else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         if found.fingerprint.inode == made.stat.fingerprint.inode {
             // A link that is there already.
@@ -61,7 +60,7 @@ impl Worker {
             return Ok(Outcome::Done(Some(settled(found, held.as_fd()))));
         }
         if !self.is_expected(&over.expect, &found) || !self.is_free_of_entries(path, &found)? {
-            return Ok(Outcome::Raced(Some(found)));
+            return Ok(Outcome::Raced);
         }
         self.swap(path, (dir.as_fd(), name), made, (held, found), &over.keep)
     }
@@ -88,7 +87,7 @@ impl Worker {
         if let Err(errno) = swapped {
             resting.discard(&self.root);
             return match errno {
-                Errno::NOENT => Ok(Outcome::Raced(None)),
+                Errno::NOENT => Ok(Outcome::Raced),
                 errno => Err(Error::entry(path, "replace", errno)),
             };
         }
@@ -131,9 +130,6 @@ impl Worker {
             resting.forget(&self.root);
         } else if *keep == Keep::Discard || now.links > 1 {
             resting.discard(&self.root);
-        }
-        if raced || full_directory {
-            self.shared.races_kept.fetch_add(1, Ordering::Relaxed);
         }
         // What rests bears no flags; what still is in the tree gets them back.
         if let Some(lifted) = lifted

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::{self, Mode, OFlags};
 
-use super::Error;
 use super::beside::Beside;
 use super::content::{copy_bytes, punch, write_at};
-use super::metadata::{self, Skipped};
+use super::{Error, metadata};
 use crate::entry::{Flags, Metadata, Stat};
 use crate::path::RelPath;
 use crate::range::Range;
@@ -127,6 +126,6 @@ pub(super) fn copy_into(
     copy_bytes(file, copy.as_fd(), stat.fingerprint.size).map_err(failed)?;
     let now = root.stat_fd(copy.as_fd())?;
     let wanted = Metadata { flags: Flags::NONE, ..stat.metadata.clone() };
-    metadata::set(root, copy.as_fd(), &now, &wanted, &Skipped::default()).map_err(failed)?;
+    metadata::set(root, copy.as_fd(), &now, &wanted).map_err(failed)?;
     fs::fsync(&copy).map_err(failed)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::patch::Patch;
-use super::worker::{Shared, Worker};
+use super::worker::Worker;
 use super::*;
 use crate::entry::{Flags, Metadata, Stat, Timestamp};
 use crate::path::RelPath;
@@ -33,7 +33,7 @@ impl Folder {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = Arc::new(Root::open(dir.path()).unwrap());
-        let worker = Worker::new(root.clone(), Arc::new(Shared::default()));
+        let worker = Worker::new(root.clone());
         Self { dir, root, worker }
     }
 
@@ -135,9 +135,9 @@ fn done(outcome: Outcome) -> Stat {
 }
 
 #[track_caller]
-fn raced(outcome: Outcome) -> Option<Stat> {
+fn raced(outcome: Outcome) {
     match outcome {
-        Outcome::Raced(found) => found,
+        Outcome::Raced => {}
         other => panic!("not raced: {other:?}"),
     }
 }

@@ -8,33 +8,22 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::beside::Beside;
 use super::bound::Lifted;
-use super::metadata::{self, Skipped};
 use super::patch::Patch;
 use super::place::Made;
 use super::settled::{own_bytes, unbound};
-use super::{Error, Expect, Keep, Outcome, Step, conflicts, in_place, redo, trash};
+use super::{Error, Expect, Keep, Outcome, Step, conflicts, in_place, metadata, redo, trash};
 use crate::entry::{Fingerprint, Flags, Kind, Metadata, Stat};
 use crate::path::RelPath;
 use crate::root::{Access, Root};
 
-/// What the worker tells while it works.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) skipped: Skipped,
-    /// Local changes that raced a remote one and went to the conflict store.
-    pub(super) races_kept: AtomicU64,
-}
-
 pub(super) struct Worker {
     pub(super) root: Arc<Root>,
-    pub(super) shared: Arc<Shared>,
     /// What the steps of this run made of the fingerprints their caller
     /// knows: a rename changes the ctime that a later step expects.
     lineage: HashMap<Fingerprint, Fingerprint>,
@@ -46,8 +35,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(root: Arc<Root>, shared: Arc<Shared>) -> Self {
-        Self { root, shared, lineage: HashMap::new(), opened: HashMap::new(), unfinished: false }
+    pub(super) fn new(root: Arc<Root>) -> Self {
+        Self { root, lineage: HashMap::new(), opened: HashMap::new(), unfinished: false }
     }
 
     pub(super) fn run(&mut self, steps: Vec<Step>) -> Vec<Outcome> {
@@ -62,7 +51,7 @@ impl Worker {
     }
 
     fn finish_patches(&mut self) {
-        match redo::recover(&self.root, &self.shared.skipped) {
+        match redo::recover(&self.root) {
             Ok(_) => self.unfinished = false,
             Err(error) => tracing::warn!(%error, "an interrupted patch still waits"),
         }
@@ -144,11 +133,7 @@ impl Worker {
             Kind::File | Kind::Directory => wanted.flags.among(Flags::BINDING),
             Kind::Symlink | Kind::Fifo => Flags::NONE,
         };
-        let settable = binding.among(self.root.flags());
-        if settable != binding {
-            self.shared.skipped.flags.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok((self.root.stat_fd(fd)?, settable))
+        Ok((self.root.stat_fd(fd)?, binding.among(self.root.flags())))
     }
 
     fn set(
@@ -158,7 +143,7 @@ impl Worker {
         now: &Stat,
         wanted: &Metadata,
     ) -> Result<(), Error> {
-        metadata::set(&self.root, fd, now, wanted, &self.shared.skipped)
+        metadata::set(&self.root, fd, now, wanted)
             .map_err(|errno| Error::entry(path, "set the metadata of", errno))
     }
 
@@ -171,14 +156,14 @@ impl Worker {
     ) -> Result<Outcome, Error> {
         refuse_private(path)?;
         let Some(found) = self.root.stat(path)? else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         if found.kind != Kind::File || !self.is_expected(expect, &found) {
-            return Ok(Outcome::Raced(Some(found)));
+            return Ok(Outcome::Raced);
         }
         if *keep != Keep::Discard {
             let Some(file) = self.root.open_file(path, Access::Read)? else {
-                return Ok(Outcome::Raced(None));
+                return Ok(Outcome::Raced);
             };
             let (root, file) = (&self.root, file.as_fd());
             match keep {
@@ -188,13 +173,13 @@ impl Worker {
                 _ => trash::keep_copy(root, file, path, &found)?,
             }
         }
-        let outcome = in_place::carry_out(patch, &self.root, path, &found, &self.shared.skipped);
+        let outcome = in_place::carry_out(patch, &self.root, path, &found);
         match outcome {
             Ok(Some(after)) => {
                 self.remember(&found, &after);
                 Ok(Outcome::Done(Some(after)))
             }
-            Ok(None) => Ok(Outcome::Raced(self.root.stat(path)?)),
+            Ok(None) => Ok(Outcome::Raced),
             Err((error, begun)) => {
                 self.unfinished |= begun;
                 Err(error)
@@ -210,10 +195,10 @@ impl Worker {
     ) -> Result<Outcome, Error> {
         refuse_private(path)?;
         let Some((held, mut found)) = self.look(path)? else {
-            return Ok(Outcome::Raced(None));
+            return Ok(Outcome::Raced);
         };
         if !self.is_expected(expect, &found) {
-            return Ok(Outcome::Raced(Some(found)));
+            return Ok(Outcome::Raced);
         }
         let lifted = match self.opened.remove(&found.fingerprint.inode) {
             Some(lifted) => {

@@ -28,10 +28,10 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
-pub use self::change::{Change, Extent, LossCause};
+pub use self::change::{Change, Extent};
+pub use self::counters::Counters;
 use self::counters::Tally;
-pub use self::counters::{Counters, Lost};
-pub use self::describe::{Description, Finding, MissingHook};
+pub use self::describe::Description;
 pub use self::error::Error;
 pub use self::level::Level;
 pub use self::limits::MEMORY_BYTES_MIN;

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::Receiver;
 
+use super::counters::Lost;
 use super::*;
 use crate::choice::CaptureChoice;
 use crate::path::RelPath;

@@ -107,12 +107,6 @@ impl Engine {
         self.run(file, Operation::Write { offset, bytes }).await.map(drop)
     }
 
-    /// Returns once what was written, and the size, would outlive a power
-    /// loss (`fdatasync`).
-    pub async fn sync_data(&self, file: &Arc<OwnedFd>) -> io::Result<()> {
-        self.run(file, Operation::SyncData).await.map(drop)
-    }
-
     /// Writes the dirty pages of `range` out and thereby write-protects them:
     /// a later store through a mapping faults, and capture sees it. Says
     /// nothing about durability.

@@ -20,14 +20,6 @@ use crate::entry::{Kind, Stat};
 use crate::path::RelPath;
 use crate::root::{Access, Root};
 
-/// Looks at one entry.
-pub async fn observe(root: &Arc<Root>, engine: &Engine, request: Request) -> Observation {
-    let path = request.path.clone();
-    let mut observations = observe_many(root, engine, vec![request]).await;
-    // One request gives one observation.
-    observations.pop().unwrap_or(Observation { path, result: Ok(None) })
-}
-
 /// Looks at many entries, small ones in batches on a few threads, large ones
 /// one after the other through the engine. The observations are in the order
 /// of the requests.

@@ -60,9 +60,6 @@ pub const BATCH_ROWS_MAX: usize = 4096;
 /// Decoded rows kept, of names and of bodies each: about 10 MiB both.
 pub const CACHED_ROWS_MAX: usize = 8192;
 
-/// The database's cache unless configured otherwise.
-pub const CACHE_BYTES_DEFAULT: usize = 64 << 20;
-
 /// How soon to look again whether the writer is done, where nothing else
 /// brings a turn.
 const WRITER_POLL: Duration = Duration::from_millis(10);

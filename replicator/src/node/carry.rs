@@ -319,7 +319,7 @@ impl Carrier {
                 let last = results.by_ref().take(count).last();
                 match last {
                     Some(apply::Outcome::Done(stat)) => Outcome::Done(stat.map(Box::new), leaves),
-                    Some(apply::Outcome::Raced(_)) | None => Outcome::Raced,
+                    Some(apply::Outcome::Raced) | None => Outcome::Raced,
                     Some(apply::Outcome::Failed(error)) => failed(error),
                 }
             }

@@ -119,7 +119,7 @@ impl Peer {
 }
 
 impl<S: Store> Core<S> {
-    pub(super) fn greeted(&mut self, _now: Now, from: NodeId, actor: Actor, have: VersionVector) {
+    pub(super) fn greeted(&mut self, from: NodeId, actor: Actor, have: VersionVector) {
         if self.membership.refuses(from) {
             return;
         }
@@ -151,13 +151,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    pub(super) fn heard_have(
-        &mut self,
-        _now: Now,
-        from: NodeId,
-        have: VersionVector,
-        links: Vec<Actor>,
-    ) {
+    pub(super) fn heard_have(&mut self, from: NodeId, have: VersionVector, links: Vec<Actor>) {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };

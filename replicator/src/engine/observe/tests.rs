@@ -95,6 +95,11 @@ fn patched(mut content: Vec<u8>, seen: &FileContent) -> Vec<u8> {
     content
 }
 
+/// Looks at one entry.
+async fn observe(root: &Arc<Root>, engine: &Engine, request: Request) -> Observation {
+    observe_many(root, engine, vec![request]).await.pop().unwrap()
+}
+
 #[tokio::test]
 async fn a_new_small_file_comes_whole() {
     let folder = Folder::new();
