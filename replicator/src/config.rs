@@ -6,7 +6,6 @@
 
 mod quantity;
 mod settings;
-mod words;
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -19,9 +18,9 @@ use zeroize::Zeroizing;
 
 pub use quantity::{MinFree, parse_duration, parse_size};
 pub use settings::{Key, Settings};
-pub use words::{CaptureChoice, EngineChoice, InPlace, Mode};
 
 use crate::address::{Address, NotAnAddress, PORT_DEFAULT};
+use crate::choice::{CaptureChoice, EngineChoice, InPlace, Mode};
 use crate::limits::NODE_NAME_BYTES_MAX;
 
 /// Longest password, in bytes: a key file of any usual format fits, a folder's

@@ -31,6 +31,7 @@ impl Digest {
         Self(*blake3::hash(content).as_bytes())
     }
 
+    #[cfg(test)]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }

@@ -12,23 +12,24 @@
 //! Each room is one module; `ARCHITECTURE.md` is the map. Only the node knows
 //! all rooms, and arrows point one way.
 
-pub mod address;
-pub mod apply;
-pub mod capture;
+mod address;
+mod apply;
+mod capture;
+mod choice;
 pub mod cli;
-pub mod cluster;
-pub mod config;
-pub mod engine;
-pub mod entry;
-pub mod hash;
-pub mod id;
-pub mod index;
-pub mod limits;
-pub mod node;
-pub mod path;
-pub mod range;
-pub mod root;
-pub mod status;
-pub mod sync;
-pub mod transport;
-pub mod writes;
+mod cluster;
+mod config;
+mod engine;
+mod entry;
+mod hash;
+mod id;
+mod index;
+mod limits;
+mod node;
+mod path;
+mod range;
+mod root;
+mod status;
+mod sync;
+mod transport;
+mod writes;

@@ -19,6 +19,10 @@ pub const LIVES_MAX: usize = 1024;
 /// allocated.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 
+/// Longest datagram, in bytes: fits a QUIC packet of the smallest MTU (1200)
+/// after headers and the authentication tag.
+pub const DATAGRAM_BYTES_MAX: usize = 1100;
+
 /// Smallest leaf of a file's hash list, in bytes: one BLAKE3 subtree.
 pub const LEAF_BYTES_MIN: u64 = 64 << 10;
 

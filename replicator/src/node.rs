@@ -18,22 +18,23 @@ mod look;
 mod members;
 mod mixture;
 mod nested;
+mod outbox;
 mod pieces;
 mod provenance;
 mod questions;
 mod scrub;
 mod serve;
+mod staging;
 mod update;
 mod wait;
+mod wanted;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::Error;
@@ -42,11 +43,13 @@ use self::carry::Carrier;
 use self::ending::Ending;
 use self::facts::Facts;
 use self::members::Members;
+use self::outbox::Outboxes;
 use self::scrub::Scrub;
 use self::wait::Waiters;
-use crate::apply::Applier;
+use crate::apply::{Applier, Recovered};
 use crate::capture::{self, Capture, Change};
-use crate::config::{self, Config};
+use crate::choice::InPlace;
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
@@ -58,7 +61,7 @@ use crate::sync::effect::{Effect, Listed, Now, Outcome, Sight};
 use crate::sync::message::{FetchRequest, Message};
 use crate::sync::store::Store;
 use crate::sync::{Core, Introduction, Options};
-use crate::transport::{self, Event, Events, Identity, Lane, Secret, Transport};
+use crate::transport::{self, Event, Events, Identity, Secret, Transport};
 use crate::{apply, path::RelPath};
 
 /// Batches of changes that capture may be ahead.
@@ -157,6 +160,10 @@ async fn live(
     }
     let engine = Engine::start(config.engine)?;
     let applier = Arc::new(Applier::start(Arc::clone(root))?);
+    let repaired = applier.recovered();
+    if *repaired != Recovered::default() {
+        tracing::info!(?repaired, "what the last run left half done was repaired");
+    }
     let (transport, events) = door.open(config, identity).await?;
     let (changed, changes) = mpsc::channel(CHANGES_QUEUE);
     let capture = Arc::new(Capture::start(
@@ -190,7 +197,7 @@ async fn live(
         transport,
         arrivals: Arc::default(),
         changes: Arc::default(),
-        in_place: config.in_place != config::InPlace::Never,
+        in_place: config.in_place != InPlace::Never,
         min_free,
     };
     let place = StateDir::new(&config.state_dir);
@@ -218,7 +225,6 @@ impl Door {
                 secret: self.secret.clone(),
                 listen: config.listen,
                 name: config.name.clone(),
-                hello: Bytes::new(),
             };
             match Transport::start(options) {
                 Err(transport::Error::Listen { source, .. })
@@ -312,8 +318,7 @@ struct Node {
     members: Members,
     reports: mpsc::Sender<Report>,
     incoming: Option<mpsc::Receiver<Report>>,
-    /// One ordered queue of messages a peer; bounded by the core's credit.
-    outboxes: HashMap<NodeId, mpsc::UnboundedSender<(Message, bool)>>,
+    outboxes: Outboxes,
     waiters: Waiters,
     facts: Facts,
     /// Nothing was applied since the disk was flushed.
@@ -372,7 +377,7 @@ impl Node {
             members,
             reports,
             incoming: Some(incoming),
-            outboxes: HashMap::new(),
+            outboxes: Outboxes::default(),
             settled,
             started,
             swept: started,
@@ -605,20 +610,15 @@ impl Node {
             Event::Up { peer, name, address, seen_from, .. } => {
                 self.members.up(peer, address, seen_from);
                 self.facts.peer_up(peer, name, address);
-                let (outbox, messages) = mpsc::unbounded_channel();
-                self.outboxes.insert(peer, outbox);
-                tokio::spawn(post(
-                    self.carrier.transport.clone(),
-                    peer,
-                    messages,
-                    self.reports.clone(),
-                ));
+                let messages = self.outboxes.open(peer);
+                let (transport, reports) = (self.carrier.transport.clone(), self.reports.clone());
+                tokio::spawn(outbox::post(transport, peer, messages, reports));
                 self.core.handle_connected(now, peer);
             }
             Event::Down { peer, reason } => {
                 self.members.down(peer);
                 self.facts.peer_down(peer, reason);
-                self.outboxes.remove(&peer);
+                self.outboxes.close(peer);
                 self.core.handle_disconnected(now, peer);
             }
             Event::Message { from, payload, .. } => match Message::decode(&payload) {
@@ -670,11 +670,9 @@ impl Node {
             }
             Effect::Listen => self.report_when_told(Report::Heard),
             Effect::Send { peer, message } => {
-                let counts = message.counts();
-                if let Some(outbox) = self.outboxes.get(&peer) {
-                    // The task that empties it ends with the connection, which
-                    // is about to be reported.
-                    let _ = outbox.send((message, counts));
+                if let Err(outbox::Full) = self.outboxes.put(peer, message) {
+                    tracing::warn!(%peer, "disconnecting: it takes no messages any more");
+                    self.carrier.transport.disconnect(peer);
                 }
             }
             Effect::Forget(member) => {
@@ -760,22 +758,4 @@ fn now_since(started: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let wall = i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX);
     Now { monotonic: started.elapsed(), wall }
-}
-
-/// Sends one peer its messages, in order.
-async fn post(
-    transport: Transport,
-    peer: NodeId,
-    mut messages: mpsc::UnboundedReceiver<(Message, bool)>,
-    reports: mpsc::Sender<Report>,
-) {
-    while let Some((message, counts)) = messages.recv().await {
-        if let Err(error) = transport.send(peer, Lane::Control, message.encode()).await {
-            tracing::debug!(%peer, "a message was not sent: {error}");
-            return;
-        }
-        if counts && reports.send(Report::Sent(peer)).await.is_err() {
-            return;
-        }
-    }
 }

@@ -76,14 +76,6 @@ impl RelPath {
         self.0.rsplit(|&byte| byte == b'/').next()
     }
 
-    /// How many names it has: 0 for the root.
-    pub fn depth(&self) -> usize {
-        if self.is_root() {
-            return 0;
-        }
-        1 + self.0.iter().filter(|&&byte| byte == b'/').count()
-    }
-
     /// Is this path `other` or anything below it?
     pub fn is_within(&self, other: &RelPath) -> bool {
         other.is_root()

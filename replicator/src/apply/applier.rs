@@ -1,12 +1,11 @@
 //! The thread that applies, and the way to it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::worker::{Shared, Worker};
+use super::worker::Worker;
 use super::{Error, Outcome, Recovered, Step, beside, redo};
 use crate::root::Root;
 
@@ -20,22 +19,7 @@ const RUNS_WAITING_MAX: usize = 64;
 pub struct Applier {
     runs: Option<mpsc::Sender<Run>>,
     thread: Option<JoinHandle<()>>,
-    shared: Arc<Shared>,
     recovered: Recovered,
-}
-
-/// What could not be done as asked, since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
-    /// Owners not set for want of privileges.
-    pub owners_skipped: u64,
-    /// Extended attributes not set or removed, for want of privileges or
-    /// because the file system does not have them.
-    pub xattrs_skipped: u64,
-    /// Flags not set or taken off, for the same reasons.
-    pub flags_skipped: u64,
-    /// Local changes that raced a remote one and were kept as conflicts.
-    pub races_kept: u64,
 }
 
 struct Run {
@@ -46,16 +30,15 @@ struct Run {
 impl Applier {
     /// Completes what a crash cut short, removes what it left, and starts.
     pub fn start(root: Arc<Root>) -> Result<Self, Error> {
-        let shared = Arc::new(Shared::default());
-        let mut recovered = redo::recover(&root, &shared.skipped)?;
+        let mut recovered = redo::recover(&root)?;
         recovered.temporary = beside::empty(&root)?;
         let (runs, waiting) = mpsc::channel(RUNS_WAITING_MAX);
-        let worker = Worker::new(root, shared.clone());
+        let worker = Worker::new(root);
         let thread = std::thread::Builder::new()
             .name("apply".to_owned())
             .spawn(move || work(worker, waiting))
             .map_err(|error| Error::private_io("start the apply thread", error))?;
-        Ok(Self { runs: Some(runs), thread: Some(thread), shared, recovered })
+        Ok(Self { runs: Some(runs), thread: Some(thread), recovered })
     }
 
     /// Carries out steps in their order and answers each. A step that raced
@@ -72,18 +55,9 @@ impl Applier {
         outcomes.await.unwrap_or_else(|_| stopped())
     }
 
-    /// What the start found to repair, for the log.
+    /// What the start found to repair.
     pub fn recovered(&self) -> &Recovered {
         &self.recovered
-    }
-
-    pub fn counts(&self) -> Counts {
-        Counts {
-            owners_skipped: self.shared.skipped.owners.load(Ordering::Relaxed),
-            xattrs_skipped: self.shared.skipped.xattrs.load(Ordering::Relaxed),
-            flags_skipped: self.shared.skipped.flags.load(Ordering::Relaxed),
-            races_kept: self.shared.races_kept.load(Ordering::Relaxed),
-        }
     }
 }
 

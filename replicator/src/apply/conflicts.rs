@@ -15,7 +15,8 @@ use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::staged::{copy_bytes, copy_into, write_at};
+use super::content::{copy_bytes, write_at};
+use super::staged::copy_into;
 use super::trash::Resting;
 use super::{Error, beside, metadata, moment};
 use crate::entry::{Kind, Stat};
@@ -228,8 +229,7 @@ fn restore_to(root: &Root, conflict: &Conflict, to: &Path) -> Result<(), Error> 
     let copy = fs::openat(CWD, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     copy_bytes(from.as_fd(), copy.as_fd(), kept.fingerprint.size).map_err(failed)?;
     let now = root.stat_fd(copy.as_fd())?;
-    metadata::set(root, copy.as_fd(), &now, &kept.metadata, &metadata::Skipped::default())
-        .map_err(failed)?;
+    metadata::set(root, copy.as_fd(), &now, &kept.metadata).map_err(failed)?;
     fs::fsync(&copy).map_err(failed)?;
     beside::remove_tree(store, id.as_bytes())
         .map_err(|errno| Error::private("drop the conflict", errno))

@@ -80,9 +80,4 @@ impl Error {
             _ => Self::PrivateDirectory { doing, source },
         }
     }
-
-    /// Should the folder pause until there is room?
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::BelowMinFree { .. })
-    }
 }

@@ -2,7 +2,6 @@
 //! of them undoes another.
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
     self, AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
@@ -11,14 +10,6 @@ use rustix::io::Errno;
 
 use crate::entry::{Flags, Kind, Metadata, Stat, Timestamp, Xattr};
 use crate::root::{Root, is_replicated, proc_path, set_flags};
-
-/// What the lack of privileges left unset, since the start.
-#[derive(Debug, Default)]
-pub(super) struct Skipped {
-    pub(super) owners: AtomicU64,
-    pub(super) xattrs: AtomicU64,
-    pub(super) flags: AtomicU64,
-}
 
 /// Makes an entry's metadata what it should be; `now` is what it is.
 ///
@@ -31,10 +22,9 @@ pub(super) fn set(
     fd: BorrowedFd<'_>,
     now: &Stat,
     wanted: &Metadata,
-    skipped: &Skipped,
 ) -> Result<(), Errno> {
     let entry = Entry { fd };
-    let owned = entry.set_owner(&now.metadata, wanted, skipped)?;
+    let owned = entry.set_owner(&now.metadata, wanted)?;
     if now.kind != Kind::Symlink {
         // Set-user-id for an owner who could not be given would let this
         // user's rights be taken instead.
@@ -44,11 +34,11 @@ pub(super) fn set(
             entry.set_mode(Mode::from_raw_mode(mode))?;
         }
     }
-    entry.set_xattrs(&now.metadata.xattrs, &wanted.xattrs, skipped)?;
+    entry.set_xattrs(&now.metadata.xattrs, &wanted.xattrs)?;
     entry.set_mtime(wanted.mtime)?;
     match now.kind {
         Kind::File | Kind::Directory => {
-            entry.set_flags(root.flags(), now.metadata.flags, wanted.flags, skipped)
+            entry.set_flags(root.flags(), now.metadata.flags, wanted.flags)
         }
         Kind::Symlink | Kind::Fifo => Ok(()),
     }
@@ -69,12 +59,7 @@ impl Entry<'_> {
     }
 
     /// `false` where this process may not give the entry that owner.
-    fn set_owner(
-        &self,
-        now: &Metadata,
-        wanted: &Metadata,
-        skipped: &Skipped,
-    ) -> Result<bool, Errno> {
+    fn set_owner(&self, now: &Metadata, wanted: &Metadata) -> Result<bool, Errno> {
         if (now.uid, now.gid) == (wanted.uid, wanted.gid) {
             return Ok(true);
         }
@@ -90,7 +75,6 @@ impl Entry<'_> {
             Ok(()) => Ok(true),
             // EINVAL: the id has no place in this user namespace.
             Err(Errno::PERM | Errno::INVAL) => {
-                skipped.owners.fetch_add(1, Ordering::Relaxed);
                 // An owner may still give a file to a group of theirs.
                 match chown(None) {
                     Ok(()) | Err(Errno::PERM | Errno::INVAL) => Ok(false),
@@ -101,7 +85,7 @@ impl Entry<'_> {
         }
     }
 
-    fn set_xattrs(&self, now: &[Xattr], wanted: &[Xattr], skipped: &Skipped) -> Result<(), Errno> {
+    fn set_xattrs(&self, now: &[Xattr], wanted: &[Xattr]) -> Result<(), Errno> {
         if now.is_empty() && wanted.is_empty() {
             return Ok(());
         }
@@ -109,7 +93,7 @@ impl Entry<'_> {
         for xattr in now {
             if wanted.iter().all(|other| other.name != xattr.name) {
                 let removed = fs::removexattr(path.as_str(), xattr.name.as_slice());
-                tolerate(removed, skipped)?;
+                tolerate(removed)?;
             }
         }
         for xattr in wanted.iter().filter(|xattr| is_replicated(&xattr.name)) {
@@ -120,7 +104,7 @@ impl Entry<'_> {
             }
             let (name, value) = (xattr.name.as_slice(), xattr.value.as_slice());
             let set = fs::setxattr(path.as_str(), name, value, XattrFlags::empty());
-            tolerate(set, skipped)?;
+            tolerate(set)?;
         }
         Ok(())
     }
@@ -140,36 +124,22 @@ impl Entry<'_> {
         }
     }
 
-    fn set_flags(
-        &self,
-        settable: Flags,
-        now: Flags,
-        wanted: Flags,
-        skipped: &Skipped,
-    ) -> Result<(), Errno> {
+    fn set_flags(&self, settable: Flags, now: Flags, wanted: Flags) -> Result<(), Errno> {
         let flags = wanted.among(settable);
         let outcome = if flags == now { Ok(()) } else { set_flags(self.fd, flags) };
         match outcome {
-            Ok(()) if flags == wanted => Ok(()),
             // Of a file that is not this user's own, not even the others.
-            Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOTTY) => {
-                skipped.flags.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(errno) => Err(errno),
+            Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOTTY) => Ok(()),
+            other => other,
         }
     }
 }
 
-/// An attribute this user may not set or this file system cannot hold is
-/// counted: the entry itself is worth more.
-fn tolerate(outcome: Result<(), Errno>, skipped: &Skipped) -> Result<(), Errno> {
+/// An attribute this user may not set or this file system cannot hold is left
+/// out: the entry itself is worth more.
+fn tolerate(outcome: Result<(), Errno>) -> Result<(), Errno> {
     match outcome {
-        Err(Errno::NODATA) => Ok(()),
-        Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::INVAL) => {
-            skipped.xattrs.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        }
+        Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::INVAL) => Ok(()),
         other => other,
     }
 }

@@ -1,30 +1,25 @@
 //! Writes in place: a small part of a large file, or a file with several
-//! links.
-//!
-//! The order is the promise: room is reserved, the record is made durable,
-//! the bytes are written and made durable, the time is set, the record goes.
+//! links. What is written, and with what it ends; `in_place.rs` sees to it
+//! that a crash in the middle does no harm, and `redo.rs` comes here again
+//! after one.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use bytes::Bytes;
-use rustix::fs::{self, FallocateFlags};
+use rustix::fs;
 use rustix::io::Errno;
 
-use super::metadata::{self, Skipped};
-use super::redo::Record;
-use super::staged::write_at;
-use super::{Error, bound, worker};
+use super::content::{punch, write_at};
+use super::settled::own_bytes;
+use super::{Error, metadata};
 use crate::entry::{Metadata, Stat};
 use crate::path::RelPath;
 use crate::range::Range;
-use crate::root::{Access, Root, set_flags};
+use crate::root::Root;
 
 /// Bytes one patch may carry. They are written twice and held in memory once;
 /// a larger change is a whole file.
 pub(super) const PATCH_BYTES_MAX: u64 = 256 << 20;
-
-/// Zeros written at once where a hole cannot be punched.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 #[derive(Debug)]
 pub(super) struct Patch {
@@ -34,99 +29,22 @@ pub(super) struct Patch {
     pub(super) metadata: Metadata,
 }
 
-/// An error, and whether bytes of the file may have been written before it.
-type Cut = (Error, bool);
-
 impl Patch {
-    /// `None` where the file is no longer the one that was found; nothing
-    /// was changed then.
-    pub(super) fn carry_out(
-        &self,
-        root: &Root,
-        path: &RelPath,
-        found: &Stat,
-        skipped: &Skipped,
-    ) -> Result<Option<Stat>, Cut> {
-        let unbegun = |error| (error, false);
-        self.check(path).map_err(unbegun)?;
-        let is_bound = found.metadata.flags.is_binding();
-        // Nobody can open it for writing before the record lets it be freed.
-        let access = if is_bound { Access::Read } else { Access::ReadWrite };
-        let opened = root.open_file(path, access);
-        let Some(file) = opened.map_err(|error| unbegun(error.into()))? else {
-            return Ok(None);
-        };
-        let unchanged = || root.stat_fd(file.as_fd()).map(|now| now == *found);
-        let still = |error: crate::root::Error| unbegun(error.into());
-        if !unchanged().map_err(still)? {
-            return Ok(None);
-        }
-        let record = Record::write(root, path, found, self).map_err(unbegun)?;
-        // The flush of the record took long enough for a local writer.
-        if !unchanged().map_err(still)? {
-            record.remove(root).map_err(unbegun)?;
-            return Ok(None);
-        }
-        let prepared = self.prepare(root, path, &file, is_bound).map_err(unbegun);
-        let file = match prepared {
-            Ok(Some(freed)) => freed,
-            Ok(None) => file,
-            Err(error) => {
-                if is_bound {
-                    let back = set_flags(file.as_fd(), found.metadata.flags);
-                    back.map_err(|errno| {
-                        (Error::entry(path, "put back the flags of", errno), true)
-                    })?;
-                }
-                record.remove(root).map_err(unbegun)?;
-                return Err(error);
-            }
-        };
-        let begun = |error| (error, true);
-        let before = found.fingerprint.size;
-        let after = self.write(root, path, file.as_fd(), before, skipped).map_err(begun)?;
-        record.remove(root).map_err(begun)?;
-        Ok(Some(after))
-    }
-
-    /// What can fail before a byte is written, though it moves the ctime.
-    /// Gives another handle where the file could not be written to.
-    fn prepare(
-        &self,
-        root: &Root,
-        path: &RelPath,
-        file: &OwnedFd,
-        is_bound: bool,
-    ) -> Result<Option<OwnedFd>, Error> {
-        let freed = match is_bound {
-            true => {
-                bound::free(root, path, file.as_fd())?;
-                let gone = || Error::Gone { path: path.clone() };
-                Some(root.open_file(path, Access::ReadWrite)?.ok_or_else(gone)?)
-            }
-            false => None,
-        };
-        self.reserve(freed.as_ref().unwrap_or(file).as_fd())
-            .map_err(|errno| Error::entry(path, "reserve room in", errno))?;
-        Ok(freed)
-    }
-
-    /// Everything after the record; a replay comes here again.
+    /// Writes it, durably, and gives the file its metadata.
     pub(super) fn write(
         &self,
         root: &Root,
         path: &RelPath,
         file: BorrowedFd<'_>,
         size_before: u64,
-        skipped: &Skipped,
     ) -> Result<Stat, Error> {
         self.write_bytes(file, size_before)
             .map_err(|errno| Error::entry(path, "write to", errno))?;
         let now = root.stat_fd(file)?;
-        metadata::set(root, file, &now, &self.metadata, skipped)
+        metadata::set(root, file, &now, &self.metadata)
             .map_err(|errno| Error::entry(path, "set the metadata of", errno))?;
         let mut after = root.stat_fd(file)?;
-        worker::own_bytes(&mut after, self.size, self.metadata.mtime);
+        own_bytes(&mut after, self.size, self.metadata.mtime);
         Ok(after)
     }
 
@@ -140,25 +58,9 @@ impl Patch {
             fs::ftruncate(file, self.size)?;
         }
         for hole in &self.holes {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match fs::fallocate(file, flags, hole.start, hole.len()) {
-                Err(Errno::NOTSUP | Errno::NOSYS) => write_zeros(file, hole)?,
-                other => other?,
-            }
+            punch(file, *hole)?;
         }
         fs::fdatasync(file)
-    }
-
-    /// Running out of room half-way is the one failure that can be met
-    /// before it happens.
-    fn reserve(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
-        for (offset, bytes) in &self.writes {
-            match fs::fallocate(file, FallocateFlags::KEEP_SIZE, *offset, bytes.len() as u64) {
-                Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(()),
-                other => other?,
-            }
-        }
-        Ok(())
     }
 
     /// Does it leave every byte of a file of this size as it is?
@@ -188,14 +90,4 @@ impl Patch {
         }
         Ok(())
     }
-}
-
-fn write_zeros(file: BorrowedFd<'_>, range: &Range) -> Result<(), Errno> {
-    let mut at = range.start;
-    while at < range.end {
-        let length = (range.end - at).min(ZEROS.len() as u64);
-        write_at(file, &ZEROS[..length as usize], at)?;
-        at += length;
-    }
-    Ok(())
 }

@@ -21,9 +21,8 @@ use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::metadata::{self, Skipped};
 use super::patch::{PATCH_BYTES_MAX, Patch};
-use super::{Error, beside, bound, conflicts, moment, sealed};
+use super::{Error, beside, bound, conflicts, metadata, moment, sealed};
 use crate::entry::{Metadata, Stat, Timestamp};
 use crate::path::RelPath;
 use crate::range::Range;
@@ -138,7 +137,7 @@ impl Record {
 
 /// Carries out again what a crash cut short. The first failure ends it, for
 /// instance a full disk; the records left are for the next call.
-pub(super) fn recover(root: &Root, skipped: &Skipped) -> Result<Recovered, Error> {
+pub(super) fn recover(root: &Root) -> Result<Recovered, Error> {
     let mut names = beside::names(root.redo())?;
     names.sort_unstable();
     let mut recovered = Recovered::default();
@@ -149,7 +148,7 @@ pub(super) fn recover(root: &Root, skipped: &Skipped) -> Result<Recovered, Error
             continue;
         }
         match read(root, &name)? {
-            Some((header, patch)) if replay(root, &header, &patch, skipped)? => {
+            Some((header, patch)) if replay(root, &header, &patch)? => {
                 recovered.replayed.push(header.path);
             }
             _ => recovered.dropped += 1,
@@ -165,7 +164,7 @@ fn remove(root: &Root, name: &[u8]) -> Result<(), Error> {
 }
 
 /// `false` where there is nothing to do again.
-fn replay(root: &Root, header: &Header, patch: &Patch, skipped: &Skipped) -> Result<bool, Error> {
+fn replay(root: &Root, header: &Header, patch: &Patch) -> Result<bool, Error> {
     let path = &header.path;
     let Some(file) = root.open_file(path, Access::Read)? else {
         return Ok(false);
@@ -200,9 +199,9 @@ fn replay(root: &Root, header: &Header, patch: &Patch, skipped: &Skipped) -> Res
     };
     let file = file.as_fd();
     match &header.undo {
-        Some(metadata) => undo(root, header, metadata, file, skipped)?,
+        Some(metadata) => undo(root, header, metadata, file)?,
         None => {
-            patch.write(root, path, file, header.before_size, skipped)?;
+            patch.write(root, path, file, header.before_size)?;
         }
     }
     Ok(true)
@@ -214,7 +213,6 @@ fn undo(
     header: &Header,
     metadata: &Metadata,
     file: BorrowedFd<'_>,
-    skipped: &Skipped,
 ) -> Result<(), Error> {
     let path = &header.path;
     let failed = |errno| Error::entry(path, "undo an unfinished append to", errno);
@@ -223,7 +221,7 @@ fn undo(
         fs::ftruncate(file, header.before_size).map_err(failed)?;
     }
     fs::fdatasync(file).map_err(failed)?;
-    metadata::set(root, file, &now, metadata, skipped).map_err(failed)
+    metadata::set(root, file, &now, metadata).map_err(failed)
 }
 
 /// `None` where the record is not whole.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::staged::write_at;
+use super::content::write_at;
 
 const HASH_BYTES: usize = 32;
 

@@ -3,23 +3,21 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{self, Mode, OFlags, SeekFrom};
-use rustix::io::Errno;
+use bytes::Bytes;
+use rustix::fs::{self, Mode, OFlags};
 
-use super::Error;
 use super::beside::Beside;
-use super::metadata::{self, Skipped};
+use super::content::{copy_bytes, punch, write_at};
+use super::{Error, metadata};
 use crate::entry::{Flags, Metadata, Stat};
 use crate::path::RelPath;
+use crate::range::Range;
 use crate::root::{Access, Root};
 
 /// Up to this many files are flushed one by one; beyond it one `syncfs` is
 /// cheaper (measured: `fdatasync` 0.15 to 0.3 ms each, `syncfs` with 1,000
 /// small files 7 ms).
 const FLUSH_EACH_MAX: usize = 16;
-
-/// What one round of a copy without kernel help moves.
-const COPY_BUFFER_BYTES: usize = 256 << 10;
 
 /// A file being written in `.replicator/tmp`; removed when it is dropped
 /// unplaced.
@@ -37,11 +35,11 @@ impl Staged {
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(beside.dir(), beside.name(), flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| Error::private("make a temporary file", errno))?;
+        let staged = Self { beside, file: Arc::new(file) };
         if size > 0 {
-            fs::ftruncate(&file, size)
-                .map_err(|errno| Error::private("size a temporary file", errno))?;
+            staged.resize(size)?;
         }
-        Ok(Self { beside, file: Arc::new(file) })
+        Ok(staged)
     }
 
     /// The same bytes and holes as a file of the folder: shared blocks where
@@ -63,6 +61,25 @@ impl Staged {
     /// offset is nobody's.
     pub fn file(&self) -> &Arc<OwnedFd> {
         &self.file
+    }
+
+    /// All of these bytes, each run at its offset.
+    pub fn write_all(&self, writes: &[(u64, Bytes)]) -> Result<(), Error> {
+        let failed = |errno| Error::private("write a temporary file", errno);
+        let mut writes = writes.iter();
+        writes.try_for_each(|(at, bytes)| write_at(self.file.as_fd(), bytes, *at)).map_err(failed)
+    }
+
+    /// These bytes read as zeros from now on.
+    pub fn punch(&self, hole: Range) -> Result<(), Error> {
+        punch(self.file.as_fd(), hole)
+            .map_err(|errno| Error::private("punch a hole into a temporary file", errno))
+    }
+
+    /// Cuts off what lies behind, or ends it with a hole.
+    pub fn resize(&self, size: u64) -> Result<(), Error> {
+        fs::ftruncate(&self.file, size)
+            .map_err(|errno| Error::private("size a temporary file", errno))
     }
 }
 
@@ -109,86 +126,6 @@ pub(super) fn copy_into(
     copy_bytes(file, copy.as_fd(), stat.fingerprint.size).map_err(failed)?;
     let now = root.stat_fd(copy.as_fd())?;
     let wanted = Metadata { flags: Flags::NONE, ..stat.metadata.clone() };
-    metadata::set(root, copy.as_fd(), &now, &wanted, &Skipped::default()).map_err(failed)?;
+    metadata::set(root, copy.as_fd(), &now, &wanted).map_err(failed)?;
     fs::fsync(&copy).map_err(failed)
-}
-
-/// Copies `size` bytes into an empty file, leaving holes holes.
-pub(super) fn copy_bytes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), Errno> {
-    if fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
-    }
-    fs::ftruncate(to, size)?;
-    let mut at = 0;
-    while at < size {
-        let data = match fs::seek(from, SeekFrom::Data(at)) {
-            Ok(data) => data,
-            // Nothing but a hole up to the end.
-            Err(Errno::NXIO) => break,
-            Err(Errno::INVAL) => at,
-            Err(errno) => return Err(errno),
-        };
-        let end = fs::seek(from, SeekFrom::Hole(data)).unwrap_or(size).min(size);
-        copy_segment(from, to, data, end)?;
-        at = end.max(data + 1);
-    }
-    Ok(())
-}
-
-fn copy_segment(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    mut at: u64,
-    end: u64,
-) -> Result<(), Errno> {
-    while at < end {
-        let (mut read_at, mut write_at) = (at, at);
-        let length = usize::try_from(end - at).unwrap_or(usize::MAX);
-        let copied = fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), length);
-        match copied {
-            Ok(0) => return Ok(()),
-            Ok(copied) => at += copied as u64,
-            Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::NOSYS | Errno::NOTSUP | Errno::INVAL | Errno::PERM) => {
-                return copy_by_hand(from, to, at, end);
-            }
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-fn copy_by_hand(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    mut at: u64,
-    end: u64,
-) -> Result<(), Errno> {
-    let mut buffer = vec![0; COPY_BUFFER_BYTES];
-    while at < end {
-        let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
-        let read =
-            rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer[..wanted], at))?;
-        if read == 0 {
-            return Ok(());
-        }
-        write_at(to, &buffer[..read], at)?;
-        at += read as u64;
-    }
-    Ok(())
-}
-
-/// Writes all the bytes at an offset.
-pub(super) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < bytes.len() {
-        let rest = &bytes[done..];
-        let at = offset + done as u64;
-        done += match rustix::io::retry_on_intr(|| rustix::io::pwrite(file, rest, at))? {
-            // A write of nothing without an error would repeat for ever.
-            0 => return Err(Errno::IO),
-            written => written,
-        };
-    }
-    Ok(())
 }

@@ -138,9 +138,9 @@ pub enum Outcome {
     /// Done, and the entry as this room left it: a local change made since
     /// differs from it. `None` after a removal.
     Done(Option<Stat>),
-    /// Not what was expected is there, and this is what was found instead:
-    /// at the name to be taken where that one was not free. Nothing changed.
-    Raced(Option<Stat>),
+    /// Not what was expected is there, or at the name to be taken. Nothing
+    /// changed.
+    Raced,
     /// Nothing changed, save where the error says otherwise.
     Failed(Error),
 }

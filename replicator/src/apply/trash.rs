@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 
-use super::staged::{copy_into, write_at};
+use super::content::write_at;
+use super::staged::copy_into;
 use super::{Error, beside, moment};
 use crate::entry::Stat;
 use crate::limits::NAME_BYTES_MAX;

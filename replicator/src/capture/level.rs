@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The level that was had; [`crate::config::CaptureChoice`] is what was asked
+/// The level that was had; [`crate::choice::CaptureChoice`] is what was asked
 /// for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

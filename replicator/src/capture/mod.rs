@@ -28,17 +28,17 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
-pub use self::change::{Change, Extent, LossCause};
+pub use self::change::{Change, Extent};
+pub use self::counters::Counters;
 use self::counters::Tally;
-pub use self::counters::{Counters, Lost};
-pub use self::describe::{Description, Finding, MissingHook};
+pub use self::describe::Description;
 pub use self::error::Error;
 pub use self::level::Level;
 pub use self::limits::MEMORY_BYTES_MIN;
 use self::outbox::Outbox;
 pub use self::select::probe;
 use self::worker::{Control, Worker};
-use crate::config::CaptureChoice;
+use crate::choice::CaptureChoice;
 
 /// What to watch, and how.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use super::level::Level;
 use super::sys;
 use super::worker::Sources;
 use super::{Error, MEMORY_BYTES_MIN, Options};
-use crate::config::CaptureChoice;
+use crate::choice::CaptureChoice;
 
 /// Starts the sources of the best level that was asked for and can be had.
 pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Description), Error> {

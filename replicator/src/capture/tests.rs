@@ -12,8 +12,9 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::Receiver;
 
+use super::counters::Lost;
 use super::*;
-use crate::config::CaptureChoice;
+use crate::choice::CaptureChoice;
 use crate::path::RelPath;
 
 mod disk;

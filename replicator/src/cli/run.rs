@@ -236,7 +236,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::{CaptureChoice, EngineChoice, InPlace, MinFree};
+    use crate::choice::{CaptureChoice, EngineChoice, InPlace};
+    use crate::config::MinFree;
 
     #[derive(Parser)]
     struct Line {

@@ -38,7 +38,6 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 pub use member::Member;
-pub use topology::MESH_NODES_MAX;
 
 use crate::address::Address;
 use crate::id::NodeId;

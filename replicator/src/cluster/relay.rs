@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::id::NodeId;
-use crate::transport::DATAGRAM_BYTES_MAX;
+use crate::limits::DATAGRAM_BYTES_MAX;
 
 /// Version (1), hops left (1), receiver (16).
 const HEADER_BYTES: usize = 18;

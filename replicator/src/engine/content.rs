@@ -12,7 +12,7 @@ use bytes::Bytes;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::observe::{Depth, FileContent, Known, READ_BYTES_MAX, Request};
+use super::look::{Depth, FileContent, Known, READ_BYTES_MAX, Request};
 use crate::entry::{Kind, Stat};
 use crate::hash::{LeafHash, Leaves, leaf_bytes, leaf_hash};
 use crate::limits::{INLINE_BYTES_MAX, LEAF_BYTES_MAX};

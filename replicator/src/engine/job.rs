@@ -33,7 +33,6 @@ pub(super) enum Operation {
         offset: u64,
         bytes: Bytes,
     },
-    SyncData,
     SyncRange(Range),
 }
 
@@ -99,7 +98,7 @@ impl Job {
                 shared.writes.fetch_add(1, Ordering::Relaxed);
                 Step::Done(Ok(Bytes::new()))
             }
-            Operation::SyncData | Operation::SyncRange(_) => Step::Done(Ok(Bytes::new())),
+            Operation::SyncRange(_) => Step::Done(Ok(Bytes::new())),
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod content;
 mod job;
+pub mod look;
 pub mod observe;
 mod pool;
 pub mod scan;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::job::{Job, Operation};
 use self::pool::Pool;
-pub use crate::config::EngineChoice;
+pub use crate::choice::EngineChoice;
 use crate::hash::FILE_BYTES_MAX;
 use crate::path::RelPath;
 use crate::range::Range;
@@ -104,12 +105,6 @@ impl Engine {
             return Ok(());
         }
         self.run(file, Operation::Write { offset, bytes }).await.map(drop)
-    }
-
-    /// Returns once what was written, and the size, would outlive a power
-    /// loss (`fdatasync`).
-    pub async fn sync_data(&self, file: &Arc<OwnedFd>) -> io::Result<()> {
-        self.run(file, Operation::SyncData).await.map(drop)
     }
 
     /// Writes the dirty pages of `range` out and thereby write-protects them:

@@ -65,7 +65,6 @@ async fn what_is_written_is_in_the_file() {
         let (file, mut plain) = file_of(b"");
         engine.write(&file, 5, content.clone()).await.unwrap();
         engine.write(&file, 0, Bytes::new()).await.unwrap();
-        engine.sync_data(&file).await.unwrap();
         engine.sync_range(&file, range(0, u64::MAX)).await.unwrap();
         let mut written = Vec::new();
         plain.rewind().unwrap();

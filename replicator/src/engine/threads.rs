@@ -86,7 +86,6 @@ fn call(job: &mut Job) -> io::Result<usize> {
             Ok(rustix::io::pread(file, spare_capacity(buffer), offset)?)
         }
         Operation::Write { offset, bytes } => Ok(rustix::io::pwrite(file, bytes, *offset)?),
-        Operation::SyncData => Ok(rustix::fs::fdatasync(file).map(|()| 0)?),
         Operation::SyncRange(range) => sync_range(file, *range).map(|()| 0),
     }
 }

@@ -364,7 +364,6 @@ fn entry(job: &mut Job) -> squeue::Entry {
             let count = bytes.len().min(OPERATION_BYTES_MAX) as u32;
             opcode::Write::new(file, bytes.as_ptr(), count).offset(*offset).build()
         }
-        Operation::SyncData => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
         Operation::SyncRange(range) => {
             // The kernel reads a length of 0 as up to the end.
             let count = u32::try_from(range.len()).unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::tables::SCHEMA;
+use super::SCHEMA;
 
 /// Why the index cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]

@@ -43,8 +43,11 @@ pub use error::Error;
 use batch::Batch;
 use cache::Cache;
 use snapshot::Snapshot;
-use tables::{META, META_ACTOR, META_CLEAN, META_LIVES, META_SCHEMA, SCHEMA};
+use tables::{META, META_ACTOR, META_CLEAN, META_LIVES, META_SCHEMA};
 use writer::{Commit, Failure, Writer};
+
+/// Counts the layouts that [`tables`] ever had.
+const SCHEMA: u32 = 3;
 
 /// How long a written row may wait for its transaction. Each one costs a
 /// flush of the disk, so rows share it.
@@ -56,9 +59,6 @@ pub const BATCH_ROWS_MAX: usize = 4096;
 
 /// Decoded rows kept, of names and of bodies each: about 10 MiB both.
 pub const CACHED_ROWS_MAX: usize = 8192;
-
-/// The database's cache unless configured otherwise.
-pub const CACHE_BYTES_DEFAULT: usize = 64 << 20;
 
 /// How soon to look again whether the writer is done, where nothing else
 /// brings a turn.

@@ -2,7 +2,7 @@
 //!
 //! Keys are made so that byte order is the order the core reads in: paths as
 //! they are, ids and places big-endian. Values are postcard. A change here is
-//! a change of [`SCHEMA`].
+//! a change of [`super::SCHEMA`].
 
 use redb::TableDefinition;
 use serde::Serialize;
@@ -11,9 +11,6 @@ use serde::de::DeserializeOwned;
 use super::error::Error;
 use crate::hash::Leaves;
 use crate::id::{Actor, BodyId};
-
-/// Counts the layouts this file ever had.
-pub(super) const SCHEMA: u32 = 3;
 
 /// Path -> `NameRow`.
 pub(super) const NAMES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("names");

@@ -6,7 +6,6 @@
 //! flush. What cannot be had is answered for that action alone.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,8 +13,10 @@ use tokio::task::JoinSet;
 
 use super::arrivals::Arrivals;
 use super::change::Changes;
-use super::download::{self, Wanted};
+use super::download;
 use super::large::Large;
+use super::staging::{Written, failed, leaves_of, stage_bytes};
+use super::wanted::Wanted;
 use crate::apply::{self, Applier, Expect, Staged, Step};
 use crate::engine::Engine;
 use crate::entry::Fingerprint;
@@ -23,7 +24,6 @@ use crate::hash::{Digest, Leaves};
 use crate::id::NodeId;
 use crate::limits::WHOLE_BYTES_MAX;
 use crate::path::RelPath;
-use crate::range::{Range, RangeSet};
 use crate::root::Root;
 use crate::sync::effect::{Action, Job, Keep, Outcome, Over, Source, What};
 use crate::transport::Transport;
@@ -69,12 +69,6 @@ struct InlineFile {
     writes: Vec<(u64, Bytes)>,
     size: u64,
     digest: Digest,
-}
-
-/// A whole file, written beside its place.
-pub(super) struct Written {
-    pub staged: Staged,
-    pub leaves: Leaves,
 }
 
 impl Carrier {
@@ -325,104 +319,12 @@ impl Carrier {
                 let last = results.by_ref().take(count).last();
                 match last {
                     Some(apply::Outcome::Done(stat)) => Outcome::Done(stat.map(Box::new), leaves),
-                    Some(apply::Outcome::Raced(_)) | None => Outcome::Raced,
+                    Some(apply::Outcome::Raced) | None => Outcome::Raced,
                     Some(apply::Outcome::Failed(error)) => failed(error),
                 }
             }
         };
         slots.into_iter().map(outcome).collect()
-    }
-}
-
-/// Reads and hashes a whole file.
-pub(super) async fn leaves_of(
-    engine: &Engine,
-    file: &Arc<OwnedFd>,
-    size: u64,
-) -> Result<Leaves, Outcome> {
-    let leaves = Leaves::new(size).ok_or_else(|| failed("the file is too large"))?;
-    hash_again(engine, file, leaves, RangeSet::new()).await
-}
-
-/// Reads and hashes what was touched of a file, and what has no hash yet.
-pub(super) async fn hash_again(
-    engine: &Engine,
-    file: &Arc<OwnedFd>,
-    mut leaves: Leaves,
-    mut touched: RangeSet,
-) -> Result<Leaves, Outcome> {
-    touched.extend(&leaves.stale());
-    for index in leaves.touched(&touched) {
-        let range = leaves.range_of(index);
-        let bytes = engine.read(file, range).await.map_err(failed)?;
-        if bytes.len() as u64 != range.len() {
-            return Err(Outcome::Raced);
-        }
-        leaves.set(index, &bytes);
-    }
-    Ok(leaves)
-}
-
-/// Bytes in memory become a file beside its place, if they are what they are
-/// said to be.
-pub(super) fn stage_bytes(
-    root: &Root,
-    writes: &[(u64, Bytes)],
-    size: u64,
-    digest: Digest,
-) -> Result<Written, Outcome> {
-    if size > WHOLE_BYTES_MAX {
-        return Err(Outcome::Broken);
-    }
-    let content = match writes {
-        [(0, bytes)] if bytes.len() as u64 == size => bytes.clone(),
-        _ => {
-            let mut content = vec![0; size as usize];
-            if let Some(whole) = Range::new(0, size) {
-                overlay(&mut content, whole, writes);
-            }
-            content.into()
-        }
-    };
-    let leaves = Leaves::of(&content);
-    if leaves.digest() != digest {
-        return Err(Outcome::Broken);
-    }
-    let hole = !content.is_empty() && content.iter().all(|byte| *byte == 0);
-    let staged = Staged::create(root, if hole { size } else { 0 }).map_err(failed)?;
-    if !hole {
-        write_all(&staged, &[(0, content)]).map_err(failed)?;
-    }
-    Ok(Written { staged, leaves })
-}
-
-pub(super) fn write_all(staged: &Staged, writes: &[(u64, Bytes)]) -> Result<(), rustix::io::Errno> {
-    for (at, bytes) in writes {
-        let mut done = 0;
-        while done < bytes.len() {
-            let rest = &bytes[done..];
-            done += rustix::io::retry_on_intr(|| {
-                rustix::io::pwrite(staged.file().as_fd(), rest, at + done as u64)
-            })?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn punch(file: &OwnedFd, hole: Range) -> Result<(), rustix::io::Errno> {
-    use rustix::fs::FallocateFlags;
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(file, flags, hole.start, hole.len())
-}
-
-/// Puts what lies of `writes` within `range` into that range's bytes.
-pub(super) fn overlay(bytes: &mut [u8], range: Range, writes: &[(u64, Bytes)]) {
-    for (at, write) in writes {
-        let Some(span) = Range::new(*at, at + write.len() as u64) else { continue };
-        let Some(common) = span.intersection(&range) else { continue };
-        let source = &write[(common.start - at) as usize..(common.end - at) as usize];
-        let place = (common.start - range.start) as usize..(common.end - range.start) as usize;
-        bytes[place].copy_from_slice(source);
     }
 }
 
@@ -453,8 +355,4 @@ pub(super) fn kept(keep: Keep) -> apply::Keep {
         Keep::Discard => apply::Keep::Discard,
         Keep::Conflict(actor) => apply::Keep::Conflict { label: format!("{actor:?}") },
     }
-}
-
-pub(super) fn failed(error: impl ToString) -> Outcome {
-    Outcome::Failed(error.to_string())
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::download::Wanted;
+use super::wanted::Wanted;
 use crate::hash::Digest;
 use crate::id::BodyId;
 use crate::limits::PATCH_IN_PLACE_BYTES_MAX;
@@ -179,7 +179,7 @@ pub(super) fn without_zeros(fetched: Writes) -> (Writes, RangeSet) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::carry::overlay;
+    use super::super::staging::overlay;
     use super::*;
 
     #[test]

@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::carry::{Written, failed, stage_bytes};
 use super::change::Change;
+use super::staging::{Written, failed, stage_bytes};
+use super::wanted::Wanted;
 use crate::hash::{Digest, Leaves};
-use crate::id::{BodyId, NodeId};
+use crate::id::NodeId;
 use crate::limits::{ANSWER_RANGES_MAX, PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::root::Root;
 use crate::sync::effect::Outcome;
-use crate::sync::message::{Delta, FetchItem, FetchRequest, HELD, NOT_HELD, Part};
+use crate::sync::message::{Delta, FetchItem, FetchRequest, ItemStatus, Part};
 use crate::transport::{Fetch, Transport};
 
 /// The list of changed ranges that comes before their bytes: two numbers of up
@@ -25,14 +26,6 @@ const DELTA_BYTES_MAX: usize = ANSWER_RANGES_MAX * 20 + 32;
 
 /// So much of a change at the most is lost with a line that is cut.
 const PIECE_BYTES: u64 = 256 << 10;
-
-/// A version of a body.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub body: BodyId,
-    pub size: u64,
-    pub digest: Digest,
-}
 
 /// Fetches small files, no larger than [`WHOLE_BYTES_MAX`], and writes each
 /// beside its place; one result a number.
@@ -43,7 +36,7 @@ pub(super) async fn small_files(
     wanted: Vec<(usize, Wanted)>,
 ) -> BTreeMap<usize, Result<Written, Outcome>> {
     let mut results = BTreeMap::new();
-    let items = wanted.iter().map(|(_, wanted)| item(wanted, Part::Whole)).collect();
+    let items = wanted.iter().map(|(_, wanted)| wanted.item(Part::Whole)).collect();
     let mut answer = match ask(transport, peer, items).await {
         Ok(answer) => answer,
         Err(outcome) => {
@@ -105,7 +98,7 @@ async fn leaves_of(
     wanted: &Wanted,
 ) -> Result<Leaves, Outcome> {
     let empty = Leaves::new(wanted.size).ok_or_else(|| failed("the file is too large"))?;
-    let mut answer = ask(transport, peer, vec![item(wanted, Part::Leaves)]).await?;
+    let mut answer = ask(transport, peer, vec![wanted.item(Part::Leaves)]).await?;
     answer.held().await?;
     let bytes = answer.take(empty.count() as usize * 32).await?;
     let leaves = Leaves::from_bytes(wanted.size, &bytes).ok_or(Outcome::Broken)?;
@@ -123,7 +116,7 @@ pub(super) async fn since(
     wanted: &Wanted,
     from: Digest,
 ) -> Result<Option<(Delta, Answer)>, Outcome> {
-    let mut answer = ask(transport, peer, vec![item(wanted, Part::Since(from))]).await?;
+    let mut answer = ask(transport, peer, vec![wanted.item(Part::Since(from))]).await?;
     match answer.held().await {
         Ok(()) => {}
         Err(Outcome::NotHeld) => return Ok(None),
@@ -154,7 +147,7 @@ pub(super) async fn rest(
     if missing.is_empty() {
         return Ok(None);
     }
-    let mut answer = ask(transport, peer, vec![item(wanted, Part::Ranges(missing))]).await?;
+    let mut answer = ask(transport, peer, vec![wanted.item(Part::Ranges(missing))]).await?;
     answer.held().await?;
     Ok(Some(answer))
 }
@@ -183,10 +176,11 @@ pub(super) struct Answer {
 impl Answer {
     /// An item is held, and its bytes follow.
     pub async fn held(&mut self) -> Result<(), Outcome> {
-        match self.take(1).await?[0] {
-            HELD => Ok(()),
-            NOT_HELD => Err(Outcome::NotHeld),
-            _ => Err(Outcome::Broken),
+        match ItemStatus::try_from(self.take(1).await?[0]) {
+            Ok(ItemStatus::Held) => Ok(()),
+            Ok(ItemStatus::NotHeld) => Err(Outcome::NotHeld),
+            Ok(ItemStatus::Changing) => Err(Outcome::Broken),
+            Err(error) => Err(failed(error)),
         }
     }
 
@@ -229,8 +223,4 @@ pub(super) async fn ask(
         Outcome::Broken
     })?;
     Ok(Answer { fetch, rest: Bytes::new(), is_cut: false })
-}
-
-pub(super) fn item(wanted: &Wanted, part: Part) -> FetchItem {
-    FetchItem { body: wanted.body, digest: wanted.digest, size: wanted.size, part }
 }

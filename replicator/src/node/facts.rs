@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::carry::Carrier;
 use crate::capture::Capture;
-use crate::config::{Config, Mode};
+use crate::choice::Mode;
+use crate::config::Config;
 use crate::id::NodeId;
 use crate::index::Index;
 use crate::status::{

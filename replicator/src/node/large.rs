@@ -14,10 +14,11 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::arrivals::{Arrivals, Arriving, same_leaves};
-use super::carry::{Written, failed, punch};
-use super::download::{Answer, Wanted, ask, fetch_leaves, item};
-use super::mixture::CaughtUp;
+use super::download::{Answer, ask, fetch_leaves};
+use super::mixture::{self, CaughtUp};
 use super::pieces::{Offer, Pieces, from_bitmap};
+use super::staging::{WRITE_BYTES, Written, failed};
+use super::wanted::Wanted;
 use crate::apply::{self, Staged};
 use crate::engine::Engine;
 use crate::hash::{LeafHasher, Leaves, leaf_hash};
@@ -28,9 +29,6 @@ use crate::root::Root;
 use crate::sync::effect::Outcome;
 use crate::sync::message::Part;
 use crate::transport::Transport;
-
-/// What one write takes.
-pub(super) const WRITE_BYTES: usize = 1 << 20;
 
 /// Leaves of one answer being written: enough to overlap the network with the
 /// disk, few, since they wait for each other at the lock of the inode.
@@ -91,7 +89,9 @@ impl Large {
         let mut parked = self.arrivals.claim(wanted.body, wanted.digest);
         let is_mixture = |there: &Arriving| there.is_mixture_for(wanted.body, wanted.digest);
         if let Some(mixture) = parked.take_if(|(there, _)| is_mixture(there)) {
-            match self.catch_up(&sources, &wanted, mixture).await? {
+            let (transport, engine, arrivals) = (&self.transport, &self.engine, &self.arrivals);
+            let caught = mixture::catch_up(transport, engine, arrivals, &sources, &wanted, mixture);
+            match caught.await? {
                 CaughtUp::Whole(written) => return Ok(written),
                 CaughtUp::Untold(left) => parked = Some(left),
             }
@@ -136,7 +136,7 @@ impl Large {
         let (staged, held, is_blank) = match (parked, base) {
             (Some((there, staged)), _) => {
                 let held = there.held_of(&leaves);
-                rustix::fs::ftruncate(staged.file().as_fd(), wanted.size).map_err(failed)?;
+                staged.resize(wanted.size).map_err(failed)?;
                 let is_blank = there.is_blank && there.digest == wanted.digest && !there.is_mixed();
                 (staged, held, is_blank)
             }
@@ -159,7 +159,7 @@ impl Large {
         let (root, path) = (Arc::clone(&self.root), path.clone());
         let copied = tokio::task::spawn_blocking(move || {
             let staged = Staged::copy_of(&root, &path).map_err(failed)?;
-            rustix::fs::ftruncate(staged.file().as_fd(), size).map_err(failed)?;
+            staged.resize(size).map_err(failed)?;
             Ok(staged)
         });
         copied.await.map_err(failed)?
@@ -265,7 +265,7 @@ impl Large {
             return Ok(Vec::new());
         }
         let mut answer =
-            ask(&self.transport, peer, vec![item(&wanted(arriving), Part::Held)]).await?;
+            ask(&self.transport, peer, vec![wanted(arriving).item(Part::Held)]).await?;
         match answer.held().await {
             Ok(()) => {}
             Err(Outcome::NotHeld) => return Ok(Vec::new()),
@@ -295,8 +295,7 @@ impl Large {
         let part = Part::Ranges(ranges);
         let mut writing = JoinSet::new();
         let received = async {
-            let mut answer =
-                ask(&self.transport, peer, vec![item(&wanted(arriving), part)]).await?;
+            let mut answer = ask(&self.transport, peer, vec![wanted(arriving).item(part)]).await?;
             answer.held().await?;
             for leaf in &batch {
                 let came = receive_leaf(&mut answer, &arriving.leaves, *leaf).await?;
@@ -353,7 +352,7 @@ async fn write_leaf(
         if bytes.iter().any(|byte| *byte != 0) {
             engine.write(&arriving.file, at, bytes).await.map_err(failed)?;
         } else if let Some(hole) = Range::new(at, end).filter(|_| !arriving.is_blank) {
-            punch(&arriving.file, hole).map_err(failed)?;
+            apply::punch(arriving.file.as_fd(), hole).map_err(failed)?;
         }
         at = end;
     }

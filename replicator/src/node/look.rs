@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use super::{Report, nested};
 use crate::apply;
 use crate::capture::Capture;
-use crate::engine::observe::{self, Content, Observation, Request};
+use crate::engine::look::{self as asked, Content, Observation, Request};
+use crate::engine::observe;
 use crate::engine::{self, Engine};
 use crate::limits::LOOKS_TOGETHER_MAX;
 use crate::path::RelPath;
@@ -22,7 +23,7 @@ use crate::sync::effect::{Depth, Found, Listed, Look, Sight, Sighted};
 const SCAN_QUEUE: usize = 4;
 
 /// Looks at busy files at once: each brings along up to
-/// [`observe::READ_BYTES_MAX`].
+/// [`asked::READ_BYTES_MAX`].
 const BUSY_LOOKS_MAX: usize = 8;
 
 static BUSY_LOOKS: Semaphore = Semaphore::const_new(BUSY_LOOKS_MAX);
@@ -142,14 +143,14 @@ fn request(look: Look) -> Request {
     Request {
         path: look.path,
         depth: match look.depth {
-            Depth::Changed => observe::Depth::Changed,
-            Depth::Metadata => observe::Depth::Metadata,
-            Depth::Ranges(ranges) => observe::Depth::Ranges(ranges),
-            Depth::Whole => observe::Depth::Whole,
+            Depth::Changed => asked::Depth::Changed,
+            Depth::Metadata => asked::Depth::Metadata,
+            Depth::Ranges(ranges) => asked::Depth::Ranges(ranges),
+            Depth::Whole => asked::Depth::Whole,
         },
         sync: look.sync,
         all_read: look.busy,
-        known: look.known.map(|known| observe::Known {
+        known: look.known.map(|known| asked::Known {
             kind: known.kind,
             fingerprint: known.fingerprint,
             leaves: known.leaves,

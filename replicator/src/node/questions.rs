@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::wait::Waiters;
 use super::{Node, Report};
-use crate::config;
+use crate::choice::Mode;
 use crate::id::NodeId;
 use crate::status::control;
 use crate::sync::roster::MemberRecord;
@@ -37,7 +37,7 @@ impl Node {
             }
             control::Request::Revert => {
                 let response = match self.facts.mode() {
-                    config::Mode::ReceiveOnly => {
+                    Mode::ReceiveOnly => {
                         control::Response::Reverted { entries: self.core.revert(now) }
                     }
                     _ => control::Response::Refused {
@@ -91,7 +91,7 @@ impl Node {
         let meant: Vec<NodeId> = others.filter(is_meant).map(|record| record.node).collect();
         match meant.as_slice() {
             [] => refused(format!("no member is called '{name}': `replicator status` lists them")),
-            [node] if self.outboxes.contains_key(node) => refused(format!(
+            [node] if self.outboxes.is_open(*node) => refused(format!(
                 "node '{name}' is running and connected: run `replicator leave` there"
             )),
             [node] => {

@@ -21,7 +21,7 @@ use crate::limits::{PATCH_IN_PLACE_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::root::{Access, Root};
-use crate::sync::message::{CHANGING, Delta, FetchItem, HELD, NOT_HELD, Part, Patch};
+use crate::sync::message::{Delta, FetchItem, ItemStatus, Part, Patch};
 use crate::sync::store::Store;
 use crate::sync::{Core, Located};
 use crate::transport::Reply;
@@ -140,7 +140,7 @@ fn gather(root: &Root, items: &[Found]) -> (Bytes, Vec<Stale>) {
     let (mut answer, mut stale) = (BytesMut::new(), Vec::new());
     for (item, holding) in items {
         let start = answer.len();
-        answer.put_u8(HELD);
+        answer.put_u8(ItemStatus::Held as u8);
         let held = match holding {
             Some(Holding::Placed(located, _)) => read_small(root, item, located, &mut answer),
             Some(Holding::Kept(writes)) => {
@@ -152,7 +152,7 @@ fn gather(root: &Root, items: &[Found]) -> (Bytes, Vec<Stale>) {
         if held.is_none() {
             let path = placed_at(holding.as_ref());
             answer.truncate(start);
-            answer.put_u8(if path.is_some() { CHANGING } else { NOT_HELD });
+            answer.put_u8(without(path.as_ref()) as u8);
             stale.extend(path);
         }
     }
@@ -162,6 +162,14 @@ fn gather(root: &Root, items: &[Found]) -> (Bytes, Vec<Stale>) {
 fn placed_at(holding: Option<&Holding>) -> Option<Stale> {
     let (Holding::Placed(located, _) | Holding::Former(located)) = holding? else { return None };
     Some(Stale { path: located.path.clone(), known: located.fingerprint })
+}
+
+/// How an item is answered whose bytes cannot be had.
+fn without(stale: Option<&Stale>) -> ItemStatus {
+    match stale {
+        Some(_) => ItemStatus::Changing,
+        None => ItemStatus::NotHeld,
+    }
 }
 
 fn read_small(
@@ -212,9 +220,9 @@ async fn stream(
         None => None,
     };
     let Some(Open { file, head, ranges, is_stale }) = open else {
-        let answer = if path.is_some() { &[CHANGING] } else { &[NOT_HELD] };
+        let status = without(path.as_ref());
         stale.extend(path);
-        return reply.send(Bytes::from_static(answer)).await.ok();
+        return reply.send(status.encode()).await.ok();
     };
     stale.extend(path.filter(|_| is_stale));
     send_held(head, Writes::new(), reply).await?;
@@ -237,7 +245,7 @@ async fn send_kept(item: &FetchItem, writes: Writes, reply: &mut Reply) -> Optio
     };
     match wanted {
         Some(writes) => send_held(Bytes::new(), writes, reply).await,
-        None => reply.send(Bytes::from_static(&[NOT_HELD])).await.ok(),
+        None => reply.send(ItemStatus::NotHeld.encode()).await.ok(),
     }
 }
 
@@ -250,7 +258,7 @@ async fn send_change(item: &FetchItem, mut patch: Patch, reply: &mut Reply) -> O
 
 async fn send_held(head: Bytes, writes: Writes, reply: &mut Reply) -> Option<()> {
     let bytes = writes.into_iter().map(|(_, bytes)| bytes);
-    for bytes in [Bytes::from_static(&[HELD]), head].into_iter().chain(bytes) {
+    for bytes in [ItemStatus::Held.encode(), head].into_iter().chain(bytes) {
         if !bytes.is_empty() {
             reply.send(bytes).await.ok()?;
         }

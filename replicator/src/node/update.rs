@@ -2,17 +2,16 @@
 //! copy that takes its place, with as few bytes fetched as can be.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::carry::{
-    Carrier, Prepared, Written, failed, kept, leaves_of, overlay, punch, write_all,
-};
+use super::carry::{Carrier, Prepared, kept};
 use super::change::{CHANGE_BYTES_MAX, Change, without_zeros};
-use super::download::{self, Answer, Wanted};
+use super::download::{self, Answer};
 use super::large::Base;
+use super::staging::{Written, failed, leaves_of, overlay};
+use super::wanted::Wanted;
 use crate::apply::{self, Expect, Staged, Step};
 use crate::entry::{Fingerprint, Kind, Metadata};
 use crate::hash::{Digest, Leaves};
@@ -173,25 +172,16 @@ impl Carrier {
         let conflict = matches!(update.keep, Keep::Conflict(_));
         let fits = self.in_place && !update.is_own && bytes <= PATCH_IN_PLACE_BYTES_MAX;
         if update.linked || (fits && !conflict && self.may_write(path)) {
-            let step = Step::Patch {
-                path: path.clone(),
-                expect: file(update.expect),
-                writes,
-                holes: holes.iter().collect(),
-                size: update.size,
-                metadata: update.metadata.clone(),
-                keep: kept_in_place(update),
-            };
-            return Ok(Prepared::Steps(vec![step], Some(leaves)));
+            return Ok(in_place(path, update, writes, &holes, leaves));
         }
         let (root, from, size) = (Arc::clone(&self.root), path.clone(), update.size);
         let copied = tokio::task::spawn_blocking(move || {
             let staged = Staged::copy_of(&root, &from).map_err(failed)?;
             for hole in holes.iter() {
-                punch(staged.file(), hole).map_err(failed)?;
+                staged.punch(hole).map_err(failed)?;
             }
-            write_all(&staged, &writes).map_err(failed)?;
-            rustix::fs::ftruncate(staged.file().as_fd(), size).map_err(failed)?;
+            staged.write_all(&writes).map_err(failed)?;
+            staged.resize(size).map_err(failed)?;
             Ok(staged)
         });
         let staged = copied.await.map_err(failed)??;
@@ -229,16 +219,7 @@ impl Carrier {
             None => Bytes::new(),
         };
         let (writes, holes) = without_zeros(vec![(0, bytes)]);
-        let step = Step::Patch {
-            path: path.clone(),
-            expect: file(update.expect),
-            writes,
-            holes: holes.iter().collect(),
-            size: update.size,
-            metadata: update.metadata.clone(),
-            keep: kept_in_place(update),
-        };
-        Ok(Prepared::Steps(vec![step], Some(written.leaves)))
+        Ok(in_place(path, update, writes, &holes, written.leaves))
     }
 
     /// The hash list the file will have, reading only the leaves that change.
@@ -296,6 +277,26 @@ fn replace(path: &RelPath, update: &Update, written: Written) -> Prepared {
     let step =
         Step::Place { path: path.clone(), staged: written.staged, metadata, over: Some(over) };
     Prepared::Steps(vec![step], Some(written.leaves))
+}
+
+/// The present version is written over.
+fn in_place(
+    path: &RelPath,
+    update: &Update,
+    writes: Writes,
+    holes: &RangeSet,
+    leaves: Leaves,
+) -> Prepared {
+    let step = Step::Patch {
+        path: path.clone(),
+        expect: file(update.expect),
+        writes,
+        holes: holes.iter().collect(),
+        size: update.size,
+        metadata: update.metadata.clone(),
+        keep: kept_in_place(update),
+    };
+    Prepared::Steps(vec![step], Some(leaves))
 }
 
 /// What becomes of the present version where it is written over. The last one

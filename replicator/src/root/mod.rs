@@ -122,12 +122,6 @@ impl Root {
         self.private.marker()
     }
 
-    /// Was the marker made by this opening, that is, has no daemon ever
-    /// served this directory?
-    pub fn is_new(&self) -> bool {
-        self.private.is_new()
-    }
-
     /// Is the directory at the path still the one that was opened, with its
     /// marker? A file system that became read-only is no reason to let go of
     /// it.

@@ -37,7 +37,6 @@ pub(super) struct Private {
     conflicts: OwnedFd,
     redo: OwnedFd,
     marker: String,
-    is_new: bool,
     /// Holds the lock for as long as the folder is served.
     lock: OwnedFd,
 }
@@ -56,11 +55,11 @@ impl Private {
         for name in [TMP, TRASH, CONFLICTS, REDO] {
             make_directory(path, dir.as_fd(), name)?;
         }
-        let (marker, is_new) = match read_marker(root) {
-            Some(marker) => (marker, false),
-            None => (write_marker(path, dir.as_fd())?, true),
+        let marker = match read_marker(root) {
+            Some(marker) => marker,
+            None => write_marker(path, dir.as_fd())?,
         };
-        Self::assemble(path, dir, marker, is_new)
+        Self::assemble(path, dir, marker)
     }
 
     /// Takes what a daemon has prepared and changes nothing.
@@ -68,10 +67,10 @@ impl Private {
         let never_served = || Error::NeverServed { path: path.to_path_buf() };
         let marker = read_marker(root).ok_or_else(never_served)?;
         let dir = open_directory(path, root, PRIVATE_DIR)?;
-        Self::assemble(path, dir, marker, false)
+        Self::assemble(path, dir, marker)
     }
 
-    fn assemble(path: &Path, dir: OwnedFd, marker: String, is_new: bool) -> Result<Self, Error> {
+    fn assemble(path: &Path, dir: OwnedFd, marker: String) -> Result<Self, Error> {
         let open = |name| open_directory(path, dir.as_fd(), name);
         // Not for writing: that would keep an administrator from remounting the
         // file system read-only for as long as the folder is served.
@@ -84,7 +83,6 @@ impl Private {
             conflicts: open(CONFLICTS)?,
             redo: open(REDO)?,
             marker,
-            is_new,
             lock,
         })
     }
@@ -140,10 +138,6 @@ impl Private {
 
     pub(super) fn marker(&self) -> &str {
         &self.marker
-    }
-
-    pub(super) fn is_new(&self) -> bool {
-        self.is_new
     }
 
     pub(super) fn tmp(&self) -> &Arc<OwnedFd> {

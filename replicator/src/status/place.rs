@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,10 +24,6 @@ impl StateDir {
             .mode(0o750)
             .create(&self.0)
             .map_err(|source| Error::Create { path: self.0.clone(), source })
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
     }
 
     pub fn control_socket(&self) -> PathBuf {

@@ -20,7 +20,7 @@ use super::sim::planted::{Bug, is_planted};
 use super::store::Store;
 use super::version::{Dot, VersionVector};
 use crate::id::{Actor, BodyId, NodeId};
-use crate::limits::{INLINE_BYTES_MAX, RECORD_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
+use crate::limits::{RECORD_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
 
 /// How long to leave it to others to pass on a change that the peer can hear
 /// from its author.
@@ -119,7 +119,7 @@ impl Peer {
 }
 
 impl<S: Store> Core<S> {
-    pub(super) fn greeted(&mut self, _now: Now, from: NodeId, actor: Actor, have: VersionVector) {
+    pub(super) fn greeted(&mut self, from: NodeId, actor: Actor, have: VersionVector) {
         if self.membership.refuses(from) {
             return;
         }
@@ -151,13 +151,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    pub(super) fn heard_have(
-        &mut self,
-        _now: Now,
-        from: NodeId,
-        have: VersionVector,
-        links: Vec<Actor>,
-    ) {
+    pub(super) fn heard_have(&mut self, from: NodeId, have: VersionVector, links: Vec<Actor>) {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
@@ -388,9 +382,7 @@ impl<S: Store> Core<S> {
         records.bodies.push(record);
         let digest = super::local::digest_of(Some(&row.content.winner().value));
         let patch = digest.and_then(|digest| self.patches.get(id, digest));
-        let is_worth_it = |patch: &&Patch| {
-            patch.bytes() as u64 <= INLINE_BYTES_MAX && (!peer.seeded || patch.from.is_some())
-        };
+        let is_worth_it = |patch: &&Patch| patch.rides() && (!peer.seeded || patch.from.is_some());
         let Some(patch) = patch.filter(is_worth_it) else {
             return weight;
         };

@@ -15,7 +15,7 @@ use super::record::{Held, NameRow};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::version::VersionVector;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::limits::UNSEEN_DELETIONS_MAX;
 use crate::path::RelPath;
 

@@ -26,7 +26,7 @@ use super::told::Told;
 use super::unread::Unread;
 use super::verify::Verification;
 use super::version::Dot;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::entry::{Fingerprint, Flags, Kind};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
@@ -433,9 +433,9 @@ impl<S: Store> Core<S> {
     /// [`Message::decode`].
     pub fn handle_message(&mut self, now: Now, from: NodeId, message: Message) {
         match message {
-            Message::Greeting { actor, have } => self.greeted(now, from, actor, have),
+            Message::Greeting { actor, have } => self.greeted(from, actor, have),
             Message::Records(records) => self.handle_records(now, from, records),
-            Message::Have { have, links } => self.heard_have(now, from, have, links),
+            Message::Have { have, links } => self.heard_have(from, have, links),
             Message::Probe { token } => {
                 let (have, unfinished) = (self.store.have(), self.unfinished());
                 self.send(from, Message::ProbeReply { token, have, unfinished });
@@ -443,7 +443,7 @@ impl<S: Store> Core<S> {
             Message::ProbeReply { token, have, unfinished } => {
                 self.probe_answered(from, token, &have, unfinished);
             }
-            Message::Meet { floor, mine } => self.handle_meet(now, from, floor, mine),
+            Message::Meet { floor, mine } => self.handle_meet(from, floor, mine),
             Message::Members(records) => self.handle_members(from, records),
             Message::Refused { floor } => self.handle_refused(now, from, floor),
             Message::WantBodies(wanted) => self.handle_want_bodies(from, &wanted),

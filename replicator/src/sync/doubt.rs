@@ -15,7 +15,7 @@ use super::effect::{Effect, Found, Now, Sight};
 use super::moved::LOOKS_FOR_MOVE_MAX;
 use super::settle::Spot;
 use super::store::Store;
-use crate::config::Mode;
+use crate::choice::Mode;
 
 /// How long to wait for an entry that was told to have been moved. What is
 /// told are hints: it may never come.

@@ -15,7 +15,7 @@ use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::held;
 use super::version::VersionVector;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::entry::{Flags, Kind, Stat};
 use crate::hash::Digest;
 use crate::id::BodyId;

@@ -119,13 +119,7 @@ impl<S: Store> Core<S> {
         self.tell_one(peer, &others);
     }
 
-    pub(super) fn handle_meet(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        floor: VersionVector,
-        theirs: MemberRecord,
-    ) {
+    pub(super) fn handle_meet(&mut self, from: NodeId, floor: VersionVector, theirs: MemberRecord) {
         if self.membership.me.is_none() || theirs.node != from {
             return;
         }
@@ -159,13 +153,13 @@ impl<S: Store> Core<S> {
         if (!share || have.covers(&floor)) && !self.membership.roster.floor.covers(&floor) {
             self.membership.roster.floor.join(&floor);
             self.store.put_roster(self.membership.roster.clone());
-            self.judge_again(now, from, &theirs.have);
+            self.judge_again(from, &theirs.have);
         }
     }
 
     /// The floor has risen by what one peer said: the others are measured by
     /// it too.
-    fn judge_again(&mut self, now: Now, but: NodeId, known: &VersionVector) {
+    fn judge_again(&mut self, but: NodeId, known: &VersionVector) {
         let floor = self.membership.roster.floor.clone();
         let ids: Vec<NodeId> = self.peers.keys().copied().filter(|id| *id != but).collect();
         for id in ids {
@@ -177,7 +171,7 @@ impl<S: Store> Core<S> {
             // What it has told in an unfinished series may be what was
             // deleted.
             if self.mid_series.remove(&id) {
-                self.begin_anew(now);
+                self.begin_anew();
             }
             self.refuse(id);
         }
@@ -260,7 +254,7 @@ impl<S: Store> Core<S> {
                 let ids: Vec<NodeId> = self.peers.keys().copied().collect();
                 ids.into_iter().for_each(|id| self.meet_again(id));
             } else if now.monotonic >= since + BEHIND_WAIT {
-                self.begin_anew(now);
+                self.begin_anew();
             }
         }
         self.sweep();
@@ -350,7 +344,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn begin_anew(&mut self, _now: Now) {
+    fn begin_anew(&mut self) {
         self.end(Effect::Rejoin);
     }
 

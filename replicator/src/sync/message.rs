@@ -14,7 +14,10 @@ use super::roster::MemberRecord;
 use super::version::VersionVector;
 use crate::hash::Digest;
 use crate::id::{Actor, BodyId};
-use crate::limits::{BODIES_ASKED_MAX, FETCH_ITEMS_MAX, FRAME_BYTES_MAX, STRETCHES_MAX};
+use crate::limits::{
+    ANSWER_RANGES_MAX, BODIES_ASKED_MAX, FETCH_ITEMS_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX,
+    MEMBERS_MAX, RECORDS_MAX, STRETCHES_MAX,
+};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::writes::{Writes, bytes_of, copied, outside, spans};
@@ -125,6 +128,22 @@ impl Patch {
         bytes_of(&self.writes) as usize
     }
 
+    /// Is it so small that it rides with the record of its body? What is larger
+    /// is fetched.
+    pub fn rides(&self) -> bool {
+        self.bytes() as u64 <= INLINE_BYTES_MAX
+            && self.writes.len() + self.holes.count() <= ANSWER_RANGES_MAX
+    }
+
+    fn is_well_formed(&self) -> bool {
+        let ends = |(at, bytes): &(u64, Bytes)| at.checked_add(bytes.len() as u64);
+        let fits = |end| i64::try_from(end).is_ok();
+        self.rides()
+            && self.writes.iter().all(|write| ends(write).is_some_and(fits))
+            && self.holes.is_well_formed()
+            && fits(self.holes.end())
+    }
+
     /// The same and then a later one, which begins where this one ends.
     pub fn then(&self, later: &Patch) -> Patch {
         let Delta { ranges, holes } = later.delta();
@@ -160,9 +179,8 @@ impl Patch {
 
 /// A request on a stream of its own: file contents or hash lists.
 ///
-/// Each item is answered in turn by one byte, [`HELD`], [`NOT_HELD`] or [`CHANGING`], and
-/// after the former by the bytes asked for, whose number follows from the
-/// item; for [`Part::Since`] and [`Part::Held`] from a head as told there.
+/// Each item is answered in turn by one byte, its [`ItemStatus`], and where it
+/// is held by the bytes asked for, whose number follows from the item; for [`Part::Since`] and [`Part::Held`] from a head as told there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FetchRequest {
     pub items: Vec<FetchItem>,
@@ -214,21 +232,42 @@ impl Delta {
     pub fn decode(bytes: &[u8], size: u64) -> Result<Self, Malformed> {
         let delta: Delta = postcard::from_bytes(bytes)?;
         let fits = |set: &RangeSet| set.is_well_formed() && set.end() <= size;
-        match fits(&delta.ranges) && fits(&delta.holes) {
-            true => Ok(delta),
-            false => Err(Malformed::Impossible("delta")),
-        }
+        ensure(fits(&delta.ranges) && fits(&delta.holes), "delta")?;
+        Ok(delta)
     }
 }
 
-/// The bytes follow.
-pub const HELD: u8 = 1;
-/// This node does not hold that version, or no longer; nothing follows.
-pub const NOT_HELD: u8 = 0;
+/// The byte that answers an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ItemStatus {
+    /// This node does not hold that version, or no longer; nothing follows.
+    NotHeld = 0,
+    /// The bytes follow.
+    Held = 1,
+    /// It was held, and the file has changed since. What became of it will be
+    /// told; nothing follows.
+    Changing = 2,
+}
 
-/// Answers an item: it was held, and the file has changed since. What became
-/// of it will be told.
-pub const CHANGING: u8 = 2;
+impl ItemStatus {
+    pub fn encode(self) -> Bytes {
+        Bytes::copy_from_slice(&[self as u8])
+    }
+}
+
+impl TryFrom<u8> for ItemStatus {
+    type Error = Malformed;
+
+    fn try_from(byte: u8) -> Result<Self, Malformed> {
+        match byte {
+            0 => Ok(Self::NotHeld),
+            1 => Ok(Self::Held),
+            2 => Ok(Self::Changing),
+            _ => Err(Malformed::Impossible("answer to a fetch")),
+        }
+    }
+}
 
 /// What a peer sent is not what an honest node of this version sends.
 #[derive(Debug, thiserror::Error)]
@@ -258,65 +297,51 @@ impl Message {
     }
 
     fn check(&self) -> Result<(), Malformed> {
-        let vector = |have: &VersionVector| match have.is_well_formed() {
-            true => Ok(()),
-            false => Err(Malformed::Impossible("version vector")),
-        };
         match self {
-            Message::Greeting { have, .. }
-            | Message::Have { have, .. }
-            | Message::ProbeReply { have, .. } => vector(have),
-            Message::Records(records) => {
-                if !records.bodies.iter().all(BodyRecord::is_well_formed) {
-                    return Err(Malformed::Impossible("body"));
-                }
-                if !records.names.iter().all(NameRecord::is_well_formed) {
-                    return Err(Malformed::Impossible("name"));
-                }
-                let ends = |(at, bytes): &(u64, Bytes)| at.checked_add(bytes.len() as u64);
-                let mut writes = records.patches.iter().flat_map(|patch| &patch.writes);
-                if !writes.all(|write| ends(write).is_some_and(|end| i64::try_from(end).is_ok())) {
-                    return Err(Malformed::Impossible("patch"));
-                }
-                records.have.as_ref().map_or(Ok(()), vector)
+            Message::Greeting { have, .. } | Message::ProbeReply { have, .. } => vector(have),
+            Message::Refused { floor } => vector(floor),
+            Message::Have { have, links } => {
+                ensure(links.len() <= MEMBERS_MAX, "list of connections")?;
+                vector(have)
             }
+            Message::Records(records) => records.check(),
             Message::Probe { .. } => Ok(()),
             Message::Meet { floor, mine } => {
-                if !mine.is_well_formed() {
-                    return Err(Malformed::Impossible("member"));
-                }
+                ensure(mine.is_well_formed(), "member")?;
                 vector(floor)
             }
-            Message::Members(members) => match members.iter().all(MemberRecord::is_well_formed) {
-                true => Ok(()),
-                false => Err(Malformed::Impossible("member")),
-            },
-            Message::Refused { floor } => vector(floor),
-            Message::WantBodies(wanted) => match wanted.len() <= BODIES_ASKED_MAX {
-                true => Ok(()),
-                false => Err(Malformed::Impossible("request for bodies")),
-            },
+            Message::Members(members) => {
+                ensure(members.len() <= MEMBERS_MAX, "list of members")?;
+                ensure(members.iter().all(MemberRecord::is_well_formed), "member")
+            }
+            Message::WantBodies(wanted) => {
+                ensure(wanted.len() <= BODIES_ASKED_MAX, "request for bodies")
+            }
+            Message::Bodies(bodies) => {
+                ensure(bodies.len() <= BODIES_ASKED_MAX, "list of bodies")?;
+                ensure(bodies.iter().all(BodyRecord::is_well_formed), "body")
+            }
             Message::Offer(offer) => {
                 let outlines: Vec<&Outlines> =
                     offer.stretches.iter().map(|stretch| &stretch.outlines).collect();
-                match outlines.len() <= STRETCHES_MAX && offer.shapes.are_well_formed(&outlines) {
-                    true => Ok(()),
-                    false => Err(Malformed::Impossible("outline")),
-                }
+                ensure(outlines.len() <= STRETCHES_MAX, "list of stretches")?;
+                ensure(offer.shapes.are_well_formed(&outlines), "outline")
             }
-            Message::Answer { answers, .. } => match answers.len() <= STRETCHES_MAX {
-                true => Ok(()),
-                false => Err(Malformed::Impossible("answer")),
-            },
-            Message::Bodies(bodies) => {
-                match bodies.len() <= BODIES_ASKED_MAX
-                    && bodies.iter().all(BodyRecord::is_well_formed)
-                {
-                    true => Ok(()),
-                    false => Err(Malformed::Impossible("body")),
-                }
-            }
+            Message::Answer { answers, .. } => ensure(answers.len() <= STRETCHES_MAX, "answer"),
         }
+    }
+}
+
+impl Records {
+    fn check(&self) -> Result<(), Malformed> {
+        // The last name brings the body that it is bound to.
+        let count = self.bodies.len() + self.names.len();
+        ensure(count <= RECORDS_MAX + 1, "list of records")?;
+        ensure(self.bodies.iter().all(BodyRecord::is_well_formed), "body")?;
+        ensure(self.names.iter().all(NameRecord::is_well_formed), "name")?;
+        ensure(self.patches.len() <= self.bodies.len(), "list of patches")?;
+        ensure(self.patches.iter().all(Patch::is_well_formed), "patch")?;
+        self.have.as_ref().map_or(Ok(()), vector)
     }
 }
 
@@ -327,11 +352,17 @@ impl FetchRequest {
 
     pub fn decode(frame: &[u8]) -> Result<Self, Malformed> {
         let request: FetchRequest = postcard::from_bytes(frame)?;
-        if request.items.len() > FETCH_ITEMS_MAX {
-            return Err(Malformed::Impossible("fetch request"));
-        }
+        ensure(request.items.len() <= FETCH_ITEMS_MAX, "fetch request")?;
         Ok(request)
     }
+}
+
+fn vector(have: &VersionVector) -> Result<(), Malformed> {
+    ensure(have.is_well_formed(), "version vector")
+}
+
+fn ensure(is_honest: bool, what: &'static str) -> Result<(), Malformed> {
+    if is_honest { Ok(()) } else { Err(Malformed::Impossible(what)) }
 }
 
 fn encode<T: Serialize>(value: &T) -> Bytes {
@@ -342,61 +373,4 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::{Actor, NodeId};
-    use crate::sync::version::Dot;
-
-    fn path(bytes: &[u8]) -> RelPath {
-        RelPath::parse(bytes).expect("a path")
-    }
-
-    #[test]
-    fn the_bytes_on_the_wire_do_not_change_by_accident() {
-        let mut have = VersionVector::new();
-        have.advance(Dot { actor: Actor(7), counter: 300 });
-        let greeting = Message::Greeting { actor: Actor(7), have: have.clone() };
-        assert_eq!(greeting.encode()[..], [0, 7, 1, 7, 172, 2]);
-        assert_eq!(Message::Probe { token: 5 }.encode()[..], [3, 5]);
-        let message = Message::Have { have: have.clone(), links: vec![Actor(1)] };
-        assert_eq!(message.encode()[..], [2, 1, 7, 172, 2, 1, 1]);
-        let (node, name) = (NodeId::from_bytes([3; 16]), "n".to_owned());
-        let mine = MemberRecord { node, version: 2, name, retired: true, have };
-        let meet = Message::Meet { floor: VersionVector::new(), mine }.encode();
-        assert_eq!(meet[..], [&[5, 0], &[3; 16][..], &[2, 1, b'n', 1, 1, 7, 172, 2]].concat());
-        let refused = Message::Refused { floor: VersionVector::new() };
-        assert_eq!(refused.encode()[..], [7, 0]);
-        let answer = Message::Answer { id: 300, answers: vec![Answer::Same, Answer::Nothing] };
-        assert_eq!(answer.encode()[..], [11, 172, 2, 2, 0, 2]);
-        let stretch = Stretch { up_to: path(b"a"), outlines: Outlines::default() };
-        let (after, stretches) = (Some(path(b"b")), vec![stretch]);
-        let offer = Message::Offer(Offer { id: 5, after, stretches, ..Offer::default() }).encode();
-        let head = [10, 5, 1, 1, b'b', 0, 0, 1, 1, b'a', 0, 0];
-        assert_eq!(offer[..], [&head, &[0; 16][..]].concat());
-        let request = FetchRequest {
-            items: vec![FetchItem {
-                body: BodyId { origin: Actor(1), counter: 2 },
-                digest: Digest::from_bytes([9; 32]),
-                size: 4,
-                part: Part::Whole,
-            }],
-        };
-        assert_eq!(request.encode()[..4], [1, 1, 2, 9]);
-    }
-
-    #[test]
-    fn garbage_is_an_error_and_never_a_panic() {
-        for length in 0..64 {
-            for byte in 0..=255u8 {
-                let _ = Message::decode(&vec![byte; length]);
-            }
-        }
-    }
-
-    #[test]
-    fn a_vector_out_of_order_is_refused() {
-        let mut bytes = vec![0, 7, 2];
-        bytes.extend([9, 1, 3, 1]);
-        assert!(matches!(Message::decode(&bytes), Err(Malformed::Impossible(_))));
-    }
-}
+mod tests;

@@ -20,7 +20,7 @@ use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::held;
 use super::version::VersionVector;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::entry::{Fingerprint, Kind, Metadata, Stat};
 use crate::id::{Actor, BodyId};
 use crate::limits::JOBS_MAX;

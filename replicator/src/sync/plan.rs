@@ -18,7 +18,7 @@ use super::settle::Spot;
 use super::store::Store;
 use super::tree::{held, lacking};
 use super::version::{Dot, VersionVector};
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
 use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX, SOURCES_MAX};

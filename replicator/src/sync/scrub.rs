@@ -107,7 +107,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Mode;
+    use crate::choice::Mode;
     use crate::entry::{Fingerprint, Flags, Metadata, Stat, Timestamp};
     use crate::hash::Leaves;
     use crate::id::Actor;

@@ -44,7 +44,7 @@ mod world;
 use plan::Plan;
 use world::World;
 
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::path::RelPath;
 
 #[test]

@@ -1,12 +1,9 @@
-//! What the core needs of an index, and one that lives in memory.
+//! What the core needs of an index.
 //!
 //! The core reads and writes rows through [`Store`] and never learns whether
 //! they lie in a database or in a map; the simulator and the unit tests run
-//! on [`MemoryStore`]. A store that fails does not answer with errors the
+//! on one in memory. A store that fails does not answer with errors the
 //! core could not mend: it remembers the failure, and the node stops.
-
-use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use super::record::{BodyRow, Content, Key, NameRow};
 use super::roster::Roster;
@@ -111,159 +108,7 @@ impl Claim {
     }
 }
 
-/// A [`Store`] of maps.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryStore {
-    names: BTreeMap<RelPath, NameRow>,
-    bodies: BTreeMap<BodyId, BodyRow>,
-    inodes: BTreeMap<u64, BodyId>,
-    contents: BTreeMap<u64, BodyId>,
-    leaves: BTreeMap<BodyId, Leaves>,
-    log: BTreeMap<(Actor, u64), Key>,
-    have: VersionVector,
-    roster: Option<Roster>,
-}
-
 #[cfg(test)]
-impl MemoryStore {
-    pub fn bodies(&self) -> impl Iterator<Item = BodyId> {
-        self.bodies.keys().copied()
-    }
-
-    /// Names and bodies.
-    pub fn rows(&self) -> usize {
-        self.names.len() + self.bodies.len()
-    }
-
-    /// Places that the logs have.
-    pub fn places(&self) -> usize {
-        self.log.len()
-    }
-}
-
-impl Store for MemoryStore {
-    fn name(&self, path: &RelPath) -> Option<NameRow> {
-        self.names.get(path).cloned()
-    }
-
-    fn put_name(&mut self, path: &RelPath, row: NameRow) {
-        let place = (row.stamp.actor, row.stamp.counter);
-        if let Some(old) = self.names.insert(path.clone(), row) {
-            self.log.remove(&(old.stamp.actor, old.stamp.counter));
-        }
-        self.log.insert(place, Key::Name(path.clone()));
-    }
-
-    fn remove_name(&mut self, path: &RelPath) {
-        if let Some(old) = self.names.remove(path) {
-            self.log.remove(&(old.stamp.actor, old.stamp.counter));
-        }
-    }
-
-    fn names_within(
-        &self,
-        within: &RelPath,
-        after: Option<&RelPath>,
-        limit: usize,
-    ) -> Vec<(RelPath, NameRow)> {
-        let start = match after {
-            Some(path) => Bound::Excluded(path.clone()),
-            None => Bound::Included(within.clone()),
-        };
-        self.names
-            .range((start, Bound::Unbounded))
-            .take_while(|(path, _)| path.as_bytes().starts_with(within.as_bytes()))
-            .filter(|(path, _)| path.is_within(within))
-            .take(limit)
-            .map(|(path, row)| (path.clone(), row.clone()))
-            .collect()
-    }
-
-    fn body(&self, id: BodyId) -> Option<BodyRow> {
-        self.bodies.get(&id).cloned()
-    }
-
-    fn put_body(&mut self, id: BodyId, row: BodyRow) {
-        let place = (row.stamp.actor, row.stamp.counter);
-        let content = content_key(&row);
-        let former = self.bodies.get(&id).and_then(content_key);
-        if former != content {
-            if let Some(former) = former.filter(|former| self.contents.get(former) == Some(&id)) {
-                self.contents.remove(&former);
-            }
-            content.and_then(|content| self.contents.insert(content, id));
-        }
-        let claim = Claim::of(&row);
-        let old = self.bodies.insert(id, row);
-        let former = old.as_ref().and_then(Claim::of);
-        if let Some(old) = old {
-            self.log.remove(&(old.stamp.actor, old.stamp.counter));
-        }
-        self.log.insert(place, Key::Body(id));
-        if former == claim {
-            return;
-        }
-        if let Some(former) = former.filter(|former| self.inodes.get(&former.inode) == Some(&id)) {
-            self.inodes.remove(&former.inode);
-        }
-        let owner = |inode| self.bodies.get(self.inodes.get(&inode)?).and_then(Claim::of);
-        if let Some(claim) = claim.filter(|claim| claim.holds_against(owner(claim.inode))) {
-            self.inodes.insert(claim.inode, id);
-        }
-    }
-
-    fn remove_body(&mut self, id: BodyId) {
-        if let Some(old) = self.bodies.remove(&id) {
-            self.log.remove(&(old.stamp.actor, old.stamp.counter));
-        }
-        self.inodes.retain(|_, body| *body != id);
-        self.contents.retain(|_, body| *body != id);
-        self.leaves.remove(&id);
-    }
-
-    fn body_of_inode(&self, inode: u64) -> Option<BodyId> {
-        self.inodes.get(&inode).copied()
-    }
-
-    fn body_of_content(&self, digest: Digest) -> Option<BodyId> {
-        self.contents.get(&digest_key(digest)).copied()
-    }
-
-    fn leaves(&self, id: BodyId) -> Option<Leaves> {
-        self.leaves.get(&id).cloned()
-    }
-
-    fn put_leaves(&mut self, id: BodyId, leaves: Option<Leaves>) {
-        match leaves {
-            Some(leaves) => self.leaves.insert(id, leaves),
-            None => self.leaves.remove(&id),
-        };
-    }
-
-    fn log(&self, actor: Actor, after: u64, up_to: u64, limit: usize) -> Vec<(u64, Key)> {
-        if after >= up_to {
-            return Vec::new();
-        }
-        self.log
-            .range((Bound::Excluded((actor, after)), Bound::Included((actor, up_to))))
-            .take(limit)
-            .map(|((_, counter), key)| (*counter, key.clone()))
-            .collect()
-    }
-
-    fn have(&self) -> VersionVector {
-        self.have.clone()
-    }
-
-    fn put_have(&mut self, have: VersionVector) {
-        self.have = have;
-    }
-
-    fn roster(&self) -> Option<Roster> {
-        self.roster.clone()
-    }
-
-    fn put_roster(&mut self, roster: Roster) {
-        self.roster = Some(roster);
-    }
-}
+mod memory;
+#[cfg(test)]
+pub use memory::MemoryStore;

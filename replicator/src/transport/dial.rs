@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::Shared;
 use super::auth::Role;
 use super::handshake::{self, Failure};
 use super::settings::{
     ANSWER_TIME_FIRST, DIAL_STAGGER, HANDSHAKE_TIME_MAX, RESOLVED_MAX, RETRY_FIRST, RETRY_LAST,
-    RETRY_OURSELVES, RETRY_REFUSED,
+    RETRY_OURSELVES, RETRY_REFUSED, SERVER_NAME,
 };
-use super::{Shared, tls};
 use crate::address::Address;
 use crate::id::NodeId;
 
@@ -101,7 +101,7 @@ async fn dial(
 ) -> Result<NodeId, Failure> {
     let connecting = shared
         .endpoint
-        .connect_with(shared.client.clone(), address, tls::SERVER_NAME)
+        .connect_with(shared.client.clone(), address, SERVER_NAME)
         .map_err(|error| Failure::Lost(error.to_string()))?;
     let connection = match tokio::time::timeout(answer_time, connecting).await {
         Ok(Ok(connection)) => connection,

@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::settings::{DATAGRAM_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, HELLO_BYTES_MAX};
-use crate::limits::{FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX};
+use super::settings::FETCH_REQUEST_BYTES_MAX;
+use crate::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX};
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,8 +53,6 @@ pub enum Error {
     NameTooLong(usize),
 
     /// The caller.
-    #[error("the hello has {0} bytes, at most {HELLO_BYTES_MAX} are possible")]
-    HelloTooLong(usize),
 
     /// The caller.
     #[error("the request has {0} bytes, at most {FETCH_REQUEST_BYTES_MAX} are possible")]

@@ -23,7 +23,6 @@ pub enum Event {
         address: SocketAddr,
         /// The address under which the peer sees us: ours, or our gateway's.
         seen_from: IpAddr,
-        hello: Bytes,
     },
     /// A peer is gone. Nothing of that connection comes after it, and what
     /// was queued for the peer is lost.
@@ -33,7 +32,6 @@ pub enum Event {
     },
     Message {
         from: NodeId,
-        lane: Lane,
         payload: Bytes,
     },
     Datagram {
@@ -135,7 +133,7 @@ impl Inlet {
             Lane::Bulk => (&self.bulk, &self.bulk_bytes),
         };
         let event_bytes = payload.len();
-        let event = Event::Message { from, lane, payload };
+        let event = Event::Message { from, payload };
         enqueue(queue, room, event_bytes, life, event).await;
     }
 

@@ -6,11 +6,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 
 use super::error::Error;
 use super::frame::{FrameBatch, FrameError, FrameReader};
-use super::link::Link;
 use super::settings::{FETCH_REQUEST_BYTES_MAX, RESET_NO_ANSWER};
 
 /// An answer that is coming in. Dropping it stops the sender.
@@ -72,9 +71,9 @@ impl Drop for Reply {
     }
 }
 
-pub(super) async fn request(link: &Link, request: Bytes) -> Result<Fetch, Error> {
+pub(super) async fn request(connection: &Connection, request: Bytes) -> Result<Fetch, Error> {
     let lost = |error: quinn::ConnectionError| Error::Cut(error.to_string());
-    let (mut send, stream) = link.connection().open_bi().await.map_err(lost)?;
+    let (mut send, stream) = connection.open_bi().await.map_err(lost)?;
     let mut batch = FrameBatch::default();
     batch.push(request);
     send.write_all_chunks(&mut batch.take())

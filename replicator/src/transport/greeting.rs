@@ -27,6 +27,7 @@ pub(super) struct Greeting {
     pub connected: bool,
     /// The address of the reader as the sender sees it.
     pub seen_from: IpAddr,
+    /// Empty: room for what a later version has to say.
     pub hello: Vec<u8>,
 }
 

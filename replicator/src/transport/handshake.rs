@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use bytes::Bytes;
 use quinn::{Connection, ConnectionError, SendStream};
 
 use super::auth::{self, AuthError, Ends, Role};
@@ -132,7 +131,7 @@ async fn greet(
         instance: shared.instance,
         connected: shared.registry.is_connected(ends.peer),
         seen_from: connection.remote_address().ip().to_canonical(),
-        hello: shared.hello.to_vec(),
+        hello: Vec::new(),
     };
     greeting::tell(&mut send, &ours).await?;
     let theirs = greeting::hear(&mut reader).await?;
@@ -142,7 +141,6 @@ async fn greet(
         name: theirs.name,
         instance: theirs.instance,
         seen_from: theirs.seen_from,
-        hello: Bytes::from(theirs.hello),
         dialed_by_us: ends.role == Role::Dialer,
     };
     let (link, work) = Link::new(connection.clone(), about);

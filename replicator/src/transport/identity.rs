@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use super::error::Error;
+use super::settings::SERVER_NAME;
 use crate::id::NodeId;
 
 /// An Ed25519 key and the certificate that carries its public half in TLS.
@@ -75,13 +76,17 @@ impl Identity {
     fn from_key(key: Zeroizing<Vec<u8>>) -> Result<Identity, rcgen::Error> {
         let der = PrivatePkcs8KeyDer::from(key.as_slice());
         let pair = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519)?;
-        let certificate = CertificateParams::new(vec![super::tls::SERVER_NAME.to_owned()])?
-            .self_signed(&pair)?
-            .der()
-            .clone();
-        let id = super::tls::node_id(&certificate).ok_or(rcgen::Error::CouldNotParseCertificate)?;
+        let certificate =
+            CertificateParams::new(vec![SERVER_NAME.to_owned()])?.self_signed(&pair)?.der().clone();
+        let id = node_id(&certificate).ok_or(rcgen::Error::CouldNotParseCertificate)?;
         Ok(Identity { key, certificate, id })
     }
+}
+
+/// The node that holds the key in this certificate.
+pub(super) fn node_id(certificate: &CertificateDer<'_>) -> Option<NodeId> {
+    let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+    Some(NodeId::of_public_key(&parsed.subject_public_key_info()))
 }
 
 const KEY_FILE: &str = "node.key";

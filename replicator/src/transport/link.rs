@@ -48,7 +48,6 @@ pub(super) struct Work {
     control: mpsc::Receiver<Queued>,
     bulk: mpsc::Receiver<Queued>,
     seen_from: IpAddr,
-    hello: Bytes,
 }
 
 /// What a handshake learned about the peer.
@@ -57,7 +56,6 @@ pub(super) struct Introduction {
     pub name: String,
     pub instance: u64,
     pub seen_from: IpAddr,
-    pub hello: Bytes,
     pub dialed_by_us: bool,
 }
 
@@ -81,12 +79,8 @@ impl Link {
             closed_because: OnceLock::new(),
             ended: watch::Sender::new(false),
         };
-        let work = Work {
-            control: control_receiver,
-            bulk: bulk_receiver,
-            seen_from: about.seen_from,
-            hello: about.hello,
-        };
+        let work =
+            Work { control: control_receiver, bulk: bulk_receiver, seen_from: about.seen_from };
         (Arc::new(link), work)
     }
 
@@ -139,6 +133,7 @@ impl Link {
     }
 
     /// Bytes taken by `send` and not yet given to the streams.
+    #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
         [&self.control, &self.bulk]
             .iter()
@@ -193,7 +188,6 @@ pub(super) async fn run(
         name: link.name.clone(),
         address: link.address,
         seen_from: work.seen_from,
-        hello: work.hello,
     };
     shared.inlet.lifecycle(&link.life, up).await;
     tracing::info!(peer = %link.peer, name = %link.name.escape_debug(), address = %link.address, "connected");

@@ -48,20 +48,19 @@ use quinn::Endpoint;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
-pub use error::{Error, Refusal, SendError};
+pub use error::{Error, SendError};
 pub use event::{Event, Events};
 pub use fetch::{Fetch, Reply};
 pub use identity::Identity;
 pub use secret::Secret;
-pub use settings::{DATAGRAM_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, HELLO_BYTES_MAX};
 
 use crate::address::Address;
 use crate::id::NodeId;
-use crate::limits::{FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX};
+use crate::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX};
 use event::Inlet;
 use gate::Gate;
 use registry::Registry;
-use settings::Close;
+use settings::{Close, FETCH_REQUEST_BYTES_MAX};
 
 /// What a transport is started with.
 pub struct Options {
@@ -71,9 +70,6 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The name that peers show for this node.
     pub name: String,
-    /// Given to every peer after authentication, unread by this room; at most
-    /// [`HELLO_BYTES_MAX`].
-    pub hello: Bytes,
 }
 
 /// Which of the two message streams of a peer a message takes. A full Bulk
@@ -117,9 +113,6 @@ impl Transport {
         if options.name.len() > NODE_NAME_BYTES_MAX {
             return Err(Error::NameTooLong(options.name.len()));
         }
-        if options.hello.len() > HELLO_BYTES_MAX {
-            return Err(Error::HelloTooLong(options.hello.len()));
-        }
         let configs = tls::Configs::new(&options.identity)?;
         let endpoint = socket::listen(options.listen, &options.identity, configs.server)?;
         let local_addr = endpoint
@@ -131,7 +124,6 @@ impl Transport {
             local_addr,
             instance: getrandom::u64().map_err(|error| Error::Random(error.to_string()))?,
             name: options.name,
-            hello: options.hello,
             secret: options.secret,
             endpoint,
             client: configs.client,
@@ -204,6 +196,7 @@ impl Transport {
 
     /// Bytes accepted by [`Transport::send`] on both lanes that have not gone
     /// to the peer's streams yet; 0 for a peer that is not connected.
+    #[cfg(test)]
     pub fn queued(&self, peer: NodeId) -> usize {
         self.handle.shared.registry.up(peer).map_or(0, |link| link.queued())
     }
@@ -215,7 +208,7 @@ impl Transport {
             return Err(Error::RequestTooLong(request.len()));
         }
         let link = self.handle.shared.registry.up(peer).ok_or(Error::NotConnected)?;
-        fetch::request(&link, request).await
+        fetch::request(link.connection(), request).await
     }
 
     /// The connected peers, by id.
@@ -249,7 +242,6 @@ struct Shared {
     /// second time.
     instance: u64,
     name: String,
-    hello: Bytes,
     secret: Secret,
     endpoint: Endpoint,
     client: quinn::ClientConfig,

@@ -7,15 +7,14 @@ use quinn::{ApplicationClose, VarInt};
 /// The protocol this build speaks; TLS refuses a peer that speaks another.
 pub(super) const ALPN: &[u8] = b"replicator/2";
 
-/// Longest hello payload, in bytes.
-pub const HELLO_BYTES_MAX: usize = 4 << 10;
+/// The name every node answers to; it identifies nobody.
+pub(super) const SERVER_NAME: &str = "replicator";
+
+/// Longest hello of a peer, in bytes.
+pub(super) const HELLO_BYTES_MAX: usize = 4 << 10;
 
 /// Longest request of a fetch, in bytes: a list of some ten thousand ranges.
-pub const FETCH_REQUEST_BYTES_MAX: usize = 1 << 20;
-
-/// Longest datagram, in bytes: fits a QUIC packet of the smallest MTU (1200)
-/// after headers and the authentication tag.
-pub const DATAGRAM_BYTES_MAX: usize = 1100;
+pub(super) const FETCH_REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// Addresses dialed at once: a full mesh of the largest cluster foreseen.
 pub(super) const DIALERS_MAX: usize = 1024;

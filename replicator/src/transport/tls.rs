@@ -14,12 +14,9 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
 use super::error::Error;
-use super::identity::Identity;
+use super::identity::{Identity, node_id};
 use super::settings::{self, ALPN};
 use crate::id::NodeId;
-
-/// The name every node answers to; it identifies nobody.
-pub(super) const SERVER_NAME: &str = "replicator";
 
 /// How we answer and how we dial.
 pub(super) struct Configs {
@@ -76,12 +73,6 @@ impl Configs {
         configs.client.transport_config(Arc::new(stranger(0)));
         Ok(configs)
     }
-}
-
-/// The node that holds the key in this certificate.
-pub(super) fn node_id(certificate: &CertificateDer<'_>) -> Option<NodeId> {
-    let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
-    Some(NodeId::of_public_key(&parsed.subject_public_key_info()))
 }
 
 /// The node at the other end: TLS has verified that it holds the key.

@@ -27,6 +27,7 @@ const KIND_ENUM64: u32 = 19;
 
 /// Why an offset is not known.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BtfError {
     #[error("the kernel's type description {0} cannot be read: {1}")]
     Unreadable(String, io::Error),

@@ -5,7 +5,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::Watched;
-use crate::config::CaptureChoice;
+use crate::choice::CaptureChoice;
 
 /// A file system of its own, made for one test.
 pub struct Disk(TempDir);

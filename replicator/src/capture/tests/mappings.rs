@@ -12,7 +12,7 @@ use super::ranges::{MIB, covers, told, written};
 use super::writer::{STORES, by_writer, step_by_step};
 use super::{Watched, sh};
 use crate::capture::{Change, Extent};
-use crate::config::CaptureChoice;
+use crate::choice::CaptureChoice;
 use crate::range::{Range, RangeSet};
 
 /// Makes `f` of 64 MiB and reads it front to back, so that readahead fills

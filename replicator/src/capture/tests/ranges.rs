@@ -5,8 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use super::disk::{Disk, on_every_file_system};
 use super::writer::by_writer;
 use super::{Watched, sh};
-use crate::capture::{Change, Extent, LossCause, Lost};
-use crate::config::CaptureChoice;
+use crate::capture::change::LossCause;
+use crate::capture::counters::Lost;
+use crate::capture::{Change, Extent};
+use crate::choice::CaptureChoice;
 use crate::range::RangeSet;
 
 /// Runs the script and gives what was told of `f`'s bytes by inode: ranges,

@@ -118,7 +118,7 @@ impl World {
         while let Some(output) = self.nodes.get_mut(&node).and_then(Cluster::poll) {
             match output {
                 Output::SendDatagram { to, bytes } => {
-                    assert!(bytes.len() <= crate::transport::DATAGRAM_BYTES_MAX);
+                    assert!(bytes.len() <= crate::limits::DATAGRAM_BYTES_MAX);
                     // A connection to the dead stands until the silence is noticed.
                     let stands = self.links.contains(&pair(node, to))
                         || self.nodes[&node].connected.contains(&to);

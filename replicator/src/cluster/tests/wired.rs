@@ -24,7 +24,6 @@ impl Wired {
             secret: SECRET.clone(),
             listen: "127.0.0.1:0".parse().unwrap(),
             name: "wired".into(),
-            hello: Bytes::new(),
         };
         let (transport, mut events) = Transport::start(options).unwrap();
         let me = Member { id: transport.id(), address: transport.local_addr(), life: 1 };

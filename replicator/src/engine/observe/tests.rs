@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::engine::EngineChoice;
+use crate::engine::look::{FileContent, Known};
 use crate::hash::Digest;
 use crate::limits::{INLINE_BYTES_MAX, LEAF_BYTES_MIN};
-use crate::range::Range;
+use crate::range::{Range, RangeSet};
 use crate::writes::spans;
 
 const LEAF: u64 = LEAF_BYTES_MIN;
@@ -92,6 +93,11 @@ fn patched(mut content: Vec<u8>, seen: &FileContent) -> Vec<u8> {
         content[*offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
     content
+}
+
+/// Looks at one entry.
+async fn observe(root: &Arc<Root>, engine: &Engine, request: Request) -> Observation {
+    observe_many(root, engine, vec![request]).await.pop().unwrap()
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::check;
 use super::disk::Shown;
 use super::world::World;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::path::RelPath;
 use crate::sync::record::{BodyRow, NameRow};
 use crate::sync::store::Store;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::apart;
 use super::disk::Shown;
 use super::world::World;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::entry::{Flags, Kind};
 use crate::hash::Digest;
 use crate::limits::{JOB_ACTIONS_MAX, JOBS_MAX, LOOKS_MAX};

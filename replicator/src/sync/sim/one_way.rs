@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, Shape};
 use super::story::Story;
-use crate::config::Mode;
+use crate::choice::Mode;
 
 /// Three nodes of which the middle one connects the others.
 fn chain(seed: u64, middle: Mode) -> Story {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::planted::Bug;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::entry::Flags;
 use crate::limits::{MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX};
 use crate::sync::core::Options;

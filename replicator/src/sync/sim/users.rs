@@ -7,7 +7,7 @@ use super::disk::{Change, Disk, Shown};
 use super::path;
 use super::plan::Plan;
 use super::world::World;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::entry::{Flags, Kind};
 use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;

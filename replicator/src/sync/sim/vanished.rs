@@ -196,7 +196,7 @@ fn a_directory_moved_and_then_emptied_is_empty() {
     let mut looks = node.looks();
     looks.sort_by(|one, other| other.path.cmp(&one.path));
     let (inside, others): (Vec<_>, Vec<_>) =
-        looks.into_iter().partition(|look| look.path.depth() > 1);
+        looks.into_iter().partition(|look| look.path.parent() != Some(RelPath::root()));
     for look in inside.iter().chain(&others) {
         let sight = node.disk.look(look, true);
         node.core.handle_sights(node.clock(), vec![sight]);

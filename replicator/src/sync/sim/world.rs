@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::random::Random;
 use super::said::{ended, heard, said, stuck};
 use super::users::Contents;
-use crate::config::Mode;
+use crate::choice::Mode;
 use crate::entry::Timestamp;
 use crate::hash::Digest;
 use crate::id::{Actor, NodeId};

@@ -1,10 +1,11 @@
 //! What peers send each other, and that nobody drowns in it.
 
 use super::*;
+use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::transport::error::{Error, SendError};
 use crate::transport::settings::{LANE_QUEUE_BYTES, STREAM_WINDOW_BYTES};
-use crate::transport::{DATAGRAM_BYTES_MAX, Lane, Reply};
+use crate::transport::{Lane, Reply};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_every_size_arrive_in_order() {

@@ -12,11 +12,10 @@ async fn the_right_password_joins_and_names_are_exchanged() {
     let (mut a, mut b) = (Node::start(), Node::start());
     let before = Instant::now();
     a.dial(&b);
-    let Event::Up { peer, name, address, seen_from, hello } = a.event().await else { panic!() };
+    let Event::Up { peer, name, address, seen_from } = a.event().await else { panic!() };
     assert_eq!((peer, address), (b.id(), b.transport.local_addr()));
     assert_eq!(name, "node at 127.0.0.1:0");
     assert_eq!(seen_from.to_string(), "127.0.0.1");
-    assert_eq!(&hello[..], b"a hello");
     assert_eq!(b.up().await, a.id());
     assert!(before.elapsed() < Duration::from_secs(2), "no retry was needed");
     let [info] = &a.transport.peers()[..] else { panic!() };
@@ -176,8 +175,7 @@ async fn a_bad_listen_address_is_told_with_advice() {
     let failed = |listen: SocketAddr| {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_create(dir.path()).unwrap();
-        let (name, hello) = (String::new(), Bytes::new());
-        let options = Options { identity, secret: RIGHT.clone(), listen, name, hello };
+        let options = Options { identity, secret: RIGHT.clone(), listen, name: String::new() };
         Transport::start(options).err().unwrap()
     };
     let busy = failed(a.transport.local_addr());

@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use super::{Event, Events, Identity, Options, Refusal, Secret, Transport};
+use super::error::Refusal;
+use super::{Event, Events, Identity, Options, Secret, Transport};
 use crate::address::Address;
 use crate::id::NodeId;
 
@@ -44,7 +45,6 @@ impl Node {
             secret: secret.clone(),
             listen,
             name: format!("node at {listen}"),
-            hello: Bytes::from_static(b"a hello"),
         };
         let (transport, events) = Transport::start(options).unwrap();
         Node { transport, events, dir }

@@ -1,4 +1,5 @@
-//! The settings that are one word of a few, and their words.
+//! Choices that are one word of a few, and their words: pure values, made by the
+//! configuration and followed by the rooms.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,101 @@
+//! A patch is carried out.
+//!
+//! The order is the promise: room is reserved, the record is made durable,
+//! the bytes are written and made durable, the time is set, the record goes.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, FallocateFlags};
+use rustix::io::Errno;
+
+use super::patch::Patch;
+use super::redo::Record;
+use super::{Error, bound};
+use crate::entry::Stat;
+use crate::path::RelPath;
+use crate::root::{Access, Root, set_flags};
+
+/// An error, and whether bytes of the file may have been written before it.
+type Cut = (Error, bool);
+
+/// `None` where the file is no longer the one that was found; nothing
+/// was changed then.
+pub(super) fn carry_out(
+    patch: &Patch,
+    root: &Root,
+    path: &RelPath,
+    found: &Stat,
+) -> Result<Option<Stat>, Cut> {
+    let unbegun = |error| (error, false);
+    patch.check(path).map_err(unbegun)?;
+    let is_bound = found.metadata.flags.is_binding();
+    // Nobody can open it for writing before the record lets it be freed.
+    let access = if is_bound { Access::Read } else { Access::ReadWrite };
+    let opened = root.open_file(path, access);
+    let Some(file) = opened.map_err(|error| unbegun(error.into()))? else {
+        return Ok(None);
+    };
+    let unchanged = || root.stat_fd(file.as_fd()).map(|now| now == *found);
+    let still = |error: crate::root::Error| unbegun(error.into());
+    if !unchanged().map_err(still)? {
+        return Ok(None);
+    }
+    let record = Record::write(root, path, found, patch).map_err(unbegun)?;
+    // The flush of the record took long enough for a local writer.
+    if !unchanged().map_err(still)? {
+        record.remove(root).map_err(unbegun)?;
+        return Ok(None);
+    }
+    let prepared = prepare(patch, root, path, &file, is_bound).map_err(unbegun);
+    let file = match prepared {
+        Ok(Some(freed)) => freed,
+        Ok(None) => file,
+        Err(error) => {
+            if is_bound {
+                let back = set_flags(file.as_fd(), found.metadata.flags);
+                back.map_err(|errno| (Error::entry(path, "put back the flags of", errno), true))?;
+            }
+            record.remove(root).map_err(unbegun)?;
+            return Err(error);
+        }
+    };
+    let begun = |error| (error, true);
+    let before = found.fingerprint.size;
+    let after = patch.write(root, path, file.as_fd(), before).map_err(begun)?;
+    record.remove(root).map_err(begun)?;
+    Ok(Some(after))
+}
+
+/// What can fail before a byte is written, though it moves the ctime.
+/// Gives another handle where the file could not be written to.
+fn prepare(
+    patch: &Patch,
+    root: &Root,
+    path: &RelPath,
+    file: &OwnedFd,
+    is_bound: bool,
+) -> Result<Option<OwnedFd>, Error> {
+    let freed = match is_bound {
+        true => {
+            bound::free(root, path, file.as_fd())?;
+            let gone = || Error::Gone { path: path.clone() };
+            Some(root.open_file(path, Access::ReadWrite)?.ok_or_else(gone)?)
+        }
+        false => None,
+    };
+    reserve(patch, freed.as_ref().unwrap_or(file).as_fd())
+        .map_err(|errno| Error::entry(path, "reserve room in", errno))?;
+    Ok(freed)
+}
+
+/// Running out of room half-way is the one failure that can be met
+/// before it happens.
+fn reserve(patch: &Patch, file: BorrowedFd<'_>) -> Result<(), Errno> {
+    for (offset, bytes) in &patch.writes {
+        match fs::fallocate(file, FallocateFlags::KEEP_SIZE, *offset, bytes.len() as u64) {
+            Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(()),
+            other => other?,
+        }
+    }
+    Ok(())
+}

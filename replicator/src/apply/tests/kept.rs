@@ -1,0 +1,65 @@
+//! What was displaced and is kept.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn a_loser_is_listed_restored_and_dropped() {
+    let mut folder = Folder::new();
+    let odd = RelPath::parse(b"\xff\n name").unwrap();
+    let file = folder.dir.path().join(OsStr::from_bytes(odd.as_bytes()));
+    let lose = |folder: &mut Folder, bytes: &[u8]| {
+        let expect = Expect::from(&folder.root.stat(&odd).unwrap().unwrap());
+        let keep = Keep::Conflict { label: "node b".to_owned() };
+        let staged = folder.staged(bytes);
+        let over = Some(Over { expect, keep });
+        done(folder.run(Step::Place { path: odd.clone(), staged, metadata: metadata(), over }));
+    };
+    std::fs::write(&file, b"first").unwrap();
+    lose(&mut folder, b"second");
+    lose(&mut folder, b"third");
+    let beside = Root::open_beside(folder.dir.path()).unwrap();
+    let all = conflicts::list(&beside).unwrap();
+    let [first, second] = &all[..] else { panic!("two: {all:?}") };
+    assert_eq!((first.path_bytes.as_slice(), first.size), (odd.as_bytes(), 5));
+    assert_eq!((first.path.as_str(), first.label.as_str()), ("\\xff\\n name", "node b"));
+    conflicts::restore(&beside, &first.id, None).unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), b"first");
+    assert_eq!(folder.private("trash").len(), 1, "what was there is in the trash");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let to = elsewhere.path().join("copy");
+    std::fs::write(&to, b"taken").unwrap();
+    assert!(conflicts::restore(&beside, &second.id, Some(&to)).is_err());
+    std::fs::remove_file(&to).unwrap();
+    conflicts::restore(&beside, &second.id, Some(&to)).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), b"second");
+    assert!(conflicts::list(&beside).unwrap().is_empty());
+    lose(&mut folder, b"fourth");
+    let id = conflicts::list(&beside).unwrap()[0].id.clone();
+    assert!(matches!(conflicts::drop(&beside, "nonsense"), Err(Error::NoConflict { .. })));
+    conflicts::drop(&beside, &id).unwrap();
+    lose(&mut folder, b"fifth");
+    assert_eq!(conflicts::drop_all(&beside).unwrap().len(), 1);
+    assert!(folder.private("conflicts").is_empty());
+}
+
+#[test]
+fn trash_keeps_long_paths_and_is_swept_by_age() {
+    let mut folder = Folder::new();
+    let long = ["d".repeat(200), "e".repeat(200), "f".repeat(255)].join("/");
+    std::fs::create_dir_all(folder.at(&long).parent().unwrap()).unwrap();
+    let expect = folder.write(&long, b"kept");
+    let step = Step::Remove { path: rel(&long), expect, keep: Keep::Trash };
+    assert!(matches!(folder.run(step), Outcome::Done(None)));
+    let names = folder.private("trash");
+    let [name, path] = &names[..] else { panic!("two: {}", names.len()) };
+    let at = |name: &[u8]| folder.at(".replicator/trash").join(OsStr::from_bytes(name));
+    assert_eq!(std::fs::read(at(name)).unwrap(), b"kept");
+    assert_eq!(std::fs::read(at(path)).unwrap(), long.as_bytes());
+    let hour = trash::sweep(&folder.root, Duration::from_secs(3600)).unwrap();
+    assert_eq!((hour.removed, hour.more), (0, false));
+    assert_eq!(trash::sweep(&folder.root, Duration::ZERO).unwrap().removed, 2);
+    assert!(folder.private("trash").is_empty());
+}
