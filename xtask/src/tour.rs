@@ -23,16 +23,18 @@ const MERGE_LIMIT: Duration = Duration::from_secs(300);
 
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Where the tour's files lie in each node's folder, which may be a user's.
-const FOLDER: &str = "tour";
+/// Where the tour's files lie in each node's folder, with a number behind it:
+/// the folder may be a user's.
+const FOLDER: &str = "replicator-tour";
 
 /// Runs the tour on `count` nodes; an error when a step or the comparison
 /// fails. Folders it made are removed; given ones stay, with the tour's files
-/// in a folder of their own, which the next tour begins anew.
+/// in a folder of their own, which is the user's to remove.
 pub fn run(count: usize, roots: Vec<PathBuf>) -> Result<()> {
     let base = tempfile::Builder::new().prefix("tour-").tempdir_in(cargo::target())?;
     let nodes = build_and_run::cluster(base.path(), count, &roots)?;
-    let mut tour = Tour { nodes, base: base.path().to_path_buf() };
+    let folder = fresh_name(&nodes.iter().map(Node::root).collect::<Vec<_>>());
+    let mut tour = Tour { nodes, base: base.path().to_path_buf(), folder };
     let result = tour.steps();
     if result.is_err() {
         for node in &tour.nodes {
@@ -47,6 +49,8 @@ pub fn run(count: usize, roots: Vec<PathBuf>) -> Result<()> {
 struct Tour {
     nodes: Vec<Node>,
     base: PathBuf,
+    /// Beneath each root; nobody had this name before.
+    folder: String,
 }
 
 /// What a step cost all nodes together.
@@ -70,17 +74,9 @@ impl Tour {
 
     /// A real site on node 1, other files on node 2, nothing on the others.
     fn prepare(&mut self) -> Result<()> {
-        for node in &self.nodes {
-            let folder = node.path(FOLDER);
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context(format!("cannot remove {}", folder.display()));
-                }
-                _ => {}
-            }
-        }
-        let first = self.nodes[0].path(FOLDER);
-        fs::create_dir(&first)?;
+        let first = self.nodes[0].path(&self.folder);
+        fs::create_dir(&first).with_context(|| format!("cannot make {}", first.display()))?;
+        println!("The tour's files lie in {} of each folder.", self.folder);
         let site = match sample::fetch_wordpress(&cargo::target()) {
             Ok(site) => {
                 println!("The tree is that of Debian's wordpress package.");
@@ -96,8 +92,10 @@ impl Tour {
         };
         sample::copy(&site, &first.join("site"))?;
         sample::random_file(&first.join("footage.bin"), LARGE_BYTES, 1)?;
-        let second = self.nodes[1].path(FOLDER).join("notes");
-        fs::create_dir_all(&second)?;
+        let second = self.nodes[1].path(&self.folder);
+        fs::create_dir(&second).with_context(|| format!("cannot make {}", second.display()))?;
+        let second = second.join("notes");
+        fs::create_dir(&second)?;
         (0..100).try_for_each(|number| {
             fs::write(second.join(format!("{number}.txt")), format!("note {number}\n"))
         })?;
@@ -125,9 +123,9 @@ impl Tour {
         Ok(())
     }
 
-    fn upload(&mut self) -> Result<()> {
+    fn upload(&self) -> Result<()> {
         let content = Random::new(7).bytes(200 << 10);
-        let folder = format!("{FOLDER}/site/wp-content/uploads");
+        let folder = format!("{}/site/wp-content/uploads", self.folder);
         let name = format!("{folder}/picture.jpg");
         self.step(
             "upload a 200 KiB picture on node 1",
@@ -139,50 +137,50 @@ impl Tour {
         )
     }
 
-    fn edit(&mut self) -> Result<()> {
+    fn edit(&self) -> Result<()> {
         let content = Random::new(8).bytes(EDIT_BYTES);
         let offset = LARGE_BYTES / 2 + 4096;
+        let large = Path::new(&self.folder).join("footage.bin");
         self.step(
             "edit 4 KiB inside a 1 GiB file on node 2",
             |nodes| {
-                let path = nodes[1].path(FOLDER).join("footage.bin");
-                let file = OpenOptions::new().write(true).open(path)?;
+                let file = OpenOptions::new().write(true).open(nodes[1].path(&large))?;
                 Ok(file.write_all_at(&content, offset)?)
             },
             |root| {
                 let mut bytes = vec![0; EDIT_BYTES];
-                fs::File::open(root.join(FOLDER).join("footage.bin"))
+                fs::File::open(root.join(&large))
                     .and_then(|file| file.read_exact_at(&mut bytes, offset))
                     .is_ok_and(|()| bytes == content)
             },
         )
     }
 
-    fn rename(&mut self) -> Result<()> {
+    fn rename(&self) -> Result<()> {
         self.step(
             "rename the site's folder on node 1",
             |nodes| {
-                let folder = nodes[0].path(FOLDER);
+                let folder = nodes[0].path(&self.folder);
                 Ok(fs::rename(folder.join("site"), folder.join("www"))?)
             },
             |root| {
-                let folder = root.join(FOLDER);
+                let folder = root.join(&self.folder);
                 folder.join("www/index.php").exists() && !folder.join("site").exists()
             },
         )
     }
 
-    fn delete(&mut self) -> Result<()> {
+    fn delete(&self) -> Result<()> {
         self.step(
             "delete 50 files on node 3",
             |nodes| {
-                let notes = nodes[2].path(FOLDER).join("notes");
+                let notes = nodes[2].path(&self.folder).join("notes");
                 (0..50).try_for_each(|number| {
                     Ok(fs::remove_file(notes.join(format!("{number}.txt")))?)
                 })
             },
             |root| {
-                fs::read_dir(root.join(FOLDER).join("notes"))
+                fs::read_dir(root.join(&self.folder).join("notes"))
                     .is_ok_and(|entries| entries.count() == 50)
             },
         )
@@ -191,7 +189,7 @@ impl Tour {
     /// Makes one change, waits until every folder shows it, and prints the
     /// cost up to when the cluster is quiet again.
     fn step(
-        &mut self,
+        &self,
         what: &str,
         change: impl FnOnce(&[Node]) -> Result<()>,
         visible: impl Fn(&Path) -> bool,
@@ -251,6 +249,15 @@ impl Tour {
     }
 }
 
+/// A name that nothing in any of these folders has: whatever lies there is a
+/// user's, or of a tour whose files somebody may have come to use.
+fn fresh_name(roots: &[&Path]) -> String {
+    let is_free =
+        |name: &String| roots.iter().all(|root| fs::symlink_metadata(root.join(name)).is_err());
+    let mut numbered = (1u64..).map(|number| format!("{FOLDER}-{number}"));
+    numbered.find(is_free).unwrap_or_default()
+}
+
 fn print(what: &str, bill: &Bill) {
     println!(
         "{what:<44} {:>9.1} ms {:>12} {:>6.2} s",
@@ -258,4 +265,22 @@ fn print(what: &str, bill: &Bill) {
         view::bytes(bill.wire),
         bill.cpu
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tour_takes_no_name_that_a_user_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::create_dir_all(a.join("tour/of Europe")).unwrap();
+        fs::create_dir_all(a.join("replicator-tour-1")).unwrap();
+        fs::create_dir(&b).unwrap();
+        std::os::unix::fs::symlink("nowhere", b.join("replicator-tour-2")).unwrap();
+        assert_eq!(fresh_name(&[&a, &b]), "replicator-tour-3");
+        assert_eq!(fresh_name(&[dir.path()]), "replicator-tour-1");
+        assert!(a.join("tour/of Europe").exists());
+    }
 }
