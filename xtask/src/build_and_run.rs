@@ -42,6 +42,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let program = cargo::build(&["--release", "--package", "replicator"], "replicator")?;
     replicator_tests::use_binary(program)?;
+    interrupt::check()?;
     if args.once {
         if count < NODES {
             bail!("the tour needs {NODES} nodes, not {count}");
@@ -59,10 +60,16 @@ pub fn run(args: Args) -> Result<()> {
         std::thread::sleep(REFRESH);
     }
     println!("\nStopping the nodes.");
-    let results: Vec<_> = nodes.iter_mut().map(Node::stop).collect();
-    results.into_iter().try_for_each(|result| result.map(drop))?;
+    stop(&mut nodes)?;
     println!("Stopped. The folders stay; the same command goes on with them.");
     Ok(())
+}
+
+/// Stops those that run, each whatever becomes of the others.
+pub fn stop(nodes: &mut [Node]) -> Result<()> {
+    let running = nodes.iter_mut().filter(|node| node.pid().is_some());
+    let results: Vec<_> = running.map(Node::stop).collect();
+    results.into_iter().try_for_each(|result| result.map(drop))
 }
 
 /// Nodes with folders below `base` (or the given ones), each told of one other:

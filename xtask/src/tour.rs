@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use replicator_tests::random::Random;
-use replicator_tests::{Node, poll, sample, tree};
+use replicator_tests::{Node, sample, tree};
 
-use crate::{build_and_run, cargo, view};
+use crate::{build_and_run, cargo, interrupt, view};
 
 /// The file in which 4 KiB change.
 const LARGE_BYTES: u64 = 1 << 30;
@@ -22,6 +22,9 @@ const EDIT_BYTES: usize = 4096;
 const MERGE_LIMIT: Duration = Duration::from_secs(300);
 
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long one question may keep the tour from seeing that it is to end.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Where the tour's files lie in each node's folder, with a number behind it:
 /// the folder may be a user's.
@@ -36,14 +39,12 @@ pub fn run(count: usize, roots: Vec<PathBuf>) -> Result<()> {
     let folder = fresh_name(&nodes.iter().map(Node::root).collect::<Vec<_>>());
     let mut tour = Tour { nodes, base: base.path().to_path_buf(), folder };
     let result = tour.steps();
-    if result.is_err() {
+    if result.is_err() && !interrupt::happened() {
         for node in &tour.nodes {
             eprintln!("---- log of {} ----\n{}", node.name(), node.log());
         }
     }
-    let stopped: Result<Vec<_>> =
-        tour.nodes.iter_mut().filter(|node| node.pid().is_some()).map(Node::stop).collect();
-    result.and(stopped.map(drop))
+    result.and(build_and_run::stop(&mut tour.nodes))
 }
 
 struct Tour {
@@ -90,6 +91,7 @@ impl Tour {
                 site
             }
         };
+        interrupt::check()?;
         sample::copy(&site, &first.join("site"))?;
         sample::random_file(&first.join("footage.bin"), LARGE_BYTES, 1)?;
         let second = self.nodes[1].path(&self.folder);
@@ -105,15 +107,16 @@ impl Tour {
     fn merge(&mut self) -> Result<()> {
         let start = Instant::now();
         for node in &mut self.nodes {
+            interrupt::check()?;
             node.start()?;
         }
         let (files, bytes) = tree::count(self.nodes[0].root())?;
         let nodes = &self.nodes;
-        let merged = poll::until(MERGE_LIMIT, || {
+        let merged = interrupt::until(MERGE_LIMIT, || {
             let names = |node: &Node| tree::names(node.root()).unwrap_or_default();
             let first = names(&nodes[0]);
             first.len() as u64 > files + 100 && nodes[1..].iter().all(|node| names(node) == first)
-        });
+        })?;
         if !merged {
             bail!("the trees were not merged within {MERGE_LIMIT:?}");
         }
@@ -198,7 +201,7 @@ impl Tour {
         let start = Instant::now();
         change(&self.nodes).with_context(|| format!("cannot {what}"))?;
         let everywhere = || self.nodes.iter().all(|node| visible(node.root()));
-        if !poll::until(CHANGE_LIMIT, everywhere) {
+        if !interrupt::until(CHANGE_LIMIT, everywhere)? {
             bail!("{what}: not visible everywhere within {CHANGE_LIMIT:?}");
         }
         let time = start.elapsed();
@@ -208,11 +211,18 @@ impl Tour {
         Ok(())
     }
 
+    /// Waits until every node says that all hold the same.
     fn settle(&self, limit: Duration) -> Result<()> {
         for node in &self.nodes {
-            let finished = node.wait(limit)?;
-            if finished.code != 0 {
-                bail!("wait on {} ended with {}: {}", node.name(), finished.code, finished.stderr);
+            let mut said = None;
+            let settled = interrupt::until(limit, || {
+                let asked = node.wait(ASK_LIMIT);
+                let is_same = asked.as_ref().is_ok_and(|finished| finished.code == 0);
+                said = Some(asked);
+                is_same
+            })?;
+            if !settled {
+                bail!("{} is not in sync within {limit:?}: {said:?}", node.name());
             }
         }
         Ok(())
@@ -221,6 +231,7 @@ impl Tour {
     fn check(&self) -> Result<()> {
         let (first, others) = self.nodes.split_first().context("a tour has nodes")?;
         for other in others {
+            interrupt::check()?;
             let lines = tree::differences(first.root(), other.root())?;
             if !lines.is_empty() {
                 bail!("{} and {} differ:\n{}", first.name(), other.name(), lines.join("\n"));
