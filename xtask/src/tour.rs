@@ -3,11 +3,11 @@
 //! that shares no code with the daemon.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use replicator_tests::random::Random;
 use replicator_tests::{Node, sample, tree};
 
@@ -17,6 +17,14 @@ use crate::{build_and_run, cargo, interrupt, view};
 const LARGE_BYTES: u64 = 1 << 30;
 
 const EDIT_BYTES: usize = 4096;
+
+/// What the edit may cost on the wire, for all nodes together, where written
+/// ranges are captured.
+const EDIT_WIRE_MAX: u64 = 1 << 20;
+
+/// Elsewhere a leaf of the file goes to each other node, which for one of this
+/// size has so many bytes.
+const LEAF_BYTES: u64 = 1 << 20;
 
 /// A first merge of a gigabyte on a slow disk takes this long at most.
 const MERGE_LIMIT: Duration = Duration::from_secs(300);
@@ -137,14 +145,19 @@ impl Tour {
                 Ok(fs::write(nodes[0].path(&name), &content)?)
             },
             |root| fs::read(root.join(&name)).is_ok_and(|bytes| bytes == content),
-        )
+        )?;
+        Ok(())
     }
 
     fn edit(&self) -> Result<()> {
         let content = Random::new(8).bytes(EDIT_BYTES);
         let offset = LARGE_BYTES / 2 + 4096;
         let large = Path::new(&self.folder).join("footage.bin");
-        self.step(
+        let inodes = || -> Result<Vec<u64>> {
+            self.nodes.iter().map(|node| Ok(fs::metadata(node.path(&large))?.ino())).collect()
+        };
+        let before = inodes()?;
+        let bill = self.step(
             "edit 4 KiB inside a 1 GiB file on node 2",
             |nodes| {
                 let file = OpenOptions::new().write(true).open(nodes[1].path(&large))?;
@@ -156,7 +169,19 @@ impl Tour {
                     .and_then(|file| file.read_exact_at(&mut bytes, offset))
                     .is_ok_and(|()| bytes == content)
             },
-        )
+        )?;
+        ensure!(inodes()? == before, "the edited file was replaced, not written in place");
+        let has_ranges = self.nodes[1].status()?.capture() == "ebpf";
+        let leaves = if has_ranges { 0 } else { (self.nodes.len() as u64 - 1) * LEAF_BYTES };
+        let most = EDIT_WIRE_MAX + leaves;
+        ensure!(
+            bill.wire <= most,
+            "an edit of {} cost {} on the wire, more than {}",
+            view::bytes(EDIT_BYTES as u64),
+            view::bytes(bill.wire),
+            view::bytes(most)
+        );
+        Ok(())
     }
 
     fn rename(&self) -> Result<()> {
@@ -170,7 +195,8 @@ impl Tour {
                 let folder = root.join(&self.folder);
                 folder.join("www/index.php").exists() && !folder.join("site").exists()
             },
-        )
+        )?;
+        Ok(())
     }
 
     fn delete(&self) -> Result<()> {
@@ -186,7 +212,8 @@ impl Tour {
                 fs::read_dir(root.join(&self.folder).join("notes"))
                     .is_ok_and(|entries| entries.count() == 50)
             },
-        )
+        )?;
+        Ok(())
     }
 
     /// Makes one change, waits until every folder shows it, and prints the
@@ -196,7 +223,7 @@ impl Tour {
         what: &str,
         change: impl FnOnce(&[Node]) -> Result<()>,
         visible: impl Fn(&Path) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Bill> {
         let (wire, cpu) = (self.traffic()?, self.cpu()?);
         let start = Instant::now();
         change(&self.nodes).with_context(|| format!("cannot {what}"))?;
@@ -208,7 +235,7 @@ impl Tour {
         self.settle(CHANGE_LIMIT)?;
         let bill = Bill { time, wire: self.traffic()? - wire, cpu: self.cpu()? - cpu };
         print(what, &bill);
-        Ok(())
+        Ok(bill)
     }
 
     /// Waits until every node says that all hold the same.
