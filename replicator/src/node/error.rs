@@ -71,7 +71,7 @@ impl Error {
             Self::Place(error) => error.exit_code(),
             Self::Control(error) => error.exit_code(),
             Self::OtherRoot { .. } | Self::Retired | Self::Twin { .. } | Self::Nested { .. } => 78,
-            Self::Root(root::Error::Denied { .. }) => 77,
+            Self::Root(root::Error::Denied { .. } | root::Error::PrivateOwner { .. }) => 77,
             Self::Root(
                 root::Error::Missing { .. }
                 | root::Error::NotDirectory { .. }
