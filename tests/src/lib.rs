@@ -26,7 +26,7 @@ pub mod tree;
 mod volume;
 
 pub use cluster::{Cluster, SETTLE_LIMIT, write_password};
-pub use command::{Finished, binary, end_with_this_thread, replicator, use_binary};
+pub use command::{Finished, binary, end_with_this_thread, finish, replicator, use_binary};
 pub use node::{Node, Settings, free_port};
 pub use status::{PeerTraffic, Status};
 pub use volume::{FileSystem, Volume, keep_mounts_to_this_thread};
