@@ -325,7 +325,8 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-fn parse_log_filter(text: &str) -> Result<String, String> {
+/// What may be logged: a level, or a filter in the words of `EnvFilter`.
+pub fn parse_log_filter(text: &str) -> Result<String, String> {
     let known_word = text.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
     let directives = text.contains('=') && tracing_subscriber::EnvFilter::try_new(text).is_ok();
     if known_word || directives {

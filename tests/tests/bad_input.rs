@@ -183,6 +183,18 @@ fn capture_levels_for_the_privileged() {
 }
 
 #[test]
+fn a_filter_of_the_environment_that_means_nothing() {
+    let dir = folder();
+    let prefix = ["env".into(), OsString::from("RUST_LOG=lod")];
+    let finished = run_by(&prefix, binary(), arguments(dir.path(), &[]));
+    assert_refused(&finished, CONFIGURATION, "RUST_LOG: 'lod' is none of error warn info");
+    // A flag wins, whatever the environment says.
+    let changes = [("--log", "info".into()), ("--root", dir.path().join("none").into())];
+    let finished = run_by(&prefix, binary(), arguments(dir.path(), &changes));
+    assert_refused(&finished, CONFIGURATION, "does not exist");
+}
+
+#[test]
 fn a_busy_port() {
     let dir = folder();
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
