@@ -149,6 +149,16 @@ impl Config {
                 format!("holds the root {}; keep them apart", root.display()),
             ));
         }
+        let password_file = absolute(settings, Key::PasswordFile)?;
+        if is_inside(&password_file, &root) {
+            return Err(settings.bad(
+                Key::PasswordFile,
+                format!(
+                    "lies inside the root {} and would be replicated; keep it elsewhere",
+                    root.display()
+                ),
+            ));
+        }
         let delay = settings.parse(Key::Delay, parse_duration)?.unwrap_or(Duration::ZERO);
         let longest = settings.parse(Key::MaxDelay, parse_duration)?;
         let max_delay = longest.unwrap_or(MAX_DELAY_DEFAULT.max(delay));
@@ -165,7 +175,7 @@ impl Config {
                 .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT_DEFAULT))),
             advertise: settings.parse(Key::Advertise, parse_advertise)?,
             peers: settings.parse_all(Key::Peer, parse_peer)?,
-            password_file: absolute(settings, Key::PasswordFile)?,
+            password_file,
             delay,
             max_delay,
             stream_delay,
@@ -415,6 +425,8 @@ mod tests {
             let text = complaint(extra);
             assert!(text.contains(needle), "{extra}: {text}");
         }
+        let inside = config(&NEEDED.replace("/etc/pw", "/srv/a/b/pw")).unwrap_err();
+        assert!(inside.to_string().contains("lies inside the root /srv/a and"), "{inside}");
         let missing = config("root = '/srv'").unwrap_err();
         assert_eq!(
             missing.to_string(),

@@ -101,8 +101,10 @@ fn a_missing_root() {
 #[test]
 fn a_root_that_is_a_file() {
     let dir = folder();
-    let finished = run(dir.path(), &[("--root", dir.path().join("password").into())]);
-    assert_refused(&finished, CONFIGURATION, "password");
+    let file = dir.path().join("a-file");
+    fs::write(&file, "content").unwrap();
+    let finished = run(dir.path(), &[("--root", file.into())]);
+    assert_refused(&finished, CONFIGURATION, "a-file is not a directory");
 }
 
 #[test]
@@ -136,6 +138,18 @@ fn an_unreadable_password_file() {
     let close = || chown(dir.path().join("password"), Some(0), Some(0)).unwrap();
     let Some(finished) = run_by_nobody(dir.path(), &[], close) else { return };
     assert_refused(&finished, PERMISSION, "password");
+}
+
+#[test]
+fn a_password_file_that_would_be_replicated() {
+    let dir = folder();
+    let inside = write_password(&dir.path().join("root"), "password", "secret\n");
+    std::os::unix::fs::symlink(&inside, dir.path().join("link")).unwrap();
+    for path in [inside, dir.path().join("link")] {
+        let finished = run(dir.path(), &[("--password-file", path.into())]);
+        assert_refused(&finished, USAGE, "lies inside the root");
+        assert!(finished.stderr.contains("--password-file"), "{finished:?}");
+    }
 }
 
 #[test]
