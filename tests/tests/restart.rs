@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, Node, poll, sample, tree};
+use replicator_tests::{Cluster, Node, machine, poll, sample, tree};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Files of the transfer that is cut off, and the size of each.
 const FILES: u64 = 8;
@@ -52,6 +53,25 @@ fn changes_made_while_a_node_is_stopped_meet_at_its_start() {
     ] {
         assert_eq!(fs::read_to_string(a.path(name)).unwrap(), content, "{name}");
     }
+}
+
+#[test]
+fn a_terminal_that_closes_ends_what_was_not_told_to_stay() {
+    let Some(nohup) = machine::program("nohup") else {
+        return machine::skip("nohup is not installed");
+    };
+    let mut cluster = Cluster::new(2);
+    cluster[1].settings.prefix = vec![nohup.into()];
+    cluster.start();
+    for node in cluster.nodes() {
+        let pid = Pid::from_raw(node.pid().unwrap() as i32).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+    }
+    let ended = cluster[0].ended_within(TRANSFER_LIMIT).expect("the first ends");
+    assert!(ended.success(), "{}", cluster[0].log());
+    poll::holds_for(Duration::from_secs(2), "the other serves", || cluster[1].status().is_ok());
+    assert!(cluster[1].is_running() && !cluster[1].log().contains("ending on signal"));
+    assert!(cluster[1].stop().unwrap().success(), "another signal still ends it");
 }
 
 #[test]
