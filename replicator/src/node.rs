@@ -23,6 +23,7 @@ mod provenance;
 mod questions;
 mod scrub;
 mod serve;
+mod unmet;
 mod update;
 mod wait;
 
