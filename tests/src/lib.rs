@@ -6,6 +6,7 @@
 //! codes and the status of `replicator`, and none of its code: a comparison
 //! that shared the daemon's walk or hash would share its mistakes.
 
+pub mod apt;
 mod cluster;
 mod command;
 pub mod flags;
