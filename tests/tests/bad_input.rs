@@ -10,7 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use replicator_tests::{
-    Cluster, Finished, binary, finish, levels, machine, nobody, replicator, write_password,
+    Cluster, FileSystem, Finished, Volume, binary, finish, levels, machine, nobody, replicator,
+    write_password,
 };
 use tempfile::TempDir;
 
@@ -114,6 +115,29 @@ fn a_root_on_a_file_system_that_takes_no_files() {
         let finished = run(dir.path(), &[("--root", root.into())]);
         assert_refused(&finished, CONFIGURATION, name);
     }
+}
+
+/// What is said was tried out on the file system itself.
+fn unfit(kind: FileSystem, name: &str, lacks: &[&str]) {
+    let Some(volume) = Volume::or_skip(kind) else { return };
+    let dir = folder();
+    let finished = run(dir.path(), &[("--root", volume.path().into())]);
+    assert_refused(&finished, CONFIGURATION, &format!("lies on {name}, which lacks "));
+    assert!(lacks.iter().any(|lack| finished.stderr.contains(lack)), "{finished:?}");
+}
+
+#[test]
+fn a_root_on_vfat() {
+    unfit(FileSystem::Vfat, "FAT", &["hard links", "RENAME_EXCHANGE"]);
+}
+
+#[test]
+fn a_root_on_a_file_system_of_whole_seconds() {
+    unfit(
+        FileSystem::Ext2,
+        "ext2, ext3 or ext4",
+        &["times finer than a microsecond", "RENAME_EXCHANGE"],
+    );
 }
 
 #[test]

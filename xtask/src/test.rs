@@ -10,11 +10,12 @@ use replicator_tests::{apt, machine, sample};
 use crate::cargo;
 
 /// What the stories use beside the daemon, and Debian's packages of it.
-const TOOLS: [(&str, &str); 13] = [
+const TOOLS: [(&str, &str); 14] = [
     ("rsync", "rsync"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("mkfs.vfat", "dosfstools"),
     ("setpriv", "util-linux"),
     ("setfacl", "acl"),
     ("chattr", "e2fsprogs"),
