@@ -148,6 +148,16 @@ impl Config {
                 format!("holds the root {}; keep them apart", root.display()),
             ));
         }
+        let password_file = absolute(settings, Key::PasswordFile)?;
+        if is_inside(&password_file, &root) {
+            return Err(settings.bad(
+                Key::PasswordFile,
+                format!(
+                    "lies inside the root {} and would be replicated; keep it elsewhere",
+                    root.display()
+                ),
+            ));
+        }
         let delay = settings.parse(Key::Delay, parse_duration)?.unwrap_or(Duration::ZERO);
         let longest = settings.parse(Key::MaxDelay, parse_duration)?;
         let max_delay = longest.unwrap_or(MAX_DELAY_DEFAULT.max(delay));
@@ -164,7 +174,7 @@ impl Config {
                 .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT_DEFAULT))),
             advertise: settings.parse(Key::Advertise, parse_advertise)?,
             peers: settings.parse_all(Key::Peer, parse_peer)?,
-            password_file: absolute(settings, Key::PasswordFile)?,
+            password_file,
             delay,
             max_delay,
             stream_delay,
@@ -324,7 +334,8 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-fn parse_log_filter(text: &str) -> Result<String, String> {
+/// What may be logged: a level, or a filter in the words of `EnvFilter`.
+pub fn parse_log_filter(text: &str) -> Result<String, String> {
     let known_word = text.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
     let directives = text.contains('=') && tracing_subscriber::EnvFilter::try_new(text).is_ok();
     if known_word || directives {
@@ -413,6 +424,8 @@ mod tests {
             let text = complaint(extra);
             assert!(text.contains(needle), "{extra}: {text}");
         }
+        let inside = config(&NEEDED.replace("/etc/pw", "/srv/a/b/pw")).unwrap_err();
+        assert!(inside.to_string().contains("lies inside the root /srv/a and"), "{inside}");
         let missing = config("root = '/srv'").unwrap_err();
         assert_eq!(
             missing.to_string(),

@@ -4,6 +4,8 @@
 //! memory or time; each bound stands here, with its reason, so that they can
 //! be read against each other. Nothing else lives in this module.
 
+use std::time::Duration;
+
 /// Longest name of one directory entry, in bytes (`NAME_MAX` of Linux).
 pub const NAME_BYTES_MAX: usize = 255;
 
@@ -149,6 +151,10 @@ pub const LOOKS_TOGETHER_MAX: usize = 128;
 /// Deletions that nobody saw happen and that are believed though they are
 /// most of a folder.
 pub const UNSEEN_DELETIONS_MAX: usize = 100;
+
+/// What a verification may take, and who waits for it: it reads every byte,
+/// and terabytes take days. A command that goes away ends it before.
+pub const VERIFY_TIME_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Entries that a verification names; more are counted.
 pub const DIFFERING_MAX: usize = 1000;

@@ -25,6 +25,7 @@ mod questions;
 mod scrub;
 mod serve;
 mod staging;
+mod unmet;
 mod update;
 mod wait;
 mod wanted;

@@ -6,6 +6,7 @@
 //! codes and the status of `replicator`, and none of its code: a comparison
 //! that shared the daemon's walk or hash would share its mistakes.
 
+pub mod apt;
 mod cluster;
 mod command;
 pub mod flags;
@@ -28,7 +29,7 @@ pub mod tree;
 mod volume;
 
 pub use cluster::{Cluster, SETTLE_LIMIT, write_password};
-pub use command::{Finished, binary, end_with_this_thread, replicator, use_binary};
+pub use command::{Finished, binary, end_with_this_thread, finish, replicator, use_binary};
 pub use node::{Node, Settings, free_port};
 pub use status::{PeerTraffic, Status};
 pub use stopped::Stopped;

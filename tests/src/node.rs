@@ -70,7 +70,7 @@ impl Node {
         self.spawn()?;
         let mut ended = None;
         let ready = poll::until(START_LIMIT, || {
-            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended = self.ended();
             ended.is_some() || self.log.mentions_since(seen, "ready")
         });
         match (ready, ended) {
@@ -111,9 +111,14 @@ impl Node {
         Ok(())
     }
 
-    /// SIGTERM, as systemd would, and the status it ends with.
+    /// SIGTERM, as systemd would, and the status it ends with, which it may
+    /// have done before.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         let Some(mut child) = self.child.take() else { bail!("{} does not run", self.name()) };
+        // The number of one that was seen to end may be another process's.
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
         command::signal(&child, Signal::TERM)?;
         let mut ended = None;
         poll::until(STOP_LIMIT, || {
@@ -142,7 +147,7 @@ impl Node {
     pub fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         let mut ended = None;
         poll::until(limit, || {
-            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended = self.ended();
             ended.is_some()
         });
         if ended.is_some() {
@@ -153,6 +158,11 @@ impl Node {
 
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// How the daemon ended, where nobody stopped it.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
     }
 
     pub fn status(&self) -> Result<Status> {
@@ -241,10 +251,21 @@ impl Node {
         &self.settings.state
     }
 
+    /// The last line it wrote to its standard output or error: where it ended
+    /// by itself, why.
+    pub fn last_words(&self) -> String {
+        let text = self.log.text();
+        text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        self.settings.state.join("replicator.log")
+    }
+
     /// All it wrote to its standard output and error, over all its starts, and
     /// its log file where that says more.
     pub fn log(&self) -> String {
-        let file = fs::read(self.settings.state.join("replicator.log")).unwrap_or_default();
+        let file = fs::read(self.log_file()).unwrap_or_default();
         format!("{}{}", self.log.text(), String::from_utf8_lossy(&file))
     }
 
@@ -325,5 +346,47 @@ impl Log {
     fn with<T>(&self, look: impl FnOnce(&mut Vec<String>) -> T) -> T {
         // A panic elsewhere leaves the lines as they are: still worth showing.
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node whose daemon runs this script instead.
+    fn node(script: &str) -> Node {
+        Node::new(Settings {
+            name: "a".into(),
+            root: "/nowhere".into(),
+            state: "/nowhere".into(),
+            password: "/nowhere".into(),
+            host: [127, 0, 0, 1].into(),
+            port: 0,
+            peers: Vec::new(),
+            options: Vec::new(),
+            forbidden: Vec::new(),
+            prefix: ["sh", "-c", script].map(OsString::from).into(),
+            program: Some("ignored".into()),
+        })
+    }
+
+    #[test]
+    fn one_that_ended_by_itself_is_not_signalled() {
+        let mut node = node("printf 'starting\nthe port is in use\n\n' >&2; exit 78");
+        node.spawn().unwrap();
+        poll::eventually(Duration::from_secs(10), "it ends", || !node.is_running());
+        poll::eventually(Duration::from_secs(10), "its words arrive", || {
+            node.last_words() == "the port is in use"
+        });
+        assert_eq!(node.ended().unwrap().code(), Some(78));
+        assert_eq!(node.stop().unwrap().code(), Some(78));
+        assert!(node.stop().is_err(), "it was stopped");
+    }
+
+    #[test]
+    fn one_that_runs_is_stopped() {
+        let mut node = node("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done");
+        node.start().unwrap();
+        assert_eq!(node.stop().unwrap().code(), Some(3));
     }
 }

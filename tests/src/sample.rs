@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
-use crate::machine;
 use crate::random::Random;
+use crate::{apt, machine};
 
 /// Names the folder that [`fetch_wordpress`] unpacked, for the tests.
 pub const WORDPRESS_VARIABLE: &str = "REPLICATOR_WORDPRESS";
@@ -45,11 +45,10 @@ pub fn fetch_wordpress(cache: &Path) -> Result<PathBuf> {
         return Ok(site);
     }
     let fetched = tempfile::tempdir().context("no temporary directory")?;
-    machine::run(
-        Command::new("timeout")
-            .args([FETCH_LIMIT, "apt-get", "-o", "Acquire::Retries=0", "download", "wordpress"])
-            .current_dir(fetched.path()),
-    )?;
+    apt::with_lists(|| {
+        let words = [FETCH_LIMIT, "apt-get", "-o", "Acquire::Retries=0", "download", "wordpress"];
+        machine::run(Command::new("timeout").args(words).current_dir(fetched.path()))
+    })?;
     let package = fs::read_dir(fetched.path())?.next().context("no package came")??.path();
     // Unpacked beside and renamed, so that an interrupted run leaves no half
     // tree that the next one would take for whole.

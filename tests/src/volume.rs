@@ -26,9 +26,13 @@ pub enum FileSystem {
     Xfs,
     Btrfs,
     Tmpfs,
+    /// With the small inodes of old, which hold whole seconds.
+    Ext2,
+    Vfat,
 }
 
 impl FileSystem {
+    /// Those that a folder can be served on.
     pub const ALL: [Self; 4] = [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs];
 
     /// What a folder lies on, where it is one of these.
@@ -39,10 +43,11 @@ impl FileSystem {
 
     fn magic(self) -> u64 {
         match self {
-            Self::Ext4 => 0xef53,
+            Self::Ext4 | Self::Ext2 => 0xef53,
             Self::Xfs => 0x5846_5342,
             Self::Btrfs => 0x9123_683e,
             Self::Tmpfs => 0x0102_1994,
+            Self::Vfat => 0x4d44,
         }
     }
 
@@ -52,6 +57,8 @@ impl FileSystem {
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
             Self::Tmpfs => "tmpfs",
+            Self::Ext2 => "ext2",
+            Self::Vfat => "vfat",
         }
     }
 
@@ -78,8 +85,9 @@ impl FileSystem {
     fn mkfs_options(self) -> &'static [&'static str] {
         match self {
             Self::Ext4 => &["-q", "-F", "-m", "0"],
+            Self::Ext2 => &["-q", "-F", "-I", "128"],
             Self::Xfs | Self::Btrfs => &["-q", "-f"],
-            Self::Tmpfs => &[],
+            Self::Tmpfs | Self::Vfat => &[],
         }
     }
 }

@@ -4,17 +4,24 @@
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::net::UdpSocket;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use replicator_tests::{Cluster, Finished, binary, machine, nobody, replicator, write_password};
+use replicator_tests::{
+    Cluster, FileSystem, Finished, Volume, binary, finish, levels, machine, nobody, replicator,
+    write_password,
+};
 use tempfile::TempDir;
 
 const USAGE: i32 = 64;
 const UNREACHABLE: i32 = 69;
 const PERMISSION: i32 = 77;
 const CONFIGURATION: i32 = 78;
+
+/// Who is refused has ended by then.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A folder with all that a good command line names.
 fn folder() -> TempDir {
@@ -24,8 +31,8 @@ fn folder() -> TempDir {
     dir
 }
 
-/// A good `run`, with some words replaced.
-fn run(dir: &Path, changes: &[(&str, OsString)]) -> Finished {
+/// The arguments of a good `run`, with some words replaced.
+fn arguments(dir: &Path, changes: &[(&str, OsString)]) -> Vec<OsString> {
     let mut words: Vec<(&str, OsString)> = vec![
         ("--root", dir.join("root").into()),
         ("--state-dir", dir.join("state").into()),
@@ -37,13 +44,45 @@ fn run(dir: &Path, changes: &[(&str, OsString)]) -> Finished {
         words.push((*name, value.clone()));
     }
     let words = words.into_iter().flat_map(|(name, value)| [name.into(), value]);
-    replicator(std::iter::once("run".into()).chain(words)).unwrap()
+    std::iter::once("run".into()).chain(words).collect()
 }
 
-/// Ends with one of the codes, one complaint that holds `word`, and no panic.
+fn run(dir: &Path, changes: &[(&str, OsString)]) -> Finished {
+    replicator(arguments(dir, changes)).unwrap()
+}
+
+/// The same with words before the program.
+fn run_by(prefix: &[OsString], program: &Path, arguments: Vec<OsString>) -> Finished {
+    let mut command = Command::new(&prefix[0]);
+    finish(command.args(&prefix[1..]).arg(program).args(arguments), LIMIT).unwrap()
+}
+
+/// The same by a user who may do nothing special and owns what the arguments
+/// name, save what `closed` takes back; `None` where there is no such user.
+fn run_by_nobody(
+    dir: &Path,
+    changes: &[(&str, OsString)],
+    closed: impl FnOnce(),
+) -> Option<Finished> {
+    let Some(prefix) = nobody::words(&[]) else {
+        machine::skip("needs root and setpriv to become a user who may do nothing special");
+        return None;
+    };
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+    let program = dir.join("replicator");
+    fs::copy(binary(), &program).unwrap();
+    fs::create_dir_all(dir.join("state")).unwrap();
+    for name in ["root", "state", "password"] {
+        chown(dir.join(name), Some(nobody::ID), Some(nobody::ID)).unwrap();
+    }
+    closed();
+    Some(run_by(&prefix, &program, arguments(dir, changes)))
+}
+
+/// Ends with this code, one complaint that holds `word`, and no panic.
 #[track_caller]
-fn assert_refused(finished: &Finished, codes: &[i32], word: &str) {
-    assert!(codes.contains(&finished.code), "exit code not in {codes:?}: {finished:?}");
+fn assert_refused(finished: &Finished, code: i32, word: &str) {
+    assert_eq!(finished.code, code, "{finished:?}");
     let is_complaint =
         |line: &&str| line.starts_with("replicator: ") || line.starts_with("error: ");
     let complaints: Vec<&str> = finished.stderr.lines().filter(is_complaint).collect();
@@ -57,14 +96,16 @@ fn a_missing_root() {
     let dir = folder();
     let missing = dir.path().join("no-such-folder");
     let finished = run(dir.path(), &[("--root", missing.into())]);
-    assert_refused(&finished, &[CONFIGURATION], "no-such-folder");
+    assert_refused(&finished, CONFIGURATION, "no-such-folder");
 }
 
 #[test]
 fn a_root_that_is_a_file() {
     let dir = folder();
-    let finished = run(dir.path(), &[("--root", dir.path().join("password").into())]);
-    assert_refused(&finished, &[CONFIGURATION], "password");
+    let file = dir.path().join("a-file");
+    fs::write(&file, "content").unwrap();
+    let finished = run(dir.path(), &[("--root", file.into())]);
+    assert_refused(&finished, CONFIGURATION, "a-file is not a directory");
 }
 
 #[test]
@@ -72,8 +113,31 @@ fn a_root_on_a_file_system_that_takes_no_files() {
     let dir = folder();
     for (root, name) in [("/proc", "lies on proc"), ("/sys", "lies on sysfs")] {
         let finished = run(dir.path(), &[("--root", root.into())]);
-        assert_refused(&finished, &[CONFIGURATION], name);
+        assert_refused(&finished, CONFIGURATION, name);
     }
+}
+
+/// What is said was tried out on the file system itself.
+fn unfit(kind: FileSystem, name: &str, lacks: &[&str]) {
+    let Some(volume) = Volume::or_skip(kind) else { return };
+    let dir = folder();
+    let finished = run(dir.path(), &[("--root", volume.path().into())]);
+    assert_refused(&finished, CONFIGURATION, &format!("lies on {name}, which lacks "));
+    assert!(lacks.iter().any(|lack| finished.stderr.contains(lack)), "{finished:?}");
+}
+
+#[test]
+fn a_root_on_vfat() {
+    unfit(FileSystem::Vfat, "FAT", &["hard links", "RENAME_EXCHANGE"]);
+}
+
+#[test]
+fn a_root_on_a_file_system_of_whole_seconds() {
+    unfit(
+        FileSystem::Ext2,
+        "ext2, ext3 or ext4",
+        &["times finer than a microsecond", "RENAME_EXCHANGE"],
+    );
 }
 
 #[test]
@@ -81,7 +145,7 @@ fn a_missing_password_file() {
     let dir = folder();
     let missing = dir.path().join("no-such-file");
     let finished = run(dir.path(), &[("--password-file", missing.into())]);
-    assert_refused(&finished, &[CONFIGURATION], "no-such-file");
+    assert_refused(&finished, CONFIGURATION, "no-such-file");
 }
 
 #[test]
@@ -89,36 +153,83 @@ fn an_empty_password_file() {
     let dir = folder();
     let empty = write_password(dir.path(), "empty", "\n");
     let finished = run(dir.path(), &[("--password-file", empty.into())]);
-    assert_refused(&finished, &[CONFIGURATION], "empty");
+    assert_refused(&finished, CONFIGURATION, "empty");
 }
 
 #[test]
 fn an_unreadable_password_file() {
-    let Some(prefix) = nobody::words(&[]) else {
-        return machine::skip("needs root and setpriv to become a user who may not read a file");
-    };
     let dir = folder();
-    // Open, so that the password file is the only thing out of reach.
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-    let program = dir.path().join("replicator");
-    fs::copy(binary(), &program).unwrap();
-    let output = Command::new(&prefix[0])
-        .args(&prefix[1..])
-        .arg(program)
-        .args(["run", "--listen", "127.0.0.1:0", "--state-dir"])
-        .arg(dir.path().join("state"))
-        .arg("--root")
-        .arg(dir.path().join("root"))
-        .arg("--password-file")
-        .arg(dir.path().join("password"))
-        .output()
-        .unwrap();
-    let finished = Finished {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    };
-    assert_refused(&finished, &[PERMISSION], "password");
+    let close = || chown(dir.path().join("password"), Some(0), Some(0)).unwrap();
+    let Some(finished) = run_by_nobody(dir.path(), &[], close) else { return };
+    assert_refused(&finished, PERMISSION, "password");
+}
+
+#[test]
+fn a_password_file_that_would_be_replicated() {
+    let dir = folder();
+    let inside = write_password(&dir.path().join("root"), "password", "secret\n");
+    std::os::unix::fs::symlink(&inside, dir.path().join("link")).unwrap();
+    for path in [inside, dir.path().join("link")] {
+        let finished = run(dir.path(), &[("--password-file", path.into())]);
+        assert_refused(&finished, USAGE, "lies inside the root");
+        assert!(finished.stderr.contains("--password-file"), "{finished:?}");
+    }
+}
+
+#[test]
+fn an_unreadable_node_key() {
+    let dir = folder();
+    let make = || drop(write_password(&dir.path().join("state"), "node.key", "another's"));
+    let Some(finished) = run_by_nobody(dir.path(), &[], make) else { return };
+    assert_refused(&finished, PERMISSION, "node.key");
+}
+
+#[test]
+fn a_node_key_that_others_can_read() {
+    let dir = folder();
+    let state = dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let key = write_password(&state, "node.key", "of this node");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    assert_refused(&run(dir.path(), &[]), CONFIGURATION, "chmod 600");
+}
+
+#[test]
+fn a_port_for_the_privileged() {
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if !first.is_ok_and(|first| first.trim().parse::<u16>().is_ok_and(|first| first > 80)) {
+        return machine::skip("every user may use every port here");
+    }
+    let dir = folder();
+    let changes = [("--listen", "127.0.0.1:80".into())];
+    let Some(finished) = run_by_nobody(dir.path(), &changes, || ()) else { return };
+    assert_refused(&finished, PERMISSION, "choose a port above 1023");
+}
+
+#[test]
+fn capture_levels_for_the_privileged() {
+    for level in ["ebpf", "fanotify"] {
+        let dir = folder();
+        let changes = [("--capture", level.into())];
+        if levels::lacks(dir.path(), level).is_some_and(|lack| !lack.contains("root")) {
+            machine::skip("no user can have this level here");
+            continue;
+        }
+        let Some(finished) = run_by_nobody(dir.path(), &changes, || ()) else { return };
+        assert_refused(&finished, PERMISSION, level);
+    }
+}
+
+#[test]
+fn a_filter_of_the_environment_that_means_nothing() {
+    let dir = folder();
+    let prefix = ["env".into(), OsString::from("RUST_LOG=lod")];
+    let finished = run_by(&prefix, binary(), arguments(dir.path(), &[]));
+    assert_refused(&finished, CONFIGURATION, "RUST_LOG: 'lod' is none of error warn info");
+    // A flag wins, whatever the environment says.
+    let changes = [("--log", "info".into()), ("--root", dir.path().join("none").into())];
+    let finished = run_by(&prefix, binary(), arguments(dir.path(), &changes));
+    assert_refused(&finished, CONFIGURATION, "does not exist");
 }
 
 #[test]
@@ -127,7 +238,7 @@ fn a_busy_port() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let finished = run(dir.path(), &[("--listen", address.clone().into())]);
-    assert_refused(&finished, &[2, CONFIGURATION], &address);
+    assert_refused(&finished, CONFIGURATION, &address);
 }
 
 #[test]
@@ -135,7 +246,7 @@ fn a_state_directory_inside_the_root() {
     let dir = folder();
     let inside = dir.path().join("root/state");
     let finished = run(dir.path(), &[("--state-dir", inside.into())]);
-    assert_refused(&finished, &[USAGE, CONFIGURATION], "state");
+    assert_refused(&finished, USAGE, "state");
     assert_eq!(fs::read_dir(dir.path().join("root")).unwrap().count(), 0, "it wrote to the root");
 }
 
@@ -143,7 +254,7 @@ fn a_state_directory_inside_the_root() {
 fn a_root_inside_the_state_directory() {
     let dir = folder();
     let finished = run(dir.path(), &[("--state-dir", dir.path().into())]);
-    assert_refused(&finished, &[USAGE, CONFIGURATION], "root");
+    assert_refused(&finished, USAGE, "root");
 }
 
 #[test]
@@ -156,17 +267,17 @@ fn words_that_mean_nothing() {
         ("--delay", "soon"),
     ] {
         let finished = run(dir.path(), &[(option, value.into())]);
-        assert_refused(&finished, &[USAGE], value);
+        assert_refused(&finished, USAGE, value);
     }
     let finished = replicator(["run", "--rot", "x"]).unwrap();
-    assert_refused(&finished, &[USAGE], "--rot");
+    assert_refused(&finished, USAGE, "--rot");
     let finished = replicator(["replicate"]).unwrap();
-    assert_refused(&finished, &[USAGE], "replicate");
+    assert_refused(&finished, USAGE, "replicate");
 }
 
 #[test]
 fn nothing_but_run() {
-    assert_refused(&replicator(["run"]).unwrap(), &[USAGE], "missing");
+    assert_refused(&replicator(["run"]).unwrap(), USAGE, "missing");
 }
 
 #[test]
@@ -175,7 +286,7 @@ fn an_unknown_key_in_the_configuration_file() {
     let file = dir.path().join("replicator.toml");
     fs::write(&file, "root = \"/srv/www\"\npasword_file = \"/etc/password\"\n").unwrap();
     let finished = replicator(["run".into(), "--config".into(), file.into_os_string()]).unwrap();
-    assert_refused(&finished, &[CONFIGURATION], "did you mean 'password_file'");
+    assert_refused(&finished, CONFIGURATION, "did you mean 'password_file'");
     assert!(finished.stderr.contains(":2:"), "the line is not named: {finished:?}");
 }
 
@@ -186,7 +297,7 @@ fn commands_without_a_daemon() {
     fs::create_dir(&state).unwrap();
     for verb in ["status", "wait", "verify"] {
         let words = [verb.into(), OsString::from("--state-dir"), state.clone().into_os_string()];
-        assert_refused(&replicator(words).unwrap(), &[UNREACHABLE], "state");
+        assert_refused(&replicator(words).unwrap(), UNREACHABLE, "state");
     }
 }
 
@@ -208,7 +319,7 @@ fn a_second_daemon_on_the_same_state() {
         settings.password.clone().into(),
     ];
     let finished = replicator(words).unwrap();
-    assert_refused(&finished, &[CONFIGURATION], "state");
+    assert_refused(&finished, CONFIGURATION, "state");
     assert!(cluster[0].status().is_ok(), "the first daemon suffered");
 }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use replicator_tests::mapping::{Mapping, PAGE_BYTES};
 use replicator_tests::{
-    Cluster, Finished, Stopped, binary, machine, nobody, poll, replicator, sample,
+    Cluster, FileSystem, Finished, Stopped, Volume, binary, machine, nobody, poll, replicator,
+    sample,
 };
 use serde_json::Value;
 
@@ -177,6 +178,17 @@ fn a_stopped_node_has_a_last_report() {
     let words = ["status", "--json", "--state-dir"].map(OsStr::new);
     let finished = replicator(words.iter().copied().chain([never.as_os_str()])).unwrap();
     assert_eq!((finished.code, finished.stdout.as_str()), (69, ""), "{finished:?}");
+}
+
+#[test]
+fn the_doctor_does_not_mind_what_does_no_harm() {
+    // Which cannot let files share blocks.
+    let Some(volume) = Volume::or_skip(FileSystem::Ext4) else { return };
+    let words = ["doctor", "--root"].map(OsStr::new);
+    let finished = replicator(words.into_iter().chain([volume.path().as_os_str()])).unwrap();
+    let starts = |start: &str| finished.stdout.lines().any(|line| line.starts_with(start));
+    assert!(starts("absent  reflink"), "{finished:?}");
+    assert_eq!(finished.code, i32::from(starts("missing ")), "{finished:?}");
 }
 
 #[test]

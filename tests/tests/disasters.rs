@@ -2,9 +2,12 @@
 //! everywhere.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, poll, tree};
+use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, nobody, poll, tree};
 
 /// More than any brake lets through unseen.
 const FILES: u64 = 300;
@@ -148,6 +151,45 @@ fn a_root_replaced_while_its_node_was_stopped() {
     fs::rename(&away, cluster[1].root()).unwrap();
     cluster[1].start().unwrap();
     cluster.assert_same();
+}
+
+/// As administrators of web servers do with a whole folder.
+fn chown_all(folder: &Path, user: u32) -> bool {
+    let words = ["-R".to_owned(), format!("{user}:{user}")];
+    Command::new("chown").args(words).arg(folder).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_root_given_to_another_user_with_all_that_is_in_it() {
+    let mut cluster = in_sync();
+    cluster[1].stop().unwrap();
+    if !chown_all(cluster[1].root(), nobody::ID) {
+        return machine::skip("only root can give files away");
+    }
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(fs::metadata(cluster[0].path("1")).unwrap().uid(), nobody::ID);
+    assert_eq!(fs::metadata(cluster[1].private("redo")).unwrap().uid(), 0);
+    fs::write(cluster[1].path("new"), "written afterwards").unwrap();
+    cluster.assert_same();
+}
+
+#[test]
+fn a_root_taken_from_the_user_of_its_daemon() {
+    let mut cluster = Cluster::new(1);
+    if !nobody::takes(&mut cluster, &[&[]]) {
+        return machine::skip("needs root and setpriv to become a user who can be taken from");
+    }
+    cluster.start();
+    cluster[0].stop().unwrap();
+    assert!(chown_all(cluster[0].root(), 0));
+    std::os::unix::fs::chown(cluster[0].root(), Some(nobody::ID), Some(nobody::ID)).unwrap();
+    let error = cluster[0].start().unwrap_err().to_string();
+    assert!(error.contains("exit status: 77"), "{error}");
+    let advice = format!("`chown -R {} {}`", nobody::ID, cluster[0].private("").display());
+    assert!(error.contains(advice.replace("/`", "`").as_str()), "{advice}: {error}");
+    assert!(chown_all(&cluster[0].private(""), nobody::ID));
+    cluster[0].start().unwrap();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use replicator_tests::{Cluster, keep_mounts_to_this_thread, levels, machine};
 
 /// Starts both nodes, of which `a` must say these words and take this level.
 #[track_caller]
-fn assert_steps_down(mut cluster: Cluster, level: &str, words: &[&str]) {
+fn assert_steps_down(mut cluster: Cluster, level: &str, words: &[&str]) -> Cluster {
     cluster.start();
     let status = cluster[0].status().unwrap();
     assert_eq!(status.capture(), level, "{status}");
@@ -33,6 +33,7 @@ fn assert_steps_down(mut cluster: Cluster, level: &str, words: &[&str]) {
     fs::rename(cluster[0].path("from-a/deep"), cluster[0].path("moved")).unwrap();
     cluster.assert_same();
     cluster.assert_rsync_agrees();
+    cluster
 }
 
 /// Are there levels to step down from, and mounts to hide things behind? In a
@@ -60,7 +61,14 @@ fn bpf_fanotify_and_io_uring_are_forbidden() {
     let mut cluster = Cluster::new(2);
     let calls = [libc::SYS_bpf, libc::SYS_fanotify_init, libc::SYS_io_uring_setup];
     cluster[0].settings.forbidden = calls.map(|call| call as u32).into();
-    assert_steps_down(cluster, "inotify", &["ebpf: ", "fanotify: ", "CAP_SYS_ADMIN"]);
+    let cluster = assert_steps_down(cluster, "inotify", &["ebpf: ", "fanotify: ", "CAP_SYS_ADMIN"]);
+    let status = cluster[0].status().unwrap();
+    let engine = status.text("/engine/kind");
+    assert!(engine.starts_with("threads, ") && engine.contains("forbidden"), "{status}");
+    assert!(status.number("/engine/counters/reads") > 0, "it reads by other means: {status}");
+    let log = cluster[0].log();
+    let said = |line: &str| line.contains("reading with threads") && line.contains("io_uring");
+    assert!(log.lines().any(said), "{log}");
 }
 
 /// Shows the daemons of this story another description of the kernel.

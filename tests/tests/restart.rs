@@ -1,12 +1,15 @@
 //! Nodes that stop, are killed, and come back.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use replicator_tests::{Cluster, Node, poll, sample, tree};
+use replicator_tests::random::Random;
+use replicator_tests::{Cluster, Node, machine, poll, sample, tree};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Files of the transfer that is cut off, and the size of each.
 const FILES: u64 = 8;
@@ -52,6 +55,25 @@ fn changes_made_while_a_node_is_stopped_meet_at_its_start() {
     ] {
         assert_eq!(fs::read_to_string(a.path(name)).unwrap(), content, "{name}");
     }
+}
+
+#[test]
+fn a_terminal_that_closes_ends_what_was_not_told_to_stay() {
+    let Some(nohup) = machine::program("nohup") else {
+        return machine::skip("nohup is not installed");
+    };
+    let mut cluster = Cluster::new(2);
+    cluster[1].settings.prefix = vec![nohup.into()];
+    cluster.start();
+    for node in cluster.nodes() {
+        let pid = Pid::from_raw(node.pid().unwrap() as i32).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+    }
+    let ended = cluster[0].ended_within(TRANSFER_LIMIT).expect("the first ends");
+    assert!(ended.success(), "{}", cluster[0].log());
+    poll::holds_for(Duration::from_secs(2), "the other serves", || cluster[1].status().is_ok());
+    assert!(cluster[1].is_running() && !cluster[1].log().contains("ending on signal"));
+    assert!(cluster[1].stop().unwrap().success(), "another signal still ends it");
 }
 
 #[test]
@@ -127,10 +149,74 @@ fn cut_off(victim: usize) {
     }
 }
 
+/// The file that is patched in place, and what is written to it at once.
+const PATCHED_BYTES: u64 = 64 << 20;
+const PATCH_BYTES: usize = 4 << 20;
+
+/// Patches that are cut off, and those begun until that many were.
+const CUT_OFF: usize = 3;
+const PATCHES_MAX: u64 = 60;
+
+#[test]
+fn a_node_is_killed_while_it_patches_a_file_in_place() {
+    let mut cluster = Cluster::new(2);
+    sample::random_file(&cluster[0].path("large"), PATCHED_BYTES, 1).unwrap();
+    cluster.start();
+    cluster.assert_same_within(TRANSFER_LIMIT * 2);
+    let inode = |node: &Node| fs::metadata(node.path("large")).unwrap().ino();
+    let before = inode(&cluster[1]);
+    let mut cut_off = 0;
+    for number in 0..PATCHES_MAX {
+        if cut_off == CUT_OFF {
+            break;
+        }
+        if !is_patched(&cluster, number) {
+            cluster[1].kill9().unwrap();
+            // It may have ended between the look and the kill.
+            cut_off += usize::from(count_private(&cluster[1], "redo") > 0);
+            cluster[1].start().unwrap();
+            cluster.assert_same();
+        }
+    }
+    assert_eq!(cut_off, CUT_OFF, "of {PATCHES_MAX} patches too few were met under way");
+    for node in cluster.nodes() {
+        poll::eventually(TRANSFER_LIMIT, "nothing of the patches is left", || {
+            count_private(node, "redo") == 0 && count_private(node, "tmp") == 0
+        });
+        assert_eq!(node.status().unwrap().conflicts(), 0, "{}", node.log());
+    }
+    assert_eq!(inode(&cluster[1]), before, "the file was replaced, not patched");
+}
+
+/// Writes to the file on the first node and follows the second: true once it
+/// shows what was written, false as soon as it is about to write it.
+fn is_patched(cluster: &Cluster, number: u64) -> bool {
+    let bytes = Random::new(1000 + number).bytes(PATCH_BYTES);
+    let offset = number * PATCH_BYTES as u64 % PATCHED_BYTES;
+    let file = OpenOptions::new().write(true).open(cluster[0].path("large")).unwrap();
+    file.write_all_at(&bytes, offset).unwrap();
+    drop(file);
+    let (_, last) = bytes.split_at(PATCH_BYTES - 16);
+    let at = offset + PATCH_BYTES as u64 - 16;
+    let started = Instant::now();
+    while started.elapsed() < TRANSFER_LIMIT {
+        // A record lives for milliseconds: no pause between two looks.
+        if count_private(&cluster[1], "redo") > 0 {
+            return false;
+        }
+        let mut shown = [0; 16];
+        let file = File::open(cluster[1].path("large")).unwrap();
+        file.read_exact_at(&mut shown, at).unwrap();
+        if shown == *last {
+            return true;
+        }
+    }
+    panic!("the patch does not arrive");
+}
+
 /// A cut-off file under its real name is too short or, where its length is set
 /// first, ends in a hole.
 fn half_file(target: &Path, number: u64) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
     let metadata = fs::metadata(target.join(name(number))).ok()?;
     let whole = metadata.len() == FILE_BYTES && metadata.blocks() * 512 >= FILE_BYTES;
     (!whole).then(|| {

@@ -33,19 +33,31 @@ pub struct Args {
     once: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
-    interrupt::catch()?;
-    let least = if args.once || args.roots.is_empty() { NODES } else { 1 };
-    let count = args.nodes.unwrap_or(least.max(args.roots.len()));
-    if count < args.roots.len().max(1) {
-        bail!("--nodes {count} is fewer than the folders given with --root");
-    }
-    let program = cargo::build(&["--release", "--package", "replicator"], "replicator")?;
-    replicator_tests::use_binary(program)?;
-    if args.once {
-        if count < NODES {
+impl Args {
+    /// How many nodes are to run.
+    fn count(&self) -> Result<usize> {
+        let least = if self.once || self.roots.is_empty() { NODES } else { 1 };
+        let count = self.nodes.unwrap_or(least.max(self.roots.len()));
+        if count == 0 {
+            bail!("--nodes 0 would run nothing: give 1 or more");
+        }
+        if count < self.roots.len() {
+            bail!("--nodes {count} is fewer than the {} folders of --root", self.roots.len());
+        }
+        if self.once && count < NODES {
             bail!("the tour needs {NODES} nodes, not {count}");
         }
+        Ok(count)
+    }
+}
+
+pub fn run(args: Args) -> Result<()> {
+    interrupt::catch()?;
+    let count = args.count()?;
+    let program = cargo::build(&["--release", "--package", "replicator"], "replicator")?;
+    replicator_tests::use_binary(program)?;
+    interrupt::check()?;
+    if args.once {
         return tour::run(count, args.roots);
     }
     let mut nodes = cluster(&cargo::target().join("play"), count, &args.roots)?;
@@ -59,10 +71,16 @@ pub fn run(args: Args) -> Result<()> {
         std::thread::sleep(REFRESH);
     }
     println!("\nStopping the nodes.");
-    let results: Vec<_> = nodes.iter_mut().map(Node::stop).collect();
-    results.into_iter().try_for_each(|result| result.map(drop))?;
+    stop(&mut nodes)?;
     println!("Stopped. The folders stay; the same command goes on with them.");
     Ok(())
+}
+
+/// Stops those that run, each whatever becomes of the others.
+pub fn stop(nodes: &mut [Node]) -> Result<()> {
+    let running = nodes.iter_mut().filter(|node| node.pid().is_some());
+    let results: Vec<_> = running.map(Node::stop).collect();
+    results.into_iter().try_for_each(|result| result.map(drop))
 }
 
 /// Nodes with folders below `base` (or the given ones), each told of one other:
@@ -119,4 +137,29 @@ fn make_password(path: &Path) -> Result<()> {
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(writeln!(file, "{text}")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(nodes: Option<usize>, folders: usize, once: bool) -> Result<usize, String> {
+        let roots = vec!["/srv".into(); folders];
+        Args { nodes, roots, once }.count().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nodes_are_counted_and_what_is_wrong_is_said() {
+        assert_eq!(count(None, 0, false), Ok(3));
+        assert_eq!(count(None, 1, false), Ok(1));
+        assert_eq!(count(None, 1, true), Ok(3));
+        assert_eq!(count(None, 5, true), Ok(5));
+        assert_eq!(count(Some(1), 0, false), Ok(1));
+        assert_eq!(
+            count(Some(0), 0, false).unwrap_err(),
+            "--nodes 0 would run nothing: give 1 or more"
+        );
+        assert!(count(Some(1), 2, false).unwrap_err().contains("the 2 folders of --root"));
+        assert!(count(Some(2), 0, true).unwrap_err().contains("the tour needs 3"));
+    }
 }

@@ -14,8 +14,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use object::build::elf::SectionData;
+use replicator_tests::apt;
 
 const OBJECT: &str = "replicator.bpf.o";
 const DIGEST: &str = "replicator.bpf.digest";
@@ -24,7 +25,8 @@ const LINKER_VERSION: &str = "0.13.0";
 /// writes bitcode that it may not read.
 const LLVM_MAJOR: &str = "22";
 const LLVM_LIBRARY: &str = "libLLVM.so.22.1";
-const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "libllvm22"];
+const LLVM_PACKAGE: &str = "libllvm22";
+const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", LLVM_PACKAGE];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,11 +41,11 @@ pub fn run(args: Args) -> Result<()> {
     if args.check {
         return check(&places);
     }
-    let compiler = match Compiler::at_hand() {
+    let compiler = match Compiler::at_hand().next() {
         Some(compiler) => compiler,
         None => {
             install_debian_packages()?;
-            Compiler::at_hand().context("the installed compiler is not usable")?
+            Compiler::at_hand().next().context("the installed compiler is not usable")?
         }
     };
     install_linker(&places)?;
@@ -73,7 +75,7 @@ fn check(places: &Places) -> Result<()> {
         blake3::hash(&object).to_hex().as_str() == recorded.object,
         "{OBJECT} is not the one that was recorded; run `cargo xtask build-ebpf`"
     );
-    let compiler = Compiler::at_hand().filter(|found| found.version == recorded.compiler);
+    let compiler = Compiler::at_hand().find(|found| found.version == recorded.compiler);
     match compiler {
         Some(compiler) if places.linker_is_installed() => {
             ensure!(
@@ -150,9 +152,11 @@ struct Compiler {
 }
 
 impl Compiler {
-    fn at_hand() -> Option<Self> {
-        Self::of(PathBuf::from("/usr/bin/rustc"), PathBuf::from("/usr/bin/cargo"))
-            .or_else(Self::nightly)
+    /// All that are usable, Debian's first.
+    fn at_hand() -> impl Iterator<Item = Self> {
+        let debian = || Self::of("/usr/bin/rustc".into(), "/usr/bin/cargo".into());
+        let places: [fn() -> Option<Self>; 2] = [debian, Self::nightly];
+        places.into_iter().filter_map(|find| find())
     }
 
     fn nightly() -> Option<Self> {
@@ -177,18 +181,13 @@ impl Compiler {
 
 fn install_debian_packages() -> Result<()> {
     println!("installing {}", DEBIAN_PACKAGES.join(" "));
-    let apt = Command::new("apt-get")
-        .args(["install", "--yes", "--no-install-recommends"])
-        .args(DEBIAN_PACKAGES)
-        .status();
-    match apt {
-        Ok(status) if status.success() => Ok(()),
-        _ => bail!(
+    apt::install(&DEBIAN_PACKAGES).with_context(|| {
+        format!(
             "building the kernel programs needs a rustup nightly with the component rust-src and \
              LLVM {LLVM_MAJOR}, or Debian's packages {} (as root)",
             DEBIAN_PACKAGES.join(" ")
-        ),
-    }
+        )
+    })
 }
 
 fn install_linker(places: &Places) -> Result<()> {
@@ -198,11 +197,16 @@ fn install_linker(places: &Places) -> Result<()> {
     println!("installing bpf-linker {LINKER_VERSION}, which takes a minute or two");
     let llvm = places.tools.join("llvm");
     fs::create_dir_all(llvm.join("lib"))?;
-    let link = llvm.join("lib/libLLVM.so");
-    if !link.exists() {
-        let library = Path::new("/usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
-        symlink(library.join(LLVM_LIBRARY), &link)?;
+    let library = Path::new("/usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
+    let library = library.join(LLVM_LIBRARY);
+    if !library.exists() {
+        // A nightly brings its own, which nothing else can be linked to.
+        println!("installing {LLVM_PACKAGE}");
+        apt::install(&[LLVM_PACKAGE]).with_context(|| {
+            format!("bpf-linker needs Debian's package {LLVM_PACKAGE} (as root)")
+        })?;
     }
+    point(&llvm.join("lib/libLLVM.so"), &library)?;
     let status = Command::new("cargo")
         .args(["install", "bpf-linker", "--locked", "--no-default-features"])
         .args(["--version", LINKER_VERSION])
@@ -213,6 +217,18 @@ fn install_linker(places: &Places) -> Result<()> {
         .status()?;
     ensure!(status.success(), "bpf-linker could not be installed");
     Ok(())
+}
+
+/// Makes a link, whatever an earlier one named, which may be gone.
+fn point(link: &Path, library: &Path) -> Result<()> {
+    ensure!(library.exists(), "there is no {}", library.display());
+    match fs::remove_file(link) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot replace {}", link.display()));
+        }
+        _ => {}
+    }
+    symlink(library, link).with_context(|| format!("cannot make {}", link.display()))
 }
 
 fn build(places: &Places, compiler: &Compiler) -> Result<Vec<u8>> {
@@ -288,4 +304,23 @@ fn digest_of_sources(sources: &Path, compiler: &str) -> Result<String> {
 fn output(command: &mut Command) -> Option<String> {
     let told = command.output().ok().filter(|told| told.status.success())?;
     String::from_utf8(told.stdout).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_a_library_that_is_gone_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        symlink(place("gone"), place("link")).unwrap();
+        let missing = point(&place("link"), &place("library")).unwrap_err();
+        assert!(missing.to_string().starts_with("there is no "), "{missing}");
+        fs::write(place("library"), "content").unwrap();
+        for _ in 0..2 {
+            point(&place("link"), &place("library")).unwrap();
+            assert_eq!(fs::read(place("link")).unwrap(), b"content");
+        }
+    }
 }

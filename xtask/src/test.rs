@@ -3,19 +3,19 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result};
-use replicator_tests::{machine, sample};
+use replicator_tests::{apt, machine, sample};
 
 use crate::cargo;
 
 /// What the stories use beside the daemon, and Debian's packages of it.
-const TOOLS: [(&str, &str); 13] = [
+const TOOLS: [(&str, &str); 14] = [
     ("rsync", "rsync"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("mkfs.vfat", "dosfstools"),
     ("setpriv", "util-linux"),
     ("setfacl", "acl"),
     ("chattr", "e2fsprogs"),
@@ -29,6 +29,7 @@ const TOOLS: [(&str, &str); 13] = [
 
 /// A tester of file systems that Debian does not have.
 const FSX: &str = "fsx";
+const FSX_VERSION: &str = "0.3.2";
 
 /// Each story runs two daemons or more: on the two cores of a small machine
 /// more of them at once would measure the scheduler.
@@ -84,18 +85,7 @@ fn install_tools() {
         println!("note: install {} to run every test", missing.join(", "));
         return;
     }
-    let install = || {
-        let mut command = Command::new("apt-get");
-        command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        machine::run(&mut command)
-    };
-    let result = install().or_else(|_| {
-        // A fresh image has no package lists yet.
-        machine::run(Command::new("apt-get").args(["update", "-qq"]))?;
-        install()
-    });
-    if let Err(error) = result {
+    if let Err(error) = apt::install(&missing) {
         println!("note: could not install {}: {error:#}", missing.join(", "));
     }
 }
@@ -103,10 +93,11 @@ fn install_tools() {
 /// Builds `fsx` below the target folder unless that was done before, and
 /// gives a search path with it.
 fn install_fsx() -> Option<OsString> {
-    let tools = cargo::target().join("tools");
+    let tools = cargo::target().join("tools").join(format!("{FSX}-{FSX_VERSION}"));
     if !tools.join("bin").join(FSX).is_file() {
-        let mut install = cargo::cargo(&["install", "--quiet", "--locked", FSX, "--root"]);
-        install.arg(&tools).arg("--target-dir").arg(tools.join("build"));
+        let mut install = cargo::cargo(&["install", "--quiet", "--locked", FSX]);
+        install.args(["--version", FSX_VERSION, "--root"]).arg(&tools);
+        install.arg("--target-dir").arg(tools.join("build"));
         if let Err(error) = cargo::run(&mut install) {
             println!("note: could not build {FSX}: {error:#}");
             return None;

@@ -3,50 +3,63 @@
 //! that shares no code with the daemon.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use replicator_tests::random::Random;
-use replicator_tests::{Node, poll, sample, tree};
+use replicator_tests::{Node, sample, tree};
 
-use crate::{build_and_run, cargo, view};
+use crate::{build_and_run, cargo, interrupt, view};
 
 /// The file in which 4 KiB change.
 const LARGE_BYTES: u64 = 1 << 30;
 
 const EDIT_BYTES: usize = 4096;
 
+/// What the edit may cost on the wire, for all nodes together, where written
+/// ranges are captured.
+const EDIT_WIRE_MAX: u64 = 1 << 20;
+
+/// Elsewhere a leaf of the file goes to each other node, which for one of this
+/// size has so many bytes.
+const LEAF_BYTES: u64 = 1 << 20;
+
 /// A first merge of a gigabyte on a slow disk takes this long at most.
 const MERGE_LIMIT: Duration = Duration::from_secs(300);
 
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Where the tour's files lie in each node's folder, which may be a user's.
-const FOLDER: &str = "tour";
+/// How long one question may keep the tour from seeing that it is to end.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where the tour's files lie in each node's folder, with a number behind it:
+/// the folder may be a user's.
+const FOLDER: &str = "replicator-tour";
 
 /// Runs the tour on `count` nodes; an error when a step or the comparison
 /// fails. Folders it made are removed; given ones stay, with the tour's files
-/// in a folder of their own, which the next tour begins anew.
+/// in a folder of their own, which is the user's to remove.
 pub fn run(count: usize, roots: Vec<PathBuf>) -> Result<()> {
     let base = tempfile::Builder::new().prefix("tour-").tempdir_in(cargo::target())?;
     let nodes = build_and_run::cluster(base.path(), count, &roots)?;
-    let mut tour = Tour { nodes, base: base.path().to_path_buf() };
+    let folder = fresh_name(&nodes.iter().map(Node::root).collect::<Vec<_>>());
+    let mut tour = Tour { nodes, base: base.path().to_path_buf(), folder };
     let result = tour.steps();
-    if result.is_err() {
+    if result.is_err() && !interrupt::happened() {
         for node in &tour.nodes {
             eprintln!("---- log of {} ----\n{}", node.name(), node.log());
         }
     }
-    let stopped: Result<Vec<_>> =
-        tour.nodes.iter_mut().filter(|node| node.pid().is_some()).map(Node::stop).collect();
-    result.and(stopped.map(drop))
+    result.and(build_and_run::stop(&mut tour.nodes))
 }
 
 struct Tour {
     nodes: Vec<Node>,
     base: PathBuf,
+    /// Beneath each root; nobody had this name before.
+    folder: String,
 }
 
 /// What a step cost all nodes together.
@@ -70,17 +83,9 @@ impl Tour {
 
     /// A real site on node 1, other files on node 2, nothing on the others.
     fn prepare(&mut self) -> Result<()> {
-        for node in &self.nodes {
-            let folder = node.path(FOLDER);
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context(format!("cannot remove {}", folder.display()));
-                }
-                _ => {}
-            }
-        }
-        let first = self.nodes[0].path(FOLDER);
-        fs::create_dir(&first)?;
+        let first = self.nodes[0].path(&self.folder);
+        fs::create_dir(&first).with_context(|| format!("cannot make {}", first.display()))?;
+        println!("The tour's files lie in {} of each folder.", self.folder);
         let site = match sample::fetch_wordpress(&cargo::target()) {
             Ok(site) => {
                 println!("The tree is that of Debian's wordpress package.");
@@ -94,10 +99,13 @@ impl Tour {
                 site
             }
         };
+        interrupt::check()?;
         sample::copy(&site, &first.join("site"))?;
         sample::random_file(&first.join("footage.bin"), LARGE_BYTES, 1)?;
-        let second = self.nodes[1].path(FOLDER).join("notes");
-        fs::create_dir_all(&second)?;
+        let second = self.nodes[1].path(&self.folder);
+        fs::create_dir(&second).with_context(|| format!("cannot make {}", second.display()))?;
+        let second = second.join("notes");
+        fs::create_dir(&second)?;
         (0..100).try_for_each(|number| {
             fs::write(second.join(format!("{number}.txt")), format!("note {number}\n"))
         })?;
@@ -107,15 +115,16 @@ impl Tour {
     fn merge(&mut self) -> Result<()> {
         let start = Instant::now();
         for node in &mut self.nodes {
+            interrupt::check()?;
             node.start()?;
         }
         let (files, bytes) = tree::count(self.nodes[0].root())?;
         let nodes = &self.nodes;
-        let merged = poll::until(MERGE_LIMIT, || {
+        let merged = interrupt::until(MERGE_LIMIT, || {
             let names = |node: &Node| tree::names(node.root()).unwrap_or_default();
             let first = names(&nodes[0]);
             first.len() as u64 > files + 100 && nodes[1..].iter().all(|node| names(node) == first)
-        });
+        })?;
         if !merged {
             bail!("the trees were not merged within {MERGE_LIMIT:?}");
         }
@@ -125,9 +134,9 @@ impl Tour {
         Ok(())
     }
 
-    fn upload(&mut self) -> Result<()> {
+    fn upload(&self) -> Result<()> {
         let content = Random::new(7).bytes(200 << 10);
-        let folder = format!("{FOLDER}/site/wp-content/uploads");
+        let folder = format!("{}/site/wp-content/uploads", self.folder);
         let name = format!("{folder}/picture.jpg");
         self.step(
             "upload a 200 KiB picture on node 1",
@@ -136,85 +145,111 @@ impl Tour {
                 Ok(fs::write(nodes[0].path(&name), &content)?)
             },
             |root| fs::read(root.join(&name)).is_ok_and(|bytes| bytes == content),
-        )
+        )?;
+        Ok(())
     }
 
-    fn edit(&mut self) -> Result<()> {
+    fn edit(&self) -> Result<()> {
         let content = Random::new(8).bytes(EDIT_BYTES);
         let offset = LARGE_BYTES / 2 + 4096;
-        self.step(
+        let large = Path::new(&self.folder).join("footage.bin");
+        let inodes = || -> Result<Vec<u64>> {
+            self.nodes.iter().map(|node| Ok(fs::metadata(node.path(&large))?.ino())).collect()
+        };
+        let before = inodes()?;
+        let bill = self.step(
             "edit 4 KiB inside a 1 GiB file on node 2",
             |nodes| {
-                let path = nodes[1].path(FOLDER).join("footage.bin");
-                let file = OpenOptions::new().write(true).open(path)?;
+                let file = OpenOptions::new().write(true).open(nodes[1].path(&large))?;
                 Ok(file.write_all_at(&content, offset)?)
             },
             |root| {
                 let mut bytes = vec![0; EDIT_BYTES];
-                fs::File::open(root.join(FOLDER).join("footage.bin"))
+                fs::File::open(root.join(&large))
                     .and_then(|file| file.read_exact_at(&mut bytes, offset))
                     .is_ok_and(|()| bytes == content)
             },
-        )
+        )?;
+        ensure!(inodes()? == before, "the edited file was replaced, not written in place");
+        let has_ranges = self.nodes[1].status()?.capture() == "ebpf";
+        let leaves = if has_ranges { 0 } else { (self.nodes.len() as u64 - 1) * LEAF_BYTES };
+        let most = EDIT_WIRE_MAX + leaves;
+        ensure!(
+            bill.wire <= most,
+            "an edit of {} cost {} on the wire, more than {}",
+            view::bytes(EDIT_BYTES as u64),
+            view::bytes(bill.wire),
+            view::bytes(most)
+        );
+        Ok(())
     }
 
-    fn rename(&mut self) -> Result<()> {
+    fn rename(&self) -> Result<()> {
         self.step(
             "rename the site's folder on node 1",
             |nodes| {
-                let folder = nodes[0].path(FOLDER);
+                let folder = nodes[0].path(&self.folder);
                 Ok(fs::rename(folder.join("site"), folder.join("www"))?)
             },
             |root| {
-                let folder = root.join(FOLDER);
+                let folder = root.join(&self.folder);
                 folder.join("www/index.php").exists() && !folder.join("site").exists()
             },
-        )
+        )?;
+        Ok(())
     }
 
-    fn delete(&mut self) -> Result<()> {
+    fn delete(&self) -> Result<()> {
         self.step(
             "delete 50 files on node 3",
             |nodes| {
-                let notes = nodes[2].path(FOLDER).join("notes");
+                let notes = nodes[2].path(&self.folder).join("notes");
                 (0..50).try_for_each(|number| {
                     Ok(fs::remove_file(notes.join(format!("{number}.txt")))?)
                 })
             },
             |root| {
-                fs::read_dir(root.join(FOLDER).join("notes"))
+                fs::read_dir(root.join(&self.folder).join("notes"))
                     .is_ok_and(|entries| entries.count() == 50)
             },
-        )
+        )?;
+        Ok(())
     }
 
     /// Makes one change, waits until every folder shows it, and prints the
     /// cost up to when the cluster is quiet again.
     fn step(
-        &mut self,
+        &self,
         what: &str,
         change: impl FnOnce(&[Node]) -> Result<()>,
         visible: impl Fn(&Path) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Bill> {
         let (wire, cpu) = (self.traffic()?, self.cpu()?);
         let start = Instant::now();
         change(&self.nodes).with_context(|| format!("cannot {what}"))?;
         let everywhere = || self.nodes.iter().all(|node| visible(node.root()));
-        if !poll::until(CHANGE_LIMIT, everywhere) {
+        if !interrupt::until(CHANGE_LIMIT, everywhere)? {
             bail!("{what}: not visible everywhere within {CHANGE_LIMIT:?}");
         }
         let time = start.elapsed();
         self.settle(CHANGE_LIMIT)?;
         let bill = Bill { time, wire: self.traffic()? - wire, cpu: self.cpu()? - cpu };
         print(what, &bill);
-        Ok(())
+        Ok(bill)
     }
 
+    /// Waits until every node says that all hold the same.
     fn settle(&self, limit: Duration) -> Result<()> {
         for node in &self.nodes {
-            let finished = node.wait(limit)?;
-            if finished.code != 0 {
-                bail!("wait on {} ended with {}: {}", node.name(), finished.code, finished.stderr);
+            let mut said = None;
+            let settled = interrupt::until(limit, || {
+                let asked = node.wait(ASK_LIMIT);
+                let is_same = asked.as_ref().is_ok_and(|finished| finished.code == 0);
+                said = Some(asked);
+                is_same
+            })?;
+            if !settled {
+                bail!("{} is not in sync within {limit:?}: {said:?}", node.name());
             }
         }
         Ok(())
@@ -223,6 +258,7 @@ impl Tour {
     fn check(&self) -> Result<()> {
         let (first, others) = self.nodes.split_first().context("a tour has nodes")?;
         for other in others {
+            interrupt::check()?;
             let lines = tree::differences(first.root(), other.root())?;
             if !lines.is_empty() {
                 bail!("{} and {} differ:\n{}", first.name(), other.name(), lines.join("\n"));
@@ -251,6 +287,15 @@ impl Tour {
     }
 }
 
+/// A name that nothing in any of these folders has: whatever lies there is a
+/// user's, or of a tour whose files somebody may have come to use.
+fn fresh_name(roots: &[&Path]) -> String {
+    let is_free =
+        |name: &String| roots.iter().all(|root| fs::symlink_metadata(root.join(name)).is_err());
+    let mut numbered = (1u64..).map(|number| format!("{FOLDER}-{number}"));
+    numbered.find(is_free).unwrap_or_default()
+}
+
 fn print(what: &str, bill: &Bill) {
     println!(
         "{what:<44} {:>9.1} ms {:>12} {:>6.2} s",
@@ -258,4 +303,22 @@ fn print(what: &str, bill: &Bill) {
         view::bytes(bill.wire),
         bill.cpu
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tour_takes_no_name_that_a_user_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::create_dir_all(a.join("tour/of Europe")).unwrap();
+        fs::create_dir_all(a.join("replicator-tour-1")).unwrap();
+        fs::create_dir(&b).unwrap();
+        std::os::unix::fs::symlink("nowhere", b.join("replicator-tour-2")).unwrap();
+        assert_eq!(fresh_name(&[&a, &b]), "replicator-tour-3");
+        assert_eq!(fresh_name(&[dir.path()]), "replicator-tour-1");
+        assert!(a.join("tour/of Europe").exists());
+    }
 }

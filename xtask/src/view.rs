@@ -14,6 +14,9 @@ const ACTIVITY_LINES: usize = 8;
 /// Columns a line may take; what is longer would wrap and spoil the drawing.
 const LINE_CHARS: usize = 79;
 
+/// The state of a node that runs no more, though nobody stopped it.
+const ENDED: &str = "ended";
+
 pub struct View {
     terminal: bool,
     start: Instant,
@@ -38,6 +41,8 @@ struct Glance {
     traffic: PeerTraffic,
     taken_ms: u128,
     recent: Vec<(u64, String)>,
+    /// Of a node that ended by itself: its last words, and where to read more.
+    why: String,
 }
 
 impl View {
@@ -71,6 +76,9 @@ impl View {
         if self.terminal {
             let extra = self.activity.len().saturating_sub(ACTIVITY_LINES);
             self.activity.drain(..extra);
+            for (node, glance) in nodes.iter().zip(&self.before) {
+                lines.extend(folded(&ending(node.name(), glance)));
+            }
             lines.push(String::new());
             lines.extend(self.activity.iter().cloned());
             return self.draw(&lines);
@@ -81,8 +89,10 @@ impl View {
 
     fn look(&self, node: &mut Node) -> Glance {
         let taken_ms = self.start.elapsed().as_millis();
-        if !node.is_running() {
-            return Glance { state: "ended".into(), taken_ms, ..Glance::default() };
+        if let Some(status) = node.ended() {
+            let (words, log) = (node.last_words(), node.log_file());
+            let why = format!("{status}: {words} (log: {})", log.display());
+            return Glance { state: ENDED.into(), why, taken_ms, ..Glance::default() };
         }
         match node.status() {
             Ok(status) => Glance::of(&status, taken_ms),
@@ -100,6 +110,8 @@ impl View {
             let fitting: String = line.chars().take(LINE_CHARS).collect();
             writeln!(out, "\r\x1b[2K{fitting}")?;
         }
+        // What an earlier, longer drawing left below.
+        write!(out, "\x1b[J")?;
         self.drawn = lines.len();
         Ok(out.flush()?)
     }
@@ -119,6 +131,7 @@ impl Glance {
             traffic: status.traffic(),
             taken_ms,
             recent: status.recent(),
+            why: String::new(),
         }
     }
 
@@ -153,7 +166,10 @@ fn changes(before: Option<&Glance>, now: &Glance) -> Vec<String> {
     if before.peers != now.peers {
         lines.push(format!("{} peers connected", now.peers));
     }
-    if (&before.state, &before.capture) != (&now.state, &now.capture) {
+    if now.state == ENDED {
+        // Its last words may arrive a moment after its end.
+        lines.extend((before.why != now.why).then(|| format!("{ENDED}: {}", now.why)));
+    } else if (&before.state, &before.capture) != (&now.state, &now.capture) {
         lines.push(format!("{}, {} files, {} capture", now.state, now.files, now.capture));
     }
     let seen = before.recent.last();
@@ -186,6 +202,17 @@ fn line(name: &str, before: Option<&Glance>, now: &Glance) -> String {
         now.lag(),
         now.capture
     )
+}
+
+/// Why a node ended, to stay in sight; nothing for one that runs.
+fn ending(name: &str, now: &Glance) -> String {
+    if now.why.is_empty() { String::new() } else { format!("{name} {ENDED}: {}", now.why) }
+}
+
+/// Text in lines that fit.
+fn folded(text: &str) -> Vec<String> {
+    let characters: Vec<char> = text.chars().filter(|one| !one.is_control()).collect();
+    characters.chunks(LINE_CHARS).map(|line| line.iter().collect()).collect()
 }
 
 /// A size as people read it.
@@ -244,5 +271,19 @@ mod tests {
         let now = Glance { recent: vec![line(2), line(3)], ..Glance::default() };
         assert_eq!(changes(Some(&before), &now), ["applied file-3"]);
         assert_eq!(changes(Some(&now), &now), Vec::<String>::new());
+    }
+
+    #[test]
+    fn why_a_node_ended_is_told_once_and_stays_in_sight() {
+        let ended =
+            |why: &str| Glance { state: ENDED.into(), why: why.into(), ..Glance::default() };
+        let (early, now) = (ended(" (log: /l)"), ended("the port is in use (log: /l)"));
+        assert_eq!(changes(Some(&early), &now), ["ended: the port is in use (log: /l)"]);
+        assert_eq!(changes(Some(&now), &now), Vec::<String>::new());
+        assert_eq!(folded(&ending("node1", &Glance::default())), Vec::<String>::new());
+        let long = ended(&format!("why (log: /{})", "long/".repeat(50)));
+        let lines = folded(&ending("node1", &long));
+        assert!(lines.iter().all(|line| line.chars().count() <= LINE_CHARS), "{lines:?}");
+        assert_eq!(lines.concat(), format!("node1 ended: {}", long.why));
     }
 }

@@ -32,7 +32,7 @@ pub use self::change::{Change, Extent};
 pub use self::counters::Counters;
 use self::counters::Tally;
 pub use self::describe::Description;
-pub use self::error::Error;
+pub use self::error::{Error, Lack};
 pub use self::level::Level;
 pub use self::limits::MEMORY_BYTES_MIN;
 use self::outbox::Outbox;

@@ -15,7 +15,7 @@ use super::inotify::Inotify;
 use super::level::Level;
 use super::sys;
 use super::worker::Sources;
-use super::{Error, MEMORY_BYTES_MIN, Options};
+use super::{Error, Lack, MEMORY_BYTES_MIN, Options};
 use crate::choice::CaptureChoice;
 
 /// Starts the sources of the best level that was asked for and can be had.
@@ -26,10 +26,8 @@ pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Descrip
     if matches!(options.choice, CaptureChoice::Auto | CaptureChoice::Ebpf) {
         match ebpf(&root, options.memory_bytes, tally) {
             Ok(found) => return Ok(found),
-            Err(reason) if options.choice == CaptureChoice::Ebpf => {
-                return Err(Error::Ebpf { reason });
-            }
-            Err(reason) => why_not_higher = Some(format!("ebpf: {reason}")),
+            Err(lack) if options.choice == CaptureChoice::Ebpf => return Err(Error::Ebpf(lack)),
+            Err(lack) => why_not_higher = Some(format!("ebpf: {}", lack.reason)),
         }
     }
     if matches!(options.choice, CaptureChoice::Auto | CaptureChoice::Fanotify) {
@@ -38,12 +36,12 @@ pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Descrip
                 let sources = Sources { fanotify: Some(fanotify), ..Sources::default() };
                 return Ok((sources, description(Level::Fanotify, why_not_higher)));
             }
-            Err(reason) if options.choice == CaptureChoice::Fanotify => {
-                return Err(Error::Fanotify { reason });
+            Err(lack) if options.choice == CaptureChoice::Fanotify => {
+                return Err(Error::Fanotify(lack));
             }
-            Err(reason) => {
+            Err(lack) => {
                 let higher = why_not_higher.map_or_else(String::new, |why| why + "; ");
-                why_not_higher = Some(format!("{higher}fanotify: {reason}"));
+                why_not_higher = Some(format!("{higher}fanotify: {}", lack.reason));
             }
         }
     }
@@ -56,7 +54,7 @@ fn ebpf(
     root: &File,
     memory_bytes: usize,
     tally: &Arc<Tally>,
-) -> Result<(Sources, Description), String> {
+) -> Result<(Sources, Description), Lack> {
     let file_system = rustix::fs::fstatfs(root).map_err(|error| error.to_string())?;
     let file_system = FileSystem::from_magic(file_system.f_type as i64)?;
     let fanotify = watch(root, Interest::Names, tally)?;
@@ -88,7 +86,8 @@ pub fn probe(root: &Path) -> Vec<Finding> {
         _ => Level::Inotify,
     };
     let mut findings = vec![best(level)];
-    let attached = ebpf.as_ref().map(|(_, found)| hooks(found)).map_err(Clone::clone);
+    let attached = ebpf.as_ref().map(|(_, found)| hooks(found));
+    let attached = attached.map_err(|lack| lack.reason.clone());
     findings.push(finding(
         "ebpf",
         attached,
@@ -99,6 +98,7 @@ pub fn probe(root: &Path) -> Vec<Finding> {
         findings.push(finding(&what, Err(missing.costs), ""));
     }
     let marks = fanotify.map(|_| "the folder's file system can be marked".to_owned());
+    let marks = marks.map_err(|lack| lack.reason);
     findings.push(finding("fanotify", marks, "names are learnt through one watch a directory"));
     let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
     let watches = limit.map(|limit| format!("{} directories at most", limit.trim()));
@@ -132,30 +132,30 @@ fn finding(what: &str, result: Result<String, String>, advice: &str) -> Finding 
     Finding { what: what.to_owned(), available, detail, advice: advice.to_owned() }
 }
 
-fn watch(root: &File, interest: Interest, tally: &Arc<Tally>) -> Result<Fanotify, String> {
+fn watch(root: &File, interest: Interest, tally: &Arc<Tally>) -> Result<Fanotify, Lack> {
     let fanotify = Fanotify::watch(root.as_fd(), interest, Arc::clone(tally));
     let fanotify = fanotify.map_err(|error| refusal(&error))?;
     // Its events name directories in a way that not everybody may follow.
     match sys::open_again_by_handle(root.as_fd()) {
         Ok(_) => Ok(fanotify),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            Err("it needs the capability CAP_DAC_READ_SEARCH (run as root)".to_owned())
+            Err(Lack::denied("it needs the capability CAP_DAC_READ_SEARCH (run as root)"))
         }
         Err(error) => Err(refusal(&error)),
     }
 }
 
 /// Why fanotify says no, in the user's words.
-fn refusal(error: &io::Error) -> String {
+fn refusal(error: &io::Error) -> Lack {
     match error.raw_os_error() {
-        Some(libc::EPERM) => "it needs the capability CAP_SYS_ADMIN (run as root)".to_owned(),
+        Some(libc::EPERM) => Lack::denied("it needs the capability CAP_SYS_ADMIN (run as root)"),
         Some(libc::ENOSYS | libc::EINVAL) => {
-            "this kernel's fanotify cannot report names (Linux 5.17 can)".to_owned()
+            "this kernel's fanotify cannot report names (Linux 5.17 can)".into()
         }
         Some(libc::EOPNOTSUPP | libc::ENODEV | libc::EXDEV) => {
-            format!("the folder's file system has no file handles for fanotify ({error})")
+            format!("the folder's file system has no file handles for fanotify ({error})").into()
         }
-        _ => error.to_string(),
+        _ => error.to_string().into(),
     }
 }
 

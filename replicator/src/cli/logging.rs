@@ -18,6 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use super::failure::{Exit, Failure};
+use crate::config::parse_log_filter;
 
 /// The log is moved to `replicator.log.1` when it would grow beyond this.
 pub const LOG_BYTES_MAX: u64 = 16 << 20;
@@ -27,6 +28,7 @@ pub const FILE_ONLY: &str = "replicator::file_only";
 
 /// Starts logging for the whole process. `filter` is what `--log` said.
 pub fn start(path: &Path, filter: Option<&str>) -> Result<(), Failure> {
+    let filter = env_filter(filter)?;
     let file = LogFile::open(path, LOG_BYTES_MAX).map_err(|error| {
         let exit = match error.kind() {
             io::ErrorKind::PermissionDenied => Exit::Permission,
@@ -44,19 +46,28 @@ pub fn start(path: &Path, filter: Option<&str>) -> Result<(), Failure> {
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         plain.with_ansi(colours).with_filter(to_person).boxed()
     };
-    let subscriber =
-        tracing_subscriber::registry().with(env_filter(filter)).with(to_file).with(to_stderr);
+    let subscriber = tracing_subscriber::registry().with(filter).with(to_file).with(to_stderr);
     tracing::subscriber::set_global_default(subscriber).map_err(anyhow::Error::from)?;
     std::panic::set_hook(Box::new(|panic| tracing::error!("bug: {panic}")));
     Ok(())
 }
 
-/// `--log`, else `RUST_LOG`, else `info`.
-fn env_filter(filter: Option<&str>) -> EnvFilter {
-    let asked = filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok());
-    let asked = asked.filter(|text| !text.is_empty());
+/// `--log`, else `RUST_LOG`, else `info`. A word that means nothing would pass
+/// for the name of a module, and silence all others.
+fn env_filter(filter: Option<&str>) -> Result<EnvFilter, Failure> {
+    let of_environment = || match std::env::var_os("RUST_LOG") {
+        Some(text) if !text.is_empty() => {
+            let text = text.to_string_lossy();
+            parse_log_filter(&text).map(Some).map_err(|reason| {
+                let message = format!("RUST_LOG: '{text}' {reason}");
+                Failure::new(Exit::Configuration, message)
+            })
+        }
+        _ => Ok(None),
+    };
+    let asked = filter.map_or_else(of_environment, |filter| Ok(Some(filter.to_owned())))?;
     EnvFilter::try_new(asked.as_deref().unwrap_or("info"))
-        .unwrap_or_else(|_| EnvFilter::new("info"))
+        .map_err(|error| Failure::new(Exit::Configuration, format!("the log filter: {error}")))
 }
 
 /// Does systemd's journal read standard error? It names the stream it made by

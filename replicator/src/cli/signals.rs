@@ -9,9 +9,9 @@ use tokio::sync::watch;
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// A terminal that closes ends what runs in it. The log needs no HUP, it
-    /// reopens itself.
-    hang_up: Signal,
+    /// A terminal that closes ends what runs in it, unless whoever started
+    /// this (`nohup`) had it ignored. The log needs no HUP, it reopens itself.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
@@ -20,7 +20,10 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: match is_ignored(SignalKind::hangup()) {
+                true => None,
+                false => Some(signal(SignalKind::hangup())?),
+            },
         })
     }
 
@@ -39,11 +42,27 @@ impl Signals {
     }
 
     async fn next(&mut self) -> i32 {
+        let hung_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         let kind = tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),
             _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.hang_up.recv() => SignalKind::hangup(),
+            _ = hung_up => SignalKind::hangup(),
         };
         kind.as_raw_value()
     }
+}
+
+/// Was this process started with the signal ignored? To listen to one would
+/// end that.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // The first signal has the lowest bit.
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }

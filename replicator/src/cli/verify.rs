@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use super::failure::{Exit, Failure};
 use super::{Node, print, print_json, status};
+use crate::limits::VERIFY_TIME_MAX;
 use crate::status::control::{self, Request, Response, Verified};
 use crate::status::{human_bytes, human_duration, printable};
-
-/// A verification reads every byte: terabytes take days.
-const PATIENCE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Read every file again and compare it with the index, and the index with
 /// those of the connected peers.
@@ -28,7 +26,7 @@ pub struct Verify {
 impl Verify {
     pub fn execute(&self) -> Result<Exit, Failure> {
         let socket = self.node.place().control_socket();
-        let verified = match control::ask(&socket, &Request::Verify, PATIENCE)? {
+        let verified = match control::ask(&socket, &Request::Verify, VERIFY_TIME_MAX)? {
             Response::Verified(verified) => verified,
             other => return Err(status::unexpected(other)),
         };

@@ -32,6 +32,17 @@ pub enum Error {
     Stopped(String),
 }
 
+impl Error {
+    /// What a process exits with that cannot start for it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io(source) if source.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::Locked | Self::Schema { .. } => 78,
+            _ => 2,
+        }
+    }
+}
+
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.kind() {

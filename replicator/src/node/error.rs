@@ -70,8 +70,13 @@ impl Error {
             Self::Config(error) => error.exit_code(),
             Self::Place(error) => error.exit_code(),
             Self::Control(error) => error.exit_code(),
+            Self::Index(error) => error.exit_code(),
+            Self::Transport(error) => error.exit_code(),
+            Self::Capture(error) => error.exit_code(),
+            // The setting asks for what is not there.
+            Self::Engine(engine::Error::NoUring(_)) => 78,
             Self::OtherRoot { .. } | Self::Retired | Self::Twin { .. } | Self::Nested { .. } => 78,
-            Self::Root(root::Error::Denied { .. }) => 77,
+            Self::Root(root::Error::Denied { .. } | root::Error::PrivateOwner { .. }) => 77,
             Self::Root(
                 root::Error::Missing { .. }
                 | root::Error::NotDirectory { .. }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::carry::Carrier;
+use super::unmet::Unmet;
 use crate::capture::Capture;
 use crate::choice::Mode;
 use crate::config::Config;
@@ -33,7 +34,7 @@ pub(super) struct Facts {
     peers: BTreeMap<NodeId, Known>,
     /// Members that left for good.
     left: BTreeSet<NodeId>,
-    refused: Option<(SocketAddr, String)>,
+    unmet: Unmet,
     /// The last life did not end cleanly.
     unclean: bool,
     next_write: Instant,
@@ -71,7 +72,7 @@ impl Facts {
             started_ms: clock::now_ms(),
             peers: BTreeMap::new(),
             left: BTreeSet::new(),
-            refused: None,
+            unmet: Unmet::default(),
             unclean,
             next_write: Instant::now(),
             is_read_only: false,
@@ -100,6 +101,7 @@ impl Facts {
         if self.peers.len() >= PEERS_SHOWN_MAX {
             self.peers.retain(|_, known| known.connected);
         }
+        self.unmet.joined(address);
         let since_ms = clock::now_ms();
         let known = Known { name, address, connected: true, since_ms, last_error: None };
         self.peers.insert(peer, known);
@@ -125,7 +127,7 @@ impl Facts {
     }
 
     pub fn refused(&mut self, address: SocketAddr, reason: String) {
-        self.refused = Some((address, reason));
+        self.unmet.refused(Instant::now(), address, reason);
     }
 
     pub fn connected(&self) -> usize {
@@ -292,8 +294,13 @@ impl Facts {
 
     fn peer_facts(&self, core: &Core<Index>, carrier: &Carrier) -> Vec<PeerFacts> {
         let live = carrier.transport.peers();
+        let now = Instant::now();
         let known = self.peers.iter().map(|(id, known)| {
             let link = live.iter().find(|peer| peer.id == *id);
+            // One that was met before may be refused when it comes back.
+            let refused = self.unmet.why_refused(now, known.address);
+            let refused = refused.filter(|_| !known.connected);
+            let gone = || refused.map_or("gone".to_owned(), |reason| format!("refused: {reason}"));
             PeerFacts {
                 id: format!("{id:#}"),
                 name: known.name.clone(),
@@ -304,8 +311,8 @@ impl Facts {
                 sent_bytes: link.map_or(0, |link| link.sent_bytes),
                 received_bytes: link.map_or(0, |link| link.received_bytes),
                 behind_entries: if known.connected { core.behind(*id) } else { 0 },
-                state: if known.connected { "connected" } else { "gone" }.to_owned(),
-                last_error: known.last_error.clone(),
+                state: if known.connected { "connected".to_owned() } else { gone() },
+                last_error: refused.map(str::to_owned).or_else(|| known.last_error.clone()),
             }
         });
         // Members that were not met since the start.
@@ -321,13 +328,13 @@ impl Facts {
             state: "not connected".to_owned(),
             ..PeerFacts::default()
         });
-        let refused = self.refused.iter().map(|(address, reason)| PeerFacts {
-            address: address.to_string(),
-            state: format!("refused: {reason}"),
-            last_error: Some(reason.clone()),
-            ..PeerFacts::default()
-        });
-        known.chain(absent).chain(refused).collect()
+        let unreached =
+            self.config.peers.iter().filter_map(|address| {
+                Some((address.clone(), carrier.transport.unreached(address)?))
+            });
+        let met = self.peers.values().map(|known| known.address);
+        let unmet = self.unmet.facts(now, &unreached.collect::<Vec<_>>(), met);
+        known.chain(absent).chain(unmet).collect()
     }
 
     fn losses(&self, capture: &Capture) -> BTreeMap<String, u64> {

@@ -12,15 +12,13 @@ use tokio::sync::oneshot;
 use super::facts::Facts;
 use crate::id::NodeId;
 use crate::index::Index;
+use crate::limits::VERIFY_TIME_MAX;
 use crate::status::control::{self, Differing, PeerAgreement, Response, Waited};
+use crate::status::human_duration;
 use crate::sync::{Core, Verified};
 
 /// How long to leave the peers alone before asking again.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
-
-/// A verification reads everything: no limit fits all folders, but a command
-/// that went away ends it.
-const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// After a verification has read everything: how long the peers may take to
 /// hold the same. Somebody who writes all the time must not hold up the
@@ -90,7 +88,7 @@ impl Waiters {
 
     /// Waits until everything has been read again and compared.
     pub fn verify(&mut self, answer: oneshot::Sender<Response>) {
-        self.add(VERIFY_TIMEOUT, answer, Some(Verifying::default()));
+        self.add(VERIFY_TIME_MAX, answer, Some(Verifying::default()));
     }
 
     /// Verifications that have just read everything: what happened meanwhile
@@ -268,8 +266,8 @@ impl Waiter {
             return Response::Waited(Waited { in_sync: self.agreed, waited_ms: took_ms, reasons });
         };
         let Some(found) = verify.found else {
-            let hours = VERIFY_TIMEOUT.as_secs() / 3600;
-            let reason = format!("not everything was read within {hours} hours");
+            let limit = human_duration(VERIFY_TIME_MAX);
+            let reason = format!("not everything was read within {limit}");
             return Response::Refused { reason };
         };
         let differing = found

@@ -42,6 +42,10 @@ pub enum Error {
     #[error("{} is in the way: {reason}; move it elsewhere", .path.display())]
     PrivateDirectory { path: PathBuf, reason: &'static str },
 
+    #[error("{} belongs to another user, or something in it: after a `chown -R` of the folder run \
+             `chown -R {user} {0}`; if a stranger made it, move it elsewhere", .path.display())]
+    PrivateOwner { path: PathBuf, user: u32 },
+
     #[error("the folder {} was never served here: it has no {} with a marker", .path.display(),
             crate::path::PRIVATE_DIR)]
     NeverServed { path: PathBuf },

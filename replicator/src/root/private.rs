@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::{
     self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -24,11 +25,17 @@ const TMP: &str = "tmp";
 const TRASH: &str = "trash";
 const CONFLICTS: &str = "conflicts";
 const REDO: &str = "redo";
+const DIRECTORIES: [&str; 4] = [TMP, TRASH, CONFLICTS, REDO];
 const MARKER: &str = "marker";
 const LOCK: &str = "lock";
 
 /// Random bytes in a marker: enough that no two folders ever share one.
 const MARKER_BYTES: usize = 16;
+
+/// The attribute that tells a directory of ours from one that a stranger put
+/// there: only who may administer the system can set it, and a change of
+/// owner leaves it.
+const SEAL: &str = "trusted.replicator";
 
 #[derive(Debug)]
 pub(super) struct Private {
@@ -44,6 +51,13 @@ pub(super) struct Private {
 impl Private {
     /// Makes what is missing.
     pub(super) fn prepare(path: &Path, root: BorrowedFd<'_>) -> Result<Self, Error> {
+        // What cannot be taken back is refused below.
+        if take_back(root).unwrap_or(false) {
+            tracing::warn!(
+                "{} was given to another user, as `chown -R` does: it is private and was taken back",
+                path.join(PRIVATE_DIR).display()
+            );
+        }
         let dir = make_directory(path, root, PRIVATE_DIR).map_err(|error| {
             // These refuse it as if the folder were missing, or another's.
             let name = file_system_name(root);
@@ -52,13 +66,14 @@ impl Private {
                 false => error,
             }
         })?;
-        for name in [TMP, TRASH, CONFLICTS, REDO] {
-            make_directory(path, dir.as_fd(), name)?;
+        for name in DIRECTORIES {
+            make_directory(&path.join(PRIVATE_DIR), dir.as_fd(), name)?;
         }
         let marker = match read_marker(root) {
             Some(marker) => marker,
             None => write_marker(path, dir.as_fd())?,
         };
+        seal(dir.as_fd(), &marker);
         Self::assemble(path, dir, marker)
     }
 
@@ -71,7 +86,7 @@ impl Private {
     }
 
     fn assemble(path: &Path, dir: OwnedFd, marker: String) -> Result<Self, Error> {
-        let open = |name| open_directory(path, dir.as_fd(), name);
+        let open = |name| open_directory(&path.join(PRIVATE_DIR), dir.as_fd(), name);
         // Not for writing: that would keep an administrator from remounting the
         // file system read-only for as long as the folder is served.
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -200,24 +215,85 @@ fn make_directory(path: &Path, parent: BorrowedFd<'_>, name: &str) -> Result<Own
 }
 
 /// A private directory, which must be this user's own: whoever can write to
-/// the folder could have put one there before.
+/// the folder could have put one there before, with records in it that a start
+/// would carry out.
 fn open_directory(path: &Path, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
     let in_the_way = |reason| Error::PrivateDirectory { path: path.join(name), reason };
+    let anothers = || {
+        let path = if name == PRIVATE_DIR { path.join(name) } else { path.to_path_buf() };
+        Error::PrivateOwner { path, user: own_user() }
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let dir = open_beneath(parent, Path::new(name), flags).map_err(|errno| match errno {
         Errno::NOTDIR | Errno::LOOP => in_the_way("it is no directory"),
         Errno::XDEV => in_the_way("it is a mount point"),
         Errno::NOSYS | Errno::PERM => Error::Kernel,
+        Errno::ACCESS if !is_own(parent, name) => anothers(),
         errno => Error::opening(path, errno.into()),
     })?;
     let stat = fs::fstat(&dir).map_err(|errno| Error::opening(path, errno.into()))?;
-    if stat.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(in_the_way("another user owns it"));
+    if stat.st_uid != own_user() {
+        return Err(anothers());
     }
     if stat.st_mode & 0o7777 != 0o700 {
         fs::fchmod(&dir, Mode::RWXU).map_err(|errno| Error::opening(path, errno.into()))?;
     }
     Ok(dir)
+}
+
+/// Makes the private directories this user's own again where this user sealed
+/// them; false where nothing was to be done. Who was given the folder with all
+/// that is in it gains nothing from what could be left there meanwhile: it
+/// reaches this folder alone.
+fn take_back(root: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let dir = open_beneath(root, Path::new(PRIVATE_DIR), flags)?;
+    let Some(marker) = read_marker(root) else { return Ok(false) };
+    if fs::fstat(&dir)?.st_uid == own_user() || !is_sealed(dir.as_fd(), &marker) {
+        return Ok(false);
+    }
+    // Closed before the rest is looked at: nobody changes it from then on.
+    make_own(dir.as_fd())?;
+    for name in DIRECTORIES {
+        make_own(open_beneath(dir.as_fd(), Path::new(name), flags)?.as_fd())?;
+    }
+    Ok(true)
+}
+
+fn make_own(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    fs::fchmod(dir, Mode::RWXU)?;
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    fs::fchown(dir, Some(user), Some(group))
+}
+
+/// Where the system does not let us, or the file system has no attributes, an
+/// administrator has to take back by hand what was given away.
+fn seal(dir: BorrowedFd<'_>, marker: &str) {
+    if !is_sealed(dir, marker) {
+        let _ = fs::fsetxattr(dir, SEAL, seal_of(marker).as_bytes(), XattrFlags::empty());
+    }
+}
+
+fn is_sealed(dir: BorrowedFd<'_>, marker: &str) -> bool {
+    let expected = seal_of(marker);
+    // One byte more would show that it is another.
+    let mut value = vec![0; expected.len() + 1];
+    let length = fs::fgetxattr(dir, SEAL, &mut value);
+    length.is_ok_and(|length| value[..length] == *expected.as_bytes())
+}
+
+/// Names the user, too: what one has sealed no other takes.
+fn seal_of(marker: &str) -> String {
+    format!("{marker} {}", own_user())
+}
+
+fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn is_own(parent: BorrowedFd<'_>, name: &str) -> bool {
+    let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| stat.st_uid == own_user())
 }
 
 fn open_beneath(root: BorrowedFd<'_>, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -115,6 +115,63 @@ fn a_folder_is_served_once_and_keeps_its_marker() {
 
 const PRIVATE: &str = crate::path::PRIVATE_DIR;
 
+/// As Debian numbers nobody.
+const ANOTHER: u32 = 65534;
+
+/// As `chown -R` does; false where this user cannot.
+fn give_away(path: &Path) -> bool {
+    let inner = std::fs::read_dir(path).into_iter().flatten().flatten();
+    inner.into_iter().all(|entry| give_away(&entry.path()))
+        && std::os::unix::fs::lchown(path, Some(ANOTHER), Some(ANOTHER)).is_ok()
+}
+
+fn owner(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().uid()
+}
+
+#[test]
+fn a_folder_given_to_another_user_is_served_again() {
+    let (dir, root) = folder();
+    let marker = root.marker().to_owned();
+    drop(root);
+    let (private, redo) = (dir.path().join(PRIVATE), dir.path().join(PRIVATE).join("redo"));
+    if !give_away(dir.path()) {
+        return println!("skipped: this user cannot give files away");
+    }
+    std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    assert_eq!(root.marker(), marker.as_str());
+    assert_eq!((owner(&private), owner(&redo)), (0, 0));
+    assert_eq!(std::fs::metadata(&private).unwrap().mode() & 0o7777, 0o700);
+    assert_eq!(owner(dir.path()), ANOTHER, "the folder itself stays as it was given");
+}
+
+#[test]
+fn a_private_directory_of_a_stranger_is_refused() {
+    let (dir, root) = folder();
+    drop(root);
+    let planted = tempfile::tempdir().unwrap();
+    let private = planted.path().join(PRIVATE);
+    std::fs::create_dir_all(private.join("redo")).unwrap();
+    // A sound marker is no proof: it is a file like any other.
+    std::fs::copy(dir.path().join(PRIVATE).join("marker"), private.join("marker")).unwrap();
+    if !give_away(&private) {
+        return println!("skipped: this user cannot give files away");
+    }
+    let refused = Root::open(planted.path()).unwrap_err();
+    assert!(matches!(refused, Error::PrivateOwner { .. }), "{refused}");
+    let advice = format!("`chown -R 0 {}`", private.display());
+    assert!(refused.to_string().contains(&advice), "{refused}");
+    assert_eq!(owner(&private), ANOTHER);
+    // Half of the advice is not enough, and says so again.
+    std::os::unix::fs::chown(&private, Some(0), Some(0)).unwrap();
+    let refused = Root::open(planted.path()).unwrap_err();
+    assert!(refused.to_string().contains(&advice), "{refused}");
+    std::os::unix::fs::chown(private.join("redo"), Some(0), Some(0)).unwrap();
+    std::os::unix::fs::chown(private.join("marker"), Some(0), Some(0)).unwrap();
+    Root::open(planted.path()).unwrap();
+}
+
 #[test]
 fn a_replaced_removed_or_emptied_folder_is_noticed() {
     let outer = tempfile::tempdir().unwrap();

@@ -159,7 +159,7 @@ pub struct PeerFacts {
     pub received_bytes: u64,
     /// Our entries it has not confirmed.
     pub behind_entries: u64,
-    /// In words: `connected`, `joining`, `refused: wrong password`, ...
+    /// In words: `connected`, `gone`, `not reached`, `refused: why`, ...
     pub state: String,
     pub last_error: Option<String>,
 }

@@ -164,19 +164,18 @@ fn peer_lines(out: &mut String, peers: &[PeerFacts], now_ms: u64) {
         };
         let sign = if peer.connected { "+" } else { "-" };
         line(out, &format!("  {sign} {who}{}", peer.address));
-        let traffic = format!(
-            "sent {}, received {}",
-            human_bytes(peer.sent_bytes),
-            human_bytes(peer.received_bytes)
-        );
         if peer.connected {
             let text = format!(
-                "    {} for {since}, rtt {:.1} ms, {traffic}, {} behind",
-                peer.state, peer.rtt_ms, peer.behind_entries
+                "    {} for {since}, rtt {:.1} ms, sent {}, received {}, {} behind",
+                peer.state,
+                peer.rtt_ms,
+                human_bytes(peer.sent_bytes),
+                human_bytes(peer.received_bytes),
+                peer.behind_entries
             );
             line(out, &text);
         } else {
-            line(out, &format!("    {} for {since}, {traffic}", peer.state));
+            line(out, &format!("    {} for {since}", peer.state));
         }
         if let Some(error) = &peer.last_error {
             line(out, &format!("    last error: {error}"));
@@ -267,6 +266,26 @@ mod tests {
         assert!(text.contains("replicator conflicts list"));
         assert!(text.contains("0 of 1 connected"));
         assert!(!text.contains('\u{202e}'));
+    }
+
+    #[test]
+    fn an_address_where_nobody_answers_is_told_with_the_reason() {
+        let peer = PeerFacts {
+            address: "typo.invalid:7400".into(),
+            state: "not reached".into(),
+            since_ms: 1_000,
+            last_error: Some("the name cannot be resolved".into()),
+            ..Default::default()
+        };
+        let snapshot = Snapshot { taken_ms: 13_000, peers: vec![peer], ..Default::default() };
+        let lines = [
+            "Peers      0 of 1 connected",
+            "  - typo.invalid:7400",
+            "    not reached for 12 s",
+            "    last error: the name cannot be resolved",
+        ];
+        let text = render(&snapshot);
+        assert!(text.ends_with(&format!("{}\n", lines.join("\n"))), "{text}");
     }
 
     #[test]

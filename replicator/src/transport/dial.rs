@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -17,12 +17,62 @@ use super::settings::{
 use crate::address::Address;
 use crate::id::NodeId;
 
+/// Why nobody at an address is a peer now.
+#[derive(Clone, Debug)]
+pub struct Unreached {
+    /// The first of the tries that failed since anybody was.
+    pub since: Instant,
+    /// What the name stands for, where it can be resolved.
+    pub tried: Vec<SocketAddr>,
+    /// Of the last try, in words.
+    pub reason: String,
+    /// Somebody answered, and the reason is theirs or ours.
+    pub is_refused: bool,
+}
+
+/// What a dialer says of its address to whoever asks.
+#[derive(Debug, Default)]
+pub(super) struct Outcome(Mutex<Option<Unreached>>);
+
+impl Outcome {
+    pub(super) fn unreached(&self) -> Option<Unreached> {
+        self.last().clone()
+    }
+
+    fn note(&self, result: &Result<NodeId, Failure>, tried: &[SocketAddr]) {
+        let (reason, is_refused) = match result {
+            Ok(_) | Err(Failure::Duplicate(_) | Failure::Ourselves) => return self.clear(),
+            Err(Failure::Refused(refusal)) => (refusal.to_string(), true),
+            Err(Failure::Lost(reason)) => (reason.clone(), false),
+        };
+        let mut last = self.last();
+        let since = last.as_ref().map_or_else(Instant::now, |last| last.since);
+        *last = Some(Unreached { since, tried: tried.to_vec(), reason, is_refused });
+    }
+
+    fn clear(&self) {
+        *self.last() = None;
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<Unreached>> {
+        // It is whole at every point where a holder could panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Dials, waits until that peer is gone, and dials again; ends only when the
 /// address can never be anybody but us.
-pub(super) async fn run(shared: Arc<Shared>, address: Address) {
+pub(super) async fn run(shared: Arc<Shared>, address: Address, outcome: Arc<Outcome>) {
     let mut pace = Pace::new();
     loop {
-        let pause = match attempt(&shared, &address, pace.answer_time()).await {
+        let candidates = resolve(&address).await;
+        let tried = candidates.as_ref().map_or_else(|_| Vec::new(), Vec::clone);
+        let result = match candidates {
+            Ok(candidates) => attempt(&shared, candidates, pace.answer_time()).await,
+            Err(error) => Err(Failure::Lost(format!("the name cannot be resolved: {error}"))),
+        };
+        outcome.note(&result, &tried);
+        let pause = match result {
             Ok(peer) | Err(Failure::Duplicate(peer)) if shared.registry.is_connected(peer) => {
                 shared.registry.departed(peer).await;
                 pace = Pace::new();
@@ -60,12 +110,9 @@ async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
 /// next. The first that becomes (or is) a peer ends it.
 async fn attempt(
     shared: &Arc<Shared>,
-    address: &Address,
+    mut candidates: Vec<SocketAddr>,
     answer_time: Duration,
 ) -> Result<NodeId, Failure> {
-    let mut candidates = resolve(address)
-        .await
-        .map_err(|error| Failure::Lost(format!("the name cannot be resolved: {error}")))?;
     rotate(&mut candidates);
     let mut tries = JoinSet::new();
     let mut worst = None;
@@ -186,6 +233,7 @@ fn random() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::error::Refusal;
 
     #[test]
     fn pauses_double_to_the_last() {
@@ -193,6 +241,22 @@ mod tests {
         let pauses: Vec<_> = (0..8).map(|_| pace.next().as_millis()).collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(pace.answer_time(), HANDSHAKE_TIME_MAX);
+    }
+
+    #[test]
+    fn an_address_is_unreached_since_the_first_failure_until_somebody_answers() {
+        let outcome = Outcome::default();
+        assert!(outcome.unreached().is_none());
+        outcome.note(&Err(Failure::Lost("no answer".into())), &[]);
+        let first = outcome.unreached().unwrap();
+        let tried = ["192.0.2.1:7400".parse().unwrap()];
+        outcome.note(&Err(Failure::Refused(Refusal::WrongPassword)), &tried);
+        let second = outcome.unreached().unwrap();
+        assert_eq!((second.since, second.tried), (first.since, tried.to_vec()));
+        assert!(second.is_refused && !first.is_refused);
+        assert!(second.reason.starts_with("the password"), "{}", second.reason);
+        outcome.note(&Err(Failure::Duplicate(NodeId::of_public_key(b"key"))), &tried);
+        assert!(outcome.unreached().is_none());
     }
 
     #[test]

@@ -71,6 +71,29 @@ pub enum Error {
     Cut(String),
 }
 
+impl Error {
+    /// What a process exits with that cannot start for it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { source, .. } | Self::KeyFile { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                77
+            }
+            Self::Listen { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+                ) =>
+            {
+                78
+            }
+            Self::KeyFileOpen { .. } | Self::KeyFileDamaged { .. } | Self::EmptyPassword => 78,
+            _ => 2,
+        }
+    }
+}
+
 /// A message was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

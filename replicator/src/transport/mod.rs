@@ -48,6 +48,7 @@ use quinn::Endpoint;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
+pub use dial::Unreached;
 pub use error::{Error, SendError};
 pub use event::{Event, Events};
 pub use fetch::{Fetch, Reply};
@@ -149,21 +150,29 @@ impl Transport {
     /// address that turns out to be our own is dropped.
     pub fn dial(&self, address: Address) {
         let mut dialers = self.handle.dialers();
-        dialers.retain(|_, dialer| !dialer.is_finished());
+        dialers.retain(|_, dialer| !dialer.task.is_finished());
         if dialers.len() >= settings::DIALERS_MAX {
             tracing::warn!(%address, limit = settings::DIALERS_MAX, "too many addresses to dial, this one is left out");
             return;
         }
         dialers.entry(address.clone()).or_insert_with(|| {
-            tokio::spawn(dial::run(Arc::clone(&self.handle.shared), address)).abort_handle()
+            let (shared, outcome) = (Arc::clone(&self.handle.shared), Arc::default());
+            let task = tokio::spawn(dial::run(shared, address, Arc::clone(&outcome)));
+            Dialer { task: task.abort_handle(), outcome }
         });
     }
 
     /// Stops dialing this address. A connection that stands stays.
     pub fn forget(&self, address: &Address) {
         if let Some(dialer) = self.handle.dialers().remove(address) {
-            dialer.abort();
+            dialer.task.abort();
         }
+    }
+
+    /// Why nobody at this address is a peer now; `None` where somebody is, or
+    /// it is not dialed, or was not yet.
+    pub fn unreached(&self, address: &Address) -> Option<Unreached> {
+        self.handle.dialers().get(address).and_then(|dialer| dialer.outcome.unreached())
     }
 
     /// Closes the connection to a peer; both sides see it go down. A dialer
@@ -254,18 +263,24 @@ struct Shared {
 /// [`Shared`], so it alone would never be dropped.
 struct Handle {
     shared: Arc<Shared>,
-    dialers: Mutex<HashMap<Address, AbortHandle>>,
+    dialers: Mutex<HashMap<Address, Dialer>>,
+}
+
+/// A task that keeps a connection to one address.
+struct Dialer {
+    task: AbortHandle,
+    outcome: Arc<dial::Outcome>,
 }
 
 impl Handle {
-    fn dialers(&self) -> std::sync::MutexGuard<'_, HashMap<Address, AbortHandle>> {
+    fn dialers(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Dialer>> {
         // The map is whole at every point where a holder could panic.
         self.dialers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stop(&self) {
         for (_, dialer) in self.dialers().drain() {
-            dialer.abort();
+            dialer.task.abort();
         }
         for link in self.shared.registry.all() {
             congestion::close(link.connection(), Close::Goodbye, GOODBYE);

@@ -34,6 +34,7 @@ fn may_lack(kind: FileSystem, method: &str) -> bool {
         FileSystem::Tmpfs => {
             &["FICLONE", "FICLONERANGE", "dedupe", "ZERO_RANGE", "COLLAPSE_RANGE", "INSERT_RANGE"]
         }
+        FileSystem::Ext2 | FileSystem::Vfat => unreachable!("no folder is served on {kind}"),
     };
     of_kind.contains(&method)
         // Only those made with this feature, by late versions of mkfs.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use replicator_tests::machine;
+use replicator_tests::{apt, machine};
 
 use super::{files_below, words};
 
@@ -18,16 +18,8 @@ pub fn install(program: &str, package: &str) -> Result<()> {
         return Ok(());
     }
     println!("installing {package}");
-    let install = || {
-        let mut command = Command::new("apt-get");
-        command.args(["install", "-y", "-qq", "--no-install-recommends", package]);
-        machine::run(command.env("DEBIAN_FRONTEND", "noninteractive"))
-    };
-    let installed = install().or_else(|_| {
-        machine::run(Command::new("apt-get").args(["update", "-qq"]))?;
-        install()
-    });
-    installed.map(drop).with_context(|| format!("this needs {program}: install {package} as root"))
+    apt::install(&[package])
+        .with_context(|| format!("this needs {program}: install {package} as root"))
 }
 
 /// The content of a package of a release, unpacked below `place`. A package

@@ -18,6 +18,7 @@ use super::hooks::{FileSystem, HOOKS, Hook, Needs};
 use super::offsets::Offsets;
 use super::slots::{Mapped, SharedSlot};
 use super::sys;
+use crate::capture::Lack;
 use crate::capture::counters::Tally;
 use crate::capture::describe::MissingHook;
 use crate::capture::limits::{IDLE_CHECK_INTERVAL, MEMORY_BYTES_MIN};
@@ -80,7 +81,7 @@ pub fn load(
     file_system: FileSystem,
     memory_bytes: usize,
     tally: Arc<Tally>,
-) -> Result<Attached, String> {
+) -> Result<Attached, Lack> {
     load_described(Path::new(TYPES), root, file_system, memory_bytes, tally)
 }
 
@@ -91,7 +92,7 @@ fn load_described(
     file_system: FileSystem,
     memory_bytes: usize,
     tally: Arc<Tally>,
-) -> Result<Attached, String> {
+) -> Result<Attached, Lack> {
     let kernel = Btf::open(&types.join(KERNEL), None).map_err(|error| error.to_string())?;
     let module = types.join(file_system.name());
     let module = module.exists().then(|| Btf::open(&module, Some(&kernel))).transpose();
@@ -105,12 +106,13 @@ fn load_described(
         tally,
     };
     let plan = folder.plan_exits(&kernel, module.as_ref());
-    let why_not_exits = match plan.and_then(|plan| folder.attach_exits(plan)) {
+    let attached = plan.map_err(Lack::from).and_then(|plan| folder.attach_exits(plan));
+    let Lack { reason: why_not_exits, is_denied } = match attached {
         Ok(attached) => return Ok(attached),
-        Err(reason) => reason,
+        Err(lack) => lack,
     };
     if let Some(lack) = file_system.lacks_tracepoints() {
-        return Err(format!("{lack}, and {why_not_exits}"));
+        return Err(Lack { reason: format!("{lack}, and {why_not_exits}"), is_denied });
     }
     let attached = folder.attach_tracepoints()?;
     Ok(Attached { why_not_exits: Some(why_not_exits), ..attached })
@@ -132,7 +134,7 @@ impl Folder<'_> {
         Plan::of(self.file_system, kernel, module).map_err(|error| error.to_string())
     }
 
-    fn attach_exits(&self, plan: Plan) -> Result<Attached, String> {
+    fn attach_exits(&self, plan: Plan) -> Result<Attached, Lack> {
         let constants = [("EXITS", 1), ("FAULTS_TOLD", u32::from(plan.faults_told))];
         let mut ebpf = prepare(self, &constants)?;
         let code = Code::of(OBJECT, &ebpf)?;
@@ -154,16 +156,16 @@ impl Folder<'_> {
         }
         programs.hooks.dedup();
         programs.missing = plan.missing;
-        assemble(ebpf, self, programs, "function exits")
+        Ok(assemble(ebpf, self, programs, "function exits")?)
     }
 
-    fn attach_tracepoints(&self) -> Result<Attached, String> {
+    fn attach_tracepoints(&self) -> Result<Attached, Lack> {
         let mut ebpf = prepare(self, &[])?;
         let mut programs = Programs::default();
         for hook in self.hooks() {
             programs.attach(&mut ebpf, hook, &self.offsets)?;
         }
-        assemble(ebpf, self, programs, "raw tracepoints")
+        Ok(assemble(ebpf, self, programs, "raw tracepoints")?)
     }
 
     fn hooks(&self) -> impl Iterator<Item = &'static Hook> {
@@ -203,7 +205,7 @@ impl Programs {
     }
 }
 
-fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebpf, String> {
+fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebpf, Lack> {
     let (offsets, sizes) = (&folder.offsets, &folder.sizes);
     let stat = rustix::fs::fstat(folder.root).map_err(|error| error.to_string())?;
     let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
@@ -237,9 +239,10 @@ fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebp
         let refused = chain(&error);
         // A container's root may lack what root stands for elsewhere.
         if rustix::process::geteuid().is_root() && !refused.contains("not permitted") {
-            refused
+            refused.into()
         } else {
-            format!("it needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN ({refused})")
+            let needs = "it needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN";
+            Lack::denied(format!("{needs} ({refused})"))
         }
     })
 }
@@ -370,7 +373,7 @@ mod tests {
         let (memory, tally) = (MEMORY_BYTES_MIN, Arc::default());
         match load_described(types, root.as_fd(), FileSystem::Ext4, memory, tally) {
             Ok(_) => panic!("programs were loaded for a kernel nobody knows"),
-            Err(reason) => reason,
+            Err(lack) => lack.reason,
         }
     }
 
@@ -388,7 +391,7 @@ mod tests {
                 let reason = attached.why_not_exits.unwrap();
                 assert!(reason.ends_with("lacks the function vfs_fallocate"), "{reason}");
             }
-            Err(reason) => {
+            Err(Lack { reason, .. }) => {
                 let lacks = ["it needs root", "has no such tracepoint"];
                 assert!(lacks.iter().any(|lack| reason.contains(lack)), "{reason}");
                 eprintln!("skipped: {reason}");

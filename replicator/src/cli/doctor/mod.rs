@@ -18,6 +18,7 @@ use crate::status::printable;
 ///
 /// Exit code 0 when nothing is missing, 1 otherwise. Everything is replicated
 /// in both cases; what is missing costs speed or comfort, as each line says.
+/// What is merely absent costs nothing worth a change.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Doctor {
@@ -35,13 +36,20 @@ impl Doctor {
         let mut checks = machine::checks();
         checks.extend(capture::probe(&root).into_iter().map(|finding| Check {
             what: finding.what,
-            ok: finding.available,
+            verdict: if finding.available { Verdict::Fine } else { Verdict::Missing },
             found: finding.detail,
             advice: finding.advice,
         }));
         checks.extend(file_system::checks(&root));
         print(&checks.iter().map(describe).collect::<String>())?;
-        Ok(if checks.iter().all(|check| check.ok) { Exit::Fine } else { Exit::Differs })
+        Ok(exit(&checks))
+    }
+}
+
+fn exit(checks: &[Check]) -> Exit {
+    match checks.iter().any(|check| check.verdict == Verdict::Missing) {
+        true => Exit::Differs,
+        false => Exit::Fine,
     }
 }
 
@@ -54,24 +62,45 @@ const HEAD_COLUMNS: usize = 28;
 /// One thing that was looked at.
 struct Check {
     what: String,
-    ok: bool,
+    verdict: Verdict,
     /// What was found there.
     found: String,
-    /// What its lack costs, and what to do; shown when it is missing.
+    /// What its lack costs, and what to do; shown when it is not there.
     advice: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Fine,
+    /// It is not there, and does no harm by that.
+    Absent,
+    Missing,
 }
 
 impl Check {
     fn new(what: &str, ok: bool, found: impl Into<String>, advice: &str) -> Self {
-        Self { what: what.into(), ok, found: found.into(), advice: advice.into() }
+        let verdict = if ok { Verdict::Fine } else { Verdict::Missing };
+        Self { what: what.into(), verdict, found: found.into(), advice: advice.into() }
+    }
+
+    /// Of something whose lack is no reason to change anything.
+    fn harmless(mut self) -> Self {
+        if self.verdict == Verdict::Missing {
+            self.verdict = Verdict::Absent;
+        }
+        self
     }
 }
 
 fn describe(check: &Check) -> String {
-    let verdict = if check.ok { "ok" } else { "missing" };
+    let verdict = match check.verdict {
+        Verdict::Fine => "ok",
+        Verdict::Absent => "absent",
+        Verdict::Missing => "missing",
+    };
     let head = format!("{verdict:<8}{:<20}", printable(&check.what));
     let mut text = wrapped(&head, &printable(&check.found));
-    if !check.ok && !check.advice.is_empty() {
+    if check.verdict != Verdict::Fine && !check.advice.is_empty() {
         text += &wrapped(&" ".repeat(HEAD_COLUMNS), &check.advice);
     }
     text
@@ -109,7 +138,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let modified = || std::fs::metadata(folder.path()).unwrap().modified().unwrap();
         let checks = file_system::checks(folder.path());
-        assert!(checks.iter().any(|check| check.what == "exchange" && check.ok));
+        let exchange = checks.iter().find(|check| check.what == "exchange").unwrap();
+        assert_eq!(exchange.verdict, Verdict::Fine);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         std::fs::create_dir(folder.path().join(crate::path::PRIVATE_DIR)).unwrap();
         let before = modified();
@@ -126,6 +156,17 @@ mod tests {
         assert!(!describe(&Check::new("thing", true, "there", "costs")).contains("costs"));
         let long = Check::new("thing", false, "word ".repeat(50), &"advice ".repeat(50));
         assert!(describe(&long).lines().all(|line| line.chars().count() <= COLUMNS));
-        assert!(machine::checks().iter().all(|check| check.ok || !check.advice.is_empty()));
+        let told = |check: &Check| check.verdict == Verdict::Fine || !check.advice.is_empty();
+        assert!(machine::checks().iter().all(told));
+    }
+
+    #[test]
+    fn what_does_no_harm_does_not_count() {
+        let fine = || Check::new("thing", true, "there", "");
+        let absent = || Check::new("thing", false, "absent", "no harm").harmless();
+        assert_eq!(exit(&[fine(), fine().harmless(), absent()]), Exit::Fine);
+        assert!(describe(&absent()).starts_with("absent  thing"));
+        assert!(describe(&absent()).contains("no harm"));
+        assert_eq!(exit(&[absent(), Check::new("other", false, "", "")]), Exit::Differs);
     }
 }

@@ -66,7 +66,7 @@ async fn a_node_that_dials_itself_stops() {
         dir: tempfile::tempdir().unwrap(),
     });
     soon(async {
-        while a.transport.handle.dialers().values().any(|dialer| !dialer.is_finished()) {
+        while a.transport.handle.dialers().values().any(|dialer| !dialer.task.is_finished()) {
             tokio::task::yield_now().await;
         }
     })
