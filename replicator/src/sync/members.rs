@@ -5,8 +5,8 @@
 //! and from where on it may have forgotten tombstones (its floor). A node
 //! that holds part of a log below that floor may show what was deleted and
 //! will never be told: nothing is taken from it until it holds more, or has
-//! begun anew. A node that shares no log with this one holds nothing this one
-//! ever deleted; it is new and welcome.
+//! begun anew. A node that shares no log with what this one holds or lies
+//! below its floor holds nothing that was ever deleted; it is new and welcome.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -146,7 +146,10 @@ impl<S: Store> Core<S> {
             self.membership.refused.insert(from);
             return;
         }
-        if share && !theirs.have.covers(&self.membership.roster.floor) {
+        // Who joins has a floor before it holds anything of the logs below it.
+        let floor_here = &self.membership.roster.floor;
+        let is_stranger = !share && !shares(&theirs.have, floor_here);
+        if !is_stranger && !theirs.have.covers(floor_here) {
             self.refuse(from);
             return;
         }
