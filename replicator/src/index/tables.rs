@@ -13,7 +13,7 @@ use crate::hash::Leaves;
 use crate::id::{Actor, BodyId};
 
 /// Counts the layouts this file ever had.
-pub(super) const SCHEMA: u32 = 3;
+pub(super) const SCHEMA: u32 = 4;
 
 /// Path -> `NameRow`.
 pub(super) const NAMES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("names");

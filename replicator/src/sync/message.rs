@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outline::{Outlines, Shapes};
 use super::record::{BodyRecord, NameRecord};
-use super::roster::MemberRecord;
+use super::roster::MemberNews;
 use super::version::VersionVector;
 use crate::hash::Digest;
 use crate::id::{Actor, BodyId};
@@ -46,10 +46,13 @@ pub enum Message {
     /// cluster, and below which places it may have forgotten tombstones.
     Meet {
         floor: VersionVector,
-        mine: MemberRecord,
+        /// How far the sender holds each log. What it tells of any member,
+        /// itself included, differs so from what it said last of itself.
+        have: VersionVector,
+        mine: MemberNews,
     },
     /// News of members.
-    Members(Vec<MemberRecord>),
+    Members(Vec<MemberNews>),
     /// Nothing is taken from the receiver: it lacks part of what lies below
     /// this floor, and may show what was deleted.
     Refused {
@@ -281,13 +284,13 @@ impl Message {
                 records.have.as_ref().map_or(Ok(()), vector)
             }
             Message::Probe { .. } => Ok(()),
-            Message::Meet { floor, mine } => {
+            Message::Meet { floor, have, mine } => {
                 if !mine.is_well_formed() {
                     return Err(Malformed::Impossible("member"));
                 }
-                vector(floor)
+                vector(floor).and(vector(have))
             }
-            Message::Members(members) => match members.iter().all(MemberRecord::is_well_formed) {
+            Message::Members(members) => match members.iter().all(MemberNews::is_well_formed) {
                 true => Ok(()),
                 false => Err(Malformed::Impossible("member")),
             },
@@ -361,9 +364,16 @@ mod tests {
         let message = Message::Have { have: have.clone(), links: vec![Actor(1)] };
         assert_eq!(message.encode()[..], [2, 1, 7, 172, 2, 1, 1]);
         let (node, name) = (NodeId::from_bytes([3; 16]), "n".to_owned());
-        let mine = MemberRecord { node, version: 2, name, retired: true, have };
-        let meet = Message::Meet { floor: VersionVector::new(), mine }.encode();
-        assert_eq!(meet[..], [&[5, 0], &[3; 16][..], &[2, 1, b'n', 1, 1, 7, 172, 2]].concat());
+        let retention = std::time::Duration::from_secs(9);
+        let base = VersionVector::new();
+        let difference = have.difference_from(&base);
+        let mine =
+            MemberNews { node, version: 2, name, retention, retired: true, have: difference };
+        let news = [&[3; 16][..], &[2, 1, b'n', 9, 0, 1, 1, 7, 172, 2]].concat();
+        let members = Message::Members(vec![mine.clone()]).encode();
+        assert_eq!(members[..], [&[6, 1], &news[..]].concat());
+        let meet = Message::Meet { floor: base, have, mine }.encode();
+        assert_eq!(meet[..], [&[5, 0, 1, 7, 172, 2], &news[..]].concat());
         let refused = Message::Refused { floor: VersionVector::new() };
         assert_eq!(refused.encode()[..], [7, 0]);
         let answer = Message::Answer { id: 300, answers: vec![Answer::Same, Answer::Nothing] };

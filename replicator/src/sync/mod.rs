@@ -18,6 +18,7 @@ mod meeting;
 mod members;
 pub mod message;
 mod moved;
+mod news;
 mod oneway;
 mod outline;
 mod patches;

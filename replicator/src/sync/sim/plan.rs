@@ -8,6 +8,9 @@ use crate::entry::Flags;
 use crate::limits::{MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX};
 use crate::sync::core::Options;
 
+/// How long a silent member is waited for.
+pub(super) const RETENTION: Duration = Duration::from_secs(20);
+
 /// Who is connected with whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -59,6 +62,9 @@ pub(super) struct Plan {
     pub copies: Option<u64>,
     /// Nodes know each other as members and forget what was deleted.
     pub members: bool,
+    /// All but the first node want members to be waited for a tenth of the
+    /// time only.
+    pub impatient: bool,
     /// Users mostly move directories, and write into them.
     pub moving: bool,
     /// Users also copy files, exchange entries, set times back and flags, which
@@ -101,6 +107,7 @@ impl Plan {
             renewals: false,
             copies: None,
             members: false,
+            impatient: false,
             moving: false,
             wild: false,
             one_way: None,
@@ -245,7 +252,7 @@ impl Plan {
         let nodes = 7 + (seed * 7 % 44) as usize;
         let shape = if nodes > 16 { Shape::Ring } else { Shape::Mesh };
         let (operations, deletions) = (24, 8);
-        let (members, wild, moving) = (false, false, false);
+        let (members, wild, moving) = (seed % 3 == 1, false, false);
         Self { nodes, shape, operations, deletions, members, wild, moving, ..Self::coming(seed) }
     }
 
@@ -271,6 +278,14 @@ impl Plan {
             delete_brake: Some(50),
             flags: self.flags(at),
             mode: self.mode(at),
+        }
+    }
+
+    /// How long a node wants silent members to be waited for.
+    pub(super) fn retention(&self, at: usize) -> Duration {
+        match self.impatient && at > 0 {
+            true => RETENTION / 10,
+            false => RETENTION,
         }
     }
 

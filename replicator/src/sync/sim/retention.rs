@@ -7,15 +7,16 @@ use super::check::{
     all_indexes_are_equal, all_trees_are_equal, nothing_differs_or_is_lost as check,
 };
 use super::disk::Disk;
-use super::plan::{Plan, Shape};
+use super::plan::{Plan, RETENTION, Shape};
 use super::try_some_worlds;
-use super::world::{RETENTION, World};
+use super::world::World;
 use crate::limits::RECORDS_MAX;
 use crate::path::RelPath;
 use crate::sync::store::{MemoryStore, Store};
 
 /// Seeds tried where nothing else is asked for: these runs are long.
 const RUNS: u64 = 40;
+const RING_RUNS: u64 = 12;
 
 /// What a crash loses at most, where nodes rely on what others said they
 /// hold.
@@ -65,6 +66,34 @@ fn who_was_away_for_longer_does_not_get_in_through_who_joins() {
     try_some_worlds(RUNS, |seed| {
         let mut world = World::new(Plan { records_max: 1, ..converging(seed).plan });
         let result = settled(&mut world).and_then(|()| away_beyond(&mut world, seed, true));
+        (world, result)
+    });
+}
+
+/// The node that is away is waited for as long as the most patient member
+/// wants, which may be itself.
+#[test]
+fn who_waits_for_a_shorter_time_forgets_no_earlier_than_others() {
+    try_some_worlds(RUNS, |seed| {
+        let plan = Plan { impatient: true, ..converging(seed).plan };
+        let mut world = World::new(plan);
+        let result = settled(&mut world).and_then(|()| away_within(&mut world, seed));
+        (world, result)
+    });
+}
+
+/// Where no node is connected with all, they hear of members through others.
+#[test]
+fn members_of_a_ring_forget_and_wait_as_all_do() {
+    try_some_worlds(RING_RUNS, |seed| {
+        let nodes = 12 + (seed * 5 % 13) as usize;
+        let plan = Plan { nodes, shape: Shape::Ring, ..converging(seed).plan };
+        let mut world = World::new(plan);
+        let result = settled(&mut world).and_then(|()| nothing_rests(&world));
+        let result = result.and_then(|()| match seed % 2 {
+            0 => away_within(&mut world, seed / 2),
+            _ => away_beyond(&mut world, seed / 2, false),
+        });
         (world, result)
     });
 }

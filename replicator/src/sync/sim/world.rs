@@ -27,9 +27,6 @@ use crate::sync::effect::{
 use crate::sync::message::Message;
 use crate::sync::store::{MemoryStore, Store};
 
-/// How long a silent member is waited for.
-pub(super) const RETENTION: Duration = Duration::from_secs(20);
-
 /// After this long nothing may be left to do.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
 
@@ -781,7 +778,7 @@ fn new_core(
     let mut core = Core::new(plan.options(at), actor, next, store);
     if plan.members {
         let (node, name) = (node_id(at), format!("node {at}"));
-        core.introduce(Introduction { node, name, retention: RETENTION });
+        core.introduce(Introduction { node, name, retention: plan.retention(at) });
     }
     core
 }
