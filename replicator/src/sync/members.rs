@@ -293,7 +293,6 @@ impl<S: Store> Core<S> {
         if self.membership.me.is_none() {
             return;
         }
-        let period = self.membership.period();
         let last = *self.membership.last_round.get_or_insert(now.monotonic);
         if let Some((floor, since)) = self.membership.behind.clone() {
             if self.store.have().covers(&floor) {
@@ -305,9 +304,12 @@ impl<S: Store> Core<S> {
             }
         }
         self.sweep();
-        if now.monotonic >= last + period && self.has_a_round_to_make() {
-            self.membership.last_round = Some(now.monotonic);
-            self.round((now.monotonic - last).min(period));
+        if self.has_a_round_to_make() {
+            let (period, passed) = (self.membership.period(), now.monotonic - last);
+            if passed >= period {
+                self.membership.last_round = Some(now.monotonic);
+                self.round(passed.min(period));
+            }
         }
         self.tell_news(now.monotonic);
     }
