@@ -18,6 +18,7 @@
 //! The loss of a connection is no proof of death: a member is down when
 //! nobody reaches it.
 
+mod alarm;
 mod member;
 mod relay;
 mod search;
@@ -43,6 +44,7 @@ pub use topology::MESH_NODES_MAX;
 
 use crate::address::Address;
 use crate::id::NodeId;
+use alarm::Alarm;
 use relay::Relayed;
 use search::{REMEMBERED_MAX, Search};
 use topology::Ring;
@@ -424,33 +426,6 @@ const GREET_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a member that is down is dialed at every moment. After it, it is
 /// looked for at times ([`search`]).
 const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
-
-struct Alarm {
-    at: Instant,
-    /// Alarms of one instant ring in the order they were set.
-    number: u64,
-    timer: Timer<Member>,
-}
-
-impl PartialEq for Alarm {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-
-impl Eq for Alarm {}
-
-impl PartialOrd for Alarm {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Alarm {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
 
 /// A dead member of a small cluster is down within some five seconds: one
 /// probe a second, and three seconds to refute a suspicion.
