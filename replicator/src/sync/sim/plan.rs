@@ -54,6 +54,8 @@ pub(super) struct Plan {
     /// The last one leaves in the midst of it, perhaps with the only copy of
     /// something, and the others are told that it is gone for good.
     pub leaves: bool,
+    /// Nobody is told that it is gone.
+    pub unsaid: bool,
     /// Users put the same content in a file's place, as who copies a tree once
     /// more: another inode with nothing new in it.
     pub renewals: bool,
@@ -104,6 +106,7 @@ impl Plan {
             skewed: false,
             comings: false,
             leaves: false,
+            unsaid: false,
             renewals: false,
             copies: None,
             members: false,

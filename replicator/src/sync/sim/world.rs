@@ -266,7 +266,9 @@ impl World {
             let leave = self.random.below(span);
             let told = self.random.below(500);
             self.at(leave, Event::Leave);
-            self.at(leave + told, Event::Retire);
+            if !plan.unsaid {
+                self.at(leave + told, Event::Retire);
+            }
         }
         self.round(plan.operations, false)?;
         if plan.deletions == 0 {
@@ -315,7 +317,10 @@ impl World {
             self.start(at);
         }
         self.connect_all();
-        if self.nodes.last().is_some_and(|last| last.left) {
+        if plan.unsaid {
+            // Who lacks something is waited for, for so long.
+            self.act(0, |disk, dead| disk.write(&super::path("later"), b"later", dead));
+        } else if self.nodes.last().is_some_and(|last| last.left) {
             // Who was told may have forgotten it in a crash.
             self.at_from_now(100, Event::Retire);
         }
