@@ -94,7 +94,7 @@ fn what_only_a_node_held_that_left_for_good_is_given_up() {
 
 #[test]
 fn what_only_a_node_held_that_is_silent_for_too_long_is_given_up() {
-    try_seeds(60, |seed| Plan { unsaid: true, ..Plan::leaving(seed) });
+    try_seeds(200, |seed| Plan { unsaid: true, ..Plan::leaving(seed) });
 }
 
 #[test]
