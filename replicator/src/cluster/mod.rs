@@ -18,8 +18,10 @@
 //! The loss of a connection is no proof of death: a member is down when
 //! nobody reaches it.
 
+mod alarm;
 mod member;
 mod relay;
+mod search;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -41,7 +43,9 @@ pub use member::Member;
 
 use crate::address::Address;
 use crate::id::NodeId;
+use alarm::Alarm;
 use relay::Relayed;
+use search::{REMEMBERED_MAX, Search};
 use topology::Ring;
 
 /// What the node is to do.
@@ -77,6 +81,7 @@ pub struct Cluster {
     seeds: Vec<Address>,
     connected: BTreeSet<NodeId>,
     retired: BTreeSet<NodeId>,
+    search: Search,
     dialing: HashSet<Address>,
     ring: Ring,
     outputs: VecDeque<Output>,
@@ -85,11 +90,19 @@ pub struct Cluster {
 impl Cluster {
     /// Starts alone. The address of `me` may have the unspecified IP of a
     /// wildcard listener; then it is learned from the first peers. `seeds` are
-    /// dialed as long as the cluster is small or we are alone.
-    pub fn new(me: Member, seeds: Vec<Address>, now: Instant, rng_seed: u64) -> Self {
+    /// dialed as long as the cluster is small or we are alone, and else at
+    /// times; so are the members of a `former` life until they are met.
+    pub fn new(
+        me: Member,
+        seeds: Vec<Address>,
+        former: Vec<Member>,
+        now: Instant,
+        rng_seed: u64,
+    ) -> Self {
         let address_is_given = !me.address.ip().is_unspecified();
         let mut cluster = Self {
             ring: Ring::new(me.id, []),
+            search: Search::new(me.address, former),
             foca: Foca::new(me, config(), SmallRng::seed_from_u64(rng_seed), PostcardCodec),
             runtime: AccumulatingRuntime::new(),
             timers: BinaryHeap::new(),
@@ -103,8 +116,9 @@ impl Cluster {
             dialing: HashSet::new(),
             outputs: VecDeque::new(),
         };
+        cluster.search.find(cluster.id());
         cluster.settle(now);
-        cluster.rewire();
+        cluster.rewire(now);
         cluster
     }
 
@@ -117,10 +131,13 @@ impl Cluster {
         seen_from: IpAddr,
     ) {
         self.connected.insert(peer);
+        if self.ring.contains(peer) && !self.ring.neighbours().contains(&peer) {
+            self.search.found_nobody(&address.into());
+        }
         self.learn_address(seen_from);
         self.greet(Member { id: peer, address, life: 0 });
         self.settle(now);
-        self.rewire();
+        self.rewire(now);
         self.greet_at.get_or_insert(now + GREET_INTERVAL);
     }
 
@@ -128,7 +145,7 @@ impl Cluster {
     pub fn handle_down(&mut self, now: Instant, peer: NodeId) {
         self.connected.remove(&peer);
         self.settle(now);
-        self.rewire();
+        self.rewire(now);
     }
 
     /// A datagram came in on the connection with `from`.
@@ -158,7 +175,7 @@ impl Cluster {
                 log(result);
                 self.settle(now);
                 if forgets {
-                    self.rewire();
+                    self.rewire(now);
                 }
             }
         }
@@ -172,6 +189,9 @@ impl Cluster {
             self.greet_at = None;
             self.greet_strangers(now);
             self.settle(now);
+        }
+        if self.search.next_turn().is_some_and(|at| at <= now) {
+            self.rewire(now);
         }
     }
 
@@ -187,12 +207,14 @@ impl Cluster {
     /// gossiped of it, and nobody dials it, not even as a seed.
     pub fn retire(&mut self, now: Instant, member: NodeId) {
         self.retired.insert(member);
+        let lost = self.search.find(member);
         let known = self.foca.iter_membership_state().find(|known| known.id().id == member);
-        if let Some(address) = known.map(|known| Address::from(known.id().address)) {
+        let known = known.map(|known| known.id().address);
+        for address in known.into_iter().chain(lost).map(Address::from) {
             self.seeds.retain(|seed| *seed != address);
         }
         self.settle(now);
-        self.rewire();
+        self.rewire(now);
     }
 
     /// The next thing to do; to be drained after every call.
@@ -203,7 +225,8 @@ impl Cluster {
     /// When to call [`Cluster::handle_timeout`], if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse(alarm)| alarm.at);
-        [timer, self.gossip_at, self.greet_at].into_iter().flatten().min()
+        let search = self.search.next_turn();
+        [timer, self.gossip_at, self.greet_at, search].into_iter().flatten().min()
     }
 
     /// This node as the others see it.
@@ -218,6 +241,15 @@ impl Cluster {
             members.filter(|member| !self.retired.contains(&member.id)).collect();
         members.sort_by_key(|member| member.id);
         members
+    }
+
+    /// The members to be told of in the next life, those that are lost first.
+    pub fn remembered(&self) -> Vec<Member> {
+        let mut alive = self.members();
+        alive.truncate(REMEMBERED_MAX / 2);
+        let lost: Vec<Member> = self.search.lost().cloned().collect();
+        let room = REMEMBERED_MAX - alive.len();
+        [&lost[lost.len().saturating_sub(room)..], &alive].concat()
     }
 
     fn id(&self) -> NodeId {
@@ -270,10 +302,14 @@ impl Cluster {
             changed = true;
             match notification {
                 OwnedNotification::MemberUp(member) => {
+                    self.search.find(member.id);
                     self.outputs.push_back(Output::MemberUp(member));
                 }
                 OwnedNotification::MemberDown(member) => {
                     self.outputs.push_back(Output::MemberDown(member.id));
+                    if !self.retired.contains(&member.id) {
+                        self.search.lose(member);
+                    }
                 }
                 // A living member that is renamed has a new address; one that
                 // was down is reported by the MemberUp that follows.
@@ -284,7 +320,7 @@ impl Cluster {
             }
         }
         if changed {
-            self.rewire();
+            self.rewire(now);
         }
         while let Some((to, payload)) = self.runtime.to_send() {
             self.forward(Relayed::new(to.id, &payload), None);
@@ -306,7 +342,7 @@ impl Cluster {
     }
 
     /// Compares the connections there should be with those there are.
-    fn rewire(&mut self) {
+    fn rewire(&mut self, now: Instant) {
         let alive = self.foca.iter_members().map(|member| member.id().id);
         let alive: Vec<_> = alive.filter(|id| !self.retired.contains(id)).collect();
         self.ring = Ring::new(self.id(), alive);
@@ -331,12 +367,27 @@ impl Cluster {
         if self.ring.is_mesh() || self.connected.is_empty() {
             addresses.extend(self.seeds.iter().cloned());
         }
+        addresses.extend(self.lost_to_dial(now, &addresses));
         let gone: Vec<_> = self.dialing.difference(&addresses).cloned().collect();
         let new: Vec<_> = addresses.difference(&self.dialing).cloned().collect();
         self.outputs.extend(gone.into_iter().map(Output::Forget));
         self.outputs.extend(new.into_iter().map(Output::Dial));
         self.dialing = addresses;
         self.thin_out(&wanted);
+    }
+
+    /// Whom to look for now, beside those that are dialed anyway.
+    fn lost_to_dial(&mut self, now: Instant, dialed: &HashSet<Address>) -> Vec<Address> {
+        let members = self.members();
+        let alive: HashSet<Address> =
+            members.iter().map(|member| Address::from(member.address)).collect();
+        let lost = self.search.lost().filter(|member| self.can_dial(member.address.ip()));
+        let lost = lost.map(|member| Address::from(member.address));
+        let candidates = lost.chain(self.seeds.iter().cloned());
+        let is_met = |address: &Address| alive.contains(address) || dialed.contains(address);
+        let candidates: BTreeSet<_> = candidates.filter(|address| !is_met(address)).collect();
+        let alone = self.connected.is_empty();
+        self.search.turn(now, &candidates, members.len(), alone).iter().cloned().collect()
     }
 
     /// In a large cluster a node that many joined through would keep them all.
@@ -371,36 +422,9 @@ const GOSSIP_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause between greetings: a lost one delays a join by no more.
 const GREET_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a member that is down is remembered and dialed. After it, only
-/// the member itself can come back.
+/// How long a member that is down is dialed at every moment. After it, it is
+/// looked for at times ([`search`]).
 const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
-
-struct Alarm {
-    at: Instant,
-    /// Alarms of one instant ring in the order they were set.
-    number: u64,
-    timer: Timer<Member>,
-}
-
-impl PartialEq for Alarm {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-
-impl Eq for Alarm {}
-
-impl PartialOrd for Alarm {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Alarm {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
 
 /// A dead member of a small cluster is down within some five seconds: one
 /// probe a second, and three seconds to refute a suspicion.

@@ -15,9 +15,6 @@ use crate::transport::Transport;
 /// Where the index remembers members.
 const MEMBERS_NOTE: &str = "members";
 
-/// Addresses remembered: the seeds of a node that comes back.
-const REMEMBERED_MAX: usize = 64;
-
 pub(super) struct Members {
     cluster: Cluster,
     transport: Transport,
@@ -41,10 +38,7 @@ impl Members {
             address: advertise.unwrap_or_else(|| transport.local_addr()),
             life: life.as_millis() as u64,
         };
-        let mut seeds = configured;
-        seeds.extend(remembered(index));
-        seeds.dedup();
-        let cluster = Cluster::new(me, seeds, Instant::now(), seed);
+        let cluster = Cluster::new(me, configured, remembered(index), Instant::now(), seed);
         let mut members = Self { cluster, transport, changed: false };
         members.carry_out();
         members
@@ -95,10 +89,7 @@ impl Members {
         if !std::mem::take(&mut self.changed) {
             return;
         }
-        let members = self.cluster.members();
-        let addresses: Vec<SocketAddr> =
-            members.iter().map(|member| member.address).take(REMEMBERED_MAX).collect();
-        match postcard::to_stdvec(&addresses) {
+        match postcard::to_stdvec(&self.cluster.remembered()) {
             Ok(bytes) => index.put_note(MEMBERS_NOTE, bytes),
             Err(error) => tracing::warn!("the members cannot be remembered: {error}"),
         }
@@ -118,14 +109,20 @@ impl Members {
                 }
                 Output::MemberDown(member) => {
                     tracing::warn!(%member, "a member is down");
+                    self.changed = true;
                 }
             }
         }
     }
 }
 
-fn remembered(index: &Index) -> Vec<Address> {
+fn remembered(index: &Index) -> Vec<Member> {
     let Some(note) = index.note(MEMBERS_NOTE) else { return Vec::new() };
-    let addresses: Vec<SocketAddr> = postcard::from_bytes(&note).unwrap_or_default();
-    addresses.into_iter().map(Address::from).collect()
+    match postcard::from_bytes(&note) {
+        Ok(members) => members,
+        Err(error) => {
+            tracing::warn!("the members remembered cannot be read: {error}");
+            Vec::new()
+        }
+    }
 }

@@ -421,6 +421,7 @@ impl<S: Store> Core<S> {
 
     pub fn handle_disconnected(&mut self, now: Now, peer: NodeId) {
         self.peers.remove(&peer);
+        self.membership.news.parted(peer);
         self.mid_series.remove(&peer);
         for probe in self.probes.values_mut() {
             probe.asked.remove(&peer);
@@ -443,8 +444,8 @@ impl<S: Store> Core<S> {
             Message::ProbeReply { token, have, unfinished } => {
                 self.probe_answered(from, token, &have, unfinished);
             }
-            Message::Meet { floor, mine } => self.handle_meet(from, floor, mine),
-            Message::Members(records) => self.handle_members(from, records),
+            Message::Meet { floor, have, mine } => self.handle_meet(from, floor, (have, mine)),
+            Message::Members(news) => self.handle_members(from, news),
             Message::Refused { floor } => self.handle_refused(now, from, floor),
             Message::WantBodies(wanted) => self.handle_want_bodies(from, &wanted),
             Message::Bodies(bodies) => self.handle_bodies(bodies),

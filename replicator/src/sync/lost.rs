@@ -8,9 +8,9 @@
 //!
 //! Who may say so: the node that wrote the content, once every peer has
 //! answered that it does not hold it either; and any node, once every member
-//! there is has answered so, itself and those apart that have left for good.
-//! As long as one member is away nobody speaks for it: it may have the only
-//! copy.
+//! there is has answered so, itself and those apart that have left for good or
+//! are waited for no longer. As long as another member is away nobody speaks
+//! for it: it may have the only copy.
 
 use super::core::Core;
 use super::effect::{Action, Now};
@@ -97,11 +97,10 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Is every member connected that has not left for good?
+    /// Is every member connected that is waited for?
     fn has_all_members(&self) -> bool {
-        let Some(me) = self.membership.me.as_ref().map(|me| me.node) else { return false };
-        let members = self.membership.roster.members().map(|member| &member.record);
-        let mut others = members.filter(|record| record.node != me && !record.retired);
+        let Some(me) = self.membership.me() else { return false };
+        let mut others = self.membership.roster.waited_for().filter(|record| record.node != me);
         others.all(|record| self.peers.contains_key(&record.node))
     }
 

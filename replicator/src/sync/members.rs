@@ -5,16 +5,18 @@
 //! and from where on it may have forgotten tombstones (its floor). A node
 //! that holds part of a log below that floor may show what was deleted and
 //! will never be told: nothing is taken from it until it holds more, or has
-//! begun anew. A node that shares no log with this one holds nothing this one
-//! ever deleted; it is new and welcome.
+//! begun anew. A node that shares no log with what this one holds or lies
+//! below its floor holds nothing that was ever deleted; it is new and welcome.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
 use super::effect::{Effect, Now};
 use super::message::Message;
-use super::roster::{MemberRecord, Roster};
+use super::news::News;
+use super::roster::{MemberNews, MemberRecord, Roster};
 use super::store::Store;
 use super::version::VersionVector;
 use crate::id::{Actor, NodeId};
@@ -30,15 +32,12 @@ const ROUND_MAX: Duration = Duration::from_secs(3600);
 /// lacks, before it begins anew.
 const BEHIND_WAIT: Duration = Duration::from_secs(3);
 
-/// Entries of vectors in one message of records: well below a frame.
-const ENTRIES_MAX: usize = 100_000;
-
 /// What a core must know of its own node to be a member.
 #[derive(Clone, Debug)]
 pub struct Introduction {
     pub node: NodeId,
     pub name: String,
-    /// For how long a silent member is waited for.
+    /// For how long a silent member is to be waited for.
     pub retention: Duration,
 }
 
@@ -48,6 +47,7 @@ pub struct Introduction {
 pub(super) struct Membership {
     pub me: Option<Introduction>,
     pub roster: Roster,
+    pub news: News,
     last_round: Option<Duration>,
     /// Stretches of logs still to be gone through: actor, after, up to.
     pub sweeping: VecDeque<(Actor, u64, u64)>,
@@ -61,6 +61,18 @@ pub(super) struct Membership {
 impl Membership {
     pub fn refuses(&self, peer: NodeId) -> bool {
         self.refused.contains(&peer)
+    }
+
+    /// This node.
+    pub fn me(&self) -> Option<NodeId> {
+        self.me.as_ref().map(|me| me.node)
+    }
+
+    /// Time between two rounds.
+    pub fn period(&self) -> Duration {
+        let mine = self.me.as_ref().map(|me| me.retention).unwrap_or_default();
+        let retention = self.roster.retention().max(mine);
+        (retention / ROUNDS).clamp(Duration::from_millis(50), ROUND_MAX)
     }
 }
 
@@ -81,7 +93,7 @@ impl<S: Store> Core<S> {
 
     /// Is there anybody else who may hold what this node held?
     pub fn has_other_members(&self) -> bool {
-        let Some(me) = self.membership.me.as_ref().map(|me| me.node) else { return false };
+        let Some(me) = self.membership.me() else { return false };
         let mut others = self.membership.roster.members().map(|member| &member.record);
         others.any(|record| record.node != me && !record.retired)
     }
@@ -90,10 +102,14 @@ impl<S: Store> Core<S> {
     /// not known.
     pub fn retire(&mut self, node: NodeId) -> bool {
         self.say_what_is_held();
-        let Some(record) = self.membership.roster.retire(node) else { return false };
+        if !self.membership.roster.retire(node) {
+            return false;
+        }
         self.store.put_roster(self.membership.roster.clone());
-        self.tell(&[record], None);
-        if self.membership.me.as_ref().is_some_and(|me| me.node != node) {
+        self.membership.news.tell(node, None);
+        // Who retires itself ends now.
+        self.tell_all_news();
+        if self.membership.me() != Some(node) {
             self.membership.refused.insert(node);
             self.effects.push_back(Effect::Forget(node));
         }
@@ -107,22 +123,25 @@ impl<S: Store> Core<S> {
         }
         self.say_what_is_held();
         let Some(mine) = self.my_record().cloned() else { return };
-        let floor = self.membership.roster.floor.clone();
-        self.send(peer, Message::Meet { floor, mine: mine.clone() });
-        let others: Vec<MemberRecord> = self
-            .membership
-            .roster
-            .members()
-            .map(|member| member.record.clone())
-            .filter(|record| record.node != mine.node)
-            .collect();
-        self.tell_one(peer, &others);
+        let (floor, have) = (self.membership.roster.floor.clone(), (*mine.have).clone());
+        self.send(peer, Message::Meet { floor, have, mine: mine.news(&mine.have) });
+        let Membership { roster, news, .. } = &mut self.membership;
+        let others = roster.members().map(|member| member.record.node);
+        news.met(peer, mine.have, others.filter(|node| *node != mine.node));
+        self.tell_news_to(peer);
     }
 
-    pub(super) fn handle_meet(&mut self, from: NodeId, floor: VersionVector, theirs: MemberRecord) {
+    pub(super) fn handle_meet(
+        &mut self,
+        from: NodeId,
+        floor: VersionVector,
+        (known, theirs): (VersionVector, MemberNews),
+    ) {
         if self.membership.me.is_none() || theirs.node != from {
             return;
         }
+        let theirs = theirs.record(&Arc::new(known));
+        self.membership.news.was_met(from, Arc::clone(&theirs.have));
         let have = self.store.have();
         if theirs.have.get(self.actor) >= self.next_counter() {
             // They hold more of this node's log than it ever wrote, as far as
@@ -135,12 +154,15 @@ impl<S: Store> Core<S> {
             return;
         }
         let share = shares(&theirs.have, &have);
-        self.handle_members(from, vec![theirs.clone()]);
+        self.hear_of(from, vec![theirs.clone()]);
         if self.membership.roster.is_retired(from) {
             self.membership.refused.insert(from);
             return;
         }
-        if share && !theirs.have.covers(&self.membership.roster.floor) {
+        // Who joins has a floor before it holds anything of the logs below it.
+        let floor_here = &self.membership.roster.floor;
+        let is_stranger = !share && !shares(&theirs.have, floor_here);
+        if !is_stranger && !theirs.have.covers(floor_here) {
             self.refuse(from);
             return;
         }
@@ -202,34 +224,56 @@ impl<S: Store> Core<S> {
         }
     }
 
-    pub(super) fn handle_members(&mut self, from: NodeId, records: Vec<MemberRecord>) {
-        let Some(me) = self.membership.me.as_ref().map(|me| me.node) else { return };
-        let mut news = Vec::new();
-        for record in records {
-            let was_retired = self.membership.roster.is_retired(record.node);
-            if record.node == me && !record.retired {
+    pub(super) fn handle_members(&mut self, from: NodeId, news: Vec<MemberNews>) {
+        let records = self.membership.news.records(from, news);
+        self.hear_of(from, records);
+    }
+
+    fn hear_of(&mut self, from: NodeId, records: Vec<MemberRecord>) {
+        let Some(me) = self.membership.me() else { return };
+        let mine = self.my_record().map(|mine| Arc::clone(&mine.have)).unwrap_or_default();
+        let (mut has_news, mut is_urgent) = (false, false);
+        for mut record in records {
+            let node = record.node;
+            // One copy of what all hold is enough.
+            if record.have == mine {
+                record.have = Arc::clone(&mine);
+            }
+            if node == me && !record.retired {
                 // An echo; one from a former state of this node must not
                 // outlive what it says now.
                 self.outrun(&record);
                 continue;
             }
-            if !self.membership.roster.accept(&record) {
+            let was_retired = self.membership.roster.is_retired(node);
+            let is_new = self.membership.roster.accept(&record);
+            let known = self.membership.roster.get(node).map(|member| &member.record);
+            let is_it = |known: &MemberRecord| {
+                (known.version, known.retired) == (record.version, record.retired)
+            };
+            if known.is_some_and(is_it) {
+                self.membership.news.is_known(from, node);
+            }
+            if !is_new {
                 continue;
             }
-            let retired = self.membership.roster.is_retired(record.node);
-            if retired && !was_retired {
-                if record.node == me {
+            if self.membership.roster.is_retired(node) && !was_retired {
+                is_urgent = true;
+                if node == me {
                     self.end(Effect::Retired);
                 } else {
-                    self.membership.refused.insert(record.node);
-                    self.effects.push_back(Effect::Forget(record.node));
+                    self.membership.refused.insert(node);
+                    self.effects.push_back(Effect::Forget(node));
                 }
             }
-            news.push(record);
+            self.membership.news.tell(node, Some(from));
+            has_news = true;
         }
-        if !news.is_empty() {
+        if has_news {
             self.store.put_roster(self.membership.roster.clone());
-            self.tell(&news, Some(from));
+        }
+        if is_urgent {
+            self.tell_all_news();
         }
     }
 
@@ -237,7 +281,7 @@ impl<S: Store> Core<S> {
         let known = self.my_record().map_or(0, |mine| mine.version);
         if echo.version > known {
             let mut record = echo.clone();
-            record.have = VersionVector::new();
+            record.have = Arc::default();
             self.membership.roster.accept(&record);
             self.say_what_is_held();
         }
@@ -245,8 +289,9 @@ impl<S: Store> Core<S> {
 
     /// Time goes on for the members.
     pub(super) fn members_turn(&mut self, now: Now) {
-        let Some(me) = &self.membership.me else { return };
-        let period = period(me.retention);
+        if self.membership.me.is_none() {
+            return;
+        }
         let last = *self.membership.last_round.get_or_insert(now.monotonic);
         if let Some((floor, since)) = self.membership.behind.clone() {
             if self.store.have().covers(&floor) {
@@ -258,34 +303,37 @@ impl<S: Store> Core<S> {
             }
         }
         self.sweep();
-        if now.monotonic >= last + period && self.has_a_round_to_make() {
-            self.membership.last_round = Some(now.monotonic);
-            self.round((now.monotonic - last).min(period));
+        if self.has_a_round_to_make() {
+            let (period, passed) = (self.membership.period(), now.monotonic - last);
+            if passed >= period {
+                self.membership.last_round = Some(now.monotonic);
+                self.round(passed.min(period));
+            }
         }
+        self.tell_news(now.monotonic);
     }
 
     pub(super) fn members_due(&self) -> Option<Duration> {
-        let me = self.membership.me.as_ref()?;
+        self.membership.me.as_ref()?;
         if !self.membership.sweeping.is_empty() {
             return Some(Duration::ZERO);
         }
         let behind = self.membership.behind.as_ref().map(|(_, since)| *since + BEHIND_WAIT);
         let last = self.membership.last_round.unwrap_or_default();
-        let round = self.has_a_round_to_make().then(|| last + period(me.retention));
-        [behind, round].into_iter().flatten().min()
+        let round = self.has_a_round_to_make().then(|| last + self.membership.period());
+        [behind, round, self.news_due()].into_iter().flatten().min()
     }
 
     /// An idle cluster says nothing: rounds end when all have said that they
     /// hold everything, and all of it was gone through.
     fn has_a_round_to_make(&self) -> bool {
         let have = self.store.have();
-        self.my_record().is_none_or(|mine| mine.have != have)
+        self.my_record().is_none_or(|mine| *mine.have != have)
             || self.membership.roster.floor != have
             || (self.membership.sweeping.is_empty() && self.membership.roster.swept != have)
     }
 
     fn round(&mut self, time: Duration) {
-        let Some(retention) = self.membership.me.as_ref().map(|me| me.retention) else { return };
         let have = self.store.have();
         let heard = |id: NodeId| self.peers.contains_key(&id) && !self.membership.refuses(id);
         let mut roster = self.membership.roster.clone();
@@ -295,7 +343,7 @@ impl<S: Store> Core<S> {
         let roster = &mut self.membership.roster;
         // What all held a round ago and hold still: by now nobody who was
         // told of it on the way is unheard of.
-        let held = roster.held_by_all(retention);
+        let held = roster.held_by_all();
         roster.floor.join(&roster.candidate.meet(&held));
         roster.candidate = held;
         self.begin_sweep();
@@ -307,41 +355,24 @@ impl<S: Store> Core<S> {
         let Some(me) = &self.membership.me else { return };
         let have = self.store.have();
         let former = self.my_record();
-        if former.is_some_and(|former| former.have == have && former.name == me.name) {
+        let is_told = |former: &MemberRecord| {
+            *former.have == have && former.name == me.name && former.retention == me.retention
+        };
+        if former.is_some_and(is_told) {
             return;
         }
         let version = former.map_or(1, |former| former.version + 1);
-        let record =
-            MemberRecord { node: me.node, version, name: me.name.clone(), retired: false, have };
+        let Introduction { node, name, retention } = me.clone();
+        let have = Arc::new(have);
+        let record = MemberRecord { node, version, name, retention, retired: false, have };
         self.membership.roster.accept(&record);
         self.store.put_roster(self.membership.roster.clone());
-        self.tell(&[record], None);
+        self.membership.news.tell(node, None);
     }
 
     fn my_record(&self) -> Option<&MemberRecord> {
-        let me = self.membership.me.as_ref()?.node;
+        let me = self.membership.me()?;
         self.membership.roster.get(me).map(|member| &member.record)
-    }
-
-    fn tell(&mut self, records: &[MemberRecord], but: Option<NodeId>) {
-        let ids: Vec<NodeId> = self.peers.keys().copied().collect();
-        ids.into_iter().filter(|id| Some(*id) != but).for_each(|id| self.tell_one(id, records));
-    }
-
-    fn tell_one(&mut self, peer: NodeId, records: &[MemberRecord]) {
-        let mut part = Vec::new();
-        let mut entries = 0;
-        for record in records {
-            entries += record.have.iter().count() + 1;
-            part.push(record.clone());
-            if entries >= ENTRIES_MAX {
-                self.send(peer, Message::Members(std::mem::take(&mut part)));
-                entries = 0;
-            }
-        }
-        if !part.is_empty() {
-            self.send(peer, Message::Members(part));
-        }
     }
 
     fn begin_anew(&mut self) {
@@ -354,10 +385,6 @@ impl<S: Store> Core<S> {
             self.effects.push_back(effect);
         }
     }
-}
-
-fn period(retention: Duration) -> Duration {
-    (retention / ROUNDS).clamp(Duration::from_millis(50), ROUND_MAX)
 }
 
 /// Do both hold a part of one log?

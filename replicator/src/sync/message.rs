@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outline::{Outlines, Shapes};
 use super::record::{BodyRecord, NameRecord};
-use super::roster::MemberRecord;
+use super::roster::MemberNews;
 use super::version::VersionVector;
 use crate::hash::Digest;
 use crate::id::{Actor, BodyId};
@@ -49,10 +49,13 @@ pub enum Message {
     /// cluster, and below which places it may have forgotten tombstones.
     Meet {
         floor: VersionVector,
-        mine: MemberRecord,
+        /// How far the sender holds each log. What it tells of any member,
+        /// itself included, differs so from what it said last of itself.
+        have: VersionVector,
+        mine: MemberNews,
     },
     /// News of members.
-    Members(Vec<MemberRecord>),
+    Members(Vec<MemberNews>),
     /// Nothing is taken from the receiver: it lacks part of what lies below
     /// this floor, and may show what was deleted.
     Refused {
@@ -306,13 +309,13 @@ impl Message {
             }
             Message::Records(records) => records.check(),
             Message::Probe { .. } => Ok(()),
-            Message::Meet { floor, mine } => {
+            Message::Meet { floor, have, mine } => {
                 ensure(mine.is_well_formed(), "member")?;
-                vector(floor)
+                vector(floor).and(vector(have))
             }
             Message::Members(members) => {
                 ensure(members.len() <= MEMBERS_MAX, "list of members")?;
-                ensure(members.iter().all(MemberRecord::is_well_formed), "member")
+                ensure(members.iter().all(MemberNews::is_well_formed), "member")
             }
             Message::WantBodies(wanted) => {
                 ensure(wanted.len() <= BODIES_ASKED_MAX, "request for bodies")

@@ -19,6 +19,7 @@ mod meeting;
 mod members;
 pub mod message;
 mod moved;
+mod news;
 mod oneway;
 mod outline;
 mod patches;

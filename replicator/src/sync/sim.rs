@@ -93,6 +93,11 @@ fn what_only_a_node_held_that_left_for_good_is_given_up() {
 }
 
 #[test]
+fn what_only_a_node_held_that_is_silent_for_too_long_is_given_up() {
+    try_seeds(200, |seed| Plan { unsaid: true, ..Plan::leaving(seed) });
+}
+
+#[test]
 fn directories_that_are_moved_and_written_into_end_the_same() {
     try_seeds(600, Plan::moving);
 }

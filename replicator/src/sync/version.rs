@@ -3,6 +3,7 @@
 //! Pure values (Preguiça et al., "Dotted Version Vectors", 2012). A dot names
 //! one change; a vector names, per actor, all changes up to a counter.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,16 @@ impl VersionVector {
         other.iter().all(|dot| self.contains(dot))
     }
 
+    /// What a node that knows `base` must be told to know this one.
+    pub fn difference_from(&self, base: &VersionVector) -> Difference {
+        let changed = self.0.iter().filter(|entry| base.get(entry.0) != entry.1).copied();
+        let missing = base.0.iter().filter(|entry| self.get(entry.0) == 0);
+        let missing = missing.map(|entry| (entry.0, 0));
+        let mut entries: Vec<_> = changed.chain(missing).collect();
+        entries.sort_unstable();
+        Difference(entries)
+    }
+
     /// The highest dot of each actor, in the actors' order.
     pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
         self.0.iter().map(|&(actor, counter)| Dot { actor, counter })
@@ -85,6 +96,33 @@ impl VersionVector {
     pub fn is_well_formed(&self) -> bool {
         self.0.windows(2).all(|pair| pair[0].0 < pair[1].0)
             && self.0.iter().all(|entry| entry.1 > 0)
+    }
+}
+
+/// In what a vector differs from another one: the counters of some actors,
+/// zero for one that it lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference(Vec<(Actor, u64)>);
+
+impl Difference {
+    /// The vector that differs so from `base`.
+    pub fn applied_to(&self, base: &VersionVector) -> VersionVector {
+        let entries = base.0.iter().chain(&self.0).copied();
+        let entries: BTreeMap<Actor, u64> = entries.collect();
+        VersionVector(entries.into_iter().filter(|entry| entry.1 > 0).collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Its entries are sorted by actor: true of every difference made here.
+    pub fn is_well_formed(&self) -> bool {
+        self.0.windows(2).all(|pair| pair[0].0 < pair[1].0)
     }
 }
 
@@ -116,5 +154,21 @@ mod tests {
         assert!(both.covers(&left) && both.covers(&right));
         assert!(both.contains(dot(2, 9)) && !both.contains(dot(2, 10)));
         assert!(both.is_well_formed());
+    }
+    #[test]
+    fn a_difference_leads_from_one_to_the_other() {
+        let vector = |dots: &[(u64, u64)]| {
+            let mut vector = VersionVector::new();
+            dots.iter().for_each(|(actor, counter)| vector.advance(dot(*actor, *counter)));
+            vector
+        };
+        let (base, other) = (vector(&[(1, 5), (2, 9), (4, 4)]), vector(&[(2, 9), (3, 1), (4, 2)]));
+        let difference = other.difference_from(&base);
+        assert!(difference.is_well_formed());
+        assert_eq!(difference.len(), 3, "{difference:?}");
+        assert_eq!(difference.applied_to(&base), other);
+        assert!(base.difference_from(&base).is_empty());
+        let from_nothing = base.difference_from(&VersionVector::new());
+        assert_eq!(from_nothing.applied_to(&VersionVector::new()), base);
     }
 }

@@ -1,10 +1,12 @@
 //! Clusters in virtual time: links that take a while to come up, datagrams
 //! that travel, nodes that die and return. Every run follows its seed.
 
+mod outage;
 mod wired;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::search::{LOST_DIALED_MAX, REMEMBERED_MAX};
 use super::*;
 
 /// A datagram's way, and a handshake's.
@@ -71,12 +73,16 @@ impl World {
     }
 
     fn start_node(&mut self, n: u8, seeds: &[u8]) {
+        self.start_node_that_knew(n, seeds, Vec::new());
+    }
+
+    fn start_node_that_knew(&mut self, n: u8, seeds: &[u8], former: Vec<Member>) {
         // A wildcard listener: the IP is to be learned.
         let listen = SocketAddr::from(([0, 0, 0, 0], address(n).port()));
         let life = self.now.duration_since(self.start).as_secs();
         let me = Member { id: id(n), address: listen, life };
         let seeds = seeds.iter().map(|seed| address(*seed).into()).collect();
-        self.nodes.insert(id(n), Cluster::new(me, seeds, self.now, u64::from(n)));
+        self.nodes.insert(id(n), Cluster::new(me, seeds, former, self.now, u64::from(n)));
         self.members.insert(id(n), BTreeSet::new());
         self.drain(id(n));
     }
@@ -386,7 +392,7 @@ fn an_idle_cluster_is_nearly_silent() {
 fn a_given_address_is_kept_and_foreign_loopbacks_are_not_dialed() {
     let now = Instant::now();
     let me = Member { id: id(1), address: address(1), life: 1 };
-    let mut cluster = Cluster::new(me.clone(), vec![], now, 1);
+    let mut cluster = Cluster::new(me.clone(), vec![], vec![], now, 1);
     cluster.handle_up(now, id(2), address(2), "198.51.100.7".parse().unwrap());
     assert_eq!(cluster.me(), &me);
     assert!(!cluster.can_dial("127.0.0.1".parse().unwrap()));

@@ -29,7 +29,7 @@ impl Wired {
         let me = Member { id: transport.id(), address: transport.local_addr(), life: 1 };
         let handle = transport.clone();
         let driver = tokio::spawn(async move {
-            let mut cluster = Cluster::new(me, seeds, Instant::now(), 1);
+            let mut cluster = Cluster::new(me, seeds, Vec::new(), Instant::now(), 1);
             loop {
                 while let Some(output) = cluster.poll() {
                     match output {

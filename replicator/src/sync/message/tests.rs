@@ -12,9 +12,11 @@ fn path(bytes: &[u8]) -> RelPath {
     RelPath::parse(bytes).expect("a path")
 }
 
-fn member(name: &str) -> MemberRecord {
-    let (node, have) = (NodeId::from_bytes([3; 16]), VersionVector::new());
-    MemberRecord { node, version: 2, name: name.to_owned(), retired: false, have }
+fn member(name: &str) -> MemberNews {
+    let node = NodeId::from_bytes([3; 16]);
+    let have = VersionVector::new().difference_from(&VersionVector::new());
+    let (name, retention) = (name.to_owned(), std::time::Duration::from_secs(9));
+    MemberNews { node, version: 2, name, retention, retired: false, have }
 }
 
 #[test]
@@ -26,10 +28,13 @@ fn the_bytes_on_the_wire_do_not_change_by_accident() {
     assert_eq!(Message::Probe { token: 5 }.encode()[..], [3, 5]);
     let message = Message::Have { have: have.clone(), links: vec![Actor(1)] };
     assert_eq!(message.encode()[..], [2, 1, 7, 172, 2, 1, 1]);
-    let (node, name) = (NodeId::from_bytes([3; 16]), "n".to_owned());
-    let mine = MemberRecord { node, version: 2, name, retired: true, have };
-    let meet = Message::Meet { floor: VersionVector::new(), mine }.encode();
-    assert_eq!(meet[..], [&[5, 0], &[3; 16][..], &[2, 1, b'n', 1, 1, 7, 172, 2]].concat());
+    let base = VersionVector::new();
+    let mine = MemberNews { retired: true, have: have.difference_from(&base), ..member("n") };
+    let news = [&[3; 16][..], &[2, 1, b'n', 9, 0, 1, 1, 7, 172, 2]].concat();
+    let members = Message::Members(vec![mine.clone()]).encode();
+    assert_eq!(members[..], [&[6, 1], &news[..]].concat());
+    let meet = Message::Meet { floor: base, have, mine }.encode();
+    assert_eq!(meet[..], [&[5, 0, 1, 7, 172, 2], &news[..]].concat());
     let refused = Message::Refused { floor: VersionVector::new() };
     assert_eq!(refused.encode()[..], [7, 0]);
     let answer = Message::Answer { id: 300, answers: vec![Answer::Same, Answer::Nothing] };
@@ -145,7 +150,11 @@ fn a_patch_that_does_not_ride_or_fit_is_refused() {
 fn a_member_whose_name_is_no_name_is_refused() {
     let long = "n".repeat(NODE_NAME_BYTES_MAX + 1);
     assert_eq!(refused(Message::Members(vec![member(&long)])), "member");
-    let meet = Message::Meet { floor: VersionVector::new(), mine: member(&long) };
+    let meet = Message::Meet {
+        floor: VersionVector::new(),
+        have: VersionVector::new(),
+        mine: member(&long),
+    };
     assert_eq!(refused(meet), "member");
 }
 

@@ -30,6 +30,9 @@ pub(super) struct Ledger {
     pub losers: HashSet<Digest>,
     pub messages: u64,
     pub bytes: u64,
+    /// Those of them that speak of members.
+    pub member_messages: u64,
+    pub member_bytes: u64,
     pub records: u64,
     /// The first thing that may not be.
     pub wrong: Option<String>,
@@ -41,6 +44,10 @@ impl Ledger {
         self.bytes += bytes as u64;
         if bytes > FRAME_BYTES_MAX {
             self.wrong.get_or_insert(format!("a message of {bytes} bytes"));
+        }
+        if matches!(message, Message::Meet { .. } | Message::Members(_) | Message::Refused { .. }) {
+            self.member_messages += 1;
+            self.member_bytes += bytes as u64;
         }
         let Message::Records(records) = message else { return };
         let count = records.names.len() + records.bodies.len();

@@ -8,6 +8,9 @@ use crate::entry::Flags;
 use crate::limits::{MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX};
 use crate::sync::core::Options;
 
+/// How long a silent member is waited for.
+pub(super) const RETENTION: Duration = Duration::from_secs(20);
+
 /// Who is connected with whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -51,6 +54,8 @@ pub(super) struct Plan {
     /// The last one leaves in the midst of it, perhaps with the only copy of
     /// something, and the others are told that it is gone for good.
     pub leaves: bool,
+    /// Nobody is told that it is gone.
+    pub unsaid: bool,
     /// Users put the same content in a file's place, as who copies a tree once
     /// more: another inode with nothing new in it.
     pub renewals: bool,
@@ -59,6 +64,9 @@ pub(super) struct Plan {
     pub copies: Option<u64>,
     /// Nodes know each other as members and forget what was deleted.
     pub members: bool,
+    /// All but the first node want members to be waited for a tenth of the
+    /// time only.
+    pub impatient: bool,
     /// Users mostly move directories, and write into them.
     pub moving: bool,
     /// Users also copy files, exchange entries, set times back and flags, which
@@ -98,9 +106,11 @@ impl Plan {
             skewed: false,
             comings: false,
             leaves: false,
+            unsaid: false,
             renewals: false,
             copies: None,
             members: false,
+            impatient: false,
             moving: false,
             wild: false,
             one_way: None,
@@ -245,7 +255,7 @@ impl Plan {
         let nodes = 7 + (seed * 7 % 44) as usize;
         let shape = if nodes > 16 { Shape::Ring } else { Shape::Mesh };
         let (operations, deletions) = (24, 8);
-        let (members, wild, moving) = (false, false, false);
+        let (members, wild, moving) = (seed % 3 == 1, false, false);
         Self { nodes, shape, operations, deletions, members, wild, moving, ..Self::coming(seed) }
     }
 
@@ -271,6 +281,14 @@ impl Plan {
             delete_brake: Some(50),
             flags: self.flags(at),
             mode: self.mode(at),
+        }
+    }
+
+    /// How long a node wants silent members to be waited for.
+    pub(super) fn retention(&self, at: usize) -> Duration {
+        match self.impatient && at > 0 {
+            true => RETENTION / 10,
+            false => RETENTION,
         }
     }
 

@@ -6,15 +6,17 @@ use std::time::Duration;
 use super::check::{
     all_indexes_are_equal, all_trees_are_equal, nothing_differs_or_is_lost as check,
 };
-use super::plan::{Plan, Shape};
+use super::disk::Disk;
+use super::plan::{Plan, RETENTION, Shape};
 use super::try_some_worlds;
-use super::world::{RETENTION, World};
+use super::world::World;
 use crate::limits::RECORDS_MAX;
 use crate::path::RelPath;
-use crate::sync::store::Store;
+use crate::sync::store::{MemoryStore, Store};
 
 /// Seeds tried where nothing else is asked for: these runs are long.
 const RUNS: u64 = 40;
+const RING_RUNS: u64 = 12;
 
 /// What a crash loses at most, where nodes rely on what others said they
 /// hold.
@@ -52,7 +54,46 @@ fn what_was_deleted_stays_deleted_for_who_was_away_within_the_retention() {
 fn who_was_away_for_longer_begins_anew_and_deletes_nothing() {
     try_some_worlds(RUNS, |seed| {
         let mut world = converging(seed);
-        let result = settled(&mut world).and_then(|()| away_beyond(&mut world, seed));
+        let result = settled(&mut world).and_then(|()| away_beyond(&mut world, seed, false));
+        (world, result)
+    });
+}
+
+/// Who joins at that moment holds nothing of the cluster's yet, and must not
+/// be the way in.
+#[test]
+fn who_was_away_for_longer_does_not_get_in_through_who_joins() {
+    try_some_worlds(RUNS, |seed| {
+        let mut world = World::new(Plan { records_max: 1, ..converging(seed).plan });
+        let result = settled(&mut world).and_then(|()| away_beyond(&mut world, seed, true));
+        (world, result)
+    });
+}
+
+/// The node that is away is waited for as long as the most patient member
+/// wants, which may be itself.
+#[test]
+fn who_waits_for_a_shorter_time_forgets_no_earlier_than_others() {
+    try_some_worlds(RUNS, |seed| {
+        let plan = Plan { impatient: true, ..converging(seed).plan };
+        let mut world = World::new(plan);
+        let result = settled(&mut world).and_then(|()| away_within(&mut world, seed));
+        (world, result)
+    });
+}
+
+/// Where no node is connected with all, they hear of members through others.
+#[test]
+fn members_of_a_ring_forget_and_wait_as_all_do() {
+    try_some_worlds(RING_RUNS, |seed| {
+        let nodes = 12 + (seed * 5 % 13) as usize;
+        let plan = Plan { nodes, shape: Shape::Ring, ..converging(seed).plan };
+        let mut world = World::new(plan);
+        let result = settled(&mut world).and_then(|()| nothing_rests(&world));
+        let result = result.and_then(|()| match seed % 2 {
+            0 => away_within(&mut world, seed / 2),
+            _ => away_beyond(&mut world, seed / 2, false),
+        });
         (world, result)
     });
 }
@@ -104,8 +145,9 @@ fn away_within(world: &mut World, seed: u64) -> Result<(), String> {
 }
 
 /// A node is away for longer than the retention while it and the others
-/// delete: what either still has, all have in the end.
-fn away_beyond(world: &mut World, seed: u64) -> Result<(), String> {
+/// delete: what either still has, all have in the end. Another may join when
+/// it comes back.
+fn away_beyond(world: &mut World, seed: u64, joins: bool) -> Result<(), String> {
     let nodes = world.nodes.len();
     let (gone, deleter) = ((seed % nodes as u64) as usize, ((seed + 1) % nodes as u64) as usize);
     world.stop(gone);
@@ -121,6 +163,11 @@ fn away_beyond(world: &mut World, seed: u64) -> Result<(), String> {
     let mut expected: BTreeSet<RelPath> = files(world, deleter).into_iter().collect();
     let forgotten = expected.len() < there.len();
     expected.extend(files(world, gone));
+    if joins {
+        let disk = Disk::new(1000 * (nodes as u64 + 1), world.plan.in_place);
+        let fresh = world.add(MemoryStore::default(), disk, 0);
+        world.start(fresh);
+    }
     world.start(gone);
     world.make_peace()?;
     all_trees_are_equal(world)?;

@@ -1,5 +1,6 @@
 //! What a change and a join cost as the cluster grows: messages, bytes and
-//! time, in clusters whose nodes keep a bounded number of connections.
+//! time, in clusters whose nodes keep a bounded number of connections, and know
+//! each other as members.
 //!
 //! `cargo test -p replicator --lib sync::sim::scale -- --nocapture` prints the
 //! table; `REPLICATOR_SIM_NODES=1000` makes it longer. Contents that do not
@@ -25,6 +26,10 @@ struct Cost {
     messages: u64,
     bytes: u64,
     took: Duration,
+    /// What was said of members until all had said that they hold it: apart,
+    /// since it comes once a round, however much happens in it.
+    member_messages: u64,
+    member_bytes: u64,
 }
 
 impl Cost {
@@ -35,10 +40,6 @@ impl Cost {
     }
 }
 
-/// What each of them may cost a connection, in bytes, however many nodes there
-/// are: twice what was seen. The vector of a hundred logs alone is longer.
-const LINK_BYTES_MAX: f64 = 500.0;
-
 #[derive(Clone, Copy, Debug)]
 struct Row {
     nodes: usize,
@@ -47,6 +48,35 @@ struct Row {
     create: Cost,
     join: Cost,
 }
+
+impl Row {
+    fn per_link(&self, total: u64) -> f64 {
+        total as f64 / self.nodes as f64 / self.links
+    }
+
+    fn print(&self) {
+        let Self { nodes, links, edit, create, join } = self;
+        let members = [edit, join].map(|cost| {
+            let (messages, bytes) = (cost.member_messages, cost.member_bytes);
+            format!("{:>9.1} {:>6.0}", self.per_link(messages), self.per_link(bytes))
+        });
+        let (edit, create, join) = (edit.each(*nodes), create.each(*nodes), join.each(1));
+        println!("{nodes:>5} {links:>5.1} {edit}   {create}   {join}   {}", members.join("   "));
+    }
+}
+
+/// What each of them may cost a connection, however many nodes there are:
+/// twice what was seen. The vector of a hundred logs alone is longer.
+const LINK_BYTES_MAX: f64 = 500.0;
+const LINK_MESSAGES_MAX: f64 = 8.0;
+
+/// How long each may take for one doubling of the nodes: a ring gets a step
+/// longer with it.
+const DOUBLING_TIME_MAX: Duration = Duration::from_millis(60);
+
+/// What is said of one member over a connection in the rounds after a change:
+/// who it is, and nothing of the logs that it holds as all do.
+const MEMBER_BYTES_MAX: f64 = 150.0;
 
 /// Clusters to measure.
 const SIZES: [usize; 4] = [10, 30, 100, 1000];
@@ -59,29 +89,36 @@ fn cost_a_node_does_not_grow_with_the_cluster() {
     let most = super::number("REPLICATOR_SIM_NODES").map_or(NODES_MAX, |most| most as usize);
     let sizes = SIZES.into_iter().filter(|nodes| *nodes <= most);
     let rows: Vec<Row> = sizes.map(measure).collect();
-    println!("             an edit, per node         a new file, per node      a join, in all");
     println!(
-        "nodes links  messages  bytes     ms    messages  bytes     ms    messages  bytes     ms"
+        "             an edit, per node         a new file, per node      a join, in all            \
+         members, per link: edit, join"
     );
-    for Row { nodes, links, edit, create, join } in &rows {
-        let (edit, create) = (edit.each(*nodes), create.each(*nodes));
-        println!("{nodes:>5} {links:>5.1} {edit}   {create}   {}", join.each(1));
-    }
-    for row in &rows {
-        for (what, cost) in
-            [("an edit", row.edit), ("a new file", row.create), ("a join", row.join)]
-        {
-            let bytes = cost.bytes as f64 / row.nodes as f64 / row.links;
-            let nodes = row.nodes;
-            assert!(bytes < LINK_BYTES_MAX, "among {nodes}, {what} costs a link {bytes:.0} bytes");
-        }
+    println!(
+        "nodes links  messages  bytes     ms    messages  bytes     ms    messages  bytes     ms    \
+         messages  bytes    messages  bytes"
+    );
+    rows.iter().for_each(Row::print);
+    rows.iter().for_each(is_in_step_with_connections);
+}
+
+fn is_in_step_with_connections(row: &Row) {
+    let nodes = row.nodes;
+    let time_max = DOUBLING_TIME_MAX * nodes.ilog2();
+    for (what, cost) in [("an edit", row.edit), ("a new file", row.create), ("a join", row.join)] {
+        let bytes = row.per_link(cost.bytes);
+        assert!(bytes < LINK_BYTES_MAX, "among {nodes}, {what} costs a link {bytes:.0} bytes");
+        let messages = row.per_link(cost.messages);
+        assert!(messages < LINK_MESSAGES_MAX, "among {nodes}, {what}: {messages:.1} messages");
+        assert!(cost.took < time_max, "among {nodes}, {what} takes {:?}", cost.took);
+        let members = row.per_link(cost.member_bytes) / nodes as f64;
+        assert!(members < MEMBER_BYTES_MAX, "among {nodes}, {what}: {members:.0} bytes a member");
     }
 }
 
 fn measure(nodes: usize) -> Row {
     let (store, disk) = folder();
     let shape = if nodes > 16 { Shape::Ring } else { Shape::Mesh };
-    let plan = Plan { nodes, shape, ..Plan::peaceful(nodes as u64 * 2) };
+    let plan = Plan { nodes, shape, members: true, ..Plan::peaceful(nodes as u64 * 2) };
     let mut world = World::new(plan);
     // Each of them has made one change that is everywhere.
     let mut have = store.have();
@@ -128,6 +165,8 @@ fn cost(world: &mut World, what: impl FnOnce(&mut World)) -> Cost {
     let began = world.now;
     what(world);
     world.settle().expect("it comes to rest");
+    let Ledger { messages, bytes, member_messages, member_bytes, .. } = world.ledger;
     let took = world.applied_at.saturating_sub(began);
-    Cost { messages: world.ledger.messages, bytes: world.ledger.bytes, took }
+    let (messages, bytes) = (messages - member_messages, bytes - member_bytes);
+    Cost { messages, bytes, took, member_messages, member_bytes }
 }

@@ -27,9 +27,6 @@ use crate::sync::effect::{
 use crate::sync::message::Message;
 use crate::sync::store::{MemoryStore, Store};
 
-/// How long a silent member is waited for.
-pub(super) const RETENTION: Duration = Duration::from_secs(20);
-
 /// After this long nothing may be left to do.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
 
@@ -269,7 +266,9 @@ impl World {
             let leave = self.random.below(span);
             let told = self.random.below(500);
             self.at(leave, Event::Leave);
-            self.at(leave + told, Event::Retire);
+            if !plan.unsaid {
+                self.at(leave + told, Event::Retire);
+            }
         }
         self.round(plan.operations, false)?;
         if plan.deletions == 0 {
@@ -318,7 +317,10 @@ impl World {
             self.start(at);
         }
         self.connect_all();
-        if self.nodes.last().is_some_and(|last| last.left) {
+        if plan.unsaid {
+            // Who lacks something is waited for, for so long.
+            self.act(0, |disk, dead| disk.write(&super::path("later"), b"later", dead));
+        } else if self.nodes.last().is_some_and(|last| last.left) {
             // Who was told may have forgotten it in a crash.
             self.at_from_now(100, Event::Retire);
         }
@@ -793,7 +795,7 @@ fn new_core(
     let mut core = Core::new(plan.options(at), actor, next, store);
     if plan.members {
         let (node, name) = (node_id(at), format!("node {at}"));
-        core.introduce(Introduction { node, name, retention: RETENTION });
+        core.introduce(Introduction { node, name, retention: plan.retention(at) });
     }
     core
 }
