@@ -24,6 +24,7 @@ pub mod sample;
 mod status;
 pub mod tree;
 mod volume;
+mod xfs;
 
 pub use cluster::{Cluster, SETTLE_LIMIT, write_password};
 pub use command::{Finished, binary, end_with_this_thread, replicator, use_binary};
