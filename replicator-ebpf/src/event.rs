@@ -31,6 +31,9 @@ pub struct Pending {
     pub flags: u64,
 }
 
+/// In [`Pending::flags`]: a size or attributes were announced as well.
+const STEP: u64 = 1 << 32;
+
 #[map]
 static ANNOUNCED: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0);
 
@@ -103,23 +106,24 @@ pub fn announced(inode: u64, start: u64, end: u64) {
     let pending = Pending { inode: subject.number, start, end, flags };
     tell(&pending);
     let task = bpf_get_current_pid_tgid();
-    // SAFETY: only this task writes the element of its key.
-    let before = unsafe { ANNOUNCED.get(&task) }.copied();
-    if let Some(before) = before
-        && before.inode == pending.inode
-        && before.start < before.end
-        && start >= end
-    {
-        // A part of the operation that announced its range.
-        return;
-    }
-    if before.is_none() {
+    let mut is_pending = false;
+    if let Some(before) = ANNOUNCED.get_ptr_mut(&task) {
+        // SAFETY: the pointer is to an element of the map, and only this task
+        // writes that of its key.
+        let before = unsafe { &mut *before };
+        if before.inode == pending.inode && before.start < before.end && start >= end {
+            // A part of the operation that announced its range, most often.
+            before.flags |= STEP;
+            return;
+        }
+        is_pending = before.inode != 0;
+    } else {
         // Another one may have been pushed out.
         count(word::ANNOUNCERS);
     }
     if ANNOUNCED.insert(&task, &pending, 0).is_err() {
         count(word::UNREMEMBERED);
-    } else if before.is_none_or(|before| before.inode == 0) {
+    } else if !is_pending {
         count(word::PENDING);
     }
     // SAFETY: the helper has no precondition.
@@ -139,14 +143,17 @@ pub fn settled(inode: u64, over: bool) {
     }
 }
 
-/// The task is done with a step that names no inode: tells once more what it
-/// announced. Of sizes and attributes there is no other step.
+/// The task is done with a step that names no inode: tells once more whose
+/// size or attributes it announced.
 #[inline(always)]
 pub fn finished() {
     let Some(pending) = pending() else { return };
-    tell(pending);
     if pending.start >= pending.end {
+        tell(pending);
         end(pending);
+    } else if pending.flags & STEP != 0 {
+        pending.flags &= !STEP;
+        tell(pending);
     }
 }
 
@@ -185,10 +192,11 @@ fn end(pending: &mut Pending) {
 
 #[inline(always)]
 fn tell(pending: &Pending) {
+    let flags = pending.flags & !STEP;
     if pending.start < pending.end {
-        mark::range(pending.inode, pending.start, pending.end, pending.flags);
+        mark::range(pending.inode, pending.start, pending.end, flags);
     } else {
-        mark::size(pending.inode, pending.flags);
+        mark::size(pending.inode, flags);
     }
 }
 
