@@ -11,16 +11,17 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
-use crate::kernel::{count, get, is_own, read, set_word, word};
+use crate::kernel::{count, get, is_own, read, set_word, uncount, word};
 use crate::mark;
 use crate::place::{self, Subject};
 
 /// An operation that was announced this long ago has taken effect, or holds
-/// locks that readers wait for.
+/// locks that readers wait for; it may have been pushed out of the table.
 const ANNOUNCEMENT_NANOS: u64 = 10_000_000_000;
 
 /// A range of an inode that a task is about to change; an empty one stands
-/// for its size alone.
+/// for its size alone. Once the operation is over the inode is 0, which no
+/// inode has for a number, and the place is kept for the next one.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Pending {
@@ -29,6 +30,9 @@ pub struct Pending {
     pub end: u64,
     pub flags: u64,
 }
+
+/// In [`Pending::flags`]: a size or attributes were announced as well.
+const STEP: u64 = 1 << 32;
 
 #[map]
 static ANNOUNCED: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0);
@@ -41,7 +45,12 @@ static ANNOUNCED: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 
 pub fn mapped(subject: &Subject) -> u64 {
     let writable: i32 = read(subject.mapping, get::MAPPING_WRITABLE()).unwrap_or(0);
     if subject.entry.is_null() {
-        return if writable > 0 { FLAG_MAPPED } else { 0 };
+        if writable <= 0 {
+            return 0;
+        }
+        // Whether it just became so is not known.
+        mark::note_range(subject.number, 0, u64::MAX, FLAG_MAPPED);
+        return FLAG_MAPPED;
     }
     // SAFETY: the pointer is to an element of the map.
     let entry = unsafe { &mut *subject.entry };
@@ -95,66 +104,99 @@ pub fn announced(inode: u64, start: u64, end: u64) {
     let Some(subject) = place::subject(inode) else { return };
     let flags = mapped(&subject);
     let pending = Pending { inode: subject.number, start, end, flags };
+    tell(&pending);
     let task = bpf_get_current_pid_tgid();
-    // SAFETY: only this task writes the element of its key.
-    if unsafe { ANNOUNCED.get(&task) }.is_none() {
+    let mut is_pending = false;
+    if let Some(before) = ANNOUNCED.get_ptr_mut(&task) {
+        // SAFETY: the pointer is to an element of the map, and only this task
+        // writes that of its key.
+        let before = unsafe { &mut *before };
+        if before.inode == pending.inode && before.start < before.end && start >= end {
+            // A part of the operation that announced its range, most often.
+            before.flags |= STEP;
+            return;
+        }
+        is_pending = before.inode != 0;
+    } else {
         // Another one may have been pushed out.
         count(word::ANNOUNCERS);
     }
     if ANNOUNCED.insert(&task, &pending, 0).is_err() {
         count(word::UNREMEMBERED);
+    } else if !is_pending {
+        count(word::PENDING);
     }
     // SAFETY: the helper has no precondition.
     set_word(word::ANNOUNCED_AT, unsafe { bpf_ktime_get_ns() });
-    tell(&pending);
 }
 
-/// The task touches the metadata of the inode: tells again what it announced.
+/// The task touches the metadata of the inode: tells again what it announced,
+/// for the last time where the operation is `over`.
 #[inline(always)]
-pub fn settled(inode: u64) {
-    if !was_announced() {
-        return;
-    }
-    let task = bpf_get_current_pid_tgid();
-    // SAFETY: only this task writes the element of its key.
-    let Some(pending) = (unsafe { ANNOUNCED.get(&task) }).copied() else { return };
+pub fn settled(inode: u64, over: bool) {
+    let Some(pending) = pending() else { return };
     if read::<u64>(inode, get::INODE_NUMBER()) == Some(pending.inode) {
-        tell(&pending);
+        tell(pending);
+        if over {
+            end(pending);
+        }
     }
 }
 
-/// The task is done with an operation that names no inode: tells once more
-/// whose size or attributes it announced.
+/// The task is done with a step that names no inode: tells once more whose
+/// size or attributes it announced.
 #[inline(always)]
 pub fn finished() {
-    if !was_announced() {
-        return;
-    }
-    let task = bpf_get_current_pid_tgid();
-    let Some(pending) = ANNOUNCED.get_ptr_mut(&task) else { return };
-    // SAFETY: only this task writes the element of its key.
-    let pending = unsafe { &mut *pending };
-    if pending.inode != 0 && pending.start >= pending.end {
+    let Some(pending) = pending() else { return };
+    if pending.start >= pending.end {
         tell(pending);
-        // No inode has this number. Its place is kept, for the next one.
-        pending.inode = 0;
+        end(pending);
+    } else if pending.flags & STEP != 0 {
+        pending.flags &= !STEP;
+        tell(pending);
     }
 }
 
-/// Lately, by anybody.
+/// The task does something else: what it announced is over and was told.
 #[inline(always)]
-fn was_announced() -> bool {
-    let at = word(word::ANNOUNCED_AT);
+pub fn moved_on() {
+    if let Some(pending) = pending() {
+        end(pending);
+    }
+}
+
+/// What the task announced and is not over. Mostly there is nothing of
+/// anybody's, which costs little to see.
+#[inline(always)]
+fn pending() -> Option<&'static mut Pending> {
+    if word(word::PENDING) == 0 {
+        return None;
+    }
     // SAFETY: the helper has no precondition.
-    at != 0 && unsafe { bpf_ktime_get_ns() }.wrapping_sub(at) <= ANNOUNCEMENT_NANOS
+    let age = unsafe { bpf_ktime_get_ns() }.wrapping_sub(word(word::ANNOUNCED_AT));
+    if age > ANNOUNCEMENT_NANOS {
+        return None;
+    }
+    let task = bpf_get_current_pid_tgid();
+    // SAFETY: the pointer is to an element of the map, which stays while a
+    // program runs, and only this task writes the element of its key.
+    let pending = unsafe { &mut *ANNOUNCED.get_ptr_mut(&task)? };
+    (pending.inode != 0).then_some(pending)
+}
+
+#[inline(always)]
+fn end(pending: &mut Pending) {
+    pending.inode = 0;
+    uncount(word::PENDING);
 }
 
 #[inline(always)]
 fn tell(pending: &Pending) {
+    let flags = pending.flags & !STEP;
     if pending.start < pending.end {
-        mark::range(pending.inode, pending.start, pending.end, pending.flags);
+        mark::range(pending.inode, pending.start, pending.end, flags);
     } else {
-        mark::size(pending.inode, pending.flags);
+        mark::size(pending.inode, flags);
     }
 }
 

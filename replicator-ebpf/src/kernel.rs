@@ -50,6 +50,7 @@ given! {
     DENTRY_ALIAS: u32,
     DENTRY_INODE: u32,
     DENTRY_PARENT: u32,
+    DENTRY_HASHED: u32,
     DENTRY_NAME: u32,
     MAPPING_HOST: u32,
     MAPPING_WRITABLE: u32,
@@ -61,6 +62,7 @@ given! {
     KIOCB_POSITION: u32,
     FILE_INODE: u32,
     FILE_MODE: u32,
+    VECTOR_SOURCE: u32,
     ITER_INODE: u32,
     ITER_POSITION: u32,
     ITER_FLAGS: u32,
@@ -91,17 +93,14 @@ pub fn read<T>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
 }
 
-/// What is read of a structure at once.
-const HEAD_BYTES: usize = 128;
-
-/// A kernel structure, with its beginning read at once: a call of the helper
+/// A kernel structure, with its first words read at once: a call of the helper
 /// costs more than the bytes that it brings.
-pub struct Head {
+pub struct Head<const WORDS: usize> {
     base: u64,
-    words: [u64; HEAD_BYTES / 8],
+    words: [u64; WORDS],
 }
 
-impl Head {
+impl<const WORDS: usize> Head<WORDS> {
     #[inline(always)]
     pub fn of(base: u64) -> Option<Self> {
         Some(Self { base, words: read(base, 0)? })
@@ -112,7 +111,7 @@ impl Head {
     #[inline(always)]
     pub fn get<T: Copy>(&self, offset: u32) -> Option<T> {
         let at = offset as usize;
-        if at + size_of::<T>() > HEAD_BYTES {
+        if at + size_of::<T>() > WORDS * 8 {
             return read(self.base, offset);
         }
         // SAFETY: it lies within the words, and as the kernel aligned it.
@@ -142,8 +141,19 @@ pub fn set_word(number: u32, value: u64) {
 
 #[inline(always)]
 pub fn count(number: u32) {
+    add(number, 1);
+}
+
+/// Takes back what was counted.
+#[inline(always)]
+pub fn uncount(number: u32) {
+    add(number, u64::MAX);
+}
+
+#[inline(always)]
+fn add(number: u32, more: u64) {
     if let Some(word) = WORDS.get_ptr_mut(number) {
         // SAFETY: as above.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, 1) };
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, more) };
     }
 }

@@ -80,13 +80,22 @@ pub mod word {
     /// Stores whose page was forgotten before it was told, and that became
     /// notes of whole files.
     pub const FORGOTTEN: u32 = 6;
-    /// Inodes whose place was found by a walk: those met for the first time,
-    /// and those pushed out of the table by others.
+    /// Inodes whose place was found by a walk: those that were not in the
+    /// table, and those whose verdict was void.
     pub const DECIDED: u32 = 7;
     /// Operations between two programs that the tables had no room for: the
     /// second one does not know of them.
     pub const UNREMEMBERED: u32 = 8;
     /// Announcements by tasks that were not in their table.
     pub const ANNOUNCERS: u32 = 9;
+    /// Announced operations that are not over, and those that were pushed out
+    /// of their table before they were.
+    pub const PENDING: u32 = 10;
+    /// Where the kernel keeps the file system of the root, once a program met
+    /// one of its inodes. It stays there while the daemon has the root open.
+    pub const SUPER: u32 = 11;
+    /// Inodes that came into the table of verdicts: met for the first time, or
+    /// pushed out of it before.
+    pub const MET: u32 = 12;
     pub const COUNT: u32 = 512;
 }

@@ -5,6 +5,15 @@
 //! a collection costs a note in the ring buffer. The daemon may take a slot
 //! away at any time, so a program looks again after it marked: if the slot no
 //! longer is the one it meant, it sends the range itself.
+//!
+//! What is marked already needs no second mark. A program exchanges `queued`
+//! for 1, which orders the change it tells of before what it then looks at:
+//! was a note under way, is the block marked, is the slot its own. If all are
+//! so, a collection that takes the mark comes after that look, and its reader
+//! after the change. One comes: whoever left the mark there announced it or is
+//! about to, and who collects or retires a slot of somebody clears `queued`
+//! first and takes the marks then. Were `queued` 0, marks may be left that were
+//! set when the slot was nobody's, and that nobody announces.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, RingBuf};
@@ -39,13 +48,16 @@ pub fn range(inode: u64, start: u64, end: u64, flags: u64) {
     let blocks = (1u64 << SLOT_BLOCKS_SHIFT) - 1;
     let from = (start >> BLOCK_SHIFT) & blocks;
     let to = ((end - 1) >> BLOCK_SHIFT) & blocks;
-    let Some(index) = find(inode, first) else {
+    let Some((slot, index)) = find(inode, first) else {
         note_range(inode, start, end, flags);
         return;
     };
-    let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
+    let queued = queue(slot);
+    if queued && has(slot, from, to, flags) && is(slot, inode, first) {
+        return;
+    }
     set_bits(slot, from, to);
-    if !announce(slot, index, inode, first, flags) {
+    if !announce(slot, index, inode, first, flags, queued) {
         note_range(inode, start, end, flags);
     }
 }
@@ -55,10 +67,7 @@ pub fn range(inode: u64, start: u64, end: u64, flags: u64) {
 pub fn size(inode: u64, flags: u64) {
     let flags = flags | replicator_ebpf::FLAG_SIZE;
     let done = match find(inode, 0) {
-        Some(index) => match SLOTS.get_ptr_mut(index) {
-            Some(slot) => announce(slot, index, inode, 0, flags),
-            None => false,
-        },
+        Some((slot, index)) => announce(slot, index, inode, 0, flags, true),
         None => false,
     };
     if !done {
@@ -75,9 +84,9 @@ pub fn note_range(inode: u64, start: u64, end: u64, flags: u64) {
     }
 }
 
-/// The slot of this region, claimed if there was none.
+/// The slot of this region and its number, claimed if there was none.
 #[inline(always)]
-fn find(inode: u64, region: u64) -> Option<u32> {
+fn find(inode: u64, region: u64) -> Option<(*mut Slot, u32)> {
     let hash = ((inode ^ region.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
     let mask = get::SLOT_MASK();
     let mut free = u32::MAX;
@@ -85,7 +94,7 @@ fn find(inode: u64, region: u64) -> Option<u32> {
         let index = hash.wrapping_add(probe) & mask;
         let slot = SLOTS.get_ptr_mut(index)?;
         if is(slot, inode, region) {
-            return Some(index);
+            return Some((slot, index));
         }
         // SAFETY: the pointer is to an element of the map.
         let state = unsafe { read_volatile(addr_of!((*slot).state)) };
@@ -93,16 +102,18 @@ fn find(inode: u64, region: u64) -> Option<u32> {
             free = index;
         }
     }
-    if free == u32::MAX || !claim(free, inode, region) {
-        count(word::NO_SLOT);
-        return None;
+    if free != u32::MAX {
+        let slot = SLOTS.get_ptr_mut(free)?;
+        if claim(slot, inode, region) {
+            return Some((slot, free));
+        }
     }
-    Some(free)
+    count(word::NO_SLOT);
+    None
 }
 
 #[inline(always)]
-fn claim(index: u32, inode: u64, region: u64) -> bool {
-    let Some(slot) = SLOTS.get_ptr_mut(index) else { return false };
+fn claim(slot: *mut Slot, inode: u64, region: u64) -> bool {
     // SAFETY: the pointer is to an element of the map; the exchange makes
     // this program the only one that writes the owner.
     unsafe {
@@ -164,19 +175,50 @@ fn set_word_bits(slot: *mut Slot, at: u64, bits: u64) {
     }
 }
 
-/// Sends a note about the slot unless one is under way. False where the slot
-/// was taken away meanwhile.
+/// Are all of one word's blocks marked, and the flags set?
 #[inline(always)]
-fn announce(slot: *mut Slot, index: u32, inode: u64, region: u64, flags: u64) -> bool {
-    // SAFETY: the pointer is to an element of the map. The exchange orders
-    // the marks before it and the second look at the owner after it.
-    let queued = unsafe {
-        if flags != 0 {
+fn has(slot: *mut Slot, from: u64, to: u64, flags: u64) -> bool {
+    if from / 64 != to / 64 {
+        return false;
+    }
+    let bits = u64::MAX << (from & 63) & u64::MAX >> (63 - (to & 63));
+    let at = black_box(from / 64) as usize & (SLOT_WORDS - 1);
+    // SAFETY: as for setting them.
+    unsafe {
+        let word = addr_of!((*slot).bits).cast::<u64>().add(at);
+        read_volatile(word) & bits == bits
+            && (flags == 0 || read_volatile(addr_of!((*slot).flags)) & flags == flags)
+    }
+}
+
+/// Says that a note is under way, and whether one was. Orders all before it
+/// before all behind it.
+#[inline(always)]
+fn queue(slot: *mut Slot) -> bool {
+    // SAFETY: the pointer is to an element of the map.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*slot).queued), 1) != 0 }
+}
+
+/// Sends a note about the slot unless one is under way, and was when it was
+/// `queued` before. False where the slot was taken away meanwhile.
+#[inline(always)]
+fn announce(
+    slot: *mut Slot,
+    index: u32,
+    inode: u64,
+    region: u64,
+    flags: u64,
+    queued: bool,
+) -> bool {
+    if flags != 0 {
+        // SAFETY: the pointer is to an element of the map.
+        unsafe {
             atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*slot).flags), flags);
         }
-        atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*slot).queued), 1)
-    };
-    if queued == 0 {
+    }
+    // In any case: it orders the marks before the look at the owner.
+    let still_queued = queue(slot);
+    if !(queued && still_queued) {
         let note = Note { kind: NOTE_SLOT, slot: index, inode: 0, start: 0, end: 0, flags: 0 };
         if !send(note) {
             // It stays queued: the daemon sweeps such slots when it sees the

@@ -10,10 +10,14 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use replicator_ebpf::word;
 
-use crate::kernel::{Head, count, get, read, word};
+use crate::kernel::{Head, count, get, read, set_word, word};
 
 /// Directories between an inode and the root before the walk gives up.
 const DEPTH_MAX: u32 = 64;
+/// Names of an inode that are looked through for one that it still has.
+const ALIASES_MAX: u32 = 8;
+/// Words at the beginning of an inode with all that is asked about it.
+const HEAD_WORDS: usize = 16;
 const PRIVATE: [u8; 12] = *b".replicator\0";
 const BTRFS_MAGIC: u64 = 0x9123_683e;
 const MODE_TYPE: u16 = 0o170_000;
@@ -65,7 +69,7 @@ enum Verdict {
 /// `None` where the inode is outside.
 #[inline(never)]
 pub fn subject(inode: u64) -> Option<Subject> {
-    let head = Head::of(inode)?;
+    let head = Head::<HEAD_WORDS>::of(inode)?;
     let super_block: u64 = head.get(get::INODE_SUPER())?;
     if !is_same_file_system(inode, super_block)? {
         return None;
@@ -82,7 +86,9 @@ pub fn subject(inode: u64) -> Option<Subject> {
     // Before the walk: a move during it makes a newer one.
     let generation = word(word::GENERATION) as u32;
     let mut fresh = Entry { generation, inode_generation, links, state: UNSYNCED, size: u64::MAX };
-    if let Some(entry) = INODES.get_ptr_mut(&number) {
+    let entry = INODES.get_ptr_mut(&number);
+    let is_new = entry.is_none();
+    if let Some(entry) = entry {
         // SAFETY: the pointer is to an element of the map.
         let known = unsafe { &mut *entry };
         if known.inode_generation == inode_generation {
@@ -94,7 +100,7 @@ pub fn subject(inode: u64) -> Option<Subject> {
             fresh.state = known.state & !OUTSIDE;
         }
     }
-    let entry = decide(inode, super_block, number, &mut fresh)?;
+    let entry = decide(inode, super_block, number, &mut fresh, is_new)?;
     Some(Subject { number, mapping, entry })
 }
 
@@ -103,7 +109,15 @@ pub fn subject(inode: u64) -> Option<Subject> {
 #[inline(always)]
 fn is_same_file_system(inode: u64, super_block: u64) -> Option<bool> {
     if get::SUBVOLUME() == 0 {
-        return Some(read::<u32>(super_block, get::SUPER_DEVICE())? == get::ROOT_DEVICE());
+        let known = word(word::SUPER);
+        if known != 0 {
+            return Some(super_block == known);
+        }
+        let same = read::<u32>(super_block, get::SUPER_DEVICE())? == get::ROOT_DEVICE();
+        if same {
+            set_word(word::SUPER, super_block);
+        }
+        return Some(same);
     }
     if read::<u64>(super_block, get::SUPER_MAGIC())? != BTRFS_MAGIC {
         return Some(false);
@@ -115,8 +129,14 @@ fn is_same_file_system(inode: u64, super_block: u64) -> Option<bool> {
 
 /// What is remembered of it from now on, or nothing; `None` where it is outside.
 #[inline(always)]
-fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Option<*mut Entry> {
-    let verdict = walk(inode, super_block);
+fn decide(
+    inode: u64,
+    super_block: u64,
+    number: u64,
+    fresh: &mut Entry,
+    is_new: bool,
+) -> Option<*mut Entry> {
+    let verdict = walk(inode, super_block, fresh.links);
     count(word::DECIDED);
     // What counts as links of a directory are its children: it has one name.
     // Asked only now, since the verifier follows the walk once for each answer
@@ -130,13 +150,16 @@ fn decide(inode: u64, super_block: u64, number: u64, fresh: &mut Entry) -> Optio
     }
     if verdict == Verdict::Undecided {
         count(word::UNDECIDED);
-        return Some(core::ptr::null_mut());
+        // What is known of its mappings holds; that it is inside is no verdict.
+        fresh.generation = fresh.generation.wrapping_sub(1);
     }
     let outside = verdict == Verdict::Outside && named_once;
     if outside {
         fresh.state |= OUTSIDE;
     }
-    let _ = INODES.insert(&number, fresh, 0);
+    if INODES.insert(&number, fresh, 0).is_ok() && is_new {
+        count(word::MET);
+    }
     if outside {
         return None;
     }
@@ -149,17 +172,21 @@ fn is_directory(inode: u64) -> bool {
 }
 
 #[inline(always)]
-fn walk(inode: u64, super_block: u64) -> Verdict {
-    try_walk(inode, super_block).unwrap_or(Verdict::Undecided)
+fn walk(inode: u64, super_block: u64, links: u32) -> Verdict {
+    try_walk(inode, super_block, links).unwrap_or(Verdict::Undecided)
 }
 
 #[inline(always)]
-fn try_walk(inode: u64, super_block: u64) -> Option<Verdict> {
-    let alias: u64 = read(inode, get::INODE_DENTRIES())?;
-    if alias == 0 {
+fn try_walk(inode: u64, super_block: u64, links: u32) -> Option<Verdict> {
+    let first: u64 = read(inode, get::INODE_DENTRIES())?;
+    if first == 0 {
         return Some(Verdict::Nameless);
     }
-    let mut dentry = alias - u64::from(get::DENTRY_ALIAS());
+    let mut dentry = name(first, links)?;
+    // The list may change meanwhile, and lead elsewhere.
+    if read::<u64>(dentry, get::DENTRY_INODE())? != inode {
+        return None;
+    }
     let mut below = 0;
     for _ in 0..DEPTH_MAX {
         let at: u64 = read(dentry, get::DENTRY_INODE())?;
@@ -181,6 +208,29 @@ fn try_walk(inode: u64, super_block: u64) -> Option<Verdict> {
         dentry = parent;
     }
     None
+}
+
+/// A name that the inode has now, of a list of those that are known. One that
+/// was removed stays in the list while somebody has it open: it tells where
+/// the inode is only where there is no other.
+#[inline(always)]
+fn name(first: u64, links: u32) -> Option<u64> {
+    let to_dentry = u64::from(get::DENTRY_ALIAS());
+    let mut alias = first;
+    for _ in 0..ALIASES_MAX {
+        if alias == 0 {
+            break;
+        }
+        let dentry = alias - to_dentry;
+        // The top of a file system is in no directory that would list it.
+        if read::<u64>(dentry, get::DENTRY_HASHED())? != 0
+            || read::<u64>(dentry, get::DENTRY_PARENT())? == dentry
+        {
+            return Some(dentry);
+        }
+        alias = read(alias, 0)?;
+    }
+    (links == 0).then_some(first - to_dentry)
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
-use crate::event::{Pending, announced, finished, mapped, settled, sized, written};
+use crate::event::{Pending, announced, finished, mapped, moved_on, settled, sized, written};
 use crate::kernel::{Head, count, get, read};
 use crate::{mark, place};
 
@@ -18,10 +18,19 @@ const IOMAP_DIRECT: u32 = 1 << 4;
 const IOMAP_UNSHARE: u32 = 1 << 7;
 const ENOTBLK: i64 = -15;
 const EXT4_HANDLE_INODE: u32 = 1;
+const XFS_IOLOCK_EXCL: u32 = 1;
+/// Words at the beginning of an iteration with all that is asked about it.
+const ITER_WORDS: usize = 8;
 
 /// Pages between being announced as dirty and being tagged as dirty.
 #[map]
 static DIRTYING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0);
+
+/// Direct reads under way, by the address of what the kernel keeps of them,
+/// of files that may be written to. One that was pushed out by others counts
+/// as a write.
+#[map]
+static READING: LruHashMap<u64, u8> = LruHashMap::with_max_entries(8192, 0);
 
 macro_rules! programs {
     ($($(#[$note:meta])* $name:ident($context:ident) $body:block)*) => {$(
@@ -68,7 +77,7 @@ programs! {
     ext4_insert_range(context) { announced(context.arg(0), context.arg(1), u64::MAX) }
 
     /// `(inode, caller)`
-    ext4_mark_inode_dirty(context) { settled(context.arg(0)) }
+    ext4_mark_inode_dirty(context) { settled(context.arg(0), false) }
 
     /// `(inode, blocks, …, kind)`: what sets file flags asks the journal for one
     /// block of an inode, as nothing does that happens often.
@@ -89,14 +98,14 @@ programs! {
 
     /// `(iter, operations, caller)`, after each step of a write.
     iomap_iter(context) {
-        let iter = Head::of(context.arg(0))?;
+        let iter = Head::<ITER_WORDS>::of(context.arg(0))?;
+        if iter.get::<u64>(get::ITER_MAP_LENGTH())? == 0 {
+            return None;
+        }
         let flags: u32 = iter.get(get::ITER_FLAGS())?;
         let writes = flags & (IOMAP_WRITE | IOMAP_ZERO | IOMAP_UNSHARE) != 0;
         // Direct writes are told when they are complete.
         if !writes || flags & IOMAP_DIRECT != 0 {
-            return None;
-        }
-        if iter.get::<u64>(get::ITER_MAP_LENGTH())? == 0 {
             return None;
         }
         let position: u64 = iter.get(get::ITER_POSITION())?;
@@ -116,13 +125,31 @@ programs! {
         written(inode, start, end);
     }
 
+    /// `(kiocb, iter, …)`: whether a transfer reads or writes. Its end does not
+    /// say, nor do the flags of all that write. One that writes is forgotten to
+    /// have read: the same address may have been that of another transfer.
+    iomap_dio_rw_begin(context) {
+        let kiocb: u64 = context.arg(0);
+        // Memory is the source, or it fills memory.
+        if read::<u8>(context.arg(1), get::VECTOR_SOURCE()) == Some(0) {
+            let file: u64 = read(kiocb, get::KIOCB_FILE())?;
+            if read::<u32>(file, get::FILE_MODE())? & FMODE_WRITE != 0 {
+                let _ = READING.insert(&kiocb, &1, 0);
+            }
+        } else {
+            let _ = READING.remove(&kiocb);
+        }
+    }
+
     /// `(kiocb, error, result)`; reads come here, too. The end of an
     /// asynchronous write runs in a thread of the kernel, so the daemon's own
     /// ones are told; the comparison with the index drops them.
     iomap_dio_complete(context) {
         let (kiocb, result): (u64, i64) = (context.arg(0), context.arg(2));
         let file: u64 = read(kiocb, get::KIOCB_FILE())?;
-        if read::<u32>(file, get::FILE_MODE())? & FMODE_WRITE == 0 {
+        if read::<u32>(file, get::FILE_MODE())? & FMODE_WRITE == 0
+            || READING.remove(&kiocb).is_ok()
+        {
             return None;
         }
         let inode: u64 = read(file, get::FILE_INODE())?;
@@ -159,8 +186,12 @@ programs! {
     /// of each.
     xfs_exchrange_after(context) { written(xfs_inode(context.arg(0)), 0, u64::MAX) }
 
-    /// `(inode, lock flags, caller)`
-    xfs_iunlock(context) { settled(xfs_inode(context.arg(0))) }
+    /// `(inode, lock flags, caller)`, when they were given back: that which
+    /// keeps other operations off at the end of one, others after its steps.
+    xfs_iunlock(context) {
+        let over = context.arg::<u32>(1) & XFS_IOLOCK_EXCL != 0;
+        settled(xfs_inode(context.arg(0)), over);
+    }
 
     /// `(folio, mapping)`, before the page is tagged as dirty. A reader that
     /// synced now would skip it: the range waits for the next program.
@@ -211,13 +242,14 @@ programs! {
         }
         // Older kernels zero the edges of a range after they touched the
         // metadata of the inode.
-        settled(inode);
+        settled(inode, false);
         sized(inode, is_whole_inode(context.arg(1)))?;
     }
 }
 
 #[inline(always)]
 fn write_end(context: &RawTracePointContext) {
+    moved_on();
     let (start, copied): (u64, u64) = (context.arg(1), context.arg::<u32>(3).into());
     written(context.arg(0), start, start.saturating_add(copied));
 }

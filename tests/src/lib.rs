@@ -27,6 +27,7 @@ mod status;
 mod stopped;
 pub mod tree;
 mod volume;
+mod xfs;
 
 pub use cluster::{Cluster, SETTLE_LIMIT, write_password};
 pub use command::{Finished, binary, end_with_this_thread, finish, replicator, use_binary};

@@ -16,6 +16,10 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::levels::has_capabilities;
 use crate::machine::{self, is_root, program, run};
+use crate::xfs;
+
+/// Of a file system for which nobody says otherwise.
+const SIZE: u64 = 512 << 20;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
@@ -113,13 +117,17 @@ impl Volume {
     /// A fresh file system of some hundred MiB in a temporary directory. An
     /// error says what this machine lacks.
     pub fn new(kind: FileSystem) -> Result<Self> {
-        Self::of_size(kind, 512 << 20)
+        Self::of_size(kind, SIZE)
     }
 
     /// The same for a story: `None`, with a word about why, where this machine
     /// does not have the file system. What else goes wrong is a failure.
     pub fn or_skip(kind: FileSystem) -> Option<Self> {
-        match (Self::new(kind), kind.lack()) {
+        Self::or_skip_of_size(kind, SIZE)
+    }
+
+    pub fn or_skip_of_size(kind: FileSystem, size: u64) -> Option<Self> {
+        match (Self::of_size(kind, size), kind.lack()) {
             (Ok(volume), _) => Some(volume),
             (Err(_), Some(lack)) => {
                 machine::skip(&lack);
@@ -152,7 +160,15 @@ impl Volume {
         }
         let mut volume =
             Self { kind, source: image.into(), target: target.into(), mounted: false, _dir: None };
-        volume.mount()?;
+        if kind == FileSystem::Xfs {
+            xfs::set_exchange(image, true)?;
+            if volume.mount().is_err() {
+                xfs::set_exchange(image, false)?;
+            }
+        }
+        if !volume.mounted {
+            volume.mount()?;
+        }
         Ok(volume)
     }
 

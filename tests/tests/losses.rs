@@ -3,6 +3,7 @@
 //!
 //! `REPLICATOR_STOPPED_SECONDS` is how long a daemon is held, 5 otherwise.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -37,19 +38,35 @@ fn loss(node: &Node, cause: &str) -> u64 {
     node.status().unwrap().number(&format!("/losses/{cause}"))
 }
 
+/// Of all causes.
+fn losses(node: &Node) -> u64 {
+    let status = node.status().unwrap();
+    let losses = status.json()["losses"].as_object().expect("a number for each cause").clone();
+    losses.values().filter_map(|count| count.as_u64()).sum()
+}
+
 fn counter(node: &Node, name: &str) -> u64 {
     node.status().unwrap().number(&format!("/capture/counters/{name}"))
 }
 
+/// What the kernel keeps in tables for the node, as it says of each.
+fn kernel_memory(node: &Node) -> u64 {
+    let folder = format!("/proc/{}/fdinfo", node.pid().unwrap());
+    let infos = fs::read_dir(folder).unwrap();
+    let infos = infos.filter_map(|info| fs::read_to_string(info.unwrap().path()).ok());
+    let field = |info: &str, name: &str| -> Option<u64> {
+        info.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+    };
+    // One table may have several descriptors.
+    let tables: BTreeMap<u64, u64> = infos
+        .filter_map(|info| Some((field(&info, "map_id:")?, field(&info, "memlock:")?)))
+        .collect();
+    tables.into_values().sum()
+}
+
 /// Two nodes that share a large file nobody touches and many small ones.
 fn prepared(options: &[&str]) -> Option<(Cluster, Volume)> {
-    let volume = match Volume::of_size(FileSystem::Ext4, 2 << 30) {
-        Ok(volume) => volume,
-        Err(error) => {
-            machine::skip(&format!("{error:#}"));
-            return None;
-        }
-    };
+    let volume = Volume::or_skip_of_size(FileSystem::Ext4, 2 << 30)?;
     let mut cluster = Cluster::new(2).with_roots_in(volume.path()).with_options(options);
     let root = cluster[0].root();
     sample::random_file(&root.join("untouched"), UNTOUCHED_BYTES, 1).unwrap();
@@ -110,6 +127,12 @@ fn tables_and_rings_that_are_too_small() {
     cluster.assert_same_within(REPAIR_LIMIT);
     let decided = counter(node, "decided") - before.1;
     assert!(decided > FILES * 3 / 2, "{decided} verdicts for {FILES} files");
+    assert!(counter(node, "evicted") > 0, "{}", node.status().unwrap());
+    let memory = kernel_memory(node);
+    assert!(memory > 0 && memory < 3 << 19, "{memory} bytes in the kernel where 1 MiB is allowed");
+    let mut empty = Cluster::new(1).with_options(&options);
+    empty.start();
+    assert_eq!(kernel_memory(&empty[0]), memory, "it depends on the tree");
     let read = node.bytes_read().unwrap() - before.0;
     assert!(read < UNTOUCHED_BYTES, "{read} bytes were read for {FILES} small files");
 }
@@ -205,8 +228,10 @@ fn await_writes(written: &AtomicU64, more: u64) {
 fn a_daemon_that_is_held_under_load() {
     let Some((mut cluster, _volume)) = prepared(&[]) else { return };
     let held = std::env::var("REPLICATOR_STOPPED_SECONDS").map_or(5, |text| text.parse().unwrap());
+    let mut before = (0, 0);
     under_load(&mut cluster, |node, written| {
         await_writes(written, 500);
+        before = (node.bytes_read().unwrap(), losses(node));
         let stopped = Stopped::new(node);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(held) {
@@ -216,6 +241,11 @@ fn a_daemon_that_is_held_under_load() {
         await_writes(written, 500);
     });
     cluster.assert_same_within(REPAIR_LIMIT);
+    // The kernel keeps what it has to tell, each block and each name once.
+    let node = &cluster[0];
+    assert_eq!(losses(node), before.1, "{}", node.status().unwrap());
+    let read = node.bytes_read().unwrap() - before.0;
+    assert!(read < UNTOUCHED_BYTES, "{read} bytes were read after a hold of {held} s");
 }
 
 /// Ends and starts the daemon three times under load, which may have been an
@@ -347,6 +377,10 @@ fn too_few_inotify_watches() {
     let status = cluster[0].status().unwrap();
     assert!(status.number("/capture/counters/unwatched") >= 20, "{status}");
     assert!(cluster[0].log().contains("max_user_watches"), "the log does not say what to raise");
+    fs::create_dir(cluster[0].path("one-more")).unwrap();
+    poll::eventually(Duration::from_secs(10), "the loss is counted", || {
+        loss(&cluster[0], "watch_limit") > 0
+    });
 
     for number in 0..60 {
         fs::write(cluster[0].path(format!("{number}/file")), "behind").unwrap();

@@ -28,9 +28,11 @@ pub struct Counters {
     /// Inodes whose place could not be decided in the kernel and that were
     /// taken to be inside.
     pub undecided: u64,
-    /// Inodes whose place was decided by a walk. Many more than there are
-    /// files that are written mean that the kernel's table is too small.
+    /// Inodes whose place was decided by a walk.
     pub decided: u64,
+    /// Verdicts that were pushed out of the kernel's table by others, at least:
+    /// the table is smaller than the number of files that are written.
+    pub evicted: u64,
     /// Stores through a mapping whose page the kernel's table had forgotten,
     /// and that were reported as whole files.
     pub forgotten: u64,
@@ -67,6 +69,7 @@ pub(super) struct Tally {
     pub no_slot: Count,
     pub undecided: Count,
     pub decided: Count,
+    pub evicted: Count,
     pub forgotten: Count,
     pub unwatched: Count,
     pub swept: Count,
@@ -108,6 +111,7 @@ impl Tally {
             no_slot: self.no_slot.get(),
             undecided: self.undecided.get(),
             decided: self.decided.get(),
+            evicted: self.evicted.get(),
             forgotten: self.forgotten.get(),
             unwatched: self.unwatched.get(),
             swept: self.swept.get(),

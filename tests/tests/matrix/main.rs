@@ -7,6 +7,7 @@
 //! level is tried as a user without any privilege.
 
 mod calls;
+mod devices;
 mod maps;
 mod places;
 mod rings;
@@ -37,10 +38,14 @@ fn may_lack(kind: FileSystem, method: &str) -> bool {
         FileSystem::Ext2 | FileSystem::Vfat => unreachable!("no folder is served on {kind}"),
     };
     of_kind.contains(&method)
-        // Only those made with this feature, by late versions of mkfs.
-        || method == "XFS_IOC_EXCHANGE_RANGE"
+        || method == "XFS_IOC_EXCHANGE_RANGE" && kind != FileSystem::Xfs
         || method == "chattr" && kind == FileSystem::Tmpfs
         || method == "BTRFS_IOC_ENCODED_WRITE" && kind != FileSystem::Btrfs
+}
+
+/// What only late kernels have: not to be tried with others, which is said.
+fn of_late_kernels(kind: FileSystem, method: &str) -> bool {
+    method == "XFS_IOC_EXCHANGE_RANGE" && kind == FileSystem::Xfs
 }
 
 /// Says which methods there are to whoever asks for rows, and that a row tells
@@ -109,13 +114,13 @@ fn on_tmpfs_through_inotify() {
 }
 
 fn methods() -> impl Iterator<Item = &'static Method> {
-    [calls::METHODS, space::METHODS, rings::METHODS, maps::METHODS, places::METHODS]
-        .into_iter()
-        .flatten()
-        .filter(|method| match std::env::var("REPLICATOR_METHODS") {
+    let methods = [calls::METHODS, space::METHODS, rings::METHODS, maps::METHODS];
+    methods.into_iter().chain([places::METHODS, devices::METHODS]).flatten().filter(|method| {
+        match std::env::var("REPLICATOR_METHODS") {
             Ok(wanted) => method.name.contains(&wanted),
             Err(_) => true,
-        })
+        }
+    })
 }
 
 fn story(kind: FileSystem, level: &str) {
@@ -126,6 +131,9 @@ fn story(kind: FileSystem, level: &str) {
     let mut cluster =
         Cluster::new(2).with_roots_in(volume.path()).with_options(&["--capture", level]);
     let ordinary = level == "inotify" && nobody::takes(&mut cluster, &[&[], &[]]);
+    if level == "inotify" && !ordinary && machine::is_root() {
+        machine::skip(&format!("{kind}, {level}: as root, for want of setpriv"));
+    }
     cluster.start();
     if ordinary {
         chown(volume.path(), Some(nobody::ID), Some(nobody::ID)).unwrap();
@@ -167,6 +175,13 @@ fn story(kind: FileSystem, level: &str) {
                     scene.clear();
                 }
                 Outcome::Done => late.push(scene),
+                Outcome::Lacking(why) if of_late_kernels(kind, method.name) => {
+                    tell(method.name, how, &format!("lacking: {why}"));
+                    if !busy {
+                        skipped.push(format!("{} (this kernel has none)", method.name));
+                    }
+                    scene.clear();
+                }
                 Outcome::Lacking(why) if may_lack(kind, method.name) => {
                     tell(method.name, how, &format!("lacking: {why}"));
                     scene.clear();

@@ -27,6 +27,9 @@ pub struct Exit {
     file_system: Option<FileSystem>,
     /// What goes unseen without it.
     pub shows: &'static str,
+    /// A function above those of the file systems, which shows the same but
+    /// where the kernel itself calls these.
+    instead: Option<&'static str>,
 }
 
 const ANY: Exit = Exit {
@@ -36,10 +39,18 @@ const ANY: Exit = Exit {
     takes: &[],
     file_system: None,
     shows: "",
+    instead: None,
 };
 const WRITES: Exit =
     Exit { program: "write_iter", takes: &["kiocb", "iov_iter"], shows: "writes", ..ANY };
 const COPIES: Exit = Exit { program: "copied", takes: &["file", "", "file"], ..ANY };
+const HOLES: Exit = Exit {
+    program: "fallocate",
+    takes: &["file", "", "", ""],
+    shows: "holes",
+    instead: Some("vfs_fallocate"),
+    ..ANY
+};
 const DIRECT: Exit =
     Exit { function: "iomap_dio_complete", takes: &["iomap_dio"], shows: "direct writes", ..ANY };
 
@@ -58,13 +69,9 @@ const EXITS: &[Exit] = &[
         shows: "truncation",
         ..ANY
     },
-    Exit {
-        program: "fallocate",
-        function: "vfs_fallocate",
-        takes: &["file", "", "", ""],
-        shows: "holes",
-        ..ANY
-    },
+    Exit { function: "ext4_fallocate", file_system: Some(FileSystem::Ext4), ..HOLES },
+    Exit { function: "xfs_file_fallocate", file_system: Some(FileSystem::Xfs), ..HOLES },
+    Exit { function: "btrfs_fallocate", file_system: Some(FileSystem::Btrfs), ..HOLES },
     Exit { function: "vfs_clone_file_range", shows: "clones", ..COPIES },
     Exit { function: "vfs_copy_file_range", shows: "copies", ..COPIES },
 ];
@@ -131,7 +138,19 @@ impl Plan {
         let mut plan = Self { found: Vec::new(), missing: Vec::new(), faults_told: true };
         let serves = |exit: &&Exit| exit.file_system.is_none_or(|own| own == file_system);
         for &exit in EXITS.iter().filter(serves) {
-            plan.found.push(find(exit, kernel, module)?);
+            match (find(exit, kernel, module), exit.instead) {
+                (Err(error), Some(function)) => {
+                    let other = Exit { function, file_system: None, ..exit };
+                    plan.found.push(find(other, kernel, module)?);
+                    let costs = format!(
+                        "{} made by the kernel itself, as for a loop device, arrive when the \
+                         folder is verified: {error}",
+                        exit.shows
+                    );
+                    plan.missing.push(MissingHook { name: exit.function.to_owned(), costs });
+                }
+                (found, _) => plan.found.push(found?),
+            }
         }
         for &exit in RARE.iter().filter(serves) {
             match find(exit, kernel, module) {
@@ -168,6 +187,7 @@ fn find(exit: Exit, kernel: &Btf<'_>, module: Option<&Btf<'_>>) -> Result<Found,
 mod tests {
     use super::*;
     use crate::capture::ebpf::btf::doctored;
+    use crate::capture::tests::skip;
 
     /// A plan for a kernel that is the running one but for a function.
     fn plan_without(blob: &[u8], name: &str) -> Result<Plan, String> {
@@ -180,7 +200,7 @@ mod tests {
         let Some(blob) = doctored::running_kernel() else { return };
         let kernel = Btf::parse(blob.clone(), None).unwrap();
         if let Err(error) = Plan::of(FileSystem::Ext4, &kernel, None) {
-            return eprintln!("skipped: ext4 is a module here: {error}");
+            return skip(&format!("ext4 is a module here: {error}"));
         }
         for name in ["ext4_file_write_iter", "notify_change", "vfs_clone_file_range"] {
             let reason = plan_without(&blob, name).unwrap_err();
@@ -196,13 +216,24 @@ mod tests {
         assert!(!plan.faults_told);
         assert_eq!(plan.missing.len(), 1);
         assert!(plan.missing[0].costs.contains("by folio"), "{:?}", plan.missing);
+        // What the kernel calls for others, and what it calls by itself.
+        for (lack, had) in
+            [("vfs_fallocate", "ext4_fallocate"), ("ext4_fallocate", "vfs_fallocate")]
+        {
+            let plan = plan_without(&blob, lack).unwrap();
+            let holes = plan.found.iter().filter(|found| found.exit.program == "fallocate");
+            assert_eq!(holes.map(|found| found.exit.function).collect::<Vec<_>>(), [had]);
+            let told = plan.missing.iter().any(|missing| missing.name == lack);
+            assert_eq!(told, lack == "ext4_fallocate", "{:?}", plan.missing);
+        }
     }
 
     #[test]
     fn every_file_system_has_writes_and_no_pair_twice() {
         for file_system in [FileSystem::Ext4, FileSystem::Xfs, FileSystem::Btrfs] {
             let own = EXITS.iter().filter(|exit| exit.file_system == Some(file_system));
-            assert_eq!(own.map(|exit| exit.program).collect::<Vec<_>>(), ["write_iter"]);
+            let programs = own.map(|exit| exit.program).collect::<Vec<_>>();
+            assert_eq!(programs, ["write_iter", "fallocate"]);
         }
         let mut pairs: Vec<_> = EXITS.iter().map(|exit| (exit.program, exit.function)).collect();
         pairs.sort_unstable();

@@ -101,6 +101,8 @@ pub const HOOKS: &[Hook] = &[
         shows: "stores through a mapping",
         ..ANY
     },
+    // Without it direct reads of files opened to write count as writes.
+    Hook { name: "iomap_dio_rw_begin", with_cause: true, shows: "direct reads", ..ANY },
     Hook { name: "iomap_dio_complete", essential: true, shows: "direct writes", ..ANY },
     Hook {
         name: "ext4_mark_inode_dirty",

@@ -230,6 +230,7 @@ fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebp
         .map_max_entries("INODES", sizes.inodes)
         .map_max_entries("DIRTYING", sizes.tasks)
         .map_max_entries("ANNOUNCED", sizes.tasks)
+        .map_max_entries("READING", sizes.tasks)
         .map_max_entries("DIRECT", sizes.tasks);
     for (global, value) in offsets.values.iter().chain(constants) {
         loader.override_global(global, value, true);
@@ -309,6 +310,7 @@ fn assemble(
         // room is spread over the processors.
         announcers_max: u64::from(sizes.tasks) / 2,
         check_at: Instant::now() + IDLE_CHECK_INTERVAL,
+        verdicts_max: u64::from(sizes.inodes),
         drained_at: SystemTime::now().into(),
         checked_at: SystemTime::now().into(),
         pending: Default::default(),
@@ -366,6 +368,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
     use crate::capture::ebpf::btf::doctored;
+    use crate::capture::tests::skip;
     use std::fs::{self, File};
 
     fn refused(types: &Path) -> String {
@@ -394,7 +397,7 @@ mod tests {
             Err(Lack { reason, .. }) => {
                 let lacks = ["it needs root", "has no such tracepoint"];
                 assert!(lacks.iter().any(|lack| reason.contains(lack)), "{reason}");
-                eprintln!("skipped: {reason}");
+                skip(&reason);
             }
         }
     }

@@ -53,6 +53,8 @@ pub struct Kernel {
     announcers: u64,
     /// More of them between two checks may have pushed each other out.
     announcers_max: u64,
+    /// Inodes that the table of verdicts has room for.
+    verdicts_max: u64,
     check_at: Instant,
     /// When the last drain began: what was dropped since then is not known.
     drained_at: Timestamp,
@@ -74,7 +76,8 @@ struct Pending {
 }
 
 impl Kernel {
-    /// Some name came to be or moved: what was decided about inodes is void.
+    /// Some name came to be, moved or went: what was decided about inodes is
+    /// void. It costs each of them one walk, and comes once a drain at most.
     /// To be called before anybody looks at the new name, so that every write
     /// is either seen by that look or by the programs.
     pub fn names_moved(&self) {
@@ -189,6 +192,8 @@ impl Kernel {
         self.tally.no_slot.set(self.word(word::NO_SLOT));
         self.tally.undecided.set(self.word(word::UNDECIDED));
         self.tally.decided.set(self.word(word::DECIDED));
+        // None is ever taken out of the table but for another one.
+        self.tally.evicted.set(self.word(word::MET).saturating_sub(self.verdicts_max));
         self.tally.forgotten.set(self.word(word::FORGOTTEN));
         let dropped = self.word(word::RANGE_NOTES_DROPPED);
         if dropped != self.range_notes_dropped {

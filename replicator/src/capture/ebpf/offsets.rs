@@ -25,6 +25,7 @@ const COMMON: &[Member] = &[
     ("SUPER_MAGIC", "super_block", "s_magic"),
     ("DENTRY_INODE", "dentry", "d_inode"),
     ("DENTRY_PARENT", "dentry", "d_parent"),
+    ("DENTRY_HASHED", "dentry", "d_hash.pprev"),
     ("DENTRY_NAME", "dentry", "d_name.name"),
     ("MAPPING_HOST", "address_space", "host"),
     ("MAPPING_WRITABLE", "address_space", "i_mmap_writable"),
@@ -34,6 +35,7 @@ const COMMON: &[Member] = &[
     ("KIOCB_POSITION", "kiocb", "ki_pos"),
     ("FILE_INODE", "file", "f_inode"),
     ("FILE_MODE", "file", "f_mode"),
+    ("VECTOR_SOURCE", "iov_iter", "data_source"),
 ];
 
 const ITER: &[Member] = &[

@@ -41,10 +41,11 @@ impl SharedSlot {
     /// Takes what is marked. `None` where the slot belongs to no inode: then
     /// who marked it has sent the range by itself.
     pub fn collect(&self) -> Option<Collected> {
-        let collected = self.take();
-        // Afterwards: a program may claim and mark the slot meanwhile, and
-        // then these are its marks.
-        self.is_ready().then_some(collected)
+        // First: a mark that comes later sends a note again.
+        self.queued.swap(0, Ordering::SeqCst);
+        // Whoever claims the slot from now on sends a note, too. Marks that
+        // are left in it are told as the next owner's, which costs a look.
+        self.is_ready().then(|| self.take())
     }
 
     pub fn is_queued(&self) -> bool {
@@ -67,15 +68,17 @@ impl SharedSlot {
         if taken.is_err() {
             return None;
         }
+        self.queued.swap(0, Ordering::SeqCst);
         let collected = self.take();
         self.state.store(SLOT_FREE, Ordering::SeqCst);
         let empty = collected.ranges.is_empty() && collected.flags == 0;
         (!empty).then_some(collected)
     }
 
+    /// Of a slot that has an owner and keeps it meanwhile: only the thread that
+    /// calls this takes slots away.
     fn take(&self) -> Collected {
-        // First: a mark that comes later sends a note again.
-        self.queued.swap(0, Ordering::SeqCst);
+        let inode = self.inode.load(Ordering::Relaxed);
         let base = self.region.load(Ordering::Relaxed) << REGION_SHIFT;
         let mut ranges = RangeSet::new();
         for (number, word) in self.bits.iter().enumerate() {
@@ -85,7 +88,7 @@ impl SharedSlot {
             }
         }
         let flags = self.flags.swap(0, Ordering::SeqCst);
-        Collected { inode: self.inode.load(Ordering::Relaxed), ranges, flags }
+        Collected { inode, ranges, flags }
     }
 }
 
@@ -169,6 +172,7 @@ impl<T> Drop for Mapped<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use replicator_ebpf::SLOT_CLAIMED;
 
     fn slot(inode: u64, region: u64) -> SharedSlot {
         SharedSlot {
@@ -218,6 +222,53 @@ mod tests {
         assert_eq!((last.inode, last.ranges.bytes()), (7, 4096));
         assert_eq!(slot.retire(), None);
         assert_eq!(slot.collect(), None);
+    }
+
+    /// As a program does: claims the slot for region `owner` of inode `owner`,
+    /// marks a block, announces it and looks whether the slot still is its
+    /// own. `None` where it was taken.
+    fn mark(slot: &SharedSlot, owner: u64) -> Option<bool> {
+        let (free, claimed) = (SLOT_FREE, SLOT_CLAIMED);
+        slot.state.compare_exchange(free, claimed, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+        slot.inode.store(owner, Ordering::Relaxed);
+        slot.region.store(owner, Ordering::Relaxed);
+        slot.state.swap(SLOT_READY, Ordering::SeqCst);
+        slot.bits[owner as usize % SLOT_WORDS].fetch_or(1, Ordering::SeqCst);
+        slot.queued.swap(1, Ordering::SeqCst);
+        Some(slot.is_ready() && slot.inode.load(Ordering::SeqCst) == owner)
+    }
+
+    #[test]
+    fn a_slot_that_changes_hands_tells_each_owner_s_marks_of_its_own_region() {
+        const OWNERS: u64 = 200_000;
+        let slot = slot(0, 0);
+        let (mut told, mut misplaced) = (std::collections::BTreeSet::new(), Vec::new());
+        let told_itself = std::thread::scope(|scope| {
+            let marker = scope.spawn(|| {
+                let mut told_itself = Vec::new();
+                for owner in 1..=OWNERS {
+                    let is_own = std::iter::repeat_with(|| mark(&slot, owner)).flatten().next();
+                    told_itself.extend((is_own == Some(false)).then_some(owner));
+                }
+                told_itself
+            });
+            let mut last = false;
+            while !last {
+                last = marker.is_finished();
+                // A note may come long after its slot was retired.
+                for collected in [slot.collect(), slot.retire()].into_iter().flatten() {
+                    for range in collected.ranges.iter() {
+                        let region = range.start >> REGION_SHIFT;
+                        misplaced.extend((region != collected.inode).then_some(range));
+                        told.insert(collected.inode);
+                    }
+                }
+            }
+            marker.join().unwrap()
+        });
+        assert_eq!(misplaced, [], "told of another owner's region");
+        told.extend(told_itself);
+        assert!(told.into_iter().eq(1..=OWNERS), "some marks were never told");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::Watched;
+use super::{Watched, skip};
 use crate::choice::CaptureChoice;
 
 /// A file system of its own, made for one test.
@@ -24,7 +24,7 @@ impl Disk {
         if command.output().is_ok_and(|done| done.status.success()) {
             return Some(Self(place));
         }
-        eprintln!("skipped: {kind} cannot be mounted here");
+        skip(&format!("{kind} cannot be mounted here"));
         None
     }
 

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use super::disk::on_every_file_system;
-use super::ranges::{MIB, covers, told, written};
+use super::ranges::{MIB, covers, told, told_of, written};
 use super::writer::{STORES, by_writer, step_by_step};
 use super::{Watched, sh};
 use crate::capture::{Change, Extent};
@@ -85,6 +85,29 @@ fn a_store_into_a_page_that_was_read_dirty_is_told() {
     watched.sh("dd if=/dev/zero of=f bs=1M count=1 status=none; sync f");
     let told = written(&mut watched, &by_writer("mmap of a dirty page"));
     assert!(told.2 && covers(&told, 40_000, 40_001), "{told:?}");
+}
+
+/// Deeper than the kernel programs look for the folder: they do not decide
+/// where the file is, and must know all the same that it became mapped.
+#[test]
+fn a_store_far_below_the_folder_into_a_page_that_was_read_dirty_is_told() {
+    let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) else { return };
+    let below = ["d"; 70].join("/");
+    watched
+        .sh(&format!("mkdir -p {below}; dd if=/dev/zero of={below}/f bs=1M count=1 status=none"));
+    watched.sh("sync -f .");
+    let name = format!("{below}/f");
+    let folder = watched.folder.path().join(&below);
+    watched.changes();
+    let mut steps = 0;
+    step_by_step("mmap of a dirty page", &folder, |_| {
+        steps += 1;
+        let told = told_of(&mut watched, &name);
+        assert!(!told.2 && covers(&told, 40_000, 40_005), "the write: {told:?}");
+    });
+    assert_eq!(steps, 1);
+    let told = told_of(&mut watched, &name);
+    assert!(told.2 && covers(&told, 40_000, 40_001), "the store: {told:?}");
 }
 
 #[test]

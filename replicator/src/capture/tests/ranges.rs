@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::disk::{Disk, on_every_file_system};
-use super::writer::by_writer;
-use super::{Watched, sh};
+use super::writer::{by_writer, step_by_step};
+use super::{Watched, sh, skip};
 use crate::capture::change::LossCause;
 use crate::capture::counters::Lost;
 use crate::capture::{Change, Extent};
@@ -21,7 +21,12 @@ pub fn written(watched: &mut Watched, script: &str) -> (RangeSet, bool, bool) {
 
 /// What was told of `f`'s bytes since it was last asked.
 pub fn told(watched: &mut Watched) -> (RangeSet, bool, bool) {
-    let inode = watched.inode("f");
+    told_of(watched, "f")
+}
+
+/// The same of another file.
+pub fn told_of(watched: &mut Watched, name: &str) -> (RangeSet, bool, bool) {
+    let inode = watched.inode(name);
     told_in(&watched.changes(), inode)
 }
 
@@ -185,11 +190,69 @@ fn writes_outside_the_folder_are_dropped_in_the_kernel() {
     );
 }
 
+/// Whoever holds the file open by a name outside that is gone must not make it
+/// count as being outside.
+#[test]
+fn writes_are_told_though_a_name_outside_that_is_gone_is_open() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(parent.path()).unwrap();
+    let Some(mut watched) = Watched::start_in(folder, CaptureChoice::Ebpf) else { return };
+    watched.sh("dd if=/dev/zero of=f bs=1M count=1 status=none; sync f");
+    let told = written(
+        &mut watched,
+        "ln f ../gone; exec 3<>../gone; rm ../gone; printf bytes >&3
+        dd if=/dev/zero of=f bs=1 seek=500000 count=9 conv=notrunc status=none
+        exec 3>&-
+        dd if=/dev/zero of=f bs=1 seek=900000 count=9 conv=notrunc status=none",
+    );
+    for at in [0, 500_000, 900_000] {
+        assert!(covers(&told, at, at + 5), "{at}: {told:?}");
+    }
+}
+
+/// What was announced is over when its operation is.
+#[test]
+fn writes_after_an_allocation_tell_little() {
+    on_every_file_system(|watched| {
+        for way in ["an allocation, then writes", "a hole, then writes", "a collapse, then writes"]
+        {
+            watched.sh("rm -f f; dd if=/dev/zero of=f bs=1M count=64 status=none; sync f");
+            watched.changes();
+            let folder = watched.folder.path().to_owned();
+            step_by_step(way, &folder, |step| {
+                let (ranges, whole, _) = told(watched);
+                // The first step is the operation. On its way to the bytes the
+                // first write touches the inode, and may tell it once more.
+                let little = step <= 1 || !whole && ranges.bytes() <= 64 << 10;
+                assert!(little, "{way}, step {step}: {ranges:?}");
+            });
+        }
+    });
+}
+
+/// Databases and virtual machines read past the page cache from files that
+/// they have opened to write.
+#[test]
+fn direct_reads_of_a_file_opened_to_write_are_not_told() {
+    on_every_file_system(|watched| {
+        watched.sh("dd if=/dev/urandom of=f bs=1M count=1 status=none; sync f");
+        watched.changes();
+        let folder = watched.folder.path().to_owned();
+        step_by_step("direct reads", &folder, |step| {
+            let told = told(watched);
+            match step {
+                1 => assert!(covers(&told, 4096, 12_288), "the write: {told:?}"),
+                _ => assert_eq!(told, (RangeSet::new(), false, false), "step {step}"),
+            }
+        });
+    });
+}
+
 #[test]
 fn more_operations_than_the_tables_hold_are_a_loss() {
     let Some(mut watched) = Watched::start(CaptureChoice::Ebpf) else { return };
     if watched.capture.describe().hook_set != "raw tracepoints" {
-        return;
+        return skip("the hooks of this kernel announce nothing");
     }
     watched.sh("dd if=/dev/zero of=f bs=1M count=1 status=none; sync f");
     assert_eq!(watched.capture.counters().lost, Lost::default());

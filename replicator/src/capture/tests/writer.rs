@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use rustix::fs::FallocateFlags;
 
 /// A command that writes `f` in this way.
 pub fn by_writer(way: &str) -> String {
@@ -71,6 +73,32 @@ fn write_in_the_way(way: &str, file: &File) {
     match way {
         "pwrite" => file.write_all_at(b"bytes", 40_000).unwrap(),
         "holes of many threads" => punch_in_threads(file, 600),
+        "an allocation, then writes" => {
+            rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, 4096).unwrap();
+            step();
+            write_by_steps(file);
+        }
+        "a hole, then writes" => {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(file, flags, 1 << 20, 3 << 20).unwrap();
+            step();
+            write_by_steps(file);
+        }
+        "a collapse, then writes" => {
+            rustix::fs::fallocate(file, FallocateFlags::COLLAPSE_RANGE, 4096, 4096).unwrap();
+            step();
+            write_by_steps(file);
+        }
+        "direct reads" => {
+            let direct = direct_file();
+            let mut bytes = Aligned([0; 8192]);
+            direct.read_exact_at(&mut bytes.0, 4096).unwrap();
+            step();
+            direct.write_all_at(&bytes.0, 4096).unwrap();
+            step();
+            direct.read_exact_at(&mut bytes.0, 65536).unwrap();
+            step();
+        }
         // SAFETY: all pointers are to locals that outlive the calls, all
         // descriptors are open.
         _ => unsafe {
@@ -117,12 +145,30 @@ fn write_in_the_way(way: &str, file: &File) {
     }
 }
 
+/// Small writes by the same thread, some of them behind the end.
+fn write_by_steps(file: &File) {
+    let end = file.metadata().unwrap().len();
+    for at in [5000, 5100, end, end + 100, 5200] {
+        file.write_all_at(b"bytes", at).unwrap();
+        step();
+    }
+}
+
+/// `f` past the page cache, opened to read and to write.
+fn direct_file() -> File {
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(libc::O_DIRECT).open("f").unwrap()
+}
+
+/// As direct transfers want their memory.
+#[repr(align(4096))]
+struct Aligned([u8; 8192]);
+
 /// The kernel's tables know threads one by one.
 fn punch_in_threads(file: &File, threads: usize) {
-    use rustix::fs::{FallocateFlags, fallocate};
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     for _ in 0..threads {
-        let punch = || fallocate(file, flags, 40_000, 1).unwrap();
+        let punch = || rustix::fs::fallocate(file, flags, 40_000, 1).unwrap();
         std::thread::scope(|scope| scope.spawn(punch).join().unwrap());
     }
 }
@@ -175,6 +221,7 @@ fn store_in_the_way(way: &str, file: &File) {
         "mmap" => Mapping::new(file, MIB).store(40_000, 1),
         "mmap of a dirty page" => {
             file.write_all_at(b"dirty", 40_000).unwrap();
+            step();
             // The time of the store must be another tick than that of the
             // write.
             std::thread::sleep(std::time::Duration::from_millis(20));
