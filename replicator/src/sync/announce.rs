@@ -380,7 +380,7 @@ impl<S: Store> Core<S> {
         let record = row.record(id);
         let weight = record.weight();
         records.bodies.push(record);
-        let digest = super::local::digest_of(Some(&row.content.winner().value));
+        let digest = row.content.winner().value.digest();
         let patch = digest.and_then(|digest| self.patches.get(id, digest));
         let is_worth_it = |patch: &&Patch| patch.rides() && (!peer.seeded || patch.from.is_some());
         let Some(patch) = patch.filter(is_worth_it) else {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::changes::write_name;
 use super::core::Core;
 use super::effect::{Action, Keep, Now, Outcome, Source, What};
-use super::local::write_name;
 use super::record::{Binding, Content, Disk, Key, Replaced};
 use super::settle::{Dirt, Spot};
 use super::store::Store;

@@ -11,13 +11,15 @@ use super::effect::{Effect, Look, Now};
 use super::history::History;
 use super::mapped::Mapped;
 use super::members::Membership;
-use super::message::{Delta, Message, Records};
+use super::message::{Message, Records};
 use super::moved::Moves;
 use super::oneway::Own;
 use super::patches::Patches;
 use super::plan::Retry;
+use super::probe::Probes;
+use super::progress::Progress;
 use super::read::Busy;
-use super::record::{Content, Key};
+use super::record::Key;
 use super::restored::Restored;
 use super::scan::Scanning;
 use super::settle::{Dirt, Locks, Settle, Spot};
@@ -27,8 +29,7 @@ use super::unread::Unread;
 use super::verify::Verification;
 use super::version::Dot;
 use crate::choice::Mode;
-use crate::entry::{Fingerprint, Flags, Kind};
-use crate::hash::{Digest, Leaves};
+use crate::entry::Flags;
 use crate::id::{Actor, BodyId, NodeId};
 use crate::limits::LOOKS_MAX;
 use crate::path::RelPath;
@@ -122,8 +123,7 @@ pub struct Core<S> {
     pub(super) restored: Restored,
     pub(super) verification: Verification,
     pub(super) have_changed: Option<Duration>,
-    probes: BTreeMap<u64, Probing>,
-    next_probe: u64,
+    pub(super) probes: Probes,
 
     pub(super) effects: VecDeque<Effect>,
     pub(super) progress: Progress,
@@ -137,53 +137,6 @@ pub(super) struct Looking {
     /// What lay there when it began, and in which inode.
     pub lay: Option<(BodyId, u64)>,
     pub dirt: Dirt,
-}
-
-/// A version of a file on this disk.
-#[derive(Clone, Debug)]
-pub struct Located {
-    pub path: RelPath,
-    pub fingerprint: Fingerprint,
-    pub leaves: Option<Leaves>,
-}
-
-/// One `wait` that asks all peers.
-#[derive(Debug)]
-struct Probing {
-    answers: BTreeMap<NodeId, Result<(), String>>,
-    asked: BTreeSet<NodeId>,
-}
-
-/// What the core has done and has yet to do, for the status.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    pub files: u64,
-    pub directories: u64,
-    /// Symbolic links and fifos.
-    pub others: u64,
-    pub names_pending: u64,
-    pub bodies_pending: u64,
-    /// Changes that have not been looked at yet.
-    pub unsettled: u64,
-    pub looking: u64,
-    pub applying: u64,
-    pub scanning: bool,
-    /// Local changes written to the log.
-    pub changes_made: u64,
-    /// Remote changes applied.
-    pub changes_applied: u64,
-    pub conflicts: u64,
-    /// Files that were replaced here by ones from before them.
-    pub older_files: u64,
-    /// Entries that vanished unseen, too many to be believed until somebody
-    /// confirms it.
-    pub deletions_held: u64,
-    /// What changed on a node that only receives.
-    pub own_changes: u64,
-    /// What could not be read or applied, newest last.
-    pub errors: VecDeque<(RelPath, String)>,
-    /// What was done lately, newest last.
-    pub recent: VecDeque<(i64, String, RelPath)>,
 }
 
 impl<S: Store> Core<S> {
@@ -228,8 +181,7 @@ impl<S: Store> Core<S> {
             restored: Restored::default(),
             verification: Verification::default(),
             have_changed: None,
-            probes: BTreeMap::new(),
-            next_probe: 1,
+            probes: Probes::default(),
             effects: VecDeque::new(),
             progress: Progress::default(),
         };
@@ -423,10 +375,7 @@ impl<S: Store> Core<S> {
         self.peers.remove(&peer);
         self.membership.news.parted(peer);
         self.mid_series.remove(&peer);
-        for probe in self.probes.values_mut() {
-            probe.asked.remove(&peer);
-            probe.answers.remove(&peer);
-        }
+        self.probes.forget(peer);
         self.turn(now);
     }
 
@@ -473,134 +422,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    // Waiting for the cluster.
-
-    /// How much of what is known here is not done: 0 when this node has
-    /// looked at every change it was told of and applied every record.
-    pub fn unfinished(&self) -> u64 {
-        let parts = [
-            self.settle.len(),
-            self.looks.len(),
-            self.unread.len(),
-            self.pending_names.len(),
-            self.pending_bodies.len(),
-            self.jobs.len(),
-            self.scans.len(),
-            self.brake.len(),
-            self.own.len(),
-        ];
-        parts.iter().map(|part| *part as u64).sum()
-    }
-
-    /// What could not be read and will be tried again.
-    pub fn unreadable(&self) -> u64 {
-        self.unread.len() as u64
-    }
-
-    /// What other nodes changed and is not applied here yet.
-    pub fn pending(&self) -> u64 {
-        (self.pending_names.len() + self.pending_bodies.len()) as u64
-    }
-
-    /// The bytes of it: of the first `most` entries, where there are more.
-    pub fn pending_bytes(&self, most: usize) -> u64 {
-        let wanted = |path: &RelPath| self.store.name(path)?.wanted().map(|(body, _)| body);
-        let named = self.pending_names.iter().take(most).filter_map(wanted);
-        let bodies: BTreeSet<BodyId> =
-            named.chain(self.pending_bodies.iter().take(most).copied()).collect();
-        let bytes = |body: &BodyId| {
-            let row = self.store.body(*body)?;
-            let comes = row.disk.is_none() || row.content_is_pending();
-            match row.content.winner().value {
-                Content::File { size, .. } if comes => Some(size),
-                _ => None,
-            }
-        };
-        bodies.iter().take(most).filter_map(bytes).sum()
-    }
-
-    /// Some of it, by path.
-    pub fn first_pending(&self, most: usize) -> Vec<String> {
-        let bodies = self.pending_bodies.iter().take(most);
-        let names = bodies.filter_map(|body| self.store.body(*body)?.disk?.names.first().cloned());
-        let paths = self.pending_names.iter().take(most).cloned().chain(names);
-        let paths: BTreeSet<RelPath> = paths.collect();
-        paths.iter().take(most).map(ToString::to_string).collect()
-    }
-
-    /// Starts a round of asking every peer whether it is done; the token
-    /// fetches the answer from [`Core::probe_result`].
-    pub fn probe(&mut self) -> u64 {
-        let token = self.next_probe;
-        self.next_probe += 1;
-        let asked: BTreeSet<NodeId> = self.peers.keys().copied().collect();
-        asked.iter().for_each(|peer| self.send(*peer, Message::Probe { token }));
-        self.probes.insert(token, Probing { answers: BTreeMap::new(), asked });
-        token
-    }
-
-    /// `None` while answers are missing; then whether each peer holds the same
-    /// as this node, or what is not in step, in words.
-    pub fn probe_result(&mut self, token: u64) -> Option<BTreeMap<NodeId, Result<(), String>>> {
-        let probe = self.probes.get(&token)?;
-        if !probe.asked.iter().all(|peer| probe.answers.contains_key(peer)) {
-            return None;
-        }
-        Some(self.probes.remove(&token)?.answers)
-    }
-
-    /// Nobody waits for this answer any more. Gives who has not answered.
-    pub fn forget_probe(&mut self, token: u64) -> Vec<NodeId> {
-        let Some(probe) = self.probes.remove(&token) else { return Vec::new() };
-        probe.asked.into_iter().filter(|peer| !probe.answers.contains_key(peer)).collect()
-    }
-
-    fn probe_answered(
-        &mut self,
-        from: NodeId,
-        token: u64,
-        have: &super::version::VersionVector,
-        unfinished: u64,
-    ) {
-        let mine = self.store.have();
-        let answer = if unfinished > 0 {
-            Err(format!("it has {unfinished} entries to look at or apply"))
-        } else if *have != mine {
-            Err("it has not heard of the same changes yet".to_owned())
-        } else {
-            Ok(())
-        };
-        if let Some(probe) = self.probes.get_mut(&token) {
-            probe.answers.insert(from, answer);
-        }
-    }
-
     // What others may read.
-
-    /// Where a version of a body lies on this disk, with its hash list if it
-    /// has several leaves: to answer a peer's request.
-    pub fn locate(&self, body: BodyId, digest: Digest) -> Option<Located> {
-        let row = self.store.body(body)?;
-        let disk = row.disk.as_ref()?;
-        let held = super::local::digest_of(row.content_on_disk())?;
-        (held == digest).then_some(())?;
-        let (path, fingerprint) = self.place_of_bytes(disk)?;
-        Some(Located { path, fingerprint, leaves: self.store.leaves(body) })
-    }
-
-    /// Where a body lies that was this version a while ago and is a later one
-    /// now.
-    pub fn locate_former(&self, body: BodyId, digest: Digest) -> Option<Located> {
-        let row = self.store.body(body)?;
-        let now = super::local::digest_of(row.content_on_disk())?;
-        self.history.knows(body, digest, now).then(|| self.locate(body, now)).flatten()
-    }
-
-    /// What differs between an earlier version of a body and one that lies
-    /// here, if it is remembered.
-    pub fn changed_since(&self, body: BodyId, from: Digest, to: Digest) -> Option<Delta> {
-        self.history.between(body, from, to)
-    }
 
     pub fn store(&self) -> &S {
         &self.store
@@ -621,29 +443,6 @@ impl<S: Store> Core<S> {
 
     pub fn next_counter(&self) -> u64 {
         self.next_counter
-    }
-
-    pub fn progress(&self) -> Progress {
-        Progress {
-            names_pending: self.pending_names.len() as u64,
-            bodies_pending: self.pending_bodies.len() as u64,
-            unsettled: self.settle.len() as u64,
-            looking: self.looks.len() as u64,
-            applying: self.jobs.values().map(|job| job.len() as u64).sum(),
-            scanning: !self.scans.is_empty(),
-            deletions_held: self.brake.len() as u64,
-            own_changes: self.own.len() as u64,
-            ..self.progress.clone()
-        }
-    }
-
-    /// How many changes a peer is not known to hold.
-    pub fn behind(&self, peer: NodeId) -> u64 {
-        let Some(peer) = self.peers.get(&peer) else {
-            return 0;
-        };
-        let have = self.store.have();
-        have.iter().map(|dot| dot.counter.saturating_sub(peer.told(dot.actor))).sum()
     }
 
     // Shared by the parts of the core.
@@ -669,54 +468,6 @@ impl<S: Store> Core<S> {
     pub(super) fn ask_to_look(&mut self, looks: Vec<Look>) {
         if !looks.is_empty() {
             self.effects.push_back(Effect::Look(looks));
-        }
-    }
-}
-
-impl Progress {
-    /// Lines kept of each list.
-    const LINES_MAX: usize = 64;
-
-    /// Everything that lies on the disk.
-    pub(super) fn entries(&self) -> u64 {
-        self.files + self.directories + self.others
-    }
-
-    pub(super) fn count(&mut self, kind: Kind) {
-        *self.counter(kind) += 1;
-    }
-
-    pub(super) fn forget(&mut self, kind: Kind) {
-        let counter = self.counter(kind);
-        *counter = counter.saturating_sub(1);
-    }
-
-    pub(super) fn error(&mut self, path: &RelPath, reason: String) {
-        self.errors.retain(|(earlier, _)| earlier != path);
-        self.errors.push_back((path.clone(), reason));
-        if self.errors.len() > Self::LINES_MAX {
-            self.errors.pop_front();
-        }
-    }
-
-    pub(super) fn no_error(&mut self, path: &RelPath) {
-        if !self.errors.is_empty() {
-            self.errors.retain(|(earlier, _)| earlier != path);
-        }
-    }
-
-    pub(super) fn note(&mut self, wall: i64, what: &str, path: &RelPath) {
-        self.recent.push_back((wall, what.to_owned(), path.clone()));
-        if self.recent.len() > Self::LINES_MAX {
-            self.recent.pop_front();
-        }
-    }
-
-    fn counter(&mut self, kind: Kind) -> &mut u64 {
-        match kind {
-            Kind::File => &mut self.files,
-            Kind::Directory => &mut self.directories,
-            Kind::Symlink | Kind::Fifo => &mut self.others,
         }
     }
 }

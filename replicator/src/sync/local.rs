@@ -1,5 +1,5 @@
-//! What changed here: looks go out, sights come back, changes are written to
-//! the log.
+//! What changed here: sights come back, and what differs from the index is a
+//! change.
 //!
 //! Events are hints. What counts is what a look finds, compared with what the
 //! index says lies there; only a difference becomes a change.
@@ -7,96 +7,21 @@
 use std::time::Duration;
 
 use super::core::{Core, Looking};
-use super::effect::{Depth, Found, Known, Look, Now, Sight, Sighted};
+use super::effect::{Found, Now, Sight, Sighted};
+use super::look::UNSETTLED_WAIT;
 use super::read::Read;
-use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Replaced};
-use super::register::Register;
+use super::record::BodyRow;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
-use super::tree::held;
-use super::version::VersionVector;
 use crate::choice::Mode;
 use crate::entry::{Flags, Kind, Stat};
-use crate::hash::Digest;
 use crate::id::BodyId;
-use crate::limits::LOOKS_MAX;
 use crate::path::RelPath;
-use crate::range::RangeSet;
-
-/// How long to leave an entry alone that is being looked at or changed.
-const LOCKED_WAIT: Duration = Duration::from_millis(2);
-
-/// So many are asked for again at once: the names of one file wait for one
-/// another, and there may be thousands.
-const LOCKED_TOGETHER: u32 = 32;
 
 /// How long to wait for the directory of an entry to be met.
 const PARENT_WAIT: Duration = Duration::from_millis(5);
 
-/// How long to leave an entry alone that does not stay the same while it is
-/// read.
-pub(super) const UNSETTLED_WAIT: Duration = Duration::from_millis(20);
-
 impl<S: Store> Core<S> {
-    /// Sends out looks at what has fallen quiet.
-    pub(super) fn issue_looks(&mut self, now: Now) {
-        let mut looks = Vec::new();
-        let mut locked = 0;
-        while self.looks.len() < LOOKS_MAX && !self.draining {
-            let Some((spot, dirt)) = self.settle.pop(now.monotonic) else {
-                break;
-            };
-            let Some(path) = self.place_of(&spot) else {
-                self.unread.forget(&spot);
-                continue;
-            };
-            // Before the body is read: it may have thousands of names, all of
-            // which wait for one another here.
-            let named = self.store.name(&path).and_then(|row| row.on_disk());
-            if !self.locks.is_free(&path, named.map(|(id, _)| id).as_slice()) {
-                let wait = LOCKED_WAIT * (1 + locked / LOCKED_TOGETHER);
-                self.settle.look_after(now.monotonic, wait, spot, dirt);
-                locked += 1;
-                continue;
-            }
-            let lying = self.lying_as(named);
-            let bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
-            let lay = lying.as_ref().map(|(id, _, disk)| (*id, disk.fingerprint.inode));
-            self.locks.lock(&path, &bodies);
-            let known = lying.map(|(id, row, disk)| Known {
-                kind: row.kind(),
-                fingerprint: disk.fingerprint,
-                leaves: self.store.leaves(id),
-            });
-            let ranges_told = self.options.ranges_told && !self.is_unmet(&path);
-            let depth = depth(&dirt, known.is_some(), ranges_told);
-            let busy = bodies.iter().any(|id| self.busy.contains_key(id));
-            // Elsewhere nobody was told of what mappings stored.
-            let sync = dirt.mapped || dirt.came;
-            looks.push(Look { path: path.clone(), depth, sync, busy, known });
-            self.looks.insert(path, Looking { at: now.monotonic, bodies, lay, dirt });
-        }
-        self.ask_to_look(looks);
-        if self.looks.is_empty() && self.jobs.is_empty() {
-            self.told.forget();
-            if self.settle.len() == 0 {
-                self.moves.clear();
-                self.unsettled.clear();
-            }
-        } else if self.told.is_full() {
-            let looks = self.looks.values().map(|look| look.at);
-            let first = looks.chain(self.jobs.values().map(|job| job.at)).min();
-            self.told.forget_before(first.unwrap_or_default());
-        }
-    }
-
-    fn place_of(&self, spot: &Spot) -> Option<RelPath> {
-        match spot {
-            Spot::Path(path) => Some(path.clone()),
-            Spot::Body(body) => self.store.body(*body)?.disk?.names.into_iter().next(),
-        }
-    }
-
     /// A look found this, and it is believed.
     pub(super) fn saw(&mut self, now: Now, mut sight: Sight, look: Looking) {
         if let Found::Entry(stat, _) = &mut sight.found {
@@ -162,65 +87,6 @@ impl<S: Store> Core<S> {
         }
         for (id, inode) in lay.into_iter().flatten() {
             self.hand_on_bytes(now, path, (id, inode), dirt.clone());
-        }
-    }
-
-    /// It did not stay the same while it was read. Not sooner than the look
-    /// took: it may be a large file.
-    pub(super) fn look_again(&mut self, now: Now, path: &RelPath, look: Looking) {
-        let wait = now.monotonic.saturating_sub(look.at).max(UNSETTLED_WAIT);
-        let dirt = self.keep_bytes(now, wait, look);
-        self.look_later(now, wait, path, dirt);
-    }
-
-    /// Before a place is looked at once more: bytes that changed stay with the
-    /// body that lay there, which may be moved before that look.
-    pub(super) fn keep_bytes(&mut self, now: Now, wait: Duration, look: Looking) -> Dirt {
-        let dirt = look.dirt;
-        let Some(id) = look.bodies.first().filter(|_| dirt.bytes || dirt.whole) else {
-            return dirt;
-        };
-        let compare = dirt.compare || dirt.whole;
-        let none = RangeSet::new();
-        let rest = Dirt {
-            compare,
-            bytes: false,
-            whole: false,
-            mapped: false,
-            ranges: none,
-            ..dirt.clone()
-        };
-        let bytes =
-            Dirt { entry: false, compare: false, list: false, came: false, gone: 0, ..dirt };
-        self.settle.look_after(now.monotonic, wait, Spot::Body(*id), bytes);
-        rest
-    }
-
-    fn look_later(&mut self, now: Now, wait: Duration, path: &RelPath, dirt: Dirt) {
-        if !dirt.is_empty() {
-            self.settle.look_after(now.monotonic, wait, Spot::Path(path.clone()), dirt);
-        }
-    }
-
-    /// Bytes that changed belong to the body and not to the place it was
-    /// looked for at: if it moved away before the look, they are still unread.
-    fn hand_on_bytes(&mut self, now: Now, path: &RelPath, lay: (BodyId, u64), dirt: Dirt) {
-        let (id, inode) = lay;
-        let is_dirty = dirt.bytes || dirt.whole;
-        match self.store.body(id).and_then(|row| row.disk) {
-            Some(disk) if is_dirty && !disk.names.contains(path) => {
-                self.settle.look(now.monotonic, Spot::Body(id), dirt);
-            }
-            Some(_) => {}
-            // Its inode is another body's by now.
-            None => {
-                if let Some(heir) = self.store.body_of_inode(inode).filter(|heir| *heir != id) {
-                    if is_dirty {
-                        self.settle.look(now.monotonic, Spot::Body(heir), dirt);
-                    }
-                    self.settle.pass_on(now.monotonic, &Spot::Body(id), Spot::Body(heir));
-                }
-            }
         }
     }
 
@@ -309,24 +175,6 @@ impl<S: Store> Core<S> {
             && read.is_some_and(is_other)
     }
 
-    fn look_at_all(&mut self, now: Now, path: &RelPath, look: &Looking) {
-        let Dirt { mapped, came, .. } = look.dirt;
-        let dirt = Dirt { mapped, came, ..Dirt::whole() };
-        self.settle.look(now.monotonic, Spot::Path(path.clone()), dirt);
-    }
-
-    /// Was it stored to through a mapping before anybody knew the file? It was
-    /// read then, but its pages were not written back, so that the next store
-    /// would go untold.
-    fn look_where_mapped(&mut self, now: Now, stat: &Stat) {
-        let inode = stat.fingerprint.inode;
-        if let Some(id) = self.store.body_of_inode(inode)
-            && let Some(dirt) = self.mapped.take(inode)
-        {
-            self.settle.look(now.monotonic, Spot::Body(id), dirt);
-        }
-    }
-
     /// Does something else lie where a directory lay, of which nothing is told
     /// but that?
     fn displaces_directory(&self, path: &RelPath, kind: Kind) -> bool {
@@ -383,183 +231,6 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Compares a body with what was seen of it and logs what differs.
-    fn update_body(
-        &mut self,
-        now: Now,
-        path: &RelPath,
-        id: BodyId,
-        mut row: BodyRow,
-        stat: &Stat,
-        read: Option<Read>,
-    ) {
-        let before = row.clone();
-        let when = stat.metadata.mtime.as_nanos();
-        let mut dot = None;
-        let mut restored = self.restored.take(path);
-        if let Some(read) = read {
-            let from = digest_of(row.content_on_disk());
-            if row.content_on_disk() != Some(&read.content) {
-                let mut seen = match restored {
-                    true => VersionVector::new(),
-                    false => row.content_seen().clone(),
-                };
-                if row.content.winner().value != read.content {
-                    let written = self.next_dot();
-                    dot = Some(written);
-                    let lay = row.content_on_disk().cloned();
-                    let is_shown = |content: &Content| Some(content) == lay.as_ref();
-                    row.content.write(&seen, is_shown, written, when, read.content.clone());
-                    seen.advance(written);
-                    self.remember_patch(id, from, &read);
-                    self.progress.note(now.wall, "changed here", path);
-                }
-                let content = held(&row.content, read.content, seen);
-                if let Some(disk) = &mut row.disk {
-                    disk.content = content;
-                }
-                self.store.put_leaves(id, read.leaves);
-            } else {
-                // Not a backup's, but somebody who set its time.
-                restored = false;
-            }
-        }
-        if row.metadata_on_disk() != Some(&stat.metadata) {
-            let mut seen = match restored {
-                true => VersionVector::new(),
-                false => row.metadata_seen().clone(),
-            };
-            if row.metadata.winner().value != stat.metadata {
-                let written = dot.unwrap_or_else(|| self.next_dot());
-                dot = Some(written);
-                // When it was, and not when a start found it, or a backup was
-                // brought back.
-                let when = if restored { when } else { stat.fingerprint.ctime.as_nanos() };
-                row.metadata.write(&seen, |_| true, written, when, stat.metadata.clone());
-                seen.advance(written);
-            }
-            let metadata = held(&row.metadata, stat.metadata.clone(), seen);
-            if let Some(disk) = &mut row.disk {
-                disk.metadata = metadata;
-            }
-        }
-        if let Some(disk) = &mut row.disk {
-            disk.fingerprint = stat.fingerprint;
-        }
-        row.stamp = dot.unwrap_or(row.stamp);
-        if row != before {
-            let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
-            // Where it is to give way to another file, it may be the later one
-            // from now on.
-            let names = row.disk.iter().flat_map(|disk| &disk.names);
-            let contested: Vec<Key> =
-                names.filter(|at| !row.bound.contains(at)).cloned().map(Key::Name).collect();
-            self.put_body(id, row);
-            if dot.is_some() {
-                self.unchecked.extend(contested);
-                self.unchecked.extend(deleted_elsewhere.then_some(Key::Body(id)));
-            }
-        }
-    }
-
-    fn saw_new(&mut self, now: Now, path: &RelPath, stat: &Stat, read: Read) {
-        if self.adopt(path, stat, &read) {
-            return;
-        }
-        let when = stat.metadata.mtime.as_nanos();
-        let id = self.next_body();
-        let dot = self.next_dot();
-        self.remember_patch(id, None, &read);
-        let row = BodyRow {
-            stamp: dot,
-            content: Register::new(dot, when, read.content),
-            metadata: Register::new(dot, when, stat.metadata.clone()),
-            bound: Vec::new(),
-            grave: None,
-            disk: Some(Disk {
-                fingerprint: stat.fingerprint,
-                names: Vec::new(),
-                content: Held::Winner,
-                metadata: Held::Winner,
-            }),
-        };
-        self.store.put_leaves(id, read.leaves);
-        self.put_body(id, row);
-        match self.restored.take(path) {
-            true => self.bind_beside(path, id, stat.kind, when),
-            false => self.bind(path, id, stat.kind, when),
-        }
-        self.progress.note(now.wall, "created here", path);
-    }
-
-    /// What was found is what the tree is to show here anyway: the node was
-    /// seeded, or died between applying and remembering it. Its metadata is
-    /// taken from the record.
-    pub(super) fn adopt(&mut self, path: &RelPath, stat: &Stat, read: &Read) -> bool {
-        let Some(name) = self.store.name(path) else {
-            return false;
-        };
-        let Some((id, _)) = name.wanted() else {
-            return false;
-        };
-        let Some(mut row) = self.store.body(id) else {
-            return false;
-        };
-        if let Some(disk) = &row.disk {
-            let is_link = disk.fingerprint.is_inode(&stat.fingerprint);
-            if is_link {
-                self.set_on_disk(path, Some((id, stat.kind)), &VersionVector::new());
-            }
-            return is_link;
-        }
-        if row.content.winner().value != read.content {
-            return false;
-        }
-        let metadata = held(&row.metadata, stat.metadata.clone(), VersionVector::new());
-        row.disk = Some(Disk {
-            fingerprint: stat.fingerprint,
-            names: Vec::new(),
-            content: Held::Winner,
-            metadata,
-        });
-        self.store.put_leaves(id, read.leaves.clone());
-        self.put_body(id, row);
-        self.set_on_disk(path, Some((id, stat.kind)), &VersionVector::new());
-        true
-    }
-
-    /// Logs that a path leads to a body now.
-    pub(super) fn bind(&mut self, path: &RelPath, id: BodyId, kind: Kind, when: i64) {
-        let former = self.store.name(path);
-        let over = former.as_ref().and_then(|row| match row.on_disk() {
-            Some((body, _)) => {
-                let seen = self.store.body(body).map(|row| row.content_seen().clone());
-                Some(Replaced { body, seen: seen.unwrap_or_default() })
-            }
-            // What was deleted here has not come back for all that.
-            None => match &row.binding.winner().value {
-                Binding::Gone { was, .. } => Some(was.clone()),
-                Binding::Bound { .. } => None,
-            },
-        });
-        let dot = self.next_dot();
-        let binding = Binding::Bound { body: id, kind, over };
-        let row = write_name(former.as_ref(), dot, when, binding, Some((id, kind)));
-        self.put_name(path, former.as_ref(), row);
-        // It may have taken the place of a directory that is not empty.
-        let may_displace = former.is_some() && kind != Kind::Directory;
-        if may_displace || self.is_in_what_goes(path) {
-            self.unchecked.insert(Key::Name(path.clone()));
-        }
-    }
-
-    /// Is its directory still here, and deleted elsewhere? By now this node may
-    /// be the only one that remembers.
-    fn is_in_what_goes(&self, path: &RelPath) -> bool {
-        let parent = path.parent().and_then(|parent| self.store.name(&parent));
-        parent.is_some_and(|row| row.wanted().is_none_or(|(_, kind)| kind != Kind::Directory))
-    }
-
     fn saw_nothing(&mut self, now: Now, path: &RelPath) {
         self.progress.no_error(path);
         let Some(row) = self.store.name(path) else {
@@ -594,83 +265,9 @@ impl<S: Store> Core<S> {
             self.settle.touch(now.monotonic, Spot::Body(body), Dirt::entry());
         }
     }
-
-    /// Logs that what lay at a path is there no more.
-    pub(super) fn vanish(&mut self, now: Now, path: &RelPath) {
-        let Some(former) = self.store.name(path) else {
-            return;
-        };
-        let Some((body, kind)) = former.on_disk() else {
-            return;
-        };
-        if former.wanted().is_none() {
-            self.set_on_disk(path, None, former.seen());
-            return;
-        }
-        let row = self.store.body(body);
-        let names = row.as_ref().and_then(|row| row.disk.as_ref()).map_or(0, |d| d.names.len());
-        let seen = row.map(|row| row.content_seen().clone()).unwrap_or_default();
-        let was = Replaced { body, seen };
-        let dot = self.next_dot();
-        let binding = Binding::Gone { was, kind, moved: names > 1 };
-        let row = write_name(Some(&former), dot, now.wall, binding, None);
-        self.put_name(path, Some(&former), row);
-        self.unchecked.insert(Key::Name(path.clone()));
-        self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
-    }
-}
-
-pub(super) fn digest_of(content: Option<&Content>) -> Option<Digest> {
-    match content {
-        Some(Content::File { digest, .. }) => Some(*digest),
-        _ => None,
-    }
-}
-
-/// A name's row after this node wrote it.
-pub(super) fn write_name(
-    former: Option<&NameRow>,
-    dot: super::version::Dot,
-    when: i64,
-    binding: Binding,
-    on_disk: Option<(BodyId, Kind)>,
-) -> NameRow {
-    let mut seen = former.map(|row| row.seen().clone()).unwrap_or_default();
-    let register = match former {
-        Some(row) => {
-            let mut register = row.binding.clone();
-            let lay = row.on_disk();
-            register.write(&seen, |binding| binding.body() == lay, dot, when, binding);
-            register
-        }
-        None => Register::new(dot, when, binding),
-    };
-    seen.advance(dot);
-    let held = match register.winner().value.body() == on_disk {
-        true => Held::Winner,
-        false => Held::Behind { value: on_disk, seen },
-    };
-    NameRow { stamp: dot, binding: register, held }
 }
 
 /// Is this the inode that the body lies in?
 fn lies_in(row: &BodyRow, stat: &Stat) -> bool {
     row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint))
-}
-
-/// How deep to look for what may have changed.
-fn depth(dirt: &Dirt, known: bool, ranges_told: bool) -> Depth {
-    if dirt.whole || (dirt.came && known) {
-        Depth::Whole
-    } else if dirt.compare {
-        Depth::Changed
-    } else if dirt.bytes && !ranges_told {
-        Depth::Whole
-    } else if known && dirt.bytes {
-        Depth::Ranges(dirt.ranges.clone())
-    } else if ranges_told {
-        Depth::Metadata
-    } else {
-        Depth::Changed
-    }
 }

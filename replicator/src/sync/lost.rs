@@ -14,7 +14,6 @@
 
 use super::core::Core;
 use super::effect::{Action, Now};
-use super::local::digest_of;
 use super::record::{Binding, BodyRow, Content, Key, NameRow, Replaced};
 use super::register::Sibling;
 use super::settle::Spot;
@@ -50,7 +49,7 @@ impl<S: Store> Core<S> {
         };
         // Another one is to be shown by now, of which this says nothing.
         let winner = row.content.winner();
-        if digest_of(Some(&winner.value)) != action.digest() {
+        if winner.value.digest() != action.digest() {
             return;
         }
         if retry.refused_content != Some(winner.dot) {
@@ -89,7 +88,7 @@ impl<S: Store> Core<S> {
             let Some((id, row)) = id.and_then(|(id, _)| Some((id, self.store.body(id)?))) else {
                 continue;
             };
-            let from = digest_of(row.content_on_disk());
+            let from = row.content_on_disk().and_then(Content::digest);
             let is_file = row.kind() == Kind::File;
             if is_file && self.source(spot, id, &row, from).is_none() {
                 self.give_up_content(now, id, row);

@@ -8,11 +8,14 @@
 mod announce;
 mod applied;
 mod brake;
+mod changes;
 mod core;
 mod doubt;
 pub mod effect;
 mod history;
 mod local;
+mod locate;
+mod look;
 mod lost;
 mod mapped;
 mod meeting;
@@ -24,6 +27,8 @@ mod oneway;
 mod outline;
 mod patches;
 mod plan;
+mod probe;
+mod progress;
 mod read;
 pub mod record;
 pub mod register;
@@ -41,8 +46,10 @@ mod unread;
 mod verify;
 pub mod version;
 
-pub use self::core::{Core, Located, Options, Progress};
+pub use self::core::{Core, Options};
+pub use self::locate::Located;
 pub use self::members::Introduction;
+pub use self::progress::Progress;
 pub use self::verify::Verified;
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::core::{Core, Looking};
 use super::effect::{Now, Sighted};
-use super::local::UNSETTLED_WAIT;
+use super::look::UNSETTLED_WAIT;
 use super::message::{Delta, Patch};
 use super::record::Content;
 use super::settle::{Dirt, Spot};

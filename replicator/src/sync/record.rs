@@ -110,6 +110,14 @@ impl Content {
         }
     }
 
+    /// What names the bytes of a file.
+    pub fn digest(&self) -> Option<Digest> {
+        match self {
+            Content::File { digest, .. } => Some(*digest),
+            _ => None,
+        }
+    }
+
     pub fn is_lost(&self) -> bool {
         matches!(self, Content::Lost)
     }

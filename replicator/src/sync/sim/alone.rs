@@ -11,7 +11,7 @@ use crate::path::RelPath;
 use crate::range::Range;
 use crate::sync::core::Core;
 use crate::sync::effect::{Effect, Found, Look, Now, Sight};
-use crate::sync::local::digest_of;
+use crate::sync::record::Content;
 use crate::sync::store::{MemoryStore, Store};
 
 pub(super) struct Alone {
@@ -104,7 +104,7 @@ impl Alone {
     /// What the index holds of a file.
     pub(super) fn indexed(&self, path: &RelPath) -> Option<Digest> {
         let (body, _) = self.core.store().name(path)?.on_disk()?;
-        digest_of(self.core.store().body(body)?.content_on_disk())
+        self.core.store().body(body)?.content_on_disk().and_then(Content::digest)
     }
 
     pub(super) fn number_of(&self, path: &RelPath) -> u64 {

@@ -11,7 +11,7 @@ use super::plan::Plan;
 use crate::id::Actor;
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
-use crate::sync::local::digest_of;
+use crate::sync::record::Content;
 use crate::sync::store::{MemoryStore, Store};
 use crate::sync::{Core, Options};
 
@@ -43,7 +43,7 @@ fn a_file_at_the_place_of_another_is_compared_with_what_it_was() {
     node.rest();
     assert_eq!(node.core.store().name(&older).unwrap().on_disk().unwrap().0, body);
     let row = node.core.store().body(body).unwrap();
-    let after = digest_of(row.content_on_disk()).unwrap();
+    let after = row.content_on_disk().and_then(Content::digest).unwrap();
     let one: RangeSet = Range::new(LEAF as u64, 2 * LEAF as u64).into_iter().collect();
     assert_eq!(node.core.changed_since(body, before, after).unwrap().ranges, one);
     let kept = node.core.kept_since(body, before, after).unwrap();

@@ -1,0 +1,246 @@
+//! What a look found to be different, written to the log.
+//!
+//! Each difference is one change with a number of its own. It is written in
+//! knowledge of what this disk showed, and of nothing it did not show: that
+//! makes a conflict of what others did meanwhile.
+
+use super::core::Core;
+use super::effect::Now;
+use super::read::Read;
+use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Replaced};
+use super::register::Register;
+use super::store::Store;
+use super::tree::held;
+use super::version::VersionVector;
+use crate::entry::{Kind, Stat};
+use crate::id::BodyId;
+use crate::path::RelPath;
+
+impl<S: Store> Core<S> {
+    /// Compares a body with what was seen of it and logs what differs.
+    pub(super) fn update_body(
+        &mut self,
+        now: Now,
+        path: &RelPath,
+        id: BodyId,
+        mut row: BodyRow,
+        stat: &Stat,
+        read: Option<Read>,
+    ) {
+        let before = row.clone();
+        let when = stat.metadata.mtime.as_nanos();
+        let mut dot = None;
+        let mut restored = self.restored.take(path);
+        if let Some(read) = read {
+            let from = row.content_on_disk().and_then(Content::digest);
+            if row.content_on_disk() != Some(&read.content) {
+                let mut seen = match restored {
+                    true => VersionVector::new(),
+                    false => row.content_seen().clone(),
+                };
+                if row.content.winner().value != read.content {
+                    let written = self.next_dot();
+                    dot = Some(written);
+                    let lay = row.content_on_disk().cloned();
+                    let is_shown = |content: &Content| Some(content) == lay.as_ref();
+                    row.content.write(&seen, is_shown, written, when, read.content.clone());
+                    seen.advance(written);
+                    self.remember_patch(id, from, &read);
+                    self.progress.note(now.wall, "changed here", path);
+                }
+                let content = held(&row.content, read.content, seen);
+                if let Some(disk) = &mut row.disk {
+                    disk.content = content;
+                }
+                self.store.put_leaves(id, read.leaves);
+            } else {
+                // Not a backup's, but somebody who set its time.
+                restored = false;
+            }
+        }
+        if row.metadata_on_disk() != Some(&stat.metadata) {
+            let mut seen = match restored {
+                true => VersionVector::new(),
+                false => row.metadata_seen().clone(),
+            };
+            if row.metadata.winner().value != stat.metadata {
+                let written = dot.unwrap_or_else(|| self.next_dot());
+                dot = Some(written);
+                // When it was, and not when a start found it, or a backup was
+                // brought back.
+                let when = if restored { when } else { stat.fingerprint.ctime.as_nanos() };
+                row.metadata.write(&seen, |_| true, written, when, stat.metadata.clone());
+                seen.advance(written);
+            }
+            let metadata = held(&row.metadata, stat.metadata.clone(), seen);
+            if let Some(disk) = &mut row.disk {
+                disk.metadata = metadata;
+            }
+        }
+        if let Some(disk) = &mut row.disk {
+            disk.fingerprint = stat.fingerprint;
+        }
+        row.stamp = dot.unwrap_or(row.stamp);
+        if row != before {
+            let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
+            // Where it is to give way to another file, it may be the later one
+            // from now on.
+            let names = row.disk.iter().flat_map(|disk| &disk.names);
+            let contested: Vec<Key> =
+                names.filter(|at| !row.bound.contains(at)).cloned().map(Key::Name).collect();
+            self.put_body(id, row);
+            if dot.is_some() {
+                self.unchecked.extend(contested);
+                self.unchecked.extend(deleted_elsewhere.then_some(Key::Body(id)));
+            }
+        }
+    }
+
+    pub(super) fn saw_new(&mut self, now: Now, path: &RelPath, stat: &Stat, read: Read) {
+        if self.adopt(path, stat, &read) {
+            return;
+        }
+        let when = stat.metadata.mtime.as_nanos();
+        let id = self.next_body();
+        let dot = self.next_dot();
+        self.remember_patch(id, None, &read);
+        let row = BodyRow {
+            stamp: dot,
+            content: Register::new(dot, when, read.content),
+            metadata: Register::new(dot, when, stat.metadata.clone()),
+            bound: Vec::new(),
+            grave: None,
+            disk: Some(Disk {
+                fingerprint: stat.fingerprint,
+                names: Vec::new(),
+                content: Held::Winner,
+                metadata: Held::Winner,
+            }),
+        };
+        self.store.put_leaves(id, read.leaves);
+        self.put_body(id, row);
+        match self.restored.take(path) {
+            true => self.bind_beside(path, id, stat.kind, when),
+            false => self.bind(path, id, stat.kind, when),
+        }
+        self.progress.note(now.wall, "created here", path);
+    }
+
+    /// What was found is what the tree is to show here anyway: the node was
+    /// seeded, or died between applying and remembering it. Its metadata is
+    /// taken from the record.
+    pub(super) fn adopt(&mut self, path: &RelPath, stat: &Stat, read: &Read) -> bool {
+        let Some(name) = self.store.name(path) else {
+            return false;
+        };
+        let Some((id, _)) = name.wanted() else {
+            return false;
+        };
+        let Some(mut row) = self.store.body(id) else {
+            return false;
+        };
+        if let Some(disk) = &row.disk {
+            let is_link = disk.fingerprint.is_inode(&stat.fingerprint);
+            if is_link {
+                self.set_on_disk(path, Some((id, stat.kind)), &VersionVector::new());
+            }
+            return is_link;
+        }
+        if row.content.winner().value != read.content {
+            return false;
+        }
+        let metadata = held(&row.metadata, stat.metadata.clone(), VersionVector::new());
+        row.disk = Some(Disk {
+            fingerprint: stat.fingerprint,
+            names: Vec::new(),
+            content: Held::Winner,
+            metadata,
+        });
+        self.store.put_leaves(id, read.leaves.clone());
+        self.put_body(id, row);
+        self.set_on_disk(path, Some((id, stat.kind)), &VersionVector::new());
+        true
+    }
+
+    /// Logs that a path leads to a body now.
+    pub(super) fn bind(&mut self, path: &RelPath, id: BodyId, kind: Kind, when: i64) {
+        let former = self.store.name(path);
+        let over = former.as_ref().and_then(|row| match row.on_disk() {
+            Some((body, _)) => {
+                let seen = self.store.body(body).map(|row| row.content_seen().clone());
+                Some(Replaced { body, seen: seen.unwrap_or_default() })
+            }
+            // What was deleted here has not come back for all that.
+            None => match &row.binding.winner().value {
+                Binding::Gone { was, .. } => Some(was.clone()),
+                Binding::Bound { .. } => None,
+            },
+        });
+        let dot = self.next_dot();
+        let binding = Binding::Bound { body: id, kind, over };
+        let row = write_name(former.as_ref(), dot, when, binding, Some((id, kind)));
+        self.put_name(path, former.as_ref(), row);
+        // It may have taken the place of a directory that is not empty.
+        let may_displace = former.is_some() && kind != Kind::Directory;
+        if may_displace || self.is_in_what_goes(path) {
+            self.unchecked.insert(Key::Name(path.clone()));
+        }
+    }
+
+    /// Is its directory still here, and deleted elsewhere? By now this node may
+    /// be the only one that remembers.
+    fn is_in_what_goes(&self, path: &RelPath) -> bool {
+        let parent = path.parent().and_then(|parent| self.store.name(&parent));
+        parent.is_some_and(|row| row.wanted().is_none_or(|(_, kind)| kind != Kind::Directory))
+    }
+
+    /// Logs that what lay at a path is there no more.
+    pub(super) fn vanish(&mut self, now: Now, path: &RelPath) {
+        let Some(former) = self.store.name(path) else {
+            return;
+        };
+        let Some((body, kind)) = former.on_disk() else {
+            return;
+        };
+        if former.wanted().is_none() {
+            self.set_on_disk(path, None, former.seen());
+            return;
+        }
+        let row = self.store.body(body);
+        let names = row.as_ref().and_then(|row| row.disk.as_ref()).map_or(0, |d| d.names.len());
+        let seen = row.map(|row| row.content_seen().clone()).unwrap_or_default();
+        let was = Replaced { body, seen };
+        let dot = self.next_dot();
+        let binding = Binding::Gone { was, kind, moved: names > 1 };
+        let row = write_name(Some(&former), dot, now.wall, binding, None);
+        self.put_name(path, Some(&former), row);
+        self.unchecked.insert(Key::Name(path.clone()));
+        self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
+    }
+}
+
+/// A name's row after this node wrote it.
+pub(super) fn write_name(
+    former: Option<&NameRow>,
+    dot: super::version::Dot,
+    when: i64,
+    binding: Binding,
+    on_disk: Option<(BodyId, Kind)>,
+) -> NameRow {
+    let mut seen = former.map(|row| row.seen().clone()).unwrap_or_default();
+    let register = match former {
+        Some(row) => {
+            let mut register = row.binding.clone();
+            let lay = row.on_disk();
+            register.write(&seen, |binding| binding.body() == lay, dot, when, binding);
+            register
+        }
+        None => Register::new(dot, when, binding),
+    };
+    seen.advance(dot);
+    let held = match register.winner().value.body() == on_disk {
+        true => Held::Winner,
+        false => Held::Behind { value: on_disk, seen },
+    };
+    NameRow { stamp: dot, binding: register, held }
+}
