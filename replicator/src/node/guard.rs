@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc;
 
-use super::Report;
+use super::report::Report;
 use crate::root::Root;
 
 /// How often to look where no mount changes.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::{Report, nested};
+use super::nested;
+use super::report::Report;
 use crate::apply;
 use crate::capture::Capture;
 use crate::engine::look::{self as asked, Content, Observation, Request};

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::Report;
+use super::report::Report;
 use crate::id::NodeId;
 use crate::sync::message::Message;
 use crate::transport::{Lane, Transport};

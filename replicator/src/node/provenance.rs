@@ -54,11 +54,11 @@ pub(super) fn check(
             tracing::warn!(
                 "the folder was restored from a backup: it is merged like a new node's, nothing in it counts as a deletion"
             );
-            let marker = opened.index.note(super::MARKER_NOTE);
+            let marker = opened.index.note(super::start::MARKER_NOTE);
             drop(opened);
             Index::discard(state_dir)?;
             opened = open()?;
-            marker.into_iter().for_each(|it| opened.index.put_note(super::MARKER_NOTE, it));
+            marker.into_iter().for_each(|it| opened.index.put_note(super::start::MARKER_NOTE, it));
         } else if is_copy && !opened.unclean {
             tracing::warn!(
                 "the state directory was restored from a backup or copied: everything is compared"

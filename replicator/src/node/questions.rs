@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::Node;
+use super::report::Report;
 use super::wait::Waiters;
-use super::{Node, Report};
 use crate::choice::Mode;
 use crate::id::NodeId;
 use crate::status::control;
