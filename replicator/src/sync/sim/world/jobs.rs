@@ -1,0 +1,54 @@
+//! Jobs of a core, done to a disk.
+
+use super::{Event, World, node_of};
+use crate::choice::Mode;
+use crate::hash::Digest;
+use crate::sync::effect::{Action, Job, Outcome, Source, What};
+use crate::sync::sim::said::{ended, said};
+
+impl World {
+    pub(super) fn carry(&mut self, at: usize, life: u32, job: Job) {
+        let fetched: Vec<Result<Option<Vec<u8>>, ()>> =
+            job.actions.iter().map(|action| self.fetch(at, action)).collect();
+        let mut outcomes = Vec::new();
+        self.nodes[at].disk.begin_job();
+        self.set_clock(at);
+        if self.plan.mode(at) == Mode::SendOnly {
+            self.ledger.wrong.get_or_insert(format!("node {at} only sends, and changes its disk"));
+        }
+        for (action, fetched) in job.actions.iter().zip(fetched) {
+            let outcome = match fetched {
+                Ok(fetched) => self.nodes[at].disk.apply(action, fetched),
+                Err(()) => Outcome::NotHeld,
+            };
+            self.trace(|| format!("{at}: {} -> {}", said(action), ended(&outcome)));
+            outcomes.push(outcome);
+        }
+        self.applied_at = self.now;
+        self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
+    }
+
+    /// Gets an action's bytes from the peer it names.
+    pub(super) fn fetch(&self, at: usize, action: &Action) -> Result<Option<Vec<u8>>, ()> {
+        let (source, digest) = match &action.what {
+            What::Write { source, digest, .. } => (source, *digest),
+            What::Update(update) => (&update.source, update.to),
+            _ => return Ok(None),
+        };
+        let peers = match source {
+            Source::Peers(peers) => peers,
+            Source::Copy { from, expect } => {
+                let bytes = self.nodes[at].disk.read(from, expect).ok_or(())?;
+                return (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(());
+            }
+            Source::Inline { .. } => return Ok(None),
+        };
+        let peer = node_of(peers[0]);
+        if !self.links.contains_key(&(at, peer)) {
+            return Err(());
+        }
+        let located = self.nodes[peer].core.locate(action.body, digest).ok_or(())?;
+        let bytes = self.nodes[peer].disk.read(&located.path, &located.fingerprint).ok_or(())?;
+        (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(())
+    }
+}
