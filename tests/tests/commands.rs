@@ -70,6 +70,24 @@ fn verify_names_what_changed_though_nobody_told_of_it() {
     assert_eq!(alone().code, 1);
 }
 
+/// Nobody asks for it, and no event tells of the store.
+#[test]
+fn what_no_event_tells_of_comes_with_the_periodic_verification() {
+    let options = ["--capture", "inotify", "--verify-interval", "5s"];
+    let mut cluster = Cluster::new(2).with_options(&options);
+    fs::write(cluster[0].path("mapped"), vec![b'.'; PAGE_BYTES]).unwrap();
+    cluster.start();
+    cluster.assert_same();
+    let mapping = Mapping::of(&cluster[0].path("mapped")).unwrap();
+    for byte in *b"12" {
+        mapping.store(byte);
+        mapping.sync().unwrap();
+        poll::eventually(Duration::from_secs(60), "the store arrives", || {
+            fs::read(cluster[1].path("mapped")).unwrap()[0] == byte
+        });
+    }
+}
+
 #[test]
 fn wait_says_who_is_silent() {
     let cluster = Cluster::running(2);

@@ -1,7 +1,7 @@
 //! Knowledge that the kernel or the daemon drops is counted by its cause and
 //! got back by looking at what it could have been about, not at everything.
 //!
-//! `REPLICATOR_STOPPED_SECONDS` is how long a daemon is held, 5 otherwise.
+//! `REPLICATOR_STOPPED_SECONDS` is how long a daemon is held, a minute otherwise.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -227,7 +227,7 @@ fn await_writes(written: &AtomicU64, more: u64) {
 #[test]
 fn a_daemon_that_is_held_under_load() {
     let Some((mut cluster, _volume)) = prepared(&[]) else { return };
-    let held = std::env::var("REPLICATOR_STOPPED_SECONDS").map_or(5, |text| text.parse().unwrap());
+    let held = std::env::var("REPLICATOR_STOPPED_SECONDS").map_or(60, |text| text.parse().unwrap());
     let mut before = (0, 0);
     under_load(&mut cluster, |node, written| {
         await_writes(written, 500);

@@ -19,7 +19,7 @@ const FILE_BYTES: u64 = 4 << 20;
 /// Two processes with two mappings each.
 const WRITERS: u64 = 2;
 
-const STORES: u64 = 100_000;
+const STORES: u64 = 1_000_000;
 
 /// How often the writers pause. The last store before a pause is the one that
 /// a scheme with a hole in it loses.

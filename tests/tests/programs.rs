@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use replicator_tests::tree::PRIVATE_DIR;
-use replicator_tests::{Cluster, end_with_this_thread, machine, poll};
+use replicator_tests::{Cluster, FileSystem, Volume, end_with_this_thread, machine, poll};
 
 /// These trees are larger than those of other stories.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
@@ -45,8 +45,24 @@ fn assert_followed(cluster: &Cluster) {
 /// by `fsx` itself.
 #[test]
 fn fsx() {
+    fsx_in(Cluster::new(2));
+}
+
+#[test]
+fn fsx_on_xfs() {
+    let Some(volume) = Volume::or_skip(FileSystem::Xfs) else { return };
+    fsx_in(Cluster::new(2).with_roots_in(volume.path()));
+}
+
+#[test]
+fn fsx_on_btrfs() {
+    let Some(volume) = Volume::or_skip(FileSystem::Btrfs) else { return };
+    fsx_in(Cluster::new(2).with_roots_in(volume.path()));
+}
+
+fn fsx_in(mut cluster: Cluster) {
     let Some(fsx) = program("fsx") else { return };
-    let cluster = Cluster::running(2);
+    cluster.start();
     let configuration = cluster.dir().join("fsx.toml");
     let weights = "[weights]\nread = 5\nwrite = 10\nmapread = 5\nmapwrite = 10\ntruncate = 3\n\
                    fsync = 1\nfdatasync = 1\ncopy_file_range = 3\nsendfile = 1\n\
