@@ -329,6 +329,68 @@ fn directories_moved_into_each_other() {
     row.leads_to("a/ a/b/ a/b/y=y b/ b/a/ b/a/x=x", &[]);
 }
 
+/// Here one of three steps of a circle, there the other two.
+#[test]
+fn three_directories_moved_into_each_other() {
+    let row = Row {
+        before: |user| {
+            for (directory, file) in [("a", "a/x"), ("b", "b/y"), ("c", "c/z")] {
+                user.make_directory(directory);
+                user.write(file, directory);
+            }
+        },
+        here: |user| user.rename("a", "b/a"),
+        there: |user| {
+            user.rename("b", "c/b");
+            user.rename("c", "a/c");
+        },
+    };
+    row.leads_to("a/ a/c/ a/c/b/ a/c/b/y=b a/c/z=c b/ b/a/ b/a/x=a", &[]);
+}
+
+#[test]
+fn rename_and_delete_of_a_directory() {
+    let row = Row {
+        before: |user| {
+            user.make_directory("d");
+            user.write("d/a", "a");
+        },
+        here: |user| user.rename("d", "e"),
+        there: |user| user.remove("d"),
+    };
+    row.leads_to("e/ e/a=a", &[]);
+}
+
+#[test]
+fn file_moved_into_a_directory_that_is_deleted() {
+    let row = Row {
+        before: |user| {
+            user.make_directory("d");
+            user.write("d/old", "old");
+            user.write("f", "moved");
+        },
+        here: |user| user.rename("f", "d/f"),
+        there: |user| user.remove("d"),
+    };
+    row.leads_to("d/ d/f=moved", &[]);
+}
+
+#[test]
+fn directory_created_and_another_renamed_onto_its_name() {
+    let row = Row {
+        before: |user| {
+            user.make_directory("d");
+            user.write("d/a", "a");
+        },
+        here: |user| {
+            user.make_directory("e");
+            user.write("e/b", "here");
+        },
+        there: |user| user.rename("d", "e"),
+    };
+    row.leads_to("e/ e/a=a e/b=here", &[]);
+}
+
 #[test]
 fn renames_onto_one_name() {
     let row = Row {
