@@ -41,7 +41,7 @@ struct Arguments {
     #[arg(long)]
     fanout: bool,
     /// Size of that file, in MiB
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 1024)]
     fanout_mib: u64,
     /// Only what crosses when two nodes meet that hold nearly the same, first
     /// and again, and nothing else
