@@ -63,6 +63,12 @@ impl Membership {
         self.refused.contains(&peer)
     }
 
+    /// Does this node lack what others may have forgotten?
+    #[cfg(test)]
+    pub fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
     /// This node.
     pub fn me(&self) -> Option<NodeId> {
         self.me.as_ref().map(|me| me.node)

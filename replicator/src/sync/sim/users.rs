@@ -193,6 +193,10 @@ impl World {
         if is_older && self.plan.members {
             contents.outdated.extend(dead.iter().cloned());
         }
+        if self.nodes[at].core.membership.is_behind() {
+            // It is refused, and may begin anew: then this was never deleted.
+            contents.forgotten.extend(dead.iter().cloned());
+        }
         contents.dead.extend(dead);
         let Deed { path, other, .. } = deed;
         let content = String::from_utf8_lossy(&content);
