@@ -22,7 +22,7 @@ const NODES: usize = 5;
 const PRIVATE: &str = ".replicator";
 
 /// Without the variable.
-const SECONDS_DEFAULT: u64 = 120;
+const SECONDS_DEFAULT: u64 = 90;
 
 /// Between two things a writer does.
 const WRITER_PAUSE_MS_MAX: u64 = 60;
