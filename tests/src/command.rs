@@ -89,6 +89,19 @@ pub fn end_with_this_thread(command: &mut Command) {
     unsafe { command.pre_exec(ask) };
 }
 
+/// Lets a hang-up end the command, also where whoever runs the harness had it
+/// ignored, as `nohup` does.
+pub(crate) fn hear_hang_ups(command: &mut Command) {
+    let hear = || {
+        // SAFETY: no handler of this process is called.
+        let former = unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+        if former == libc::SIG_ERR { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec the closure makes one system call and
+    // neither allocates nor takes a lock.
+    unsafe { command.pre_exec(hear) };
+}
+
 /// Makes the kernel refuse these system calls to the command, with EPERM.
 pub(crate) fn forbid(command: &mut Command, calls: &[u32]) {
     if calls.is_empty() {

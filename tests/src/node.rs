@@ -103,6 +103,7 @@ impl Node {
         // A terminal's Ctrl-C is for the harness, which then stops its nodes.
         command.process_group(0);
         command::end_with_this_thread(&mut command);
+        command::hear_hang_ups(&mut command);
         command::forbid(&mut command, &self.settings.forbidden);
         let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         self.log.follow(child.stdout.take());
