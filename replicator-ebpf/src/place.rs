@@ -182,7 +182,10 @@ fn try_walk(inode: u64, super_block: u64, links: u32) -> Option<Verdict> {
     if first == 0 {
         return Some(Verdict::Nameless);
     }
-    let mut dentry = name(first, links)?;
+    let mut dentry = name(first, links);
+    if dentry == 0 {
+        return None;
+    }
     // The list may change meanwhile, and lead elsewhere.
     if read::<u64>(dentry, get::DENTRY_INODE())? != inode {
         return None;
@@ -212,9 +215,10 @@ fn try_walk(inode: u64, super_block: u64, links: u32) -> Option<Verdict> {
 
 /// A name that the inode has now, of a list of those that are known. One that
 /// was removed stays in the list while somebody has it open: it tells where
-/// the inode is only where there is no other.
-#[inline(always)]
-fn name(first: u64, links: u32) -> Option<u64> {
+/// the inode is only where there is no other. 0 where it has none. A call, since
+/// the verifier else follows the walk once for every name.
+#[inline(never)]
+fn name(first: u64, links: u32) -> u64 {
     let to_dentry = u64::from(get::DENTRY_ALIAS());
     let mut alias = first;
     for _ in 0..ALIASES_MAX {
@@ -223,14 +227,14 @@ fn name(first: u64, links: u32) -> Option<u64> {
         }
         let dentry = alias - to_dentry;
         // The top of a file system is in no directory that would list it.
-        if read::<u64>(dentry, get::DENTRY_HASHED())? != 0
-            || read::<u64>(dentry, get::DENTRY_PARENT())? == dentry
-        {
-            return Some(dentry);
+        let is_listed = read::<u64>(dentry, get::DENTRY_HASHED()).unwrap_or(0) != 0;
+        if is_listed || read::<u64>(dentry, get::DENTRY_PARENT()) == Some(dentry) {
+            return dentry;
         }
-        alias = read(alias, 0)?;
+        // What cannot be read ends the list.
+        alias = read(alias, 0).unwrap_or(0);
     }
-    (links == 0).then_some(first - to_dentry)
+    if links == 0 { first - to_dentry } else { 0 }
 }
 
 #[inline(always)]

@@ -166,13 +166,14 @@ impl<S: Store> Core<S> {
         stat: &Stat,
         read: Option<&Read>,
     ) -> bool {
+        let Some(read) = read.filter(|_| self.surveyed && stat.kind == Kind::File) else {
+            return false;
+        };
         let Some((id, row, disk)) = self.lying_at(path) else { return false };
-        let is_other = |read: &Read| row.content_on_disk() != Some(&read.content);
-        self.surveyed
-            && (row.kind(), stat.kind) == (Kind::File, Kind::File)
+        row.kind() == Kind::File
             && known.is_none_or(|known| known == id)
             && stat.fingerprint.mtime < disk.fingerprint.mtime
-            && read.is_some_and(is_other)
+            && row.content_on_disk() != Some(&read.content)
     }
 
     /// Does something else lie where a directory lay, of which nothing is told

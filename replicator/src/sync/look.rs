@@ -163,7 +163,9 @@ impl<S: Store> Core<S> {
     /// would go untold.
     pub(super) fn look_where_mapped(&mut self, now: Now, stat: &Stat) {
         let inode = stat.fingerprint.inode;
-        if let Some(id) = self.store.body_of_inode(inode)
+        // Most files are not mapped: the index is asked of few.
+        if self.mapped.holds(inode)
+            && let Some(id) = self.store.body_of_inode(inode)
             && let Some(dirt) = self.mapped.take(inode)
         {
             self.settle.look(now.monotonic, Spot::Body(id), dirt);
