@@ -25,6 +25,7 @@ mod hash;
 mod id;
 mod index;
 mod limits;
+mod look;
 mod node;
 mod path;
 mod range;

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::look::{Depth, FileContent, Known, READ_BYTES_MAX, Request};
+use super::look::{FileContent, READ_BYTES_MAX};
 use crate::entry::{Kind, Stat};
 use crate::hash::{LeafHash, Leaves, leaf_bytes, leaf_hash};
 use crate::limits::{INLINE_BYTES_MAX, LEAF_BYTES_MAX};
+use crate::look::{Depth, Known, Look};
 use crate::range::{Range, RangeSet};
 use crate::writes::{Writes, bytes_of};
 
@@ -68,7 +69,7 @@ pub(super) struct Digested {
 
 impl Plan {
     /// What to read at this depth. `None`: nothing.
-    pub fn new(request: &Request, stat: &Stat) -> Option<Result<Plan, TooLarge>> {
+    pub fn new(request: &Look, stat: &Stat) -> Option<Result<Plan, TooLarge>> {
         let known = request.known.as_ref();
         let known = known.filter(|known| known.kind == Kind::File);
         let same_inode = known.filter(|known| known.fingerprint.is_inode(&stat.fingerprint));
@@ -85,7 +86,7 @@ impl Plan {
         };
         let plan = told.map_or_else(|| Plan::of_everything(known, stat), Ok);
         Some(plan.map(|plan| {
-            let all_read = request.all_read && plan.bytes() <= READ_BYTES_MAX;
+            let all_read = request.busy && plan.bytes() <= READ_BYTES_MAX;
             Plan { all_read, ..plan }
         }))
     }

@@ -1,9 +1,9 @@
-//! What is asked of a look at an entry, and what it tells.
+//! What a look at an entry tells.
 //!
 //! Values alone: [`super::observe`] looks.
 
 use super::Error;
-use crate::entry::{Fingerprint, Kind, Stat};
+use crate::entry::Stat;
 use crate::hash::Leaves;
 use crate::path::RelPath;
 use crate::range::RangeSet;
@@ -12,45 +12,6 @@ use crate::writes::Writes;
 /// Most bytes that an observation brings along of a file that is to bring all
 /// that is read.
 pub const READ_BYTES_MAX: u64 = 16 << 20;
-
-/// What to look at, and how closely.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub path: RelPath,
-    pub depth: Depth,
-    /// Writes dirty pages out before reading, so that a later store through a
-    /// mapping is captured anew.
-    pub sync: bool,
-    /// Bring along all that is read, up to [`READ_BYTES_MAX`], as it is, and
-    /// tell every hole in it: it is written all the time.
-    pub all_read: bool,
-    /// What the index holds for this path.
-    pub known: Option<Known>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Known {
-    pub kind: Kind,
-    pub fingerprint: Fingerprint,
-    /// The hash list of a file. Without it every byte counts as changed.
-    pub leaves: Option<Leaves>,
-}
-
-/// How closely to look. A file that is not known, or is another inode than
-/// the known one, is read whole at any depth, save that a large one is not
-/// read at `Changed` and `Metadata`: it may be one that was renamed, which
-/// the caller can tell by its inode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// The content is read if the fingerprint is not the known one.
-    Changed,
-    /// The content of the known inode is not read: capture tells its ranges.
-    Metadata,
-    /// These bytes changed, and none of the others.
-    Ranges(RangeSet),
-    /// Every byte is read.
-    Whole,
-}
 
 /// What was seen.
 #[derive(Debug)]

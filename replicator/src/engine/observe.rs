@@ -14,9 +14,10 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
 use super::content::{Chunk, Digested, Gathered, Plan, read_exact};
-use super::look::{Content, Depth, Entry, Observation, Request};
+use super::look::{Content, Entry, Observation};
 use super::{Engine, Error, threads};
 use crate::entry::{Kind, Stat};
+use crate::look::{Depth, Look};
 use crate::path::RelPath;
 use crate::root::{Access, Root};
 
@@ -26,15 +27,15 @@ use crate::root::{Access, Root};
 pub async fn observe_many(
     root: &Arc<Root>,
     engine: &Engine,
-    requests: Vec<Request>,
+    requests: Vec<Look>,
 ) -> Vec<Observation> {
     let paths: Vec<RelPath> = requests.iter().map(|request| request.path.clone()).collect();
     let mut looks = look_at_all(root, requests).await;
     let mut observations = Vec::with_capacity(paths.len());
     for (index, path) in paths.into_iter().enumerate() {
         let result = match looks.remove(&index) {
-            Some(Ok(Look::Seen(entry))) => Ok(*entry),
-            Some(Ok(Look::Large(large))) => observe_large(root, engine, *large).await,
+            Some(Ok(Looked::Seen(entry))) => Ok(*entry),
+            Some(Ok(Looked::Large(large))) => observe_large(root, engine, *large).await,
             Some(Err(error)) => Err(error),
             None => Err(Error::Unsettled { path: path.clone() }),
         };
@@ -67,23 +68,23 @@ const BATCH_REQUESTS: usize = 64;
 const CHUNKS_IN_FLIGHT_MAX: usize = 4;
 
 /// What one look brought.
-enum Look {
+enum Looked {
     Seen(Box<Option<Entry>>),
     Large(Box<Large>),
 }
 
 /// A file whose content is still to be read.
 struct Large {
-    request: Request,
+    request: Look,
     file: Arc<OwnedFd>,
     stat: Stat,
     plan: Plan,
     tries: u32,
 }
 
-type Looks = std::collections::HashMap<usize, Result<Look, Error>>;
+type Looks = std::collections::HashMap<usize, Result<Looked, Error>>;
 
-async fn look_at_all(root: &Arc<Root>, requests: Vec<Request>) -> Looks {
+async fn look_at_all(root: &Arc<Root>, requests: Vec<Look>) -> Looks {
     let at_once = super::cores();
     let mut looks = Looks::with_capacity(requests.len());
     let mut requests = requests.into_iter().enumerate();
@@ -108,15 +109,15 @@ async fn look_at_all(root: &Arc<Root>, requests: Vec<Request>) -> Looks {
 }
 
 /// Blocks: opens, looks, and reads what is small.
-fn look_repeatedly(root: &Root, request: Request, tries: u32) -> Result<Look, Error> {
+fn look_repeatedly(root: &Root, request: Look, tries: u32) -> Result<Looked, Error> {
     for tries in tries..TRIES_MAX {
         let is_last = tries + 1 == TRIES_MAX;
         if let Some(plan) = look(root, &request, tries, is_last)? {
             return Ok(match plan {
-                Planned::Seen(entry) => Look::Seen(Box::new(entry)),
+                Planned::Seen(entry) => Looked::Seen(Box::new(entry)),
                 Planned::Large { file, stat, plan } => {
                     let file = Arc::new(file);
-                    Look::Large(Box::new(Large { request, file, stat, plan, tries }))
+                    Looked::Large(Box::new(Large { request, file, stat, plan, tries }))
                 }
             });
         }
@@ -130,12 +131,7 @@ enum Planned {
 }
 
 /// `None`: it changed meanwhile, look again.
-fn look(
-    root: &Root,
-    request: &Request,
-    tries: u32,
-    is_last: bool,
-) -> Result<Option<Planned>, Error> {
+fn look(root: &Root, request: &Look, tries: u32, is_last: bool) -> Result<Option<Planned>, Error> {
     let path = &request.path;
     let Some(stat) = root.stat(path)? else { return Ok(Some(Planned::Seen(None))) };
     let content = match stat.kind {
@@ -152,7 +148,7 @@ fn look(
 
 fn look_at_file(
     root: &Root,
-    request: &Request,
+    request: &Look,
     stat: Stat,
     tries: u32,
     is_last: bool,
@@ -184,14 +180,14 @@ fn look_at_file(
         Err(source) => return Err(Error::Read { path: path.clone(), source }),
     };
     let is_stable = root.glance_fd(file.as_fd())?.fingerprint == stat.fingerprint;
-    if !is_stable && !is_last && !request.all_read {
+    if !is_stable && !is_last && !request.busy {
         return Ok(None);
     }
     let content = Content::File(gathered.finish(is_stable));
     Ok(Some(Planned::Seen(Some(Entry { stat, content }))))
 }
 
-fn known_inode(request: &Request, stat: &Stat) -> bool {
+fn known_inode(request: &Look, stat: &Stat) -> bool {
     let known = request.known.as_ref();
     known.is_some_and(|known| known.fingerprint.is_inode(&stat.fingerprint))
 }
@@ -219,7 +215,7 @@ async fn observe_large(
         let path = large.request.path.clone();
         let may_repeat = large.plan.bytes() <= READ_AGAIN_BYTES_MAX
             && large.tries + 1 < TRIES_MAX
-            && !large.request.all_read;
+            && !large.request.busy;
         let plan = Arc::new(large.plan);
         let read = read_large(engine, &large.file, &plan, large.request.sync).await;
         let (root_there, file) = (Arc::clone(root), Arc::clone(&large.file));
@@ -243,8 +239,8 @@ async fn observe_large(
         let (root, request, tries) = (Arc::clone(root), large.request, large.tries + 1);
         let look = spawn_blocking(move || look_repeatedly(&root, request, tries)).await;
         large = match unless_cancelled(look).await? {
-            Look::Seen(entry) => return Ok(*entry),
-            Look::Large(large) => *large,
+            Looked::Seen(entry) => return Ok(*entry),
+            Looked::Large(large) => *large,
         };
     }
 }

@@ -12,19 +12,20 @@ use super::nested;
 use super::report::Report;
 use crate::apply;
 use crate::capture::Capture;
-use crate::engine::look::{self as asked, Content, Observation, Request};
+use crate::engine::look::{Content, Observation};
 use crate::engine::observe;
 use crate::engine::{self, Engine};
 use crate::limits::LOOKS_TOGETHER_MAX;
+use crate::look::{Depth, Look};
 use crate::path::RelPath;
 use crate::root::Root;
-use crate::sync::effect::{Depth, Found, Listed, Look, Sight, Sighted};
+use crate::sync::effect::{Found, Listed, Sight, Sighted};
 
 /// Batches of a scan that may wait for the core.
 const SCAN_QUEUE: usize = 4;
 
 /// Looks at busy files at once: each brings along up to
-/// [`asked::READ_BYTES_MAX`].
+/// [`READ_BYTES_MAX`](crate::engine::look::READ_BYTES_MAX).
 const BUSY_LOOKS_MAX: usize = 8;
 
 static BUSY_LOOKS: Semaphore = Semaphore::const_new(BUSY_LOOKS_MAX);
@@ -66,8 +67,7 @@ async fn look_together(
     let is_busy = looks.iter().any(|look| look.busy);
     // Never closed.
     let _permit = if is_busy { BUSY_LOOKS.acquire().await.ok() } else { None };
-    let requests = looks.into_iter().map(request).collect();
-    let observations = observe::observe_many(&root, &engine, requests).await;
+    let observations = observe::observe_many(&root, &engine, looks).await;
     let sights: Vec<Sight> = observations.into_iter().map(sight).collect();
     if is_busy {
         // What was written while it was read is told before what was read.
@@ -138,25 +138,6 @@ pub(super) async fn scan(
     };
     // Nobody listens any more: the node is ending.
     let _ = reports.send(report).await;
-}
-
-fn request(look: Look) -> Request {
-    Request {
-        path: look.path,
-        depth: match look.depth {
-            Depth::Changed => asked::Depth::Changed,
-            Depth::Metadata => asked::Depth::Metadata,
-            Depth::Ranges(ranges) => asked::Depth::Ranges(ranges),
-            Depth::Whole => asked::Depth::Whole,
-        },
-        sync: look.sync,
-        all_read: look.busy,
-        known: look.known.map(|known| asked::Known {
-            kind: known.kind,
-            fingerprint: known.fingerprint,
-            leaves: known.leaves,
-        }),
-    }
 }
 
 fn sight(observation: Observation) -> Sight {

@@ -7,7 +7,7 @@ use super::announce::Peer;
 use super::applied::Running;
 use super::brake::Brake;
 use super::doubt::Doubt;
-use super::effect::{Effect, Look, Now};
+use super::effect::{Effect, Now};
 use super::history::History;
 use super::mapped::Mapped;
 use super::members::Membership;
@@ -32,6 +32,7 @@ use crate::choice::Mode;
 use crate::entry::Flags;
 use crate::id::{Actor, BodyId, NodeId};
 use crate::limits::LOOKS_MAX;
+use crate::look::Look;
 use crate::path::RelPath;
 use crate::range::RangeSet;
 

@@ -9,6 +9,7 @@ use super::message::Message;
 use crate::entry::{Fingerprint, Kind, Metadata, Stat, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId, NodeId};
+use crate::look::Look;
 use crate::path::RelPath;
 use crate::range::RangeSet;
 use crate::writes::Writes;
@@ -54,42 +55,6 @@ pub enum Effect {
     NewActor,
     /// This node was told to leave for good.
     Retired,
-}
-
-/// A look at one entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    pub path: RelPath,
-    pub depth: Depth,
-    /// Write dirty pages back before reading: a mapping may store unseen
-    /// until they are protected again.
-    pub sync: bool,
-    /// It is written all the time: bring along all bytes that are read, so
-    /// that what is told of them is what was hashed.
-    pub busy: bool,
-    /// What the index holds there.
-    pub known: Option<Known>,
-}
-
-/// How much of a regular file to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// All of it where kind, inode, size or mtime differ from what is known;
-    /// of an unknown file only if it is small.
-    Changed,
-    /// None of a known file: capture tells which of its bytes change.
-    Metadata,
-    /// The leaves these bytes lie in.
-    Ranges(RangeSet),
-    Whole,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    pub kind: Kind,
-    pub fingerprint: Fingerprint,
-    /// `None` where the file has one leaf or none.
-    pub leaves: Option<Leaves>,
 }
 
 /// What a look found.

@@ -7,12 +7,13 @@
 use std::time::Duration;
 
 use super::core::{Core, Looking};
-use super::effect::{Depth, Known, Look, Now};
+use super::effect::Now;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use crate::entry::Stat;
 use crate::id::BodyId;
 use crate::limits::LOOKS_MAX;
+use crate::look::{Depth, Known, Look};
 use crate::path::RelPath;
 use crate::range::RangeSet;
 

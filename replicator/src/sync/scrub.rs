@@ -111,8 +111,9 @@ mod tests {
     use crate::entry::{Fingerprint, Flags, Metadata, Stat, Timestamp};
     use crate::hash::Leaves;
     use crate::id::Actor;
+    use crate::look::{Depth, Look};
     use crate::sync::core::Options;
-    use crate::sync::effect::{Depth, Effect, Found, Look, Sight, Sighted};
+    use crate::sync::effect::{Effect, Found, Sight, Sighted};
     use crate::sync::store::MemoryStore;
 
     fn at(seconds: u64) -> Now {

@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::engine::EngineChoice;
-use crate::engine::look::{FileContent, Known};
+use crate::engine::look::FileContent;
 use crate::hash::Digest;
 use crate::limits::{INLINE_BYTES_MAX, LEAF_BYTES_MIN};
+use crate::look::Known;
 use crate::range::{Range, RangeSet};
 use crate::writes::spans;
 
@@ -38,11 +39,11 @@ impl Folder {
 
     /// What both engines see, which must be the same.
     async fn look(&self, name: &str, depth: Depth, known: Option<&Known>) -> Entry {
-        let request = Request {
+        let request = Look {
             path: RelPath::parse(name.as_bytes()).unwrap(),
             depth,
             sync: true,
-            all_read: false,
+            busy: false,
             known: known.cloned(),
         };
         let mut entries = Vec::new();
@@ -96,7 +97,7 @@ fn patched(mut content: Vec<u8>, seen: &FileContent) -> Vec<u8> {
 }
 
 /// Looks at one entry.
-async fn observe(root: &Arc<Root>, engine: &Engine, request: Request) -> Observation {
+async fn observe(root: &Arc<Root>, engine: &Engine, request: Look) -> Observation {
     observe_many(root, engine, vec![request]).await.pop().unwrap()
 }
 
@@ -267,7 +268,7 @@ async fn of_all_that_is_read_all_holes_are_told() {
     let path = RelPath::parse(b"sparse").unwrap();
     for engine in &folder.engines {
         let (path, known) = (path.clone(), Some(known.clone()));
-        let request = Request { path, depth: Depth::Whole, sync: false, all_read: true, known };
+        let request = Look { path, depth: Depth::Whole, sync: false, busy: true, known };
         let entry = observe(&folder.root, engine, request).await.result.unwrap().unwrap();
         let seen = file(&entry);
         assert_eq!(seen.changed, ranges(&[(131_072, 196_608)]));
@@ -285,7 +286,7 @@ async fn a_file_beyond_reason_is_refused() {
         return;
     }
     let path = RelPath::parse(b"huge").unwrap();
-    let request = Request { path, depth: Depth::Whole, sync: false, all_read: false, known: None };
+    let request = Look { path, depth: Depth::Whole, sync: false, busy: false, known: None };
     let observation = observe(&folder.root, &folder.engines[0], request).await;
     assert!(matches!(observation.result, Err(Error::TooLarge { .. })));
 }
@@ -308,7 +309,7 @@ async fn every_kind_of_entry_is_told() {
 
     let requests = ["socket", "nothing", "link/x"].map(|name| {
         let path = RelPath::parse(name.as_bytes()).unwrap();
-        Request { path, depth: Depth::Changed, sync: false, all_read: false, known: None }
+        Look { path, depth: Depth::Changed, sync: false, busy: false, known: None }
     });
     let seen = observe_many(&folder.root, &folder.engines[0], requests.into()).await;
     assert!(matches!(seen[0].result, Err(Error::Root(crate::root::Error::Unsupported { .. }))));
@@ -327,13 +328,7 @@ async fn many_entries_come_in_their_order() {
         // Every hundredth goes through the engine.
         let size = if at % 100 == 0 { 1 << 20 } else { u64::from(at) };
         fs::write(folder.dir.path().join(path.as_path()), pattern(size)).unwrap();
-        requests.push(Request {
-            path,
-            depth: Depth::Whole,
-            sync: false,
-            all_read: false,
-            known: None,
-        });
+        requests.push(Look { path, depth: Depth::Whole, sync: false, busy: false, known: None });
     }
     for engine in &folder.engines {
         let seen = observe_many(&folder.root, engine, requests.clone()).await;
@@ -371,13 +366,8 @@ async fn a_file_under_a_racing_writer_is_not_called_stable() {
         let is_caught = async {
             loop {
                 let path = RelPath::parse(b"busy").unwrap();
-                let request = Request {
-                    path,
-                    depth: Depth::Whole,
-                    sync: false,
-                    all_read: false,
-                    known: None,
-                };
+                let request =
+                    Look { path, depth: Depth::Whole, sync: false, busy: false, known: None };
                 match observe(&folder.root, engine, request).await.result {
                     Ok(Some(entry)) => {
                         assert_eq!(file(&entry).leaves.size(), entry.stat.fingerprint.size);

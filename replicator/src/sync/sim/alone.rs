@@ -7,10 +7,11 @@ use super::disk::{Change, Disk};
 use super::plan::Plan;
 use crate::hash::Digest;
 use crate::id::Actor;
+use crate::look::Look;
 use crate::path::RelPath;
 use crate::range::Range;
 use crate::sync::core::Core;
-use crate::sync::effect::{Effect, Found, Look, Now, Sight};
+use crate::sync::effect::{Effect, Found, Now, Sight};
 use crate::sync::record::Content;
 use crate::sync::store::{MemoryStore, Store};
 

@@ -12,9 +12,10 @@ use super::alone::Alone;
 use super::disk::Change;
 use super::path;
 use crate::hash::{Digest, Leaves};
+use crate::look::{Depth, Look};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
-use crate::sync::effect::{Depth, Found, Look, Sighted};
+use crate::sync::effect::{Found, Sighted};
 use crate::sync::store::Store;
 use crate::writes::spans;
 

@@ -14,9 +14,10 @@ use bytes::Bytes;
 pub(super) use self::told::{Change, Queued};
 use crate::entry::{Fingerprint, Flags, Kind, Metadata, Stat, Timestamp};
 use crate::hash::Leaves;
+use crate::look::{Depth, Look};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
-use crate::sync::effect::{Depth, Found, Listed, Look, Sight, Sighted};
+use crate::sync::effect::{Found, Listed, Sight, Sighted};
 
 #[derive(Clone, Debug)]
 struct Inode {

@@ -2,9 +2,10 @@
 
 use super::{World, node_id};
 use crate::entry::Timestamp;
+use crate::look::Look;
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
-use crate::sync::effect::{Found, Job, Listed, Look, Outcome, Sight};
+use crate::sync::effect::{Found, Job, Listed, Outcome, Sight};
 use crate::sync::message::Message;
 use crate::sync::sim::disk::{Change, Queued};
 use crate::sync::sim::said::heard;
