@@ -16,12 +16,10 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::random::Random;
+use crate::tree::PRIVATE_DIR;
 
 /// Bytes of the line every value starts with.
 const HEAD_BYTES: usize = 40;
-
-/// What a node keeps for itself in its folder.
-const PRIVATE: &str = ".replicator";
 
 /// What has been written, by all writers.
 #[derive(Debug, Default)]
@@ -97,7 +95,7 @@ impl Ledger {
 
 /// Does it lie where a user finds it, and not in what is left of a transfer?
 fn is_kept(root: &Path, path: &Path) -> bool {
-    let private = path.strip_prefix(root).ok().and_then(|path| path.strip_prefix(PRIVATE).ok());
+    let private = path.strip_prefix(root).ok().and_then(|path| path.strip_prefix(PRIVATE_DIR).ok());
     private.is_none_or(|path| path.starts_with("trash") || path.starts_with("conflicts"))
 }
 
@@ -106,7 +104,7 @@ fn is_kept(root: &Path, path: &Path) -> bool {
 pub fn torn(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut torn = Vec::new();
     gather(root, &mut |path, holds| {
-        let private = path.strip_prefix(root).is_ok_and(|path| path.starts_with(PRIVATE));
+        let private = path.strip_prefix(root).is_ok_and(|path| path.starts_with(PRIVATE_DIR));
         if holds == Holds::Torn && !private {
             torn.push(path.to_path_buf());
         }

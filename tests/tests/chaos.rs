@@ -18,9 +18,6 @@ use replicator_tests::{Cluster, machine, tree};
 
 const NODES: usize = 5;
 
-/// What a node keeps for itself in its folder.
-const PRIVATE: &str = ".replicator";
-
 /// Without the variable.
 const SECONDS_DEFAULT: u64 = 90;
 
@@ -109,7 +106,8 @@ fn five_nodes_survive_partitions_and_kills_and_lose_nothing() {
 fn stays_deleted(cluster: &mut Cluster) {
     for (number, node) in cluster.nodes().iter().enumerate() {
         let entries = fs::read_dir(node.root()).unwrap().map(|entry| entry.unwrap().path());
-        let mut entries: Vec<PathBuf> = entries.filter(|path| !path.ends_with(PRIVATE)).collect();
+        let mut entries: Vec<PathBuf> =
+            entries.filter(|path| !path.ends_with(tree::PRIVATE_DIR)).collect();
         entries.sort();
         for path in entries.iter().skip(number).step_by(NODES) {
             let is_gone = match path.is_dir() {
