@@ -168,19 +168,6 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Would a check of every name change nothing?
-    #[cfg(test)]
-    pub(super) fn is_mended(&mut self, now: Now) -> bool {
-        let counter = self.next_counter();
-        let mut names = Vec::new();
-        self.for_each_within(&RelPath::root(), |_, path, _| names.push(path));
-        // What may be this node's own is looked at, and not changed.
-        names.retain(|path| !self.may_be_own(path));
-        self.unchecked.extend(names.into_iter().map(Key::Name));
-        self.check_tree(now);
-        self.next_counter() == counter
-    }
-
     /// Could this name be one that a check would mend? The last life may have
     /// ended before it checked what had come.
     pub(super) fn is_to_be_checked(&self, row: &NameRow, has_directory: bool) -> bool {

@@ -5,8 +5,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Event, World};
+use crate::path::RelPath;
+use crate::sync::core::Core;
+use crate::sync::effect::Now;
+use crate::sync::record::Key;
 use crate::sync::sim::said::stuck;
 use crate::sync::sim::{check, path};
+use crate::sync::store::MemoryStore;
 
 /// After this long nothing may be left to do.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
@@ -130,7 +135,7 @@ impl World {
         for at in 0..self.nodes.len() {
             let now = self.clock(at);
             let node = &mut self.nodes[at];
-            if node.running && !node.core.is_mended(now) {
+            if node.running && mends(&mut node.core, now) {
                 return Err(format!("node {at} at rest has something to mend"));
             }
         }
@@ -171,4 +176,16 @@ impl World {
         let states: Vec<_> = self.nodes.iter().map(|node| stuck(&node.core)).collect();
         Err(format!("it goes round in circles at {:?}: {}", self.now, states.join("; ")))
     }
+}
+
+/// Does a check of every name change anything?
+fn mends(core: &mut Core<MemoryStore>, now: Now) -> bool {
+    let counter = core.next_counter();
+    let mut names = Vec::new();
+    core.for_each_within(&RelPath::root(), |_, path, _| names.push(path));
+    // What may be this node's own is looked at, and not changed.
+    names.retain(|path| !core.may_be_own(path));
+    core.unchecked.extend(names.into_iter().map(Key::Name));
+    core.check_tree(now);
+    core.next_counter() != counter
 }
