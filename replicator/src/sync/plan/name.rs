@@ -93,12 +93,25 @@ impl<S: Store> Core<S> {
             // The name it is to have fetches it from here.
             return Next::Blocked;
         }
-        let keep = self.keep(name, id, &body, &disk, None);
+        self.lay_aside(path, name, id, &body, &disk, vec![id])
+    }
+
+    /// What lies here goes, and nothing takes its place in the same step.
+    fn lay_aside(
+        &mut self,
+        path: &RelPath,
+        name: &NameRow,
+        id: BodyId,
+        body: &BodyRow,
+        disk: &Disk,
+        bodies: Vec<BodyId>,
+    ) -> Next {
+        let keep = self.keep(name, id, body, disk, None);
         if self.may_be_wanted(keep) {
             return Next::Blocked;
         }
         let what = What::Remove { expect: disk.fingerprint, keep };
-        self.act(path, name, id, kind, what, vec![id])
+        self.act(path, name, id, body.kind(), what, bodies)
     }
 
     /// Is a directory to go as a whole to a place where it does not lie yet?
@@ -176,12 +189,7 @@ impl<S: Store> Core<S> {
                 if self.is_awaited(&other, &disk) {
                     return Next::Blocked;
                 }
-                let keep = self.keep(name, there, &other, &disk, None);
-                if self.may_be_wanted(keep) {
-                    return Next::Blocked;
-                }
-                let what = What::Remove { expect: disk.fingerprint, keep };
-                self.act(path, name, there, other.kind(), what, vec![id, there])
+                self.lay_aside(path, name, there, &other, &disk, vec![id, there])
             }
         }
     }
