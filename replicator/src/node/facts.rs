@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::carry::Carrier;
-use super::unmet::Unmet;
+use super::unmet::{self, Unmet};
 use crate::capture::Capture;
 use crate::choice::Mode;
 use crate::config::Config;
@@ -300,7 +300,7 @@ impl Facts {
             // One that was met before may be refused when it comes back.
             let refused = self.unmet.why_refused(now, known.address);
             let refused = refused.filter(|_| !known.connected);
-            let gone = || refused.map_or("gone".to_owned(), |reason| format!("refused: {reason}"));
+            let gone = || refused.map_or("gone".to_owned(), unmet::refused_for);
             PeerFacts {
                 id: format!("{id:#}"),
                 name: known.name.clone(),

@@ -75,13 +75,13 @@ impl Unmet {
         });
         let given = unreached.iter().map(|(address, why)| {
             let state = match why.is_refused {
-                true => format!("refused: {}", why.reason),
+                true => refused_for(&why.reason),
                 false => "not reached".to_owned(),
             };
             facts(now, address.to_string(), state, &why.reason, why.since)
         });
         let strangers = refused.map(|(address, refused)| {
-            let state = format!("refused: {}", refused.reason);
+            let state = refused_for(&refused.reason);
             facts(now, address.to_string(), state, &refused.reason, refused.since)
         });
         given.chain(strangers).collect()
@@ -103,6 +103,11 @@ fn facts(now: Instant, address: String, state: String, error: &str, since: Insta
         last_error: Some(error.to_owned()),
         ..PeerFacts::default()
     }
+}
+
+/// The state of a node that is refused.
+pub(super) fn refused_for(reason: &str) -> String {
+    format!("refused: {reason}")
 }
 
 /// One address has one form, however the socket writes it.

@@ -165,9 +165,8 @@ impl<S: Store> Core<S> {
     pub(super) fn look_where_mapped(&mut self, now: Now, stat: &Stat) {
         let inode = stat.fingerprint.inode;
         // Most files are not mapped: the index is asked of few.
-        if self.mapped.holds(inode)
+        if let Some(dirt) = self.mapped.take(inode)
             && let Some(id) = self.store.body_of_inode(inode)
-            && let Some(dirt) = self.mapped.take(inode)
         {
             self.settle.look(now.monotonic, Spot::Body(id), dirt);
         }

@@ -35,10 +35,6 @@ impl Mapped {
         self.order.push_back(inode);
     }
 
-    pub fn holds(&self, inode: u64) -> bool {
-        self.inodes.contains_key(&inode)
-    }
-
     pub fn take(&mut self, inode: u64) -> Option<Dirt> {
         let dirt = self.inodes.remove(&inode)?;
         self.order.retain(|one| *one != inode);

@@ -183,7 +183,8 @@ impl Patch {
 /// A request on a stream of its own: file contents or hash lists.
 ///
 /// Each item is answered in turn by one byte, its [`ItemStatus`], and where it
-/// is held by the bytes asked for, whose number follows from the item; for [`Part::Since`] and [`Part::Held`] from a head as told there.
+/// is held by the bytes asked for, whose number follows from the item; for
+/// [`Part::Since`] and [`Part::Held`] from a head as told there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FetchRequest {
     pub items: Vec<FetchItem>,

@@ -94,8 +94,7 @@ impl VersionVector {
     /// Its entries are sorted by actor and none is zero: true of every vector
     /// made here, to be asked of one that came from a peer.
     pub fn is_well_formed(&self) -> bool {
-        self.0.windows(2).all(|pair| pair[0].0 < pair[1].0)
-            && self.0.iter().all(|entry| entry.1 > 0)
+        is_sorted(&self.0) && self.0.iter().all(|entry| entry.1 > 0)
     }
 }
 
@@ -122,8 +121,13 @@ impl Difference {
 
     /// Its entries are sorted by actor: true of every difference made here.
     pub fn is_well_formed(&self) -> bool {
-        self.0.windows(2).all(|pair| pair[0].0 < pair[1].0)
+        is_sorted(&self.0)
     }
+}
+
+/// By actor, each of which stands there once.
+fn is_sorted(entries: &[(Actor, u64)]) -> bool {
+    entries.windows(2).all(|pair| pair[0].0 < pair[1].0)
 }
 
 impl fmt::Debug for VersionVector {

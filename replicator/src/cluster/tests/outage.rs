@@ -8,6 +8,17 @@ const LONG: Duration = Duration::from_secs(61 * 60);
 /// When the parts of a cluster have found each other again.
 const HEALED_WITHIN: Duration = Duration::from_secs(120);
 
+/// Two parts no longer reach each other, and know it.
+fn part(
+    world: &mut World,
+    one: impl Iterator<Item = u8> + Clone,
+    other: impl Iterator<Item = u8> + Clone,
+) {
+    world.split_off(one.clone());
+    world.until_all_see(one);
+    world.until_all_see(other);
+}
+
 fn heals(world: &mut World, alive: impl Iterator<Item = u8> + Clone) {
     world.cut = None;
     let took = world.until_all_see(alive);
@@ -18,9 +29,7 @@ fn heals(world: &mut World, alive: impl Iterator<Item = u8> + Clone) {
 fn two_large_halves_meet_again() {
     let mut world = World::with_seed_node(34);
     world.until_all_see(1..=34);
-    world.split_off(1..=17);
-    world.until_all_see(1..=17);
-    world.until_all_see(18..=34);
+    part(&mut world, 1..=17, 18..=34);
     world.run(LONG);
     heals(&mut world, 1..=34);
 }
@@ -31,9 +40,7 @@ fn halves_meet_again_though_the_seed_of_all_is_dead() {
     world.until_all_see(1..=5);
     world.kill(1);
     world.until_all_see(2..=5);
-    world.split_off(2..=3);
-    world.until_all_see(2..=3);
-    world.until_all_see(4..=5);
+    part(&mut world, 2..=3, 4..=5);
     world.run(2 * LONG);
     heals(&mut world, 2..=5);
 }
@@ -48,9 +55,7 @@ fn two_environments_meet_again_though_who_joined_them_is_dead() {
     world.until_all_see(1..=5);
     world.kill(3);
     world.until_all_see([1, 2, 4, 5].into_iter());
-    world.split_off(1..=2);
-    world.until_all_see(1..=2);
-    world.until_all_see(4..=5);
+    part(&mut world, 1..=2, 4..=5);
     world.run(2 * LONG);
     heals(&mut world, [1, 2, 4, 5].into_iter());
 }
