@@ -191,6 +191,29 @@ fn old_files_put_into_the_folder_of_a_running_node() {
     assert_eq!(cluster[0].status().unwrap().number("/folder/older_files"), 0);
 }
 
+/// As `cp -a` and `rsync --inplace` do: the time of a file is set when all of it
+/// is written.
+#[test]
+fn a_file_that_is_copied_with_its_time_is_put_over_none() {
+    let cluster = in_sync();
+    // The one is later than what lay there before, the other is new.
+    for (name, days) in [("1", 1), ("copied", 60)] {
+        fs::write(cluster[1].path(name), "the first half").unwrap();
+        poll::eventually(ARRIVES_WITHIN, "half of it is read", || {
+            reads(&cluster[0], name) == "the first half"
+        });
+        let mut file = File::options().append(true).open(cluster[1].path(name)).unwrap();
+        file.write_all(b" and the other").unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();
+        drop(file);
+        poll::eventually(ARRIVES_WITHIN, "all of it comes", || {
+            reads(&cluster[0], name) == "the first half and the other"
+        });
+    }
+    cluster.assert_same();
+    assert_eq!(cluster[1].status().unwrap().number("/folder/older_files"), 0);
+}
+
 #[test]
 fn a_state_directory_copied_to_another_node() {
     let mut cluster = in_sync();

@@ -21,6 +21,9 @@ use crate::path::RelPath;
 /// How long to wait for the directory of an entry to be met.
 const PARENT_WAIT: Duration = Duration::from_millis(5);
 
+/// What was written here so lately may be the beginning of a copy that goes on.
+const COPYING_MAX: Duration = Duration::from_secs(60);
+
 impl<S: Store> Core<S> {
     /// A look found this, and it is believed.
     pub(super) fn saw(&mut self, now: Now, mut sight: Sight, look: Looking) {
@@ -138,7 +141,7 @@ impl<S: Store> Core<S> {
             }
         };
         let known = known.or_else(|| self.same_again(path, read.as_ref()?));
-        if self.is_older(path, known.as_ref().map(|(id, _)| *id), &stat, read.as_ref()) {
+        if self.is_older(now, path, known.as_ref().map(|(id, _)| *id), &stat, read.as_ref()) {
             self.progress.older_files += 1;
             self.progress.note(now.wall, "replaced by an older one here", path);
         }
@@ -158,9 +161,11 @@ impl<S: Store> Core<S> {
 
     /// Was a file replaced, or written over, by one from before it? Somebody
     /// may be bringing back a backup. A file of the tree that was moved here is
-    /// none.
+    /// none; nor is one that was being written here just now, whose time is set
+    /// when all of it is there.
     fn is_older(
         &self,
+        now: Now,
         path: &RelPath,
         known: Option<BodyId>,
         stat: &Stat,
@@ -170,8 +175,13 @@ impl<S: Store> Core<S> {
             return false;
         };
         let Some((id, row, disk)) = self.lying_at(path) else { return false };
+        let age = now.wall.saturating_sub(disk.fingerprint.mtime.as_nanos());
+        let is_going_on = known.is_some()
+            && self.lives.contains(&row.content.winner().dot.actor)
+            && age < COPYING_MAX.as_nanos() as i64;
         row.kind() == Kind::File
             && known.is_none_or(|known| known == id)
+            && !is_going_on
             && stat.fingerprint.mtime < disk.fingerprint.mtime
             && row.content_on_disk() != Some(&read.content)
     }
