@@ -83,24 +83,21 @@ pub fn subject(inode: u64) -> Option<Subject> {
     let mapping: u64 = head.get(get::INODE_MAPPING())?;
     let links: u32 = head.get(get::INODE_LINKS())?;
     let inode_generation: u32 = head.get(get::INODE_GENERATION())?;
-    // Before the walk: a move during it makes a newer one.
-    let generation = word(word::GENERATION) as u32;
-    let mut fresh = Entry { generation, inode_generation, links, state: UNSYNCED, size: u64::MAX };
-    let entry = INODES.get_ptr_mut(&number);
-    let is_new = entry.is_none();
-    if let Some(entry) = entry {
+    if let Some(entry) = INODES.get_ptr_mut(&number) {
         // SAFETY: the pointer is to an element of the map.
-        let known = unsafe { &mut *entry };
-        if known.inode_generation == inode_generation {
-            if known.generation == generation && known.links == links {
-                let outside = known.state & OUTSIDE != 0;
-                return if outside { None } else { Some(Subject { number, mapping, entry }) };
-            }
-            fresh.size = known.size;
-            fresh.state = known.state & !OUTSIDE;
+        let known = unsafe { &*entry };
+        if known.inode_generation == inode_generation
+            && known.links == links
+            && known.generation == word(word::GENERATION) as u32
+        {
+            let outside = known.state & OUTSIDE != 0;
+            return if outside { None } else { Some(Subject { number, mapping, entry }) };
         }
     }
-    let entry = decide(inode, super_block, number, &mut fresh, is_new)?;
+    if is_outside(inode, number) {
+        return None;
+    }
+    let entry = INODES.get_ptr_mut(&number).unwrap_or(core::ptr::null_mut());
     Some(Subject { number, mapping, entry })
 }
 
@@ -127,43 +124,53 @@ fn is_same_file_system(inode: u64, super_block: u64) -> Option<bool> {
     Some(read::<u32>(tree, get::BTRFS_ROOT_DEVICE())? == get::ROOT_DEVICE())
 }
 
-/// What is remembered of it from now on, or nothing; `None` where it is outside.
+/// Remembers where the inode is, and says whether that is outside. A call that
+/// asks everything anew, and about what is remembered only in the end: the
+/// verifier follows the walk once for each state in which it can begin.
+#[inline(never)]
+fn is_outside(inode: u64, number: u64) -> bool {
+    try_decide(inode, number).unwrap_or(false)
+}
+
 #[inline(always)]
-fn decide(
-    inode: u64,
-    super_block: u64,
-    number: u64,
-    fresh: &mut Entry,
-    is_new: bool,
-) -> Option<*mut Entry> {
-    let verdict = walk(inode, super_block, fresh.links);
+fn try_decide(inode: u64, number: u64) -> Option<bool> {
+    // Before the walk: a move during it makes a newer one.
+    let mut generation = word(word::GENERATION) as u32;
+    let links: u32 = read(inode, get::INODE_LINKS())?;
+    let verdict = walk(inode, links);
     count(word::DECIDED);
     // What counts as links of a directory are its children: it has one name.
-    // Asked only now, since the verifier follows the walk once for each answer
-    // that is known before it, and that took half of its time.
-    let named_once = fresh.links <= 1 || is_directory(inode);
+    let named_once = links <= 1 || is_directory(inode);
     // Otherwise another name may be inside.
     if verdict == Verdict::Nameless || verdict == Verdict::Private && named_once {
         // Not remembered: it gets a name, or the daemon renames it into the
         // folder.
-        return None;
+        return Some(true);
     }
     if verdict == Verdict::Undecided {
         count(word::UNDECIDED);
         // What is known of its mappings holds; that it is inside is no verdict.
-        fresh.generation = fresh.generation.wrapping_sub(1);
+        generation = generation.wrapping_sub(1);
     }
     let outside = verdict == Verdict::Outside && named_once;
+    let inode_generation: u32 = read(inode, get::INODE_GENERATION())?;
+    let mut fresh = Entry { generation, inode_generation, links, state: UNSYNCED, size: u64::MAX };
+    let known = INODES.get_ptr(&number);
+    if let Some(known) = known {
+        // SAFETY: the pointer is to an element of the map.
+        let known = unsafe { &*known };
+        if known.inode_generation == inode_generation {
+            fresh.size = known.size;
+            fresh.state = known.state & !OUTSIDE;
+        }
+    }
     if outside {
         fresh.state |= OUTSIDE;
     }
-    if INODES.insert(&number, fresh, 0).is_ok() && is_new {
+    if INODES.insert(&number, &fresh, 0).is_ok() && known.is_none() {
         count(word::MET);
     }
-    if outside {
-        return None;
-    }
-    Some(INODES.get_ptr_mut(&number).unwrap_or(core::ptr::null_mut()))
+    Some(outside)
 }
 
 #[inline(always)]
@@ -172,12 +179,12 @@ fn is_directory(inode: u64) -> bool {
 }
 
 #[inline(always)]
-fn walk(inode: u64, super_block: u64, links: u32) -> Verdict {
-    try_walk(inode, super_block, links).unwrap_or(Verdict::Undecided)
+fn walk(inode: u64, links: u32) -> Verdict {
+    try_walk(inode, links).unwrap_or(Verdict::Undecided)
 }
 
 #[inline(always)]
-fn try_walk(inode: u64, super_block: u64, links: u32) -> Option<Verdict> {
+fn try_walk(inode: u64, links: u32) -> Option<Verdict> {
     let first: u64 = read(inode, get::INODE_DENTRIES())?;
     if first == 0 {
         return Some(Verdict::Nameless);
@@ -204,6 +211,7 @@ fn try_walk(inode: u64, super_block: u64, links: u32) -> Option<Verdict> {
         if parent == dentry {
             // The top: of the file system, or of a part that a file handle
             // brought in and that has no place yet.
+            let super_block: u64 = read(inode, get::INODE_SUPER())?;
             let top: u64 = read(super_block, get::SUPER_ROOT())?;
             return (top == dentry).then_some(Verdict::Outside);
         }
