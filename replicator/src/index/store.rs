@@ -23,12 +23,20 @@ use crate::sync::store::{Claim, Store, content_key, digest_key};
 use crate::sync::version::{Dot, VersionVector};
 
 impl Store for Index {
-    fn name(&self, path: &RelPath) -> Option<NameRow> {
-        self.name_row(path).map(|row| (*row).clone())
+    fn name(&self, path: &RelPath) -> Option<Arc<NameRow>> {
+        if let Some(row) = lock(&self.names).get(path) {
+            return row;
+        }
+        let row = match self.pending(|batch| batch.names.get(path.as_bytes())) {
+            Some(row) => row.clone(),
+            None => self.read(|snapshot| snapshot.name(path)).map(Arc::new),
+        };
+        lock(&self.names).insert(path.clone(), row.clone());
+        row
     }
 
     fn put_name(&mut self, path: &RelPath, row: NameRow) {
-        match self.name_row(path) {
+        match self.name(path) {
             Some(old) => self.leave_place(old.stamp),
             None => self.stats.names += 1,
         }
@@ -39,7 +47,7 @@ impl Store for Index {
     }
 
     fn remove_name(&mut self, path: &RelPath) {
-        let Some(old) = self.name_row(path) else { return };
+        let Some(old) = self.name(path) else { return };
         self.leave_place(old.stamp);
         self.stats.names = self.stats.names.saturating_sub(1);
         lock(&self.names).insert(path.clone(), None);
@@ -51,7 +59,7 @@ impl Store for Index {
         within: &RelPath,
         after: Option<&RelPath>,
         limit: usize,
-    ) -> Vec<(RelPath, NameRow)> {
+    ) -> Vec<(RelPath, Arc<NameRow>)> {
         let mut found = Vec::new();
         // What is below `a` begins with `a/`. Between `a` and these names
         // may lie any number of `a-b`, which are jumped over.
@@ -70,12 +78,20 @@ impl Store for Index {
         found
     }
 
-    fn body(&self, id: BodyId) -> Option<BodyRow> {
-        self.body_row(id).map(|row| (*row).clone())
+    fn body(&self, id: BodyId) -> Option<Arc<BodyRow>> {
+        if let Some(row) = lock(&self.bodies).get(&id) {
+            return row;
+        }
+        let row = match self.pending(|batch| batch.bodies.get(&id)) {
+            Some(row) => row.clone(),
+            None => self.read(|snapshot| snapshot.body(id)).map(Arc::new),
+        };
+        lock(&self.bodies).insert(id, row.clone());
+        row
     }
 
     fn put_body(&mut self, id: BodyId, row: BodyRow) {
-        let old = self.body_row(id);
+        let old = self.body(id);
         let former = old.as_ref().and_then(|old| Claim::of(old));
         let former_content = old.as_ref().and_then(|old| content_key(old));
         match old {
@@ -91,7 +107,7 @@ impl Store for Index {
     }
 
     fn remove_body(&mut self, id: BodyId) {
-        let Some(old) = self.body_row(id) else { return };
+        let Some(old) = self.body(id) else { return };
         self.leave_place(old.stamp);
         self.lead_inode(id, Claim::of(&old), None);
         self.lead_content(id, content_key(&old), None);
@@ -168,30 +184,6 @@ enum Found<T> {
 }
 
 impl Index {
-    fn name_row(&self, path: &RelPath) -> Option<Arc<NameRow>> {
-        if let Some(row) = lock(&self.names).get(path) {
-            return row;
-        }
-        let row = match self.pending(|batch| batch.names.get(path.as_bytes())) {
-            Some(row) => row.clone(),
-            None => self.read(|snapshot| snapshot.name(path)).map(Arc::new),
-        };
-        lock(&self.names).insert(path.clone(), row.clone());
-        row
-    }
-
-    fn body_row(&self, id: BodyId) -> Option<Arc<BodyRow>> {
-        if let Some(row) = lock(&self.bodies).get(&id) {
-            return row;
-        }
-        let row = match self.pending(|batch| batch.bodies.get(&id)) {
-            Some(row) => row.clone(),
-            None => self.read(|snapshot| snapshot.body(id)).map(Arc::new),
-        };
-        lock(&self.bodies).insert(id, row.clone());
-        row
-    }
-
     /// What the newest batch that has something says.
     fn pending<'a, T>(&'a self, look: impl Fn(&'a Batch) -> Option<T>) -> Option<T> {
         self.batches().find_map(look)
@@ -223,8 +215,7 @@ impl Index {
         }
         let lost = former.filter(|former| self.body_of_inode(former.inode) == Some(id));
         self.active.inodes.extend(lost.map(|lost| (lost.inode, None)));
-        let owner =
-            |inode| self.body_row(self.body_of_inode(inode)?).and_then(|row| Claim::of(&row));
+        let owner = |inode| self.body(self.body_of_inode(inode)?).and_then(|row| Claim::of(&row));
         let won = claim.filter(|claim| claim.holds_against(owner(claim.inode)));
         self.active.inodes.extend(won.map(|won| (won.inode, Some(id))));
     }
@@ -242,7 +233,7 @@ impl Index {
         &'a self,
         start: &[u8],
         end: &[u8],
-    ) -> impl Iterator<Item = (RelPath, Option<NameRow>)> + use<'a> {
+    ) -> impl Iterator<Item = (RelPath, Option<Arc<NameRow>>)> + use<'a> {
         let bound = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
         let batches = self.batches().map(|batch| {
             let rows = batch.names.range::<[u8], _>((Bound::Excluded(start), bound));
@@ -252,8 +243,8 @@ impl Index {
             self.stored::<_, &Option<Arc<NameRow>>>(self.snapshot.names_between(start, end));
         let merged = merge(batches.chain([stored]).collect());
         merged.map(|(path, row)| match row {
-            Found::Here(row) => (path, row.as_deref().cloned()),
-            Found::There(row) => (path, self.decoded(&row)),
+            Found::Here(row) => (path, row.clone()),
+            Found::There(row) => (path, self.decoded(&row).map(Arc::new)),
         })
     }
 

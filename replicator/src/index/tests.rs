@@ -63,7 +63,7 @@ fn body_row(stamp: Dot, paths: &[RelPath], inode: Option<(u64, i64)>) -> BodyRow
             ctime: mtime,
             birth: Timestamp { seconds, nanos: 0 },
         },
-        names: paths.to_vec(),
+        names: paths.into(),
         content: Held::Winner,
         metadata: Held::Winner,
     });
@@ -71,7 +71,7 @@ fn body_row(stamp: Dot, paths: &[RelPath], inode: Option<(u64, i64)>) -> BodyRow
         stamp,
         content: Register::new(stamp, 1, content),
         metadata: Register::new(stamp, 1, metadata),
-        bound: paths.to_vec(),
+        bound: paths.into(),
         grave: None,
         disk,
     }

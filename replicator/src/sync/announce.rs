@@ -338,7 +338,7 @@ impl<S: Store> Core<S> {
     ) -> usize {
         match key {
             Key::Body(id) => match self.store.body(*id) {
-                Some(row) => self.add_body(peer, *id, row, records, included),
+                Some(row) => self.add_body(peer, *id, &row, records, included),
                 None => 0,
             },
             Key::Name(path) => {
@@ -354,7 +354,7 @@ impl<S: Store> Core<S> {
                     Some((id, body))
                         if !sent.contains(body.stamp) && !peer.meeting.has_told(body.stamp) =>
                     {
-                        self.add_body(peer, id, body, records, included)
+                        self.add_body(peer, id, &body, records, included)
                     }
                     _ => 0,
                 };
@@ -370,7 +370,7 @@ impl<S: Store> Core<S> {
         &self,
         peer: &Peer,
         id: BodyId,
-        row: BodyRow,
+        row: &BodyRow,
         records: &mut Records,
         included: &mut BTreeSet<BodyId>,
     ) -> usize {

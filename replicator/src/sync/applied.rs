@@ -1,11 +1,12 @@
 //! What became of the steps: the index learns what lies on the disk now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::changes::write_name;
 use super::core::Core;
 use super::effect::{Action, Keep, Now, Outcome, Source, What};
-use super::record::{Binding, Content, Disk, Key, Replaced};
+use super::record::{Binding, Content, Disk, Key, Paths, Replaced};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::held;
@@ -251,13 +252,14 @@ impl<S: Store> Core<S> {
         metadata: Option<(Metadata, VersionVector)>,
         leaves: Option<Leaves>,
     ) {
-        let Some(mut row) = self.store.body(id) else {
+        let Some(row) = self.store.body(id) else {
             return;
         };
+        let mut row = Arc::unwrap_or_clone(row);
         let fresh = row.disk.is_none();
         let mut disk = row.disk.take().unwrap_or(Disk {
             fingerprint: stat.fingerprint,
-            names: Vec::new(),
+            names: Paths::new(),
             content: super::record::Held::Winner,
             metadata: super::record::Held::Winner,
         });

@@ -183,7 +183,7 @@ impl<S: Store> Core<S> {
     pub(super) fn bring_back(&mut self, path: &RelPath) {
         let Some(former) = self.store.name(path) else { return };
         let held = Held::Behind { value: None, seen: VersionVector::new() };
-        let row = NameRow { held, ..former.clone() };
+        let row = NameRow { held, ..NameRow::clone(&former) };
         self.put_name(path, Some(&former), row);
     }
 }

@@ -4,13 +4,15 @@
 //! knowledge of what this disk showed, and of nothing it did not show: that
 //! makes a conflict of what others did meanwhile.
 
+use std::sync::Arc;
+
 use super::core::Core;
 use super::effect::Now;
 use super::read::Read;
-use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Replaced};
+use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Paths, Replaced};
 use super::register::Register;
 use super::store::Store;
-use super::tree::held;
+use super::tree::{Lying, held};
 use super::version::VersionVector;
 use crate::entry::{Kind, Stat};
 use crate::id::BodyId;
@@ -22,12 +24,12 @@ impl<S: Store> Core<S> {
         &mut self,
         now: Now,
         path: &RelPath,
-        id: BodyId,
-        mut row: BodyRow,
+        known: &Lying,
         stat: &Stat,
         read: Option<Read>,
     ) {
-        let before = row.clone();
+        let (id, before) = (known.id, known.row());
+        let mut row = BodyRow::clone(before);
         let when = stat.metadata.mtime.as_nanos();
         let mut dot = None;
         let mut restored = self.restored.take(path);
@@ -81,7 +83,7 @@ impl<S: Store> Core<S> {
             disk.fingerprint = stat.fingerprint;
         }
         row.stamp = dot.unwrap_or(row.stamp);
-        if row != before {
+        if row != **before {
             let deleted_elsewhere = row.bound.is_empty() && row.grave.is_some();
             // Where it is to give way to another file, it may be the later one
             // from now on.
@@ -108,11 +110,11 @@ impl<S: Store> Core<S> {
             stamp: dot,
             content: Register::new(dot, when, read.content),
             metadata: Register::new(dot, when, stat.metadata.clone()),
-            bound: Vec::new(),
+            bound: Paths::new(),
             grave: None,
             disk: Some(Disk {
                 fingerprint: stat.fingerprint,
-                names: Vec::new(),
+                names: Paths::new(),
                 content: Held::Winner,
                 metadata: Held::Winner,
             }),
@@ -136,7 +138,7 @@ impl<S: Store> Core<S> {
         let Some((id, _)) = name.wanted() else {
             return false;
         };
-        let Some(mut row) = self.store.body(id) else {
+        let Some(row) = self.store.body(id) else {
             return false;
         };
         if let Some(disk) = &row.disk {
@@ -150,14 +152,14 @@ impl<S: Store> Core<S> {
             return false;
         }
         let metadata = held(&row.metadata, stat.metadata.clone(), VersionVector::new());
-        row.disk = Some(Disk {
+        let disk = Disk {
             fingerprint: stat.fingerprint,
-            names: Vec::new(),
+            names: Paths::new(),
             content: Held::Winner,
             metadata,
-        });
+        };
         self.store.put_leaves(id, read.leaves.clone());
-        self.put_body(id, row);
+        self.put_body(id, BodyRow { disk: Some(disk), ..Arc::unwrap_or_clone(row) });
         self.set_on_disk(path, Some((id, stat.kind)), &VersionVector::new());
         true
     }
@@ -178,8 +180,8 @@ impl<S: Store> Core<S> {
         });
         let dot = self.next_dot();
         let binding = Binding::Bound { body: id, kind, over };
-        let row = write_name(former.as_ref(), dot, when, binding, Some((id, kind)));
-        self.put_name(path, former.as_ref(), row);
+        let row = write_name(former.as_deref(), dot, when, binding, Some((id, kind)));
+        self.put_name(path, former.as_deref(), row);
         // It may have taken the place of a directory that is not empty.
         let may_displace = former.is_some() && kind != Kind::Directory;
         if may_displace || self.is_in_what_goes(path) {

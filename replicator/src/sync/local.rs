@@ -10,9 +10,9 @@ use super::core::{Core, Looking};
 use super::effect::{Found, Now, Sight, Sighted};
 use super::look::UNSETTLED_WAIT;
 use super::read::Read;
-use super::record::BodyRow;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
+use super::tree::Lying;
 use crate::choice::Mode;
 use crate::entry::{Flags, Kind, Stat};
 use crate::id::BodyId;
@@ -50,10 +50,9 @@ impl<S: Store> Core<S> {
         if foreign.is_empty() || !matches!(stat.kind, Kind::File | Kind::Directory) {
             return;
         }
-        let lying = self.known_as(stat).map(|(_, row)| row);
-        let lying = lying.or_else(|| self.lying_at(path).map(|(_, row, _)| row));
+        let lying = self.known_as(stat).or_else(|| self.lying_at(path));
         let told = match &lying {
-            Some(row) => row.metadata_on_disk().map(|metadata| metadata.flags),
+            Some(lying) => lying.row().metadata_on_disk().map(|metadata| metadata.flags),
             None => {
                 let wanted = self.store.name(path).and_then(|row| row.wanted());
                 let row = wanted.and_then(|(id, _)| self.store.body(id));
@@ -68,7 +67,7 @@ impl<S: Store> Core<S> {
     fn take_sight(&mut self, now: Now, path: &RelPath, found: Found, look: Looking) {
         // What lay there when the look began, and what has come to since.
         let now_lies = self.lying_at(path);
-        let now_lies = now_lies.map(|(id, _, disk)| (id, disk.fingerprint.inode));
+        let now_lies = now_lies.map(|lying| (lying.id, lying.disk().fingerprint.inode));
         let lay = [look.lay, now_lies.filter(|lies| Some(*lies) != look.lay)];
         let dirt = look.dirt.clone();
         match found {
@@ -94,10 +93,10 @@ impl<S: Store> Core<S> {
     }
 
     /// The body whose inode this is.
-    pub(super) fn known_as(&self, stat: &Stat) -> Option<(BodyId, BodyRow)> {
+    pub(super) fn known_as(&self, stat: &Stat) -> Option<Lying> {
         let id = self.store.body_of_inode(stat.fingerprint.inode)?;
-        let row = self.store.body(id)?;
-        (lies_in(&row, stat) && row.kind() == stat.kind).then_some((id, row))
+        let lying = Lying::of(id, self.store.body(id)?)?;
+        (lies_in(&lying, stat) && lying.kind() == stat.kind).then_some(lying)
     }
 
     fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
@@ -112,8 +111,8 @@ impl<S: Store> Core<S> {
         // Which directory it is matters less than where it is: one made anew
         // goes on as the one that was here.
         let known = known.or_else(|| {
-            let (id, row, _) = self.lying_at(path)?;
-            (row.kind() == Kind::Directory && stat.kind == Kind::Directory).then_some((id, row))
+            let lying = self.lying_at(path).filter(|_| stat.kind == Kind::Directory);
+            lying.filter(|lying| lying.kind() == Kind::Directory)
         });
         if !self.parent_lies(path) {
             // Its directory was moved while this look was under way, or has
@@ -129,7 +128,7 @@ impl<S: Store> Core<S> {
         // Another directory in its place holds other entries, and of a removal
         // in one that is gone nothing is told.
         let list = match &known {
-            Some((_, row)) => look.dirt.came || !lies_in(row, &stat),
+            Some(lying) => look.dirt.came || !lies_in(lying, &stat),
             None => look.dirt.list,
         };
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
@@ -141,7 +140,7 @@ impl<S: Store> Core<S> {
             }
         };
         let known = known.or_else(|| self.same_again(path, read.as_ref()?));
-        if self.is_older(now, path, known.as_ref().map(|(id, _)| *id), &stat, read.as_ref()) {
+        if self.is_older(now, path, known.as_ref().map(|lying| lying.id), &stat, read.as_ref()) {
             self.progress.older_files += 1;
             self.progress.note(now.wall, "replaced by an older one here", path);
         }
@@ -174,43 +173,45 @@ impl<S: Store> Core<S> {
         let Some(read) = read.filter(|_| self.surveyed && stat.kind == Kind::File) else {
             return false;
         };
-        let Some((id, row, disk)) = self.lying_at(path) else { return false };
-        let age = now.wall.saturating_sub(disk.fingerprint.mtime.as_nanos());
+        let Some(lying) = self.lying_at(path) else { return false };
+        let (row, lies) = (lying.row(), lying.disk().fingerprint);
+        let age = now.wall.saturating_sub(lies.mtime.as_nanos());
         let is_going_on = known.is_some()
             && self.lives.contains(&row.content.winner().dot.actor)
             && age < COPYING_MAX.as_nanos() as i64;
         row.kind() == Kind::File
-            && known.is_none_or(|known| known == id)
+            && known.is_none_or(|known| known == lying.id)
             && !is_going_on
-            && stat.fingerprint.mtime < disk.fingerprint.mtime
+            && stat.fingerprint.mtime < lies.mtime
             && row.content_on_disk() != Some(&read.content)
     }
 
     /// Does something else lie where a directory lay, of which nothing is told
     /// but that?
     fn displaces_directory(&self, path: &RelPath, kind: Kind) -> bool {
-        let lay = || self.lying_at(path).is_some_and(|(_, row, _)| row.kind() == Kind::Directory);
+        let lay = || self.lying_at(path).is_some_and(|lying| lying.kind() == Kind::Directory);
         kind != Kind::Directory && lay()
     }
 
     /// A file that took the place of one with the same content, as in a copied
     /// tree, goes on as that one: what others change of it lands in it.
-    fn same_again(&self, path: &RelPath, read: &Read) -> Option<(BodyId, BodyRow)> {
-        let (id, row, disk) = self.lying_at(path)?;
-        let is_same = row.content_on_disk() == Some(&read.content) && row.kind() == Kind::File;
-        (is_same && disk.names == [path.clone()]).then_some((id, row))
+    fn same_again(&self, path: &RelPath, read: &Read) -> Option<Lying> {
+        let lying = self.lying_at(path).filter(|lying| lying.kind() == Kind::File)?;
+        let is_same = lying.row().content_on_disk() == Some(&read.content);
+        let is_all = lying.disk().names.as_slice() == std::slice::from_ref(path);
+        (is_same && is_all).then_some(lying)
     }
 
     fn saw_known(
         &mut self,
         now: Now,
         path: &RelPath,
-        (id, row): (BodyId, BodyRow),
+        known: Lying,
         stat: &Stat,
         read: Option<Read>,
         told: bool,
     ) {
-        let Some(disk) = row.disk.clone() else { return };
+        let (id, disk) = (known.id, known.disk());
         let moved_from = match stat.kind {
             Kind::Directory if !disk.names.contains(path) => disk.names.first().cloned(),
             _ => None,
@@ -228,7 +229,7 @@ impl<S: Store> Core<S> {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
         } else {
-            self.update_body(now, path, id, row, stat, read);
+            self.update_body(now, path, &known, stat, read);
         }
         if let Some(from) = moved_from {
             self.move_together(now, &[(from, path.clone())], told);
@@ -279,6 +280,6 @@ impl<S: Store> Core<S> {
 }
 
 /// Is this the inode that the body lies in?
-fn lies_in(row: &BodyRow, stat: &Stat) -> bool {
-    row.disk.as_ref().is_some_and(|disk| disk.fingerprint.is_inode(&stat.fingerprint))
+fn lies_in(lying: &Lying, stat: &Stat) -> bool {
+    lying.disk().fingerprint.is_inode(&stat.fingerprint)
 }

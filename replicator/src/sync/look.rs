@@ -51,13 +51,13 @@ impl<S: Store> Core<S> {
                 continue;
             }
             let lying = self.lying_as(named);
-            let bodies: Vec<BodyId> = lying.iter().map(|(id, _, _)| *id).collect();
-            let lay = lying.as_ref().map(|(id, _, disk)| (*id, disk.fingerprint.inode));
+            let bodies: Vec<BodyId> = lying.iter().map(|lying| lying.id).collect();
+            let lay = lying.as_ref().map(|lying| (lying.id, lying.disk().fingerprint.inode));
             self.locks.lock(&path, &bodies);
-            let known = lying.map(|(id, row, disk)| Known {
-                kind: row.kind(),
-                fingerprint: disk.fingerprint,
-                leaves: self.store.leaves(id),
+            let known = lying.map(|lying| Known {
+                kind: lying.kind(),
+                fingerprint: lying.disk().fingerprint,
+                leaves: self.store.leaves(lying.id),
             });
             let ranges_told = self.options.ranges_told && !self.is_unmet(&path);
             let depth = depth(&dirt, known.is_some(), ranges_told);
@@ -84,7 +84,7 @@ impl<S: Store> Core<S> {
     pub(super) fn place_of(&self, spot: &Spot) -> Option<RelPath> {
         match spot {
             Spot::Path(path) => Some(path.clone()),
-            Spot::Body(body) => self.store.body(*body)?.disk?.names.into_iter().next(),
+            Spot::Body(body) => self.store.body(*body)?.disk.as_ref()?.names.first().cloned(),
         }
     }
 
@@ -136,7 +136,7 @@ impl<S: Store> Core<S> {
     ) {
         let (id, inode) = lay;
         let is_dirty = dirt.bytes || dirt.whole;
-        match self.store.body(id).and_then(|row| row.disk) {
+        match self.store.body(id).as_ref().and_then(|row| row.disk.as_ref()) {
             Some(disk) if is_dirty && !disk.names.contains(path) => {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }

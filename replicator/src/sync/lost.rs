@@ -12,6 +12,8 @@
 //! are waited for no longer. As long as another member is away nobody speaks
 //! for it: it may have the only copy.
 
+use std::sync::Arc;
+
 use super::core::Core;
 use super::effect::{Action, Now};
 use super::record::{Binding, BodyRow, Content, Key, NameRow, Replaced};
@@ -104,7 +106,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Nobody holds the content of this body's winner.
-    fn give_up_content(&mut self, now: Now, id: BodyId, mut row: BodyRow) {
+    fn give_up_content(&mut self, now: Now, id: BodyId, row: Arc<BodyRow>) {
         let winner = row.content.winner().clone();
         let is_here = row.content_on_disk() == Some(&winner.value);
         if is_here || winner.value.is_lost() || row.bound.is_empty() {
@@ -112,6 +114,7 @@ impl<S: Store> Core<S> {
         }
         let on_disk = row.content_on_disk().cloned();
         let seen = row.content_seen().clone();
+        let mut row = Arc::unwrap_or_clone(row);
         let dot = self.next_dot();
         let is_it = |one: &Sibling<Content>| one.dot == winner.dot;
         // Who comes back with it has not replaced it.
@@ -162,7 +165,7 @@ impl<S: Store> Core<S> {
 
     /// Checks a name whose body may be lost. True where the name was given up.
     pub(super) fn gave_up(&mut self, now: Now, path: &RelPath, id: BodyId) -> bool {
-        let Some(mut row) = self.store.body(id) else {
+        let Some(row) = self.store.body(id) else {
             return false;
         };
         let winner = row.content.winner();
@@ -170,6 +173,7 @@ impl<S: Store> Core<S> {
             return false;
         }
         if row.disk.is_some() {
+            let mut row = Arc::unwrap_or_clone(row);
             self.stand_in(&mut row);
             self.put_body(id, row);
             return false;
@@ -209,9 +213,10 @@ impl<S: Store> Core<S> {
         if !given_up.is_some_and(|body| body.content.winner().value.is_lost()) {
             return false;
         }
-        let Some((id, body, _)) = self.lying_at(path).filter(|(id, ..)| *id != was.body) else {
+        let Some(lying) = self.lying_at(path).filter(|lying| lying.id != was.body) else {
             return false;
         };
+        let (id, body) = (lying.id, lying.row());
         let is_meant = name.binding.values().any(|binding| body.is_replaced_by(id, binding));
         if is_meant || !body.bound.is_empty() || body.kind() == Kind::Directory {
             return false;

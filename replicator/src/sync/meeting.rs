@@ -27,6 +27,7 @@
 //! greetings, so both agree; it need not be so for anything but the traffic.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::announce::Peer;
 use super::core::Core;
@@ -87,7 +88,7 @@ struct Pass {
 
 /// Entries from one path to another.
 struct Passage {
-    rows: Vec<(Shown, NameRow, BodyRow)>,
+    rows: Vec<(Shown, Arc<NameRow>, Arc<BodyRow>)>,
     /// The path up to which it was read; `None`: to its end.
     reached: Option<RelPath>,
 }
@@ -280,12 +281,12 @@ impl<S: Store> Core<S> {
         &self,
         meeting: &mut Meeting,
         after: Option<RelPath>,
-        rows: Vec<(Shown, NameRow, BodyRow)>,
+        rows: Vec<(Shown, Arc<NameRow>, Arc<BodyRow>)>,
         parts: usize,
     ) -> Offer {
         let each = rows.len().div_ceil(parts);
-        let entry = |(shown, name, body): (Shown, NameRow, BodyRow)| {
-            let entry = self.entry(&shown.path, &name, body);
+        let entry = |(shown, name, body): (Shown, Arc<NameRow>, Arc<BodyRow>)| {
+            let entry = self.entry(&shown.path, &name, &body);
             (shown, entry)
         };
         let entries: Vec<(Shown, Entry)> = rows.into_iter().map(entry).collect();
@@ -402,7 +403,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn entry(&self, path: &RelPath, name: &NameRow, body: BodyRow) -> Entry {
+    fn entry(&self, path: &RelPath, name: &NameRow, body: &BodyRow) -> Entry {
         let shown = name.wanted().map(|(id, _)| id);
         let bound = name.binding.siblings().iter().filter_map(|one| one.value.body());
         let mut ids: Vec<BodyId> = bound.map(|(id, _)| id).collect();

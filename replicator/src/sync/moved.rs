@@ -11,7 +11,6 @@ use std::time::Duration;
 use super::core::{Core, Looking};
 use super::doubt::Doubt;
 use super::effect::{Found, Now};
-use super::record::BodyRow;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use crate::entry::{Kind, Stat};
@@ -132,8 +131,8 @@ impl<S: Store> Core<S> {
     }
 
     pub(super) fn has_one_name(&self, body: BodyId) -> bool {
-        let disk = self.store.body(body).and_then(|row| row.disk);
-        disk.is_some_and(|disk| disk.names.len() == 1)
+        let row = self.store.body(body);
+        row.and_then(|row| Some(row.disk.as_ref()?.names.len())) == Some(1)
     }
 
     /// Was it told that what lay here, or anything in it, was moved to a place
@@ -183,9 +182,10 @@ impl<S: Store> Core<S> {
             .collect();
         let mut moves = Vec::new();
         for (path, stat) in &found {
-            let Some((id, BodyRow { disk: Some(disk), .. })) = self.known_as(stat) else {
+            let Some(lying) = self.known_as(stat) else {
                 continue;
             };
+            let disk = lying.disk();
             if disk.names.contains(path) || !self.parent_lies(path) {
                 continue;
             }
@@ -194,7 +194,7 @@ impl<S: Store> Core<S> {
                 found.get(name).is_some_and(|there| !there.fingerprint.is_inode(&disk.fingerprint))
             };
             let displaces = stat.kind == Kind::Directory
-                && self.lying_at(path).is_some_and(|(there, _, _)| there != id);
+                && self.lying_at(path).is_some_and(|there| there.id != lying.id);
             let from = disk.names.iter().find(taken);
             let from = from.or_else(|| disk.names.first().filter(|_| displaces));
             moves.extend(from.map(|from| (from.clone(), (*path).clone())));

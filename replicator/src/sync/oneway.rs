@@ -15,7 +15,7 @@ use super::applied::Step;
 use super::core::{Core, Looking};
 use super::effect::{Action, Found, Keep, Now, What};
 use super::read::Read;
-use super::record::Disk;
+use super::record::{BodyRow, Disk};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::held;
@@ -229,10 +229,10 @@ impl<S: Store> Core<S> {
 
     /// May a directory hold what nothing was told of?
     fn is_other_directory(&self, path: &RelPath, stat: &Stat, look: &Looking) -> bool {
-        let lying = self.lying_at(path).filter(|(_, row, _)| row.kind() == Kind::Directory);
+        let lying = self.lying_at(path).filter(|lying| lying.kind() == Kind::Directory);
         let seen = self.own.changes.get(path).and_then(|change| change.seen);
-        lying.map_or(look.dirt.list, |(_, _, disk)| {
-            look.dirt.came || !seen.unwrap_or(disk.fingerprint).is_inode(&stat.fingerprint)
+        lying.map_or(look.dirt.list, |lying| {
+            look.dirt.came || !seen.unwrap_or(lying.disk().fingerprint).is_inode(&stat.fingerprint)
         })
     }
 
@@ -268,11 +268,11 @@ impl<S: Store> Core<S> {
     }
 
     fn found_entry(&mut self, now: Now, path: &RelPath, stat: &Stat, read: Option<Read>) {
-        let lying = self.lying_at(path).filter(|(_, row, disk)| {
-            let same_inode = disk.fingerprint.is_inode(&stat.fingerprint);
-            row.kind() == stat.kind && (same_inode || stat.kind == Kind::Directory)
+        let lying = self.lying_at(path).filter(|lying| {
+            let same_inode = lying.disk().fingerprint.is_inode(&stat.fingerprint);
+            lying.kind() == stat.kind && (same_inode || stat.kind == Kind::Directory)
         });
-        let Some((id, mut row, mut disk)) = lying else {
+        let Some(lying) = lying else {
             let is_free = self.lying_at(path).is_none();
             match read {
                 Some(read) if is_free && self.adopt(path, stat, &read) => {
@@ -290,6 +290,8 @@ impl<S: Store> Core<S> {
             self.look_at_places_of(now, stat);
             return;
         };
+        let (id, row) = (lying.id, lying.row());
+        let mut disk = lying.disk().clone();
         let unread = stat.kind == Kind::File && read.is_none();
         if unread && !disk.fingerprint.same_bytes(&stat.fingerprint) {
             self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
@@ -320,8 +322,7 @@ impl<S: Store> Core<S> {
         if row.metadata_on_disk() != Some(&stat.metadata) {
             disk.metadata = held(&row.metadata, stat.metadata.clone(), VersionVector::new());
         }
-        row.disk = Some(disk);
-        self.put_body(id, row);
+        self.put_body(id, BodyRow { disk: Some(disk), ..BodyRow::clone(row) });
         self.own.forget(path);
         self.look_at_links(now, path);
     }
@@ -329,20 +330,22 @@ impl<S: Store> Core<S> {
     /// What was found of a file holds for each of its names; and where it is
     /// gone from one it is still to be looked for at the others.
     fn look_at_links(&mut self, now: Now, path: &RelPath) {
-        let Some((_, _, disk)) = self.lying_at(path) else { return };
+        let Some(lying) = self.lying_at(path) else { return };
         let is_own = self.own.holds(path);
-        for link in disk.names.into_iter().filter(|link| self.own.holds(link) != is_own) {
-            self.settle.look(now.monotonic, Spot::Path(link), Dirt::whole());
+        let names = lying.disk().names.iter();
+        for link in names.filter(|link| self.own.holds(link) != is_own) {
+            self.settle.look(now.monotonic, Spot::Path(link.clone()), Dirt::whole());
         }
     }
 
     /// One more name may have been given to a file here: what was written to it
     /// under that name is a change at all of them.
     fn look_at_places_of(&mut self, now: Now, stat: &Stat) {
-        let known = self.known_as(stat).and_then(|(_, row)| row.disk);
-        let Some(disk) = known.filter(|disk| disk.fingerprint != stat.fingerprint) else { return };
-        for place in disk.names.into_iter().filter(|place| !self.own.holds(place)) {
-            self.settle.look(now.monotonic, Spot::Path(place), Dirt::whole());
+        let known = self.known_as(stat);
+        let known = known.filter(|known| known.disk().fingerprint != stat.fingerprint);
+        let Some(known) = known else { return };
+        for place in known.disk().names.iter().filter(|place| !self.own.holds(place)) {
+            self.settle.look(now.monotonic, Spot::Path(place.clone()), Dirt::whole());
         }
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::applied::{Running, Step};
 use super::core::Core;
 use super::effect::{Action, Effect, Job, Keep, Now, Update, What};
-use super::record::{BodyRow, Content, NameRow};
+use super::record::{Content, NameRow};
 use super::settle::Spot;
 use super::store::Store;
 use super::version::Dot;
@@ -153,23 +153,18 @@ impl<S: Store> Core<S> {
     fn restore_parents(&self, steps: &[Step]) -> Vec<Action> {
         let parents: BTreeSet<RelPath> = steps.iter().flat_map(Step::parents).collect();
         let restore = |path: RelPath| {
-            let (body, row, disk) = self.lying_at(&path)?;
+            let lying = self.lying_at(&path).filter(|lying| lying.kind() == Kind::Directory)?;
             // What lies here, and not the winner: metadata that is still to
             // be applied has a step of its own.
-            let mtime = row.metadata_on_disk()?.mtime;
-            let what = What::Touch { expect: disk.fingerprint, mtime };
-            (row.kind() == Kind::Directory).then_some(Action {
-                path,
-                body,
-                kind: Kind::Directory,
-                what,
-            })
+            let mtime = lying.row().metadata_on_disk()?.mtime;
+            let what = What::Touch { expect: lying.disk().fingerprint, mtime };
+            Some(Action { path, body: lying.id, kind: Kind::Directory, what })
         };
         parents.into_iter().rev().filter_map(restore).collect()
     }
 
     fn plan_body(&mut self, id: BodyId) -> Next {
-        let Some(body) = self.store.body(id).filter(BodyRow::is_pending) else {
+        let Some(body) = self.store.body(id).filter(|body| body.is_pending()) else {
             self.pending_bodies.remove(&id);
             return Next::Settled;
         };

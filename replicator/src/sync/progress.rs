@@ -94,7 +94,8 @@ impl<S: Store> Core<S> {
     /// Some of it, by path.
     pub fn first_pending(&self, most: usize) -> Vec<String> {
         let bodies = self.pending_bodies.iter().take(most);
-        let names = bodies.filter_map(|body| self.store.body(*body)?.disk?.names.first().cloned());
+        let names =
+            bodies.filter_map(|body| self.store.body(*body)?.disk.as_ref()?.names.first().cloned());
         let paths = self.pending_names.iter().take(most).cloned().chain(names);
         let paths: BTreeSet<RelPath> = paths.collect();
         paths.iter().take(most).map(ToString::to_string).collect()

@@ -79,7 +79,7 @@ impl<S: Store> Core<S> {
             Sighted::Fifo => plain(Content::Fifo),
             Sighted::Symlink(target) => plain(Content::Symlink(target)),
             Sighted::File { leaves, changed, bytes, holes, stable } => {
-                let body = self.known_as(stat).map(|(id, _)| id);
+                let body = self.known_as(stat).map(|lying| lying.id);
                 self.wait_for_quiet(now, path, (stat, body), look, stable)?;
                 let changed = self.compared(body, look, &leaves).unwrap_or(changed);
                 let changed = self.told_since(body, look, changed, leaves.leaf_bytes());
@@ -203,7 +203,7 @@ impl<S: Store> Core<S> {
     /// looked at, one was missed; else it is written faster than it can be
     /// asked for.
     pub fn found_stale(&mut self, now: Now, path: RelPath, known: &Fingerprint) {
-        let lying = self.lying_at(&path).map(|(id, _, disk)| (id, disk.fingerprint));
+        let lying = self.lying_at(&path).map(|lying| (lying.id, lying.disk().fingerprint));
         let told = lying
             .filter(|(id, lies)| !lies.same_bytes(known) || self.is_told(&path, *id))
             .map(|(id, lies)| (id, lies.size));

@@ -7,6 +7,7 @@
 //! holds already. Values only; nothing here decides anything.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::register::{Rank, Register, Sibling};
 use super::version::{Dot, VersionVector};
@@ -281,6 +282,9 @@ impl NameRow {
     }
 }
 
+/// Where a body lies: at one path, but for hard links.
+pub type Paths = SmallVec<[RelPath; 1]>;
+
 /// A body in the index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BodyRow {
@@ -288,7 +292,7 @@ pub struct BodyRow {
     pub content: Register<Content>,
     pub metadata: Register<Metadata>,
     /// The paths whose winner it is, sorted.
-    pub bound: Vec<RelPath>,
+    pub bound: Paths,
     /// Where its latest tombstone lies: a change unseen by that deletion
     /// brings the body back there.
     pub grave: Option<RelPath>,
@@ -300,7 +304,7 @@ pub struct BodyRow {
 pub struct Disk {
     pub fingerprint: Fingerprint,
     /// The paths that lead to it here, sorted; several are hard links.
-    pub names: Vec<RelPath>,
+    pub names: Paths,
     pub content: Held<Content>,
     pub metadata: Held<Metadata>,
 }

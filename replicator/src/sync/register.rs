@@ -10,6 +10,7 @@
 //! 2011). It never reads a clock.
 
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use super::version::{Dot, VersionVector};
 
@@ -56,10 +57,13 @@ pub struct Register<V> {
     /// those they replaced.
     context: VersionVector,
     /// Sorted by dot.
-    siblings: Vec<Sibling<V>>,
+    siblings: Siblings<V>,
     /// Sorted by who did it and by dot.
     passed_over: Vec<PassedOver<V>>,
 }
+
+/// Mostly one, which lies in the register itself.
+type Siblings<V> = SmallVec<[Sibling<V>; 1]>;
 
 /// What a merge brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +81,13 @@ impl<V: Rank + Clone + Eq> Register<V> {
     pub fn new(dot: Dot, when: i64, value: V) -> Self {
         let mut context = VersionVector::new();
         context.advance(dot);
-        Self::of(context, vec![Sibling { dot, when, value }])
+        Self { context, siblings: smallvec![Sibling { dot, when, value }], passed_over: Vec::new() }
     }
 
     /// A register of its parts, as [`Register::context`] and
     /// [`Register::siblings`] gave them, that passed nothing over.
     pub fn of(context: VersionVector, siblings: Vec<Sibling<V>>) -> Self {
-        Self { context, siblings, passed_over: Vec::new() }
+        Self { context, siblings: siblings.into_iter().collect(), passed_over: Vec::new() }
     }
 
     /// Writes a value in knowledge of the writes in `seen`: those are
@@ -110,7 +114,7 @@ impl<V: Rank + Clone + Eq> Register<V> {
         when: i64,
         value: V,
     ) {
-        let (replaced, beside): (Vec<_>, Vec<_>) =
+        let (replaced, beside): (Siblings<V>, Siblings<V>) =
             std::mem::take(&mut self.siblings).into_iter().partition(is_replaced);
         self.siblings = beside;
         let is_lost = |one: &Sibling<V>| one.value.is_to_be_kept() && !is_shown(&one.value);
@@ -139,7 +143,7 @@ impl<V: Rank + Clone + Eq> Register<V> {
         let survives = |sibling: &Sibling<V>, there: &Register<V>| {
             !there.context.contains(sibling.dot) || there.holds(sibling.dot)
         };
-        let mut siblings: Vec<_> =
+        let mut siblings: Siblings<V> =
             self.siblings.iter().filter(|mine| survives(mine, other)).cloned().collect();
         let fresh = other.siblings.iter().filter(|theirs| !self.context.contains(theirs.dot));
         siblings.extend(fresh.cloned());

@@ -14,7 +14,7 @@ use super::core::Core;
 use super::effect::Now;
 use super::message::Records;
 use super::record::{
-    Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow, Replaced,
+    Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow, Paths, Replaced,
 };
 use super::register::Register;
 use super::settle::{Dirt, Spot};
@@ -50,7 +50,7 @@ impl<S: Store> Core<S> {
 
     pub(super) fn merge_body(&mut self, record: BodyRecord) {
         let id = record.id;
-        let Some(mut row) = self.store.body(id) else {
+        let Some(before) = self.store.body(id) else {
             // A late copy of what was forgotten since.
             if !self.orphans.contains_key(&id) && self.store.have().contains(record.stamp) {
                 return;
@@ -60,7 +60,7 @@ impl<S: Store> Core<S> {
                 stamp: record.stamp,
                 content: record.content,
                 metadata: record.metadata,
-                bound: Vec::new(),
+                bound: Paths::new(),
                 grave: None,
                 disk: None,
             };
@@ -75,7 +75,7 @@ impl<S: Store> Core<S> {
             self.put_body(id, row);
             return;
         };
-        let before = row.clone();
+        let mut row = BodyRow::clone(&before);
         // What lies on the disk stays what it is when the winner changes.
         let content_seen = row.content_seen().clone();
         let metadata_seen = row.metadata_seen().clone();
@@ -131,7 +131,7 @@ impl<S: Store> Core<S> {
                 let theirs = binding == record.binding;
                 if binding == former.binding {
                     if theirs && record.stamp > former.stamp {
-                        let row = NameRow { stamp: record.stamp, ..former.clone() };
+                        let row = NameRow { stamp: record.stamp, ..NameRow::clone(former) };
                         self.put_name(&path, Some(former), row);
                     }
                     return;
@@ -141,7 +141,7 @@ impl<S: Store> Core<S> {
                 NameRow { stamp, binding, held }
             }
         };
-        self.put_name(&path, former.as_ref(), row);
+        self.put_name(&path, former.as_deref(), row);
         self.retries.remove(&Spot::Path(path.clone()));
         self.unchecked.insert(Key::Name(path));
     }
@@ -348,7 +348,7 @@ impl<S: Store> Core<S> {
             stamp: dot,
             content: Register::new(dot, now.wall, Content::Directory),
             metadata: Register::new(dot, now.wall, metadata),
-            bound: Vec::new(),
+            bound: Paths::new(),
             grave: None,
             disk: None,
         };

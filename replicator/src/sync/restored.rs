@@ -46,15 +46,16 @@ impl<S: Store> Core<S> {
         if self.surveyed || entry.kind != Kind::File || !self.has_other_members() {
             return;
         }
-        let Some((id, row, disk)) = self.lying_at(&entry.path) else { return };
+        let Some(lying) = self.lying_at(&entry.path) else { return };
         // A file of the tree that was moved here is no backup's.
         let moved = self.store.body_of_inode(entry.fingerprint.inode);
-        let moved = moved.filter(|there| *there != id).is_some_and(|there| {
-            let lies = self.store.body(there).and_then(|row| row.disk);
+        let moved = moved.filter(|there| *there != lying.id).is_some_and(|there| {
+            let there = self.store.body(there);
+            let lies = there.as_ref().and_then(|row| row.disk.as_ref());
             lies.is_some_and(|disk| disk.fingerprint.is_inode(&entry.fingerprint))
         });
-        let is_older = entry.fingerprint.mtime < disk.fingerprint.mtime;
-        if row.kind() != Kind::File || moved {
+        let is_older = entry.fingerprint.mtime < lying.disk().fingerprint.mtime;
+        if lying.kind() != Kind::File || moved {
             return;
         }
         match is_older {

@@ -116,8 +116,8 @@ impl<S: Store> Core<S> {
                 dirt.told = scan.told;
             }
             let known = self.lying_at(&entry.path);
-            let same = known.as_ref().is_some_and(|(_, row, disk)| {
-                row.kind() == entry.kind && disk.fingerprint == entry.fingerprint
+            let same = known.as_ref().is_some_and(|lying| {
+                lying.kind() == entry.kind && lying.disk().fingerprint == entry.fingerprint
             });
             let is_late = since.is_some_and(|since| entry.fingerprint.ctime >= since);
             // Another look may come first, of what is told now, and make it

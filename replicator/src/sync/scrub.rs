@@ -78,9 +78,10 @@ impl<S: Store> Core<S> {
         offset: u64,
     ) -> (u64, Option<u64>) {
         let lying = row.on_disk().and_then(|_| self.lying_at(path));
-        let Some((id, body, disk)) = lying else { return (0, None) };
+        let Some(lying) = lying else { return (0, None) };
+        let disk = lying.disk();
         // A file with several names is read under the first of them.
-        if body.kind() != Kind::File || disk.names.first() != Some(path) {
+        if lying.kind() != Kind::File || disk.names.first() != Some(path) {
             self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::compare());
             return (0, None);
         }
@@ -97,7 +98,7 @@ impl<S: Store> Core<S> {
         };
         let ranges = [piece].into_iter().collect();
         let dirt = Dirt { bytes: true, ranges, ..Dirt::default() };
-        self.settle.look(now.monotonic, Spot::Body(id), dirt);
+        self.settle.look(now.monotonic, Spot::Body(lying.id), dirt);
         (piece.len(), Some(piece.end).filter(|end| *end < size))
     }
 }

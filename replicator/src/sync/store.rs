@@ -5,6 +5,8 @@
 //! on one in memory. A store that fails does not answer with errors the
 //! core could not mend: it remembers the failure, and the node stops.
 
+use std::sync::Arc;
+
 use super::record::{BodyRow, Content, Key, NameRow};
 use super::roster::Roster;
 use super::version::VersionVector;
@@ -15,9 +17,10 @@ use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
 
 /// An index of names, bodies and logs. What was written is read back at once;
-/// when it is durable is the store's affair.
+/// when it is durable is the store's affair. A row is shared with the store:
+/// most of them are only looked at.
 pub trait Store {
-    fn name(&self, path: &RelPath) -> Option<NameRow>;
+    fn name(&self, path: &RelPath) -> Option<Arc<NameRow>>;
 
     /// Also keeps the log: the row's stamp leads to this path, its former
     /// stamp no longer does.
@@ -33,9 +36,9 @@ pub trait Store {
         within: &RelPath,
         after: Option<&RelPath>,
         limit: usize,
-    ) -> Vec<(RelPath, NameRow)>;
+    ) -> Vec<(RelPath, Arc<NameRow>)>;
 
-    fn body(&self, id: BodyId) -> Option<BodyRow>;
+    fn body(&self, id: BodyId) -> Option<Arc<BodyRow>>;
 
     /// Also keeps the log, and the inode of `row.disk`: it leads to this
     /// body, the former row's inode no longer does. A number is given to

@@ -4,8 +4,10 @@
 //! body's disk names, what is behind and the list of it: each pair changes
 //! together here, whoever asks.
 
+use std::sync::Arc;
+
 use super::core::Core;
-use super::record::{Binding, BodyRow, Disk, Held, NameRow};
+use super::record::{Binding, BodyRow, Disk, Held, NameRow, Paths};
 use super::register::{Rank, Register};
 use super::store::Store;
 use super::version::VersionVector;
@@ -41,6 +43,32 @@ pub(super) fn held_at(
     binding: &Register<Binding>,
 ) -> Held<Option<(BodyId, Kind)>> {
     held_binding(binding, former.on_disk(), former.seen().clone())
+}
+
+/// A body that lies on this disk.
+#[derive(Clone)]
+pub(super) struct Lying {
+    pub id: BodyId,
+    row: Arc<BodyRow>,
+}
+
+impl Lying {
+    /// `None` where the row says that it does not.
+    pub(super) fn of(id: BodyId, row: Arc<BodyRow>) -> Option<Self> {
+        row.disk.is_some().then_some(Self { id, row })
+    }
+
+    pub(super) fn row(&self) -> &Arc<BodyRow> {
+        &self.row
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.row.kind()
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        self.row.disk.as_ref().expect("asked for when this was made")
+    }
 }
 
 impl<S: Store> Core<S> {
@@ -117,12 +145,12 @@ impl<S: Store> Core<S> {
 
     /// Changes a body's row where there is one.
     pub(super) fn edit_body(&mut self, id: BodyId, edit: impl FnOnce(&mut BodyRow)) {
-        let Some(mut row) = self.store.body(id) else {
+        let Some(before) = self.store.body(id) else {
             return;
         };
-        let before = row.clone();
+        let mut row = BodyRow::clone(&before);
         edit(&mut row);
-        if row != before {
+        if row != *before {
             if row.disk.is_none() && before.disk.is_some() {
                 self.store.put_leaves(id, None);
             }
@@ -141,12 +169,12 @@ impl<S: Store> Core<S> {
         let Some(former) = self.store.name(path) else {
             return;
         };
-        let mut row = former.clone();
-        row.held = if row.wanted() == body {
+        let held = if former.wanted() == body {
             Held::Winner
         } else {
             Held::Behind { value: body, seen: seen.clone() }
         };
+        let row = NameRow { held, ..NameRow::clone(&former) };
         self.put_name(path, Some(&former), row);
     }
 
@@ -154,7 +182,7 @@ impl<S: Store> Core<S> {
     pub(super) fn for_each_within(
         &mut self,
         within: &RelPath,
-        mut visit: impl FnMut(&mut Self, RelPath, NameRow),
+        mut visit: impl FnMut(&mut Self, RelPath, Arc<NameRow>),
     ) {
         const CHUNK: usize = 512;
         let mut after: Option<RelPath> = None;
@@ -189,16 +217,14 @@ impl<S: Store> Core<S> {
     }
 
     /// What lies at this path on this disk, with its row.
-    pub(super) fn lying_at(&self, path: &RelPath) -> Option<(BodyId, BodyRow, Disk)> {
+    pub(super) fn lying_at(&self, path: &RelPath) -> Option<Lying> {
         self.lying_as(self.store.name(path)?.on_disk())
     }
 
     /// The same, of a name that was read already.
-    pub(super) fn lying_as(&self, held: Option<(BodyId, Kind)>) -> Option<(BodyId, BodyRow, Disk)> {
+    pub(super) fn lying_as(&self, held: Option<(BodyId, Kind)>) -> Option<Lying> {
         let (id, _) = held?;
-        let row = self.store.body(id)?;
-        let disk = row.disk.clone()?;
-        Some((id, row, disk))
+        Lying::of(id, self.store.body(id)?)
     }
 }
 
@@ -215,13 +241,13 @@ pub(super) fn lacking<'a>(
     })
 }
 
-pub(super) fn insert_path(paths: &mut Vec<RelPath>, path: &RelPath) {
+pub(super) fn insert_path(paths: &mut Paths, path: &RelPath) {
     if let Err(at) = paths.binary_search(path) {
         paths.insert(at, path.clone());
     }
 }
 
-fn remove_path(paths: &mut Vec<RelPath>, path: &RelPath) {
+fn remove_path(paths: &mut Paths, path: &RelPath) {
     if let Ok(at) = paths.binary_search(path) {
         paths.remove(at);
     }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::core::{Core, Looking};
 use super::effect::{Found, Now, Sight, Sighted};
+use super::record::Paths;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use crate::entry::Timestamp;
@@ -121,13 +122,14 @@ impl<S: Store> Core<S> {
         names.iter().for_each(|path| drop(self.verification.differing.remove(path)));
     }
 
-    fn names_of_one_at(&self, path: &RelPath) -> Vec<RelPath> {
+    fn names_of_one_at(&self, path: &RelPath) -> Paths {
         let held = self.store.name(path).and_then(|row| row.on_disk());
         held.map(|(body, _)| self.names_on_disk(body)).unwrap_or_default()
     }
 
-    fn names_on_disk(&self, body: BodyId) -> Vec<RelPath> {
-        self.store.body(body).and_then(|row| row.disk).map(|disk| disk.names).unwrap_or_default()
+    fn names_on_disk(&self, body: BodyId) -> Paths {
+        let row = self.store.body(body);
+        row.and_then(|row| Some(row.disk.as_ref()?.names.clone())).unwrap_or_default()
     }
 
     /// Before a sight is compared with the index.

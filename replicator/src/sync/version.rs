@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::id::Actor;
 
@@ -26,7 +27,10 @@ impl fmt::Debug for Dot {
 
 /// For each actor, every change up to and including a counter.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct VersionVector(Vec<(Actor, u64)>);
+pub struct VersionVector(Entries);
+
+/// Most values were written by one or two: these lie in the row itself.
+type Entries = SmallVec<[(Actor, u64); 2]>;
 
 impl VersionVector {
     pub fn new() -> Self {

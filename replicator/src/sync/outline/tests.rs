@@ -25,7 +25,7 @@ fn scanned(actor: Actor, at: u64, counter: u64) -> (Shown, Entry) {
         stamp: dot(counter),
         content: Register::new(dot(counter), when, content),
         metadata: Register::new(dot(counter), when, metadata),
-        bound: vec![path.clone()],
+        bound: smallvec::smallvec![path.clone()],
         grave: None,
         disk: None,
     };

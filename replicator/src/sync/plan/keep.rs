@@ -4,11 +4,11 @@
 //! nobody did. When in doubt it is kept.
 
 use crate::entry::Kind;
-use crate::id::BodyId;
 use crate::sync::core::Core;
 use crate::sync::effect::Keep;
-use crate::sync::record::{Binding, BodyRow, Disk, NameRow};
+use crate::sync::record::{Binding, BodyRow, NameRow};
 use crate::sync::store::Store;
+use crate::sync::tree::Lying;
 
 impl<S: Store> Core<S> {
     /// What loses a conflict may be the only copy of what a later record of a
@@ -18,18 +18,12 @@ impl<S: Store> Core<S> {
     }
 
     /// What becomes of a body that loses its place at a name.
-    pub(super) fn keep(
-        &self,
-        name: &NameRow,
-        id: BodyId,
-        body: &BodyRow,
-        disk: &Disk,
-        instead: Option<&BodyRow>,
-    ) -> Keep {
+    pub(super) fn keep(&self, name: &NameRow, lying: &Lying, instead: Option<&BodyRow>) -> Keep {
         #[cfg(test)]
         if crate::sync::sim::planted::is_planted(crate::sync::sim::planted::Bug::KeepNothing) {
             return Keep::Discard;
         }
+        let body = lying.row();
         let same =
             |instead: &BodyRow| body.content_on_disk() == Some(&instead.content.winner().value);
         if body.kind() == Kind::Directory || instead.is_some_and(same) {
@@ -37,7 +31,7 @@ impl<S: Store> Core<S> {
         }
         // The others may have gone without having been looked at yet: what is
         // laid to rest is the inode if this was its last name, else nothing.
-        if disk.names.len() > 1 {
+        if lying.disk().names.len() > 1 {
             return Keep::Trash;
         }
         if let Some(loser) = name.loser() {
@@ -48,11 +42,11 @@ impl<S: Store> Core<S> {
         }
         let written = body.content.winner();
         let replaced = name.binding.values().filter_map(Binding::replaced);
-        let was_seen = match replaced.filter(|replaced| replaced.body == id).count() {
+        let was_seen = match replaced.filter(|replaced| replaced.body == lying.id).count() {
             // Several others were here since. What this node wrote itself may
             // be unknown to who replaced it.
             0 => body.content_is_pending() || !self.lives.contains(&written.dot.actor),
-            _ => name.binding.values().any(|binding| body.is_replaced_by(id, binding)),
+            _ => name.binding.values().any(|binding| body.is_replaced_by(lying.id, binding)),
         };
         // That nobody holds it was said of it before it was found here.
         let is_found = written.value.is_lost();

@@ -3,16 +3,20 @@
 //! A name never waits for one that waits for it: what is exchanged is
 //! exchanged, and what is moved goes before what takes its place.
 
+use std::sync::Arc;
+
+use smallvec::smallvec;
+
 use super::Next;
 use crate::entry::Kind;
 use crate::id::BodyId;
 use crate::path::RelPath;
 use crate::sync::core::Core;
 use crate::sync::effect::{Keep, Now, Over, What};
-use crate::sync::record::{BodyRow, Content, Disk, Held, NameRow};
+use crate::sync::record::{BodyRow, Content, Disk, Held, NameRow, Paths};
 use crate::sync::settle::Spot;
 use crate::sync::store::Store;
-use crate::sync::tree::{held, lacking};
+use crate::sync::tree::{Lying, held, lacking};
 use crate::sync::version::VersionVector;
 
 impl<S: Store> Core<S> {
@@ -73,27 +77,19 @@ impl<S: Store> Core<S> {
         on_disk.is_some_and(|(_, kind)| kind == Kind::Directory)
     }
 
-    fn plan_removal(
-        &mut self,
-        path: &RelPath,
-        name: &NameRow,
-        (id, body, disk): (BodyId, BodyRow, Disk),
-    ) -> Next {
+    fn plan_removal(&mut self, path: &RelPath, name: &NameRow, lying: Lying) -> Next {
         if path.is_root() {
             return Next::Blocked;
         }
-        let kind = body.kind();
-        if kind == Kind::Directory {
-            if self.is_to_move(&body, &disk)
-                || self.any_below(path, |below| below.on_disk().is_some())
-            {
+        if lying.kind() == Kind::Directory {
+            if self.is_to_move(&lying) || self.any_below(path, |below| below.on_disk().is_some()) {
                 return Next::Blocked;
             }
-        } else if self.is_awaited(&body, &disk) {
+        } else if self.is_awaited(&lying) {
             // The name it is to have fetches it from here.
             return Next::Blocked;
         }
-        self.lay_aside(path, name, id, &body, &disk, vec![id])
+        self.lay_aside(path, name, &lying, vec![lying.id])
     }
 
     /// What lies here goes, and nothing takes its place in the same step.
@@ -101,24 +97,22 @@ impl<S: Store> Core<S> {
         &mut self,
         path: &RelPath,
         name: &NameRow,
-        id: BodyId,
-        body: &BodyRow,
-        disk: &Disk,
+        lying: &Lying,
         bodies: Vec<BodyId>,
     ) -> Next {
-        let keep = self.keep(name, id, body, disk, None);
+        let keep = self.keep(name, lying, None);
         if self.may_be_wanted(keep) {
             return Next::Blocked;
         }
-        let what = What::Remove { expect: disk.fingerprint, keep };
-        self.act(path, name, id, body.kind(), what, bodies)
+        let what = What::Remove { expect: lying.disk().fingerprint, keep };
+        self.act(path, name, lying.id, lying.kind(), what, bodies)
     }
 
     /// Is a directory to go as a whole to a place where it does not lie yet?
     /// Where another directory lies already, the two become one instead: what
     /// is in it goes there by itself.
-    pub(super) fn is_to_move(&self, body: &BodyRow, disk: &Disk) -> bool {
-        lacking(&body.bound, &disk.names).any(|bound| {
+    pub(super) fn is_to_move(&self, lying: &Lying) -> bool {
+        lacking(&lying.row().bound, &lying.disk().names).any(|bound| {
             let there = self.store.name(bound).and_then(|row| row.on_disk());
             there.is_none_or(|(_, kind)| kind != Kind::Directory)
         })
@@ -126,21 +120,22 @@ impl<S: Store> Core<S> {
 
     /// Is the body to have a name that it does not have on this disk yet, and
     /// that can be made?
-    fn is_awaited(&self, body: &BodyRow, disk: &Disk) -> bool {
-        lacking(&body.bound, &disk.names).any(|bound| {
+    fn is_awaited(&self, lying: &Lying) -> bool {
+        let names = &lying.disk().names;
+        lacking(&lying.row().bound, names).any(|bound| {
             // Beneath a place that it has to leave first it comes anew, and in
             // the place of a directory that cannot go before it has left.
             let is_apart = |at: &RelPath| {
                 !bound.is_within(at) && (!at.is_within(bound) || self.moves_away(bound))
             };
-            disk.names.iter().all(is_apart)
+            names.iter().all(is_apart)
                 && (self.parent_lies(bound) || self.pending_names.contains(bound))
         })
     }
 
     /// Does what lies here go elsewhere with all that is in it?
     fn moves_away(&self, path: &RelPath) -> bool {
-        self.lying_at(path).is_none_or(|(_, other, disk)| self.is_to_move(&other, &disk))
+        self.lying_at(path).is_none_or(|lying| self.is_to_move(&lying))
     }
 
     fn plan_directory(
@@ -149,8 +144,8 @@ impl<S: Store> Core<S> {
         path: &RelPath,
         name: &NameRow,
         id: BodyId,
-        body: BodyRow,
-        lying: Option<(BodyId, BodyRow, Disk)>,
+        body: Arc<BodyRow>,
+        lying: Option<Lying>,
     ) -> Next {
         // Where the directory lies now, if its place there is to be given up.
         let from = body.disk.as_ref().and_then(|disk| {
@@ -170,26 +165,26 @@ impl<S: Store> Core<S> {
                 let what = What::MakeDirectory { metadata };
                 self.act(path, name, id, Kind::Directory, what, vec![id])
             }
-            (Some((there, other, disk)), Some((from, expect)))
+            (Some(lying), Some((from, expect)))
                 if self.store.name(&from).and_then(|row| row.wanted()).map(|held| held.0)
-                    == Some(there) =>
+                    == Some(lying.id) =>
             {
-                let (kind_here, expect_here) = (other.kind(), disk.fingerprint);
+                let (kind_here, expect_here) = (lying.kind(), lying.disk().fingerprint);
                 let what = What::Exchange { with: from, expect, kind_here, expect_here };
-                self.act_alone(path, name, id, Kind::Directory, what, vec![id, there])
+                self.act_alone(path, name, id, Kind::Directory, what, vec![id, lying.id])
             }
-            (Some((_, other, disk)), _) if other.kind() == Kind::Directory => {
+            (Some(lying), _) if lying.kind() == Kind::Directory => {
                 // One that lies elsewhere is given up there first.
-                if body.disk.is_some() || self.is_to_move(&other, &disk) {
+                if body.disk.is_some() || self.is_to_move(&lying) {
                     return Next::Blocked;
                 }
-                self.take_over(now, path, id, body, &other, disk)
+                self.take_over(now, path, id, body, &lying)
             }
-            (Some((there, other, disk)), _) => {
-                if self.is_awaited(&other, &disk) {
+            (Some(lying), _) => {
+                if self.is_awaited(&lying) {
                     return Next::Blocked;
                 }
-                self.lay_aside(path, name, there, &other, &disk, vec![id, there])
+                self.lay_aside(path, name, &lying, vec![id, lying.id])
             }
         }
     }
@@ -201,44 +196,42 @@ impl<S: Store> Core<S> {
         path: &RelPath,
         name: &NameRow,
         id: BodyId,
-        body: BodyRow,
-        lying: Option<(BodyId, BodyRow, Disk)>,
+        body: Arc<BodyRow>,
+        lying: Option<Lying>,
     ) -> Next {
         let kind = body.kind();
         let mut bodies = vec![id];
         let mut over = None;
         let mut awaited = false;
-        if let Some((there, other, disk)) = &lying {
-            bodies.push(*there);
-            awaited = self.is_awaited(other, disk);
-            if other.kind() == Kind::Directory {
-                if self.is_to_move(other, disk)
-                    || self.any_below(path, |below| below.on_disk().is_some())
+        if let Some(lying) = &lying {
+            let expect = lying.disk().fingerprint;
+            bodies.push(lying.id);
+            awaited = self.is_awaited(lying);
+            if lying.kind() == Kind::Directory {
+                if self.is_to_move(lying) || self.any_below(path, |below| below.on_disk().is_some())
                 {
                     return Next::Blocked;
                 }
-                let what = What::Remove { expect: disk.fingerprint, keep: Keep::Discard };
-                return self.act(path, name, *there, Kind::Directory, what, bodies);
+                let what = What::Remove { expect, keep: Keep::Discard };
+                return self.act(path, name, lying.id, Kind::Directory, what, bodies);
             }
-            let keep = self.keep(name, *there, other, disk, Some(&body));
+            let keep = self.keep(name, lying, Some(&body));
             if self.may_be_wanted(keep) {
                 return Next::Blocked;
             }
-            over = Some(Over { kind: other.kind(), expect: disk.fingerprint, keep });
+            over = Some(Over { kind: lying.kind(), expect, keep });
         }
         if let Some(disk) = &body.disk {
             return self.plan_known(path, name, (id, &body), disk, lying, over, awaited, bodies);
         }
-        if let Some((_, other, disk)) = &lying {
-            let same = other.content_on_disk() == Some(&body.content.winner().value);
+        if let Some(lying) = &lying {
+            let same = lying.row().content_on_disk() == Some(&body.content.winner().value);
             let leaving = |at: &RelPath| {
                 let wanted = self.store.name(at).and_then(|row| row.wanted());
                 wanted.map(|(wanted, _)| wanted) == Some(id)
             };
-            if same && other.bound.is_empty() && disk.names.iter().all(leaving) {
-                let disk = disk.clone();
-                let other = other.clone();
-                return self.take_over(now, path, id, body, &other, disk);
+            if same && lying.row().bound.is_empty() && lying.disk().names.iter().all(leaving) {
+                return self.take_over(now, path, id, body, lying);
             }
         }
         if awaited {
@@ -267,7 +260,7 @@ impl<S: Store> Core<S> {
         name: &NameRow,
         (id, body): (BodyId, &BodyRow),
         disk: &Disk,
-        lying: Option<(BodyId, BodyRow, Disk)>,
+        lying: Option<Lying>,
         over: Option<Over>,
         awaited: bool,
         bodies: Vec<BodyId>,
@@ -278,14 +271,12 @@ impl<S: Store> Core<S> {
         let expect = disk.fingerprint;
         let what = match (leaving, lying) {
             (Some(from), None) if wanted(&from).is_none() => What::Rename { from, expect },
-            (Some(from), Some((there, other, lying)))
-                if awaited || wanted(&from) == Some(there) =>
-            {
+            (Some(from), Some(lying)) if awaited || wanted(&from) == Some(lying.id) => {
                 What::Exchange {
                     with: from,
                     expect,
-                    kind_here: other.kind(),
-                    expect_here: lying.fingerprint,
+                    kind_here: lying.kind(),
+                    expect_here: lying.disk().fingerprint,
                 }
             }
             (Some(from), _) => What::Link { from, expect, over },
@@ -305,33 +296,33 @@ impl<S: Store> Core<S> {
         now: Now,
         path: &RelPath,
         id: BodyId,
-        mut body: BodyRow,
-        other: &BodyRow,
-        disk: Disk,
+        body: Arc<BodyRow>,
+        lying: &Lying,
     ) -> Next {
+        let disk = lying.disk();
         let kind = body.kind();
         let there = self.store.body_of_inode(disk.fingerprint.inode);
         let names = disk.names.clone();
         if body.disk.is_none() {
-            let metadata = other.metadata_on_disk().cloned();
+            let metadata = lying.row().metadata_on_disk().cloned();
             let metadata = metadata.map_or(Held::Winner, |metadata| {
                 held(&body.metadata, metadata, VersionVector::new())
             });
-            body.disk = Some(Disk {
+            let disk = Disk {
                 fingerprint: disk.fingerprint,
-                names: Vec::new(),
+                names: Paths::new(),
                 content: Held::Winner,
                 metadata,
-            });
+            };
             let leaves = there.and_then(|there| self.store.leaves(there));
-            self.put_body(id, body);
+            self.put_body(id, BodyRow { disk: Some(disk), ..Arc::unwrap_or_clone(body) });
             self.store.put_leaves(id, leaves);
             // A write to it that was not looked at yet is one to this body.
             if let Some(there) = there {
                 self.settle.pass_on(now.monotonic, &Spot::Body(there), Spot::Body(id));
             }
         }
-        let names = if kind == Kind::Directory { vec![path.clone()] } else { names };
+        let names = if kind == Kind::Directory { smallvec![path.clone()] } else { names };
         for name in names {
             self.set_on_disk(&name, Some((id, kind)), &VersionVector::new());
         }

@@ -54,8 +54,8 @@ impl<S: Store> Core<S> {
         let other = self.store.body_of_content(digest).filter(|other| *other != id)?;
         let row = self.store.body(other)?;
         (row.content_on_disk().and_then(Content::digest) == Some(digest)).then_some(())?;
-        let disk = row.disk?;
-        Some((disk.names.into_iter().next()?, disk.fingerprint))
+        let disk = row.disk.as_ref()?;
+        Some((disk.names.first()?.clone(), disk.fingerprint))
     }
 
     /// The author first, then those that say they hold the change, then any;

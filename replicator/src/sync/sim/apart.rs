@@ -2,6 +2,7 @@
 //! in what it may differ from the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::check;
 use super::disk::Shown;
@@ -121,7 +122,10 @@ pub(super) fn may_differ(
     let rows = places.filter(|at| !at.is_root()).filter_map(|at| core.store().name(&at));
     let bodies = rows.flat_map(|row| [row.wanted(), row.on_disk()]).flatten();
     let bodies = bodies.filter_map(|(id, _)| core.store().body(id));
-    let names = |body: BodyRow| body.disk.into_iter().flat_map(|disk| disk.names).chain(body.bound);
+    let names = |body: Arc<BodyRow>| {
+        let lies = body.disk.iter().flat_map(|disk| disk.names.clone());
+        lies.chain(body.bound.clone()).collect::<Vec<_>>()
+    };
     let related: Vec<RelPath> = bodies.flat_map(names).chain([path.clone()]).collect();
     let is_related =
         |own: &RelPath| related.iter().any(|path| own.is_within(path) || path.is_within(own));

@@ -82,7 +82,7 @@ pub(super) fn all_indexes_are_equal(world: &World) -> Result<(), String> {
     let names = |store: &MemoryStore, but: &BTreeSet<RelPath>| {
         let names = store.names_within(&RelPath::root(), None, usize::MAX);
         let names = names.into_iter().filter(|(path, _)| !but.contains(path));
-        names.map(|(path, row)| (path, row.binding)).collect::<Vec<_>>()
+        names.map(|(path, row)| (path, row.binding.clone())).collect::<Vec<_>>()
     };
     for &at in &staying[1..] {
         let store = world.nodes[at].core.store();

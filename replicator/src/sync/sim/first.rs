@@ -237,7 +237,7 @@ impl Several {
     fn check(&self, files: u64) {
         let names = |side: &Side| {
             let names = side.core.store().names_within(&RelPath::root(), None, usize::MAX);
-            names.into_iter().map(|(path, row)| (path, row.binding)).collect::<Vec<_>>()
+            names.into_iter().map(|(path, row)| (path, row.binding.clone())).collect::<Vec<_>>()
         };
         let (one, others) = self.sides.split_first().expect("there are some");
         // With the folders, the root and what was added.

@@ -8,8 +8,8 @@ use super::*;
 /// A [`Store`] of maps.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    names: BTreeMap<RelPath, NameRow>,
-    bodies: BTreeMap<BodyId, BodyRow>,
+    names: BTreeMap<RelPath, Arc<NameRow>>,
+    bodies: BTreeMap<BodyId, Arc<BodyRow>>,
     inodes: BTreeMap<u64, BodyId>,
     contents: BTreeMap<u64, BodyId>,
     leaves: BTreeMap<BodyId, Leaves>,
@@ -35,13 +35,13 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn name(&self, path: &RelPath) -> Option<NameRow> {
+    fn name(&self, path: &RelPath) -> Option<Arc<NameRow>> {
         self.names.get(path).cloned()
     }
 
     fn put_name(&mut self, path: &RelPath, row: NameRow) {
         let place = (row.stamp.actor, row.stamp.counter);
-        if let Some(old) = self.names.insert(path.clone(), row) {
+        if let Some(old) = self.names.insert(path.clone(), Arc::new(row)) {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
         }
         self.log.insert(place, Key::Name(path.clone()));
@@ -58,7 +58,7 @@ impl Store for MemoryStore {
         within: &RelPath,
         after: Option<&RelPath>,
         limit: usize,
-    ) -> Vec<(RelPath, NameRow)> {
+    ) -> Vec<(RelPath, Arc<NameRow>)> {
         let start = match after {
             Some(path) => Bound::Excluded(path.clone()),
             None => Bound::Included(within.clone()),
@@ -72,14 +72,14 @@ impl Store for MemoryStore {
             .collect()
     }
 
-    fn body(&self, id: BodyId) -> Option<BodyRow> {
+    fn body(&self, id: BodyId) -> Option<Arc<BodyRow>> {
         self.bodies.get(&id).cloned()
     }
 
     fn put_body(&mut self, id: BodyId, row: BodyRow) {
         let place = (row.stamp.actor, row.stamp.counter);
         let content = content_key(&row);
-        let former = self.bodies.get(&id).and_then(content_key);
+        let former = self.bodies.get(&id).and_then(|row| content_key(row));
         if former != content {
             if let Some(former) = former.filter(|former| self.contents.get(former) == Some(&id)) {
                 self.contents.remove(&former);
@@ -87,8 +87,8 @@ impl Store for MemoryStore {
             content.and_then(|content| self.contents.insert(content, id));
         }
         let claim = Claim::of(&row);
-        let old = self.bodies.insert(id, row);
-        let former = old.as_ref().and_then(Claim::of);
+        let old = self.bodies.insert(id, Arc::new(row));
+        let former = old.as_deref().and_then(Claim::of);
         if let Some(old) = old {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
         }
@@ -99,7 +99,8 @@ impl Store for MemoryStore {
         if let Some(former) = former.filter(|former| self.inodes.get(&former.inode) == Some(&id)) {
             self.inodes.remove(&former.inode);
         }
-        let owner = |inode| self.bodies.get(self.inodes.get(&inode)?).and_then(Claim::of);
+        let owner =
+            |inode| self.bodies.get(self.inodes.get(&inode)?).and_then(|row| Claim::of(row));
         if let Some(claim) = claim.filter(|claim| claim.holds_against(owner(claim.inode))) {
             self.inodes.insert(claim.inode, id);
         }

@@ -1,6 +1,7 @@
 //! How nodes begin, end, crash, come back and leave, and who is cut off.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{ALL_AT_ONCE_MAX, Event, World, new_core, node_id};
 use crate::hash::Digest;
@@ -146,7 +147,7 @@ impl World {
 fn contents_known(store: &MemoryStore) -> Vec<Digest> {
     let names = store.names_within(&RelPath::root(), None, usize::MAX);
     let bodies = names.into_iter().filter_map(|(_, row)| store.body(row.on_disk()?.0));
-    let digest = |body: BodyRow| match body.content_on_disk() {
+    let digest = |body: Arc<BodyRow>| match body.content_on_disk() {
         Some(Content::File { digest, .. }) => Some(*digest),
         _ => None,
     };
