@@ -200,10 +200,26 @@ fn tell(pending: &Pending) {
     }
 }
 
+/// Did the daemon itself touch what nobody else has, as it does with each file
+/// that it makes beside its place? Nothing is remembered of that, and to find
+/// out where it lies would cost more than all else here.
+#[inline(always)]
+pub fn is_unmet_work(inode: u64) -> Option<bool> {
+    if !is_own() {
+        return Some(false);
+    }
+    let mapping: u64 = read(inode, get::INODE_MAPPING())?;
+    let writable: i32 = read(mapping, get::MAPPING_WRITABLE())?;
+    Some(writable <= 0 && !place::is_met(read(inode, get::INODE_NUMBER())?))
+}
+
 /// Notices that the size is another one than at the last event, or that the
 /// attributes were `set`.
 #[inline(always)]
 pub fn sized(inode: u64, set: bool) -> Option<()> {
+    if is_unmet_work(inode)? {
+        return None;
+    }
     let subject = place::subject(inode)?;
     let flags = mapped(&subject);
     let size: u64 = read(inode, get::INODE_SIZE())?;

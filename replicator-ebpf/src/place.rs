@@ -101,6 +101,12 @@ pub fn subject(inode: u64) -> Option<Subject> {
     Some(Subject { number, mapping, entry })
 }
 
+/// Is anything remembered of an inode with this number?
+#[inline(always)]
+pub fn is_met(number: u64) -> bool {
+    INODES.get_ptr(&number).is_some()
+}
+
 /// Is the inode on the file system of the root, and where one has several
 /// trees with inode numbers of their own, in the same tree?
 #[inline(always)]

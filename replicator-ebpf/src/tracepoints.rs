@@ -7,7 +7,9 @@ use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
-use crate::event::{Pending, announced, finished, mapped, moved_on, settled, sized, written};
+use crate::event::{
+    Pending, announced, finished, is_unmet_work, mapped, moved_on, settled, sized, written,
+};
 use crate::kernel::{Head, count, get, read};
 use crate::{mark, place};
 
@@ -207,6 +209,9 @@ programs! {
     writeback_dirty_folio(context) {
         let (folio, mapping): (u64, u64) = (context.arg(0), context.arg(1));
         let inode: u64 = read(mapping, get::MAPPING_HOST())?;
+        if is_unmet_work(inode)? {
+            return None;
+        }
         let subject = place::subject(inode)?;
         let flags = mapped(&subject);
         if flags & FLAG_MAPPED == 0 {

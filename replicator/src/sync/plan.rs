@@ -12,6 +12,7 @@ mod name;
 mod source;
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::applied::{Running, Step};
@@ -84,12 +85,11 @@ impl<S: Store> Core<S> {
 
     /// The next steps, those that need no bytes apart from the others.
     fn gather(&mut self, now: Now) -> (Vec<Step>, Vec<Step>) {
-        let names = self.pending_names.iter().take(LOOKED_AT_MAX).cloned().map(Spot::Path);
-        let bodies = self.pending_bodies.iter().take(LOOKED_AT_MAX).copied().map(Spot::Body);
-        let spots: Vec<Spot> = names.chain(bodies).collect();
         let (mut structure, mut contents) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
-        for spot in spots {
+        let (mut bytes, mut last) = (0, None);
+        for _ in 0..LOOKED_AT_MAX {
+            let Some(spot) = self.pending_after(last.as_ref()) else { break };
+            last = Some(spot.clone());
             if structure.len() >= JOB_ACTIONS_MAX || contents.len() >= JOB_ACTIONS_MAX {
                 break;
             }
@@ -97,6 +97,8 @@ impl<S: Store> Core<S> {
                 continue;
             }
             let next = match &spot {
+                // Before anything is read: those under way come first here.
+                Spot::Path(path) if !self.locks.is_free(path, &[]) => Next::Blocked,
                 // What changed here stays until somebody reverts it.
                 Spot::Path(path) if self.may_be_own(path) => Next::Blocked,
                 Spot::Path(path) => self.plan_name(now, path),
@@ -134,6 +136,22 @@ impl<S: Store> Core<S> {
             }
         }
         (structure, contents)
+    }
+
+    /// The pending entry that follows this one: the names, then the bodies.
+    fn pending_after(&self, last: Option<&Spot>) -> Option<Spot> {
+        let names = |from| self.pending_names.range((from, Bound::Unbounded)).next();
+        let name = match last {
+            None => names(Bound::Unbounded),
+            Some(Spot::Path(path)) => names(Bound::Excluded(path.clone())),
+            Some(Spot::Body(_)) => None,
+        };
+        let bodies = |from| self.pending_bodies.range((from, Bound::Unbounded)).next();
+        let body = || match last {
+            Some(Spot::Body(id)) => bodies(Bound::Excluded(*id)),
+            _ => bodies(Bound::Unbounded),
+        };
+        name.cloned().map(Spot::Path).or_else(|| body().copied().map(Spot::Body))
     }
 
     pub(super) fn start_job(&mut self, now: Now, steps: Vec<Step>) {

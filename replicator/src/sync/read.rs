@@ -279,6 +279,10 @@ impl<S: Store> Core<S> {
             let delta = Delta { ranges, holes: read.holes.intersection(&read.changed) };
             self.history.insert(body, from, *digest, delta);
         }
+        // Of a tree that is being met each peer fetches what it lacks.
+        if from.is_none() && !self.surveyed {
+            return;
+        }
         // Peers have the content of a copy already, most likely.
         let is_copy = from.is_none() && self.same_content(body, *digest).is_some();
         let Some(writes) = read.writes.as_ref().filter(|_| !is_copy) else { return };
