@@ -24,16 +24,32 @@ pub(super) struct Job {
 
 pub(super) enum Operation {
     /// `buffer` holds what was read so far.
-    Read {
-        range: Range,
-        buffer: Vec<u8>,
-    },
+    Read { range: Range, buffer: Vec<u8> },
     /// What is left to write, and where.
-    Write {
-        offset: u64,
-        bytes: Bytes,
-    },
-    SyncRange(Range),
+    Write { offset: u64, bytes: Bytes },
+    /// See [`super::Engine::sync_range`] and [`super::Engine::begin_writeback`].
+    SyncRange(Range, Waiting),
+}
+
+/// Whether to wait until dirty pages are written out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    UntilWritten,
+    No,
+}
+
+impl Waiting {
+    /// For `sync_file_range`.
+    pub fn flags(self) -> u32 {
+        match self {
+            Waiting::UntilWritten => {
+                libc::SYNC_FILE_RANGE_WAIT_BEFORE
+                    | libc::SYNC_FILE_RANGE_WRITE
+                    | libc::SYNC_FILE_RANGE_WAIT_AFTER
+            }
+            Waiting::No => libc::SYNC_FILE_RANGE_WRITE,
+        }
+    }
 }
 
 impl Operation {
@@ -98,7 +114,7 @@ impl Job {
                 shared.writes.fetch_add(1, Ordering::Relaxed);
                 Step::Done(Ok(Bytes::new()))
             }
-            Operation::SyncRange(_) => Step::Done(Ok(Bytes::new())),
+            Operation::SyncRange(..) => Step::Done(Ok(Bytes::new())),
         }
     }
 

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use self::job::{Job, Operation};
+use self::job::{Job, Operation, Waiting};
 use self::pool::Pool;
 pub use crate::choice::EngineChoice;
 use crate::hash::FILE_BYTES_MAX;
@@ -111,7 +111,13 @@ impl Engine {
     /// a later store through a mapping faults, and capture sees it. Says
     /// nothing about durability.
     pub async fn sync_range(&self, file: &Arc<OwnedFd>, range: Range) -> io::Result<()> {
-        self.run(file, Operation::SyncRange(range)).await.map(drop)
+        self.run(file, Operation::SyncRange(range, Waiting::UntilWritten)).await.map(drop)
+    }
+
+    /// Lets the kernel begin to write the dirty pages of `range` out, so that
+    /// the flush of a large file finds most of it written.
+    pub async fn begin_writeback(&self, file: &Arc<OwnedFd>, range: Range) -> io::Result<()> {
+        self.run(file, Operation::SyncRange(range, Waiting::No)).await.map(drop)
     }
 
     pub fn stats(&self) -> EngineStats {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
 use super::content::{Chunk, Digested, Gathered, Plan, read_exact};
+use super::job::Waiting;
 use super::look::{Content, Entry, Observation};
 use super::{Engine, Error, threads};
 use crate::entry::{Kind, Stat};
@@ -196,7 +197,7 @@ fn read_small(file: &OwnedFd, plan: &Plan, sync: bool) -> io::Result<Gathered> {
     let mut gathered = plan.gather();
     for chunk in plan.chunks() {
         if sync {
-            threads::sync_range(file, chunk.range)?;
+            threads::sync_range(file, chunk.range, Waiting::UntilWritten)?;
         }
         let bytes = read_exact(file, chunk.range)?;
         gathered.add(plan.digest(file, chunk, bytes.into()));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::buffer::spare_capacity;
 use tokio::sync::mpsc;
 
-use super::job::{Job, Operation, Step};
+use super::job::{Job, Operation, Step, Waiting};
 use super::{Error, Queue, Shared};
 use crate::range::Range;
 
@@ -42,16 +42,13 @@ pub(super) fn serve(jobs: &Mutex<mpsc::Receiver<Job>>, shared: &Shared) {
 }
 
 /// Writes dirty pages out, see [`super::Engine::sync_range`]. Blocks.
-pub(super) fn sync_range(file: &impl AsRawFd, range: Range) -> io::Result<()> {
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-        | libc::SYNC_FILE_RANGE_WRITE
-        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+pub(super) fn sync_range(file: &impl AsRawFd, range: Range, waiting: Waiting) -> io::Result<()> {
     let start = libc::off64_t::try_from(range.start).unwrap_or(libc::off64_t::MAX);
     // The kernel reads a length of 0 as up to the end.
     let bytes = libc::off64_t::try_from(range.len()).unwrap_or(0);
     // SAFETY: takes numbers and a file descriptor that is open while `file`
     // is borrowed; touches no memory of ours.
-    match unsafe { libc::sync_file_range(file.as_raw_fd(), start, bytes, flags) } {
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), start, bytes, waiting.flags()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -86,6 +83,6 @@ fn call(job: &mut Job) -> io::Result<usize> {
             Ok(rustix::io::pread(file, spare_capacity(buffer), offset)?)
         }
         Operation::Write { offset, bytes } => Ok(rustix::io::pwrite(file, bytes, *offset)?),
-        Operation::SyncRange(range) => sync_range(file, *range).map(|()| 0),
+        Operation::SyncRange(range, waiting) => sync_range(file, *range, *waiting).map(|()| 0),
     }
 }

@@ -364,12 +364,10 @@ fn entry(job: &mut Job) -> squeue::Entry {
             let count = bytes.len().min(OPERATION_BYTES_MAX) as u32;
             opcode::Write::new(file, bytes.as_ptr(), count).offset(*offset).build()
         }
-        Operation::SyncRange(range) => {
+        Operation::SyncRange(range, waiting) => {
             // The kernel reads a length of 0 as up to the end.
             let count = u32::try_from(range.len()).unwrap_or(0);
-            let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-                | libc::SYNC_FILE_RANGE_WRITE
-                | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+            let flags = waiting.flags();
             opcode::SyncFileRange::new(file, count).offset(range.start).flags(flags).build()
         }
     }

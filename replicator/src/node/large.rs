@@ -346,7 +346,8 @@ async fn write_leaf(
     leaf: u64,
     came: Came,
 ) -> Result<(), Outcome> {
-    let mut at = arriving.leaves.range_of(leaf).start;
+    let range = arriving.leaves.range_of(leaf);
+    let mut at = range.start;
     for bytes in came.parts {
         let end = at + bytes.len() as u64;
         if bytes.iter().any(|byte| *byte != 0) {
@@ -360,6 +361,8 @@ async fn write_leaf(
         true => arriving.arrived(leaf),
         false => arriving.mixed(leaf),
     }
+    // What cannot be written is told by the flush.
+    let _ = engine.begin_writeback(&arriving.file, range).await;
     Ok(())
 }
 
