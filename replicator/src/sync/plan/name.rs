@@ -19,6 +19,14 @@ use crate::sync::store::Store;
 use crate::sync::tree::{Lying, held, lacking};
 use crate::sync::version::VersionVector;
 
+/// A name, and the body that it is to lead to.
+struct Place<'a> {
+    path: &'a RelPath,
+    name: &'a NameRow,
+    id: BodyId,
+    body: Arc<BodyRow>,
+}
+
 impl<S: Store> Core<S> {
     pub(super) fn plan_name(&mut self, now: Now, path: &RelPath) -> Next {
         let Some(name) = self.store.name(path) else {
@@ -54,8 +62,10 @@ impl<S: Store> Core<S> {
                 self.bind_fresh_directory(now, path, &body);
                 self.plan_name(now, path)
             }
-            Kind::Directory => self.plan_directory(now, path, &name, id, body, lying),
-            _ => self.plan_entry(now, path, &name, id, body, lying),
+            Kind::Directory => {
+                self.plan_directory(now, Place { path, name: &name, id, body }, lying)
+            }
+            _ => self.plan_entry(now, Place { path, name: &name, id, body }, lying),
         }
     }
 
@@ -138,17 +148,10 @@ impl<S: Store> Core<S> {
         self.lying_at(path).is_none_or(|lying| self.is_to_move(&lying))
     }
 
-    fn plan_directory(
-        &mut self,
-        now: Now,
-        path: &RelPath,
-        name: &NameRow,
-        id: BodyId,
-        body: Arc<BodyRow>,
-        lying: Option<Lying>,
-    ) -> Next {
+    fn plan_directory(&mut self, now: Now, place: Place<'_>, lying: Option<Lying>) -> Next {
+        let Place { path, name, id, .. } = place;
         // Where the directory lies now, if its place there is to be given up.
-        let from = body.disk.as_ref().and_then(|disk| {
+        let from = place.body.disk.as_ref().and_then(|disk| {
             let leaving = |at: &&RelPath| {
                 let wanted = self.store.name(at).and_then(|row| row.wanted());
                 wanted.map(|(body, _)| body) != Some(id) && !path.is_within(at)
@@ -161,7 +164,7 @@ impl<S: Store> Core<S> {
                 self.act_alone(path, name, id, Kind::Directory, what, vec![id])
             }
             (None, None) => {
-                let metadata = body.metadata.winner().value.clone();
+                let metadata = place.body.metadata.winner().value.clone();
                 let what = What::MakeDirectory { metadata };
                 self.act(path, name, id, Kind::Directory, what, vec![id])
             }
@@ -175,10 +178,10 @@ impl<S: Store> Core<S> {
             }
             (Some(lying), _) if lying.kind() == Kind::Directory => {
                 // One that lies elsewhere is given up there first.
-                if body.disk.is_some() || self.is_to_move(&lying) {
+                if place.body.disk.is_some() || self.is_to_move(&lying) {
                     return Next::Blocked;
                 }
-                self.take_over(now, path, id, body, &lying)
+                self.take_over(now, place, &lying)
             }
             (Some(lying), _) => {
                 if self.is_awaited(&lying) {
@@ -190,16 +193,8 @@ impl<S: Store> Core<S> {
     }
 
     /// Plans for anything but a directory.
-    fn plan_entry(
-        &mut self,
-        now: Now,
-        path: &RelPath,
-        name: &NameRow,
-        id: BodyId,
-        body: Arc<BodyRow>,
-        lying: Option<Lying>,
-    ) -> Next {
-        let kind = body.kind();
+    fn plan_entry(&mut self, now: Now, place: Place<'_>, lying: Option<Lying>) -> Next {
+        let Place { path, name, id, ref body } = place;
         let mut bodies = vec![id];
         let mut over = None;
         let mut awaited = false;
@@ -215,14 +210,14 @@ impl<S: Store> Core<S> {
                 let what = What::Remove { expect, keep: Keep::Discard };
                 return self.act(path, name, lying.id, Kind::Directory, what, bodies);
             }
-            let keep = self.keep(name, lying, Some(&body));
+            let keep = self.keep(name, lying, Some(body));
             if self.may_be_wanted(keep) {
                 return Next::Blocked;
             }
             over = Some(Over { kind: lying.kind(), expect, keep });
         }
         if let Some(disk) = &body.disk {
-            return self.plan_known(path, name, (id, &body), disk, lying, over, awaited, bodies);
+            return self.plan_known(&place, disk, lying, over, awaited, bodies);
         }
         if let Some(lying) = &lying {
             let same = lying.row().content_on_disk() == Some(&body.content.winner().value);
@@ -231,7 +226,7 @@ impl<S: Store> Core<S> {
                 wanted.map(|(wanted, _)| wanted) == Some(id)
             };
             if same && lying.row().bound.is_empty() && lying.disk().names.iter().all(leaving) {
-                return self.take_over(now, path, id, body, lying);
+                return self.take_over(now, place, lying);
             }
         }
         if awaited {
@@ -243,22 +238,19 @@ impl<S: Store> Core<S> {
             Content::Symlink(target) => What::MakeSymlink { target, metadata, over },
             Content::Fifo => What::MakeFifo { metadata, over },
             Content::File { size, digest } => {
-                let Some(source) = self.source(Spot::Path(path.clone()), id, &body, None) else {
+                let Some(source) = self.source(Spot::Path(path.clone()), id, body, None) else {
                     return Next::Blocked;
                 };
                 What::Write { size, digest, metadata, over, source }
             }
         };
-        self.act(path, name, id, kind, what, bodies)
+        self.act(path, name, id, body.kind(), what, bodies)
     }
 
     /// The body lies on this disk already, under other names.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one decision, taken once")]
     fn plan_known(
         &mut self,
-        path: &RelPath,
-        name: &NameRow,
-        (id, body): (BodyId, &BodyRow),
+        place: &Place<'_>,
         disk: &Disk,
         lying: Option<Lying>,
         over: Option<Over>,
@@ -267,7 +259,7 @@ impl<S: Store> Core<S> {
     ) -> Next {
         let wanted =
             |at: &RelPath| self.store.name(at).and_then(|row| row.wanted()).map(|(body, _)| body);
-        let leaving = lacking(&disk.names, &body.bound).next().cloned();
+        let leaving = lacking(&disk.names, &place.body.bound).next().cloned();
         let expect = disk.fingerprint;
         let what = match (leaving, lying) {
             (Some(from), None) if wanted(&from).is_none() => What::Rename { from, expect },
@@ -286,19 +278,13 @@ impl<S: Store> Core<S> {
                 None => return Next::Blocked,
             },
         };
-        self.act(path, name, id, body.kind(), what, bodies)
+        self.act(place.path, place.name, place.id, place.body.kind(), what, bodies)
     }
 
     /// What lies at this path is what the tree is to show, known under
     /// another body so far: nothing is done to the disk.
-    fn take_over(
-        &mut self,
-        now: Now,
-        path: &RelPath,
-        id: BodyId,
-        body: Arc<BodyRow>,
-        lying: &Lying,
-    ) -> Next {
+    fn take_over(&mut self, now: Now, place: Place<'_>, lying: &Lying) -> Next {
+        let Place { path, id, body, .. } = place;
         let disk = lying.disk();
         let kind = body.kind();
         let there = self.store.body_of_inode(disk.fingerprint.inode);
