@@ -28,8 +28,8 @@ use crate::id::{BodyId, NodeId};
 use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX};
 use crate::path::RelPath;
 
-/// Pending entries looked at in one turn: blocked ones must not make every
-/// turn as long as their list.
+/// Pending names, and bodies, looked at in one turn: blocked ones must not make
+/// every turn as long as their list.
 const LOOKED_AT_MAX: usize = 8192;
 
 /// When to try something again that failed.
@@ -87,8 +87,10 @@ impl<S: Store> Core<S> {
     fn gather(&mut self, now: Now) -> (Vec<Step>, Vec<Step>) {
         let (mut structure, mut contents) = (Vec::new(), Vec::new());
         let (mut bytes, mut last) = (0, None);
-        for _ in 0..LOOKED_AT_MAX {
-            let Some(spot) = self.pending_after(last.as_ref()) else { break };
+        for looked in 0..2 * LOOKED_AT_MAX {
+            let Some(spot) = self.pending_after(last.as_ref(), looked < LOOKED_AT_MAX) else {
+                break;
+            };
             last = Some(spot.clone());
             if structure.len() >= JOB_ACTIONS_MAX || contents.len() >= JOB_ACTIONS_MAX {
                 break;
@@ -138,10 +140,12 @@ impl<S: Store> Core<S> {
         (structure, contents)
     }
 
-    /// The pending entry that follows this one: the names, then the bodies.
-    fn pending_after(&self, last: Option<&Spot>) -> Option<Spot> {
+    /// The pending entry that follows this one: a name, as long as they are
+    /// wanted, then a body.
+    fn pending_after(&self, last: Option<&Spot>, wants_names: bool) -> Option<Spot> {
         let names = |from| self.pending_names.range((from, Bound::Unbounded)).next();
         let name = match last {
+            _ if !wants_names => None,
             None => names(Bound::Unbounded),
             Some(Spot::Path(path)) => names(Bound::Excluded(path.clone())),
             Some(Spot::Body(_)) => None,
