@@ -69,11 +69,13 @@ fn prepared(options: &[&str]) -> Option<(Cluster, Volume)> {
         fs::write(path, format!("file {number}\n")).unwrap();
     }
     sample::copy(root, cluster[1].root()).unwrap();
-    cluster.start();
-    cluster.assert_same_within(REPAIR_LIMIT);
-    // What changed within the margin before a loss is rightly read again.
+    // What changed within the margin before a loss is rightly read again, and
+    // a loss is dated back to when the kernel was heard last: a node that has
+    // nothing to hear was heard when it started.
     let made = fs::metadata(cluster[0].path("untouched")).unwrap().modified().unwrap();
     assert!(poll::until(REPAIR_LIMIT, || made.elapsed().is_ok_and(|age| age > LOSS_MARGIN)));
+    cluster.start();
+    cluster.assert_same_within(REPAIR_LIMIT);
     Some((cluster, volume))
 }
 
