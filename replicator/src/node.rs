@@ -244,6 +244,11 @@ impl Node {
             tokio::select! {
                 biased;
                 _ = stop.changed(), if self.ending.is_none() => self.begin_end(),
+                // A person waits for the answer, also in the middle of a first
+                // merge, when something of all else is always there.
+                question = questions.recv() => {
+                    self.handle_question(question.ok_or(Error::Ended("the control socket"))?);
+                }
                 report = reports.recv() => {
                     let report = report.ok_or(Error::Ended("the queue of reports"))?;
                     for report in gather(report, &mut reports) {
@@ -256,9 +261,6 @@ impl Node {
                 }
                 event = events.recv() => {
                     self.handle_event(event.ok_or(Error::Ended("the transport"))?);
-                }
-                question = questions.recv() => {
-                    self.handle_question(question.ok_or(Error::Ended("the control socket"))?);
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
