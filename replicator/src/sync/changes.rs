@@ -12,7 +12,7 @@ use super::read::Read;
 use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Paths, Replaced};
 use super::register::Register;
 use super::store::Store;
-use super::tree::{Lying, held};
+use super::tree::{Lying, held, held_binding};
 use super::version::VersionVector;
 use crate::entry::{Kind, Stat};
 use crate::id::BodyId;
@@ -240,9 +240,6 @@ pub(super) fn write_name(
         None => Register::new(dot, when, binding),
     };
     seen.advance(dot);
-    let held = match register.winner().value.body() == on_disk {
-        true => Held::Winner,
-        false => Held::Behind { value: on_disk, seen },
-    };
+    let held = held_binding(&register, on_disk, seen);
     NameRow { stamp: dot, binding: register, held }
 }

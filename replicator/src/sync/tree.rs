@@ -169,11 +169,7 @@ impl<S: Store> Core<S> {
         let Some(former) = self.store.name(path) else {
             return;
         };
-        let held = if former.wanted() == body {
-            Held::Winner
-        } else {
-            Held::Behind { value: body, seen: seen.clone() }
-        };
+        let held = held_binding(&former.binding, body, seen.clone());
         let row = NameRow { held, ..NameRow::clone(&former) };
         self.put_name(path, Some(&former), row);
     }
