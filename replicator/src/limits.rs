@@ -90,6 +90,9 @@ pub const OFFERS_OPEN_MAX: usize = 8;
 /// those who need it.
 pub const INLINE_BYTES_MAX: u64 = 256 << 10;
 
+/// Bytes that one look brings along of a file that is written all the time.
+pub const BUSY_LOOK_BYTES_MAX: u64 = 16 << 20;
+
 /// Ranges and holes of one step from version to version that is remembered.
 pub const DELTA_RANGES_MAX: usize = 1024;
 

@@ -14,7 +14,7 @@ pub struct Look {
     /// until they are protected again.
     pub sync: bool,
     /// It is written all the time: bring along all bytes that are read, up to
-    /// [`READ_BYTES_MAX`](crate::engine::look::READ_BYTES_MAX), and every hole
+    /// [`BUSY_LOOK_BYTES_MAX`](crate::limits::BUSY_LOOK_BYTES_MAX), and every hole
     /// among them, so that what is told of them is what was hashed.
     pub busy: bool,
     /// What the index holds there.

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use replicator_tests::random::Random;
-use replicator_tests::{Cluster, machine, poll, sample};
+use replicator_tests::{Cluster, Stopped, machine, poll, sample};
 
 /// More than is ever kept in memory of one file.
 const LARGE_BYTES: u64 = 64 << 20;
@@ -36,6 +36,27 @@ fn a_file_that_is_never_quiet_is_followed() {
     cluster.assert_same();
     while_written(&cluster[0].path("database"), |writer| {
         follow_marks(&cluster, "database", 20, writer);
+    });
+    cluster.assert_same();
+}
+
+/// So it is where they wrote more than can be read at once, since the daemon
+/// was held for a while: a loaded server does that.
+#[test]
+fn a_file_that_is_never_quiet_is_followed_after_a_pause() {
+    let mut cluster = Cluster::new(2);
+    sample::random_file(&cluster[0].path("database"), LARGE_BYTES, 9).unwrap();
+    cluster.start();
+    if !follows_ranges(&cluster) {
+        return;
+    }
+    cluster.assert_same();
+    while_written(&cluster[0].path("database"), |writer| {
+        follow_marks(&cluster, "database", 5, writer);
+        let held = Stopped::new(&cluster[0]);
+        thread::sleep(Duration::from_secs(1));
+        drop(held);
+        follow_marks(&cluster, "database", 5, writer);
     });
     cluster.assert_same();
 }

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::look::{FileContent, READ_BYTES_MAX};
+use super::look::FileContent;
 use crate::entry::{Kind, Stat};
 use crate::hash::{LeafHash, Leaves, leaf_bytes, leaf_hash};
-use crate::limits::{INLINE_BYTES_MAX, LEAF_BYTES_MAX};
+use crate::limits::{BUSY_LOOK_BYTES_MAX, INLINE_BYTES_MAX, LEAF_BYTES_MAX};
 use crate::look::{Depth, Known, Look};
 use crate::range::{Range, RangeSet};
 use crate::writes::{Writes, bytes_of};
@@ -86,7 +86,7 @@ impl Plan {
         };
         let plan = told.map_or_else(|| Plan::of_everything(known, stat), Ok);
         Some(plan.map(|plan| {
-            let all_read = request.busy && plan.bytes() <= READ_BYTES_MAX;
+            let all_read = request.busy && plan.bytes() <= BUSY_LOOK_BYTES_MAX;
             Plan { all_read, ..plan }
         }))
     }
@@ -184,7 +184,7 @@ impl Plan {
             changed: RangeSet::new(),
             holes: RangeSet::new(),
             bytes: Some(Vec::new()),
-            bytes_max: if self.all_read { READ_BYTES_MAX } else { INLINE_BYTES_MAX },
+            bytes_max: if self.all_read { BUSY_LOOK_BYTES_MAX } else { INLINE_BYTES_MAX },
         }
     }
 

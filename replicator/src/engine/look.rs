@@ -9,10 +9,6 @@ use crate::path::RelPath;
 use crate::range::RangeSet;
 use crate::writes::Writes;
 
-/// Most bytes that an observation brings along of a file that is to bring all
-/// that is read.
-pub const READ_BYTES_MAX: u64 = 16 << 20;
-
 /// What was seen.
 #[derive(Debug)]
 pub struct Observation {

@@ -25,7 +25,7 @@ use crate::sync::effect::{Found, Listed, Sight, Sighted};
 const SCAN_QUEUE: usize = 4;
 
 /// Looks at busy files at once: each brings along up to
-/// [`READ_BYTES_MAX`](crate::engine::look::READ_BYTES_MAX).
+/// [`BUSY_LOOK_BYTES_MAX`](crate::limits::BUSY_LOOK_BYTES_MAX).
 const BUSY_LOOKS_MAX: usize = 8;
 
 static BUSY_LOOKS: Semaphore = Semaphore::const_new(BUSY_LOOKS_MAX);

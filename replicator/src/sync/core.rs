@@ -138,6 +138,8 @@ pub(super) struct Looking {
     /// What lay there when it began, and in which inode.
     pub lay: Option<(BodyId, u64)>,
     pub dirt: Dirt,
+    /// More of the body is known to have changed.
+    pub is_part: bool,
 }
 
 impl<S: Store> Core<S> {

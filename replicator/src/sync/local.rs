@@ -148,7 +148,13 @@ impl<S: Store> Core<S> {
         let is_doubted = look.dirt.came && !look.dirt.whole && kind == Kind::File;
         match (known, read) {
             (Some(_), None) if is_doubted => return self.look_at_all(now, path, &look),
-            (Some(known), read) => self.saw_known(now, path, known, &stat, read, look.dirt.told),
+            (Some(known), read) => {
+                let (id, before) = (known.id, known.disk().fingerprint);
+                self.saw_known(now, path, known, &stat, read, look.dirt.told);
+                if look.is_part {
+                    self.is_read_in_part(id, &before);
+                }
+            }
             (None, Some(read)) => self.saw_new(now, path, &stat, read),
             (None, None) => return self.look_at_all(now, path, &look),
         }

@@ -60,12 +60,14 @@ impl<S: Store> Core<S> {
                 leaves: self.store.leaves(lying.id),
             });
             let ranges_told = self.options.ranges_told && !self.is_unmet(&path);
+            let leaves = known.as_ref().and_then(|known| known.leaves.as_ref());
+            let (dirt, is_part) = self.part_of(now, &spot, dirt, leaves);
             let depth = depth(&dirt, known.is_some(), ranges_told);
             let busy = bodies.iter().any(|id| self.busy.contains_key(id));
             // Elsewhere nobody was told of what mappings stored.
             let sync = dirt.mapped || dirt.came;
             looks.push(Look { path: path.clone(), depth, sync, busy, known });
-            self.looks.insert(path, Looking { at: now.monotonic, bodies, lay, dirt });
+            self.looks.insert(path, Looking { at: now.monotonic, bodies, lay, dirt, is_part });
         }
         self.ask_to_look(looks);
         if self.looks.is_empty() && self.jobs.is_empty() {

@@ -6,7 +6,8 @@
 //! version like any other, and what came later is told by itself. But peers
 //! that ask for that version ask for bytes that are gone by then, so they are
 //! kept; and the leaves that were read may hold bytes that were told of after
-//! the look began, so these count as changed.
+//! the look began, so these count as changed. Of more than one look can bring
+//! along a part is read, and the next look goes on behind it.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::store::Store;
 use crate::entry::{Fingerprint, Stat};
 use crate::hash::{Digest, Leaves};
 use crate::id::BodyId;
-use crate::limits::{ANSWER_RANGES_MAX, PATCH_IN_PLACE_BYTES_MAX};
+use crate::limits::{ANSWER_RANGES_MAX, BUSY_LOOK_BYTES_MAX, PATCH_IN_PLACE_BYTES_MAX};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::writes::{self, Writes};
@@ -32,6 +33,10 @@ const BUSY_MAX: usize = 1024;
 
 /// Bytes of one change that are kept for those who ask what differs.
 const KEPT_BYTES_MAX: u64 = 8 << 20;
+
+/// And those that are looked at together: as many may be told of beside them
+/// before the look ends.
+const PART_BYTES_MAX: u64 = KEPT_BYTES_MAX / 2;
 
 /// Content as a sight brought it.
 pub(super) struct Read {
@@ -48,9 +53,10 @@ pub(super) struct Read {
 /// How a file is read that is written all the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Busy {
-    /// As it changes: each change is kept, and peers follow.
-    Streamed,
-    /// Its changes are too large to be kept: when it is quiet, or now and then.
+    /// As it changes: each change is kept, and peers follow. Where not all that
+    /// changed can be read at once, the next part begins here.
+    Streamed { next: u64 },
+    /// It grows by more than can be kept: when it is quiet, or now and then.
     Seldom,
     /// A peer that holds no version from which it could follow has asked for
     /// it: the next time as a whole, which is kept.
@@ -58,6 +64,43 @@ pub(super) enum Busy {
 }
 
 impl<S: Store> Core<S> {
+    /// What of this to look at now, of a file that is written all the time: not
+    /// more than one look can bring along. The rest waits for the next look.
+    /// Gives whether there is a rest.
+    pub(super) fn part_of(
+        &mut self,
+        now: Now,
+        spot: &Spot,
+        dirt: Dirt,
+        leaves: Option<&Leaves>,
+    ) -> (Dirt, bool) {
+        let Spot::Body(id) = spot else { return (dirt, false) };
+        let next = match self.busy.get(id).filter(|_| dirt.is_of_ranges()) {
+            Some(Busy::Streamed { next }) => *next,
+            Some(Busy::Seldom) => 0,
+            Some(Busy::Asked) | None => return (dirt, false),
+        };
+        let Some((part, next)) = leaves.and_then(|leaves| part(&dirt.ranges, leaves, next)) else {
+            return (dirt, false);
+        };
+        self.busy.insert(*id, Busy::Streamed { next });
+        let mut rest = dirt.clone();
+        rest.ranges.subtract(&part);
+        self.settle.look(now.monotonic, spot.clone(), rest);
+        (Dirt { ranges: part, ..dirt }, true)
+    }
+
+    /// Not all that changed in this body has been looked at: it must not look
+    /// known by its time, or after a restart nobody would read the rest.
+    pub(super) fn is_read_in_part(&mut self, id: BodyId, before: &Fingerprint) {
+        let Fingerprint { mtime, ctime, .. } = *before;
+        self.edit_body(id, |row| {
+            if let Some(disk) = &mut row.disk {
+                disk.fingerprint = Fingerprint { mtime, ctime, ..disk.fingerprint };
+            }
+        });
+    }
+
     /// What was read, if it was read in one piece. An error is how long to
     /// wait before reading again.
     pub(super) fn digest_sight(
@@ -127,7 +170,8 @@ impl<S: Store> Core<S> {
         if let Some(busy) = body.and_then(|id| self.busy.get_mut(&id)) {
             *busy = match (writes.is_some(), *busy) {
                 (true, Busy::Asked) if !is_all => Busy::Asked,
-                (true, _) => Busy::Streamed,
+                (true, Busy::Streamed { next }) => Busy::Streamed { next },
+                (true, _) => Busy::Streamed { next: 0 },
                 (false, _) => Busy::Seldom,
             };
         }
@@ -178,7 +222,7 @@ impl<S: Store> Core<S> {
             if !self.has_room_for_busy() {
                 return Ok(false);
             }
-            self.busy.insert(id, Busy::Streamed);
+            self.busy.insert(id, Busy::Streamed { next: 0 });
             return Err(Duration::ZERO);
         }
         let took = now.monotonic.saturating_sub(look.at);
@@ -293,5 +337,34 @@ impl<S: Store> Core<S> {
             writes: writes.clone(),
             holes: read.holes.clone(),
         });
+    }
+}
+
+/// Of what changed, as much as one look can bring along, in whole leaves from
+/// `next` on and around, and where the following part begins. What lies behind
+/// the known end belongs to every part. `None`: all of it.
+fn part(changed: &RangeSet, leaves: &Leaves, next: u64) -> Option<(RangeSet, u64)> {
+    let most = (BUSY_LOOK_BYTES_MAX / leaves.leaf_bytes()) as usize;
+    let mut touched: Vec<Range> =
+        leaves.touched(changed).map(|index| leaves.range_of(index)).collect();
+    let mut known = changed.clone();
+    known.truncate(leaves.size());
+    if touched.len() <= most && known.bytes() <= PART_BYTES_MAX {
+        return None;
+    }
+    let first = touched.partition_point(|leaf| leaf.start < next);
+    touched.rotate_left(first);
+    touched.truncate(most);
+    loop {
+        let of_leaves = known.intersection(&touched.iter().copied().collect());
+        if of_leaves.bytes() > PART_BYTES_MAX && touched.len() > 1 {
+            touched.truncate(touched.len() / 2);
+            continue;
+        }
+        let next = touched.last()?.end;
+        let mut part = changed.clone();
+        part.subtract(&known);
+        part.extend(&of_leaves);
+        return Some((part, next));
     }
 }

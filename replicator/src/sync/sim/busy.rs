@@ -12,16 +12,17 @@ use super::alone::Alone;
 use super::disk::Change;
 use super::path;
 use crate::hash::{Digest, Leaves};
+use crate::limits::BUSY_LOOK_BYTES_MAX;
 use crate::look::{Depth, Look};
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 use crate::sync::effect::{Found, Sighted};
 use crate::sync::store::Store;
-use crate::writes::spans;
+use crate::writes::{bytes_of, spans};
 
 const LEAF: u64 = 64 << 10;
 
-/// A node with a file of four leaves, whose disk the story speaks for.
+/// A node with a file of a few leaves, whose disk the story speaks for.
 struct Busy {
     node: Alone,
     file: RelPath,
@@ -34,8 +35,12 @@ struct Busy {
 
 impl Busy {
     fn new() -> Self {
+        Self::of(4)
+    }
+
+    fn of(leaves: u64) -> Self {
         let mut node = Alone::new();
-        let (file, content) = (path("hot"), vec![0; 4 * LEAF as usize]);
+        let (file, content) = (path("hot"), vec![0; (leaves * LEAF) as usize]);
         node.disk.write(&file, &content, &mut BTreeSet::new());
         node.core.scan(RelPath::root());
         node.rest();
@@ -45,14 +50,20 @@ impl Busy {
 
     /// Somebody writes a few bytes, and capture tells it.
     fn write(&mut self, at: u64, byte: u8) {
-        self.content[at as usize..at as usize + 10].fill(byte);
-        let mut content = self.content.clone();
-        content.truncate(4 * LEAF as usize);
-        for change in self.node.disk.write(&self.file, &content, &mut BTreeSet::new()) {
+        self.write_all([at], byte);
+    }
+
+    /// The same at several places at once.
+    fn write_all(&mut self, places: impl IntoIterator<Item = u64>, byte: u8) {
+        let mut ranges = RangeSet::new();
+        for at in places {
+            self.content[at as usize..at as usize + 10].fill(byte);
+            ranges.insert(Range { start: at / 4096 * 4096, end: at / 4096 * 4096 + 4096 });
+        }
+        for change in self.node.disk.write(&self.file, &self.content, &mut BTreeSet::new()) {
             if let Change::Data(inode) = change {
-                let block = Range { start: at / 4096 * 4096, end: at / 4096 * 4096 + 4096 };
-                let ranges = [block].into_iter().collect();
-                self.node.core.bytes_changed(self.node.clock(), inode, Some(ranges), false);
+                let ranges = Some(ranges.clone());
+                self.node.core.bytes_changed(self.node.clock(), inode, ranges, false);
             }
         }
     }
@@ -69,7 +80,7 @@ impl Busy {
     /// The answer to a look by ranges, as the engine would give it: it reads
     /// the leaves that were touched, as they are now.
     fn answer(&mut self, look: &Look, stable: bool) {
-        let whole = [Range { start: 0, end: 4 * LEAF }].into_iter().collect();
+        let whole = [range((0, self.content.len() as u64))].into_iter().collect();
         let ranges = match &look.depth {
             Depth::Ranges(ranges) => ranges,
             Depth::Whole => &whole,
@@ -90,10 +101,11 @@ impl Busy {
         };
         let mut sight = self.node.disk.look(look, false);
         let Found::Entry(_, sighted) = &mut sight.found else { panic!("it is gone") };
+        let fits = bytes_of(&bytes) <= BUSY_LOOK_BYTES_MAX;
         *sighted = Sighted::File {
             leaves,
             changed,
-            bytes: self.brings.then_some(bytes),
+            bytes: (self.brings && fits).then_some(bytes),
             holes: if look.busy { self.holes.clone() } else { RangeSet::new() },
             stable,
         };
@@ -248,6 +260,42 @@ fn a_busy_file_is_not_read_all_the_time_and_to_its_end() {
     busy.answer(&look, true);
     assert_eq!(busy.indexed(), Digest::of(&busy.content));
     assert!(busy.look_after(1000).is_none() && busy.node.core.busy.is_empty());
+}
+
+/// A pause of the daemon is enough for that, and what peers cannot follow once
+/// would change further before the next look at all of it.
+#[test]
+fn more_than_one_look_can_bring_along_is_read_in_parts() {
+    let leaves = 2 * BUSY_LOOK_BYTES_MAX / LEAF + 2;
+    let mut busy = Busy::of(leaves);
+    busy.write(5, 1);
+    for _ in 0..2 {
+        let look = busy.look_after(60).expect("nobody looks");
+        busy.answer(&look, false);
+    }
+    let (body, _) = busy.node.core.store().name(&busy.file).unwrap().on_disk().unwrap();
+    let before = busy.indexed();
+    let lies = |busy: &Busy| busy.node.core.locate(body, busy.indexed()).unwrap().fingerprint;
+    busy.write_all((0..leaves).map(|leaf| leaf * LEAF), 2);
+    for part in 0..3 {
+        let from = busy.indexed();
+        let look = busy.look_after(60).expect("nobody looks");
+        busy.answer(&look, false);
+        busy.node.core.kept_since(body, from, busy.indexed()).expect("not kept");
+        let disk = busy.node.disk.stat(&busy.file).unwrap().fingerprint;
+        let is_rest = part == 2;
+        assert_eq!(lies(&busy).same_bytes(&disk), is_rest, "after a restart nobody reads the rest");
+        // What comes first does not come first again.
+        busy.write_all([0, LEAF], 3);
+    }
+    let patch = busy.node.core.kept_since(body, before, busy.indexed()).expect("not kept");
+    assert_eq!(spans(&patch.writes).count() as u64, leaves, "some are not read");
+    while let Some(look) = busy.look_after(60) {
+        busy.answer(&look, true);
+    }
+    assert_eq!(busy.indexed(), Digest::of(&busy.content));
+    let disk = busy.node.disk.stat(&busy.file).unwrap().fingerprint;
+    assert!(lies(&busy).same_bytes(&disk));
 }
 
 fn range((start, end): (u64, u64)) -> Range {
