@@ -90,10 +90,17 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// It did not stay the same while it was read. Not sooner than the look
-    /// took: it may be a large file.
+    /// How long to leave alone what changes while it is read: as long as the
+    /// look took, for it may be a large file. Unless all of this process was
+    /// held meanwhile: then that says nothing of the file.
+    pub(super) fn pause_after(&self, now: Now, look: &Looking) -> Duration {
+        let took = now.monotonic.saturating_sub(look.at);
+        took.max(UNSETTLED_WAIT).min(self.options.max_delay)
+    }
+
+    /// It did not stay the same while it was read.
     pub(super) fn look_again(&mut self, now: Now, path: &RelPath, look: Looking) {
-        let wait = now.monotonic.saturating_sub(look.at).max(UNSETTLED_WAIT);
+        let wait = self.pause_after(now, &look);
         let dirt = self.keep_bytes(now, wait, look);
         self.look_later(now, wait, path, dirt);
     }

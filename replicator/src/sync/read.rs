@@ -15,7 +15,6 @@ use bytes::Bytes;
 
 use super::core::{Core, Looking};
 use super::effect::{Now, Sighted};
-use super::look::UNSETTLED_WAIT;
 use super::message::{Delta, Patch};
 use super::record::Content;
 use super::settle::{Dirt, Spot};
@@ -225,8 +224,7 @@ impl<S: Store> Core<S> {
             self.busy.insert(id, Busy::Streamed { next: 0 });
             return Err(Duration::ZERO);
         }
-        let took = now.monotonic.saturating_sub(look.at);
-        self.settle.rest(now.monotonic, took.max(UNSETTLED_WAIT), Spot::Body(id));
+        self.settle.rest(now.monotonic, self.pause_after(now, look), Spot::Body(id));
         Ok(true)
     }
 

@@ -298,6 +298,22 @@ fn more_than_one_look_can_bring_along_is_read_in_parts() {
     assert!(lies(&busy).same_bytes(&disk));
 }
 
+/// A process that was held for a while has looked for as long.
+#[test]
+fn a_look_that_was_held_is_followed_by_another_soon() {
+    let mut busy = Busy::new();
+    busy.write(5, 1);
+    for ms in [60, 60_000] {
+        let look = busy.look_after(60).expect("nobody looks");
+        busy.write(7, 2);
+        busy.node.now += Duration::from_millis(ms);
+        busy.answer(&look, false);
+    }
+    let look = busy.look_after(10_000).expect("nobody looks, for as long as it was held");
+    busy.answer(&look, true);
+    assert_eq!(busy.indexed(), Digest::of(&busy.content));
+}
+
 fn range((start, end): (u64, u64)) -> Range {
     Range { start, end }
 }
