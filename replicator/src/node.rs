@@ -63,7 +63,7 @@ use crate::root::Root;
 use crate::status::{StateDir, control};
 use crate::sync::effect::Now;
 use crate::sync::{Core, Introduction, Options};
-use crate::transport::{Events, Secret};
+use crate::transport::{Event, Events, Secret};
 use crate::{apply, path::RelPath};
 
 /// Reports of finished work that may wait for the core.
@@ -143,6 +143,30 @@ struct Inputs<'a> {
     changes: mpsc::Receiver<Vec<Change>>,
     events: Events,
     questions: &'a mut mpsc::Receiver<control::Asked>,
+}
+
+/// Something for the core.
+enum Input {
+    Report(Report),
+    Changes(Vec<Change>),
+    Event(Event),
+}
+
+/// None of these always comes first: in the middle of a scan there is a report
+/// at any time, and a peer that asks for what was scanned already would wait
+/// for its end.
+async fn next_input(
+    reports: &mut mpsc::Receiver<Report>,
+    changes: &mut mpsc::Receiver<Vec<Change>>,
+    events: &mut Events,
+) -> Result<Input, Error> {
+    Ok(tokio::select! {
+        report = reports.recv() => {
+            Input::Report(report.ok_or(Error::Ended("the queue of reports"))?)
+        }
+        batch = changes.recv() => Input::Changes(batch.ok_or(Error::Ended("capture"))?),
+        event = events.recv() => Input::Event(event.ok_or(Error::Ended("the transport"))?),
+    })
 }
 
 struct Node {
@@ -249,19 +273,18 @@ impl Node {
                 question = questions.recv() => {
                     self.handle_question(question.ok_or(Error::Ended("the control socket"))?);
                 }
-                report = reports.recv() => {
-                    let report = report.ok_or(Error::Ended("the queue of reports"))?;
-                    for report in gather(report, &mut reports) {
-                        self.handle_report(report, &mut changes)?;
+                input = next_input(&mut reports, &mut changes, &mut events) => match input? {
+                    Input::Report(report) => {
+                        for report in gather(report, &mut reports) {
+                            self.handle_report(report, &mut changes)?;
+                        }
                     }
-                }
-                batch = changes.recv() => {
-                    self.handle_changes(batch.ok_or(Error::Ended("capture"))?);
-                    self.drain_changes(&mut changes);
-                }
-                event = events.recv() => {
-                    self.handle_event(event.ok_or(Error::Ended("the transport"))?);
-                }
+                    Input::Changes(batch) => {
+                        self.handle_changes(batch);
+                        self.drain_changes(&mut changes);
+                    }
+                    Input::Event(event) => self.handle_event(event),
+                },
                 () = tokio::time::sleep_until(wake) => {}
             }
             self.members.handle_timeout(Instant::now());
