@@ -17,9 +17,21 @@ pub fn target() -> PathBuf {
 }
 
 /// cargo, in the workspace, as the one that runs this program.
+///
+/// Without what that one says of the package it runs: some build scripts look
+/// at it (ring's does), and each change between cargo and this program would
+/// build them, and all that stands on them, anew.
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.args(arguments).current_dir(workspace());
+    let of_package = |name: &str| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|beginning| name.starts_with(beginning))
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(of_package) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
