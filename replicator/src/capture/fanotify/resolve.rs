@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use crate::capture::limits::{ANCESTORS_MAX, DIRECTORY_CACHE_MAX, RESOLVE_TRIES};
+use crate::capture::limits::{DIRECTORY_CACHE_MAX, RESOLVE_TRIES};
 use crate::capture::sys;
 use crate::path::RelPath;
 
@@ -102,12 +102,7 @@ impl Resolver {
                 return Ok(Placement::Vanished);
             }
             let root = path_of(self.root.as_fd())?;
-            let path = match path_of(directory) {
-                Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
-                    return self.find_upwards(directory);
-                }
-                path => path?,
-            };
+            let path = path_of(directory)?;
             let below = strip(&path, &root);
             if path_of(self.root.as_fd())? != root {
                 hidden = false;
@@ -127,30 +122,6 @@ impl Resolver {
         // The same path every time, and never this directory behind it:
         // something is mounted over it.
         Ok(if hidden { Placement::Outside } else { Placement::Unresolved })
-    }
-
-    /// Of a directory whose path is too long to be told, only whether it is
-    /// outside: the others on this file system may make such, and none of
-    /// theirs is a reason to look at all of the folder.
-    fn find_upwards(&self, directory: BorrowedFd<'_>) -> io::Result<Placement> {
-        let id = |directory: BorrowedFd<'_>| {
-            rustix::fs::fstat(directory).map(|stat| (stat.st_dev, stat.st_ino))
-        };
-        let root = id(self.root.as_fd())?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mut at = directory.try_clone_to_owned()?;
-        for _ in 0..ANCESTORS_MAX {
-            let above = rustix::fs::openat(&at, c"..", flags, Mode::empty())?;
-            let (here, there) = (id(at.as_fd())?, id(above.as_fd())?);
-            if there == root {
-                return Ok(Placement::Unresolved);
-            }
-            if there == here {
-                return Ok(Placement::Outside);
-            }
-            at = above;
-        }
-        Ok(Placement::Unresolved)
     }
 
     fn is_at(&self, directory: BorrowedFd<'_>, path: &RelPath) -> io::Result<bool> {
@@ -193,30 +164,6 @@ fn strip<'a>(path: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A directory that lies so deep below this one that no path leads there.
-    fn deep_below(top: &std::path::Path) -> OwnedFd {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mut at: OwnedFd = rustix::fs::open(top, flags, Mode::empty()).unwrap();
-        let name = "x".repeat(200);
-        for _ in 0..libc::PATH_MAX / 200 + 1 {
-            rustix::fs::mkdirat(&at, name.as_str(), Mode::RWXU).unwrap();
-            at = rustix::fs::openat(&at, name.as_str(), flags, Mode::empty()).unwrap();
-        }
-        at
-    }
-
-    #[test]
-    fn what_others_make_deep_outside_is_known_to_be_outside() {
-        let dir = tempfile::tempdir().unwrap();
-        let (folder, other) = (dir.path().join("folder"), dir.path().join("other"));
-        [&folder, &other].iter().for_each(|made| std::fs::create_dir(made).unwrap());
-        let root = std::fs::File::open(&folder).unwrap();
-        let resolver = Resolver::new(root.as_fd()).unwrap();
-        let found = |top| resolver.find_open(deep_below(top).as_fd()).unwrap();
-        assert_eq!(found(&other), Placement::Outside);
-        assert_eq!(found(&folder), Placement::Unresolved);
-    }
 
     #[test]
     fn stripping_respects_name_borders() {
