@@ -14,10 +14,6 @@ use replicator_tests::{Cluster, FileSystem, Volume, end_with_this_thread, machin
 /// These trees are larger than those of other stories.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// The same after what a program left that makes all it can: 8,192 names of
-/// one file among it, each of them a step by itself.
-const FOLLOW_LIMIT: Duration = Duration::from_secs(180);
-
 /// The program, or a word about why the story is not told.
 fn program(name: &str) -> Option<PathBuf> {
     let found = machine::program(name);
@@ -41,7 +37,7 @@ where
 
 #[track_caller]
 fn assert_followed(cluster: &Cluster) {
-    cluster.assert_same_within(FOLLOW_LIMIT);
+    cluster.assert_same_within(SETTLE_LIMIT);
     cluster.assert_rsync_agrees();
 }
 
