@@ -130,7 +130,7 @@ fn cut_off(victim: usize) {
         for number in 0..FILES {
             fs::rename(source.join(name(number)), cluster[0].path(name(number))).unwrap();
         }
-        let begun = || count_private(&cluster[1], "tmp") > 0 || arrived(&cluster[1]) > 0;
+        let begun = || is_receiving(&cluster[1]) || arrived(&cluster[1]) > 0;
         poll::eventually(TRANSFER_LIMIT, "the transfer begins", begun);
         cluster[victim].kill9().unwrap();
         for number in (0..FILES).filter(|&number| target.join(name(number)).exists()) {
@@ -230,6 +230,17 @@ fn name(number: u64) -> String {
 
 fn arrived(node: &Node) -> usize {
     (0..FILES).filter(|&number| node.path(name(number)).exists()).count()
+}
+
+/// Does the node hold a file open that is on its way in? Such a file may have
+/// no name.
+fn is_receiving(node: &Node) -> bool {
+    let Some(pid) = node.pid() else { return false };
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let beside = node.private("tmp");
+    open.flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|file| file != beside && file.starts_with(&beside))
 }
 
 fn count_private(node: &Node, folder: &str) -> usize {

@@ -4,26 +4,56 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{self, AtFlags};
+use rustix::fs::{self, AtFlags, CWD, RenameFlags};
+use rustix::io::Errno;
 
 use super::Error;
-use crate::root::Root;
+use crate::root::{Root, proc_path};
 
 /// Tells the entries of one process apart; the process id tells those of a
 /// daemon and of a command beside it apart.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// An entry that waits for its place.
+#[derive(Debug)]
+pub(super) enum Beside {
+    Named(Reserved),
+    /// A file that is known by its handle: one that never had a name, and goes
+    /// with its last handle, or one that is to have another name.
+    Held(Arc<OwnedFd>),
+}
+
+impl Beside {
+    /// Gives the entry this name, if nobody has it. On failure it is gone, or
+    /// is what it was.
+    pub(super) fn place(self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+        match self {
+            Self::Named(reserved) => reserved.move_to(dir, name),
+            Self::Held(file) => link(file.as_fd(), dir, name),
+        }
+    }
+}
+
+/// Without a path where the system lets us: only its administrator may give a
+/// name to what is known by a handle alone (`linkat(2)`, ENOENT).
+fn link(file: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    match fs::linkat(file, c"", dir, name, AtFlags::EMPTY_PATH) {
+        Err(Errno::NOENT) => fs::linkat(CWD, proc_path(file), dir, name, AtFlags::SYMLINK_FOLLOW),
+        done => done,
+    }
+}
+
 /// A name in `.replicator/tmp`, removed when it is dropped unplaced.
 #[derive(Debug)]
-pub(super) struct Beside {
+pub(super) struct Reserved {
     dir: Arc<OwnedFd>,
     name: String,
     placed: bool,
 }
 
-impl Beside {
+impl Reserved {
     /// A fresh name; the entry is the caller's to make.
-    pub(super) fn reserve(root: &Root) -> Self {
+    pub(super) fn new(root: &Root) -> Self {
         let count = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{:x}-{count:x}", std::process::id());
         Self { dir: root.tmp().clone(), name, placed: false }
@@ -37,13 +67,15 @@ impl Beside {
         &self.name
     }
 
-    /// The entry has left this name.
-    pub(super) fn placed(mut self) {
+    fn move_to(mut self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+        let (tmp, new) = (self.dir.as_fd(), self.name.as_str());
+        fs::renameat_with(tmp, new, dir, name, RenameFlags::NOREPLACE)?;
         self.placed = true;
+        Ok(())
     }
 }
 
-impl Drop for Beside {
+impl Drop for Reserved {
     fn drop(&mut self) {
         if !self.placed {
             // A name that was reserved and never made is gone already.
@@ -70,8 +102,7 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Error> {
 
 /// Removes an entry of a private directory, whatever it is, and what it
 /// holds. Links are not followed.
-pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), rustix::io::Errno> {
-    use rustix::io::Errno;
+pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     match fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => {}
@@ -106,13 +137,13 @@ pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), rustix
     Ok(())
 }
 
-fn open_directory(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, rustix::io::Errno> {
+fn open_directory(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::empty())
 }
 
-fn list(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, rustix::io::Errno> {
+fn list(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
     for entry in fs::Dir::read_from(dir)? {
         let name = entry?.file_name().to_bytes().to_vec();

@@ -6,9 +6,10 @@
 //! expected, so a local change that arrives in the same moment survives.
 //!
 //! Whatever is killed, and when: a name of the tree holds a complete old or a
-//! complete new entry. New entries are made in `.replicator/tmp`, displaced
-//! ones rest in the trash or the conflict store, and a file written in place
-//! has a redo record until its bytes are durable.
+//! complete new entry. New entries are made in `.replicator/tmp`, files
+//! without a name where that can be; displaced ones rest in the trash or the
+//! conflict store, and a file written in place has a redo record until its
+//! bytes are durable.
 
 mod applier;
 mod beside;

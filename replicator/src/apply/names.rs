@@ -5,7 +5,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{self, AtFlags, CWD, RenameFlags};
+use rustix::fs::{self, AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::beside::Beside;
@@ -17,7 +17,6 @@ use super::worker::{Worker, no_parent};
 use super::{Error, Expect, Keep, Outcome, Over};
 use crate::entry::{Flags, Kind};
 use crate::path::RelPath;
-use crate::root::proc_path;
 
 impl Worker {
     pub(super) fn rename(
@@ -126,14 +125,7 @@ impl Worker {
             return Ok(Outcome::Raced);
         }
         let lifted = Lifted::lift(&self.root, &[from, to], &held, &found)?;
-        let beside = Beside::reserve(&self.root);
-        let source = proc_path(held.as_fd());
-        let follow = AtFlags::SYMLINK_FOLLOW;
-        match fs::linkat(CWD, source.as_str(), beside.dir(), beside.name(), follow) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Outcome::Raced),
-            Err(errno) => return Err(Error::entry(from, "link", errno)),
-        }
+        let beside = Beside::Held(held.clone());
         let made = Made { beside, handle: held.clone(), stat: found.clone(), binding: Flags::NONE };
         let outcome = self.put(to, made, over)?;
         drop(lifted);

@@ -41,13 +41,11 @@ impl Worker {
         // Until it has its flags, a start would give it them.
         let _note = Note::of_new(&self.root, path, &made.stat, made.binding)?;
         let Some(over) = over else {
-            let (tmp, new) = (made.beside.dir(), made.beside.name());
-            return match fs::renameat_with(tmp, new, &dir, name, RenameFlags::NOREPLACE) {
+            return match made.beside.place(dir.as_fd(), name) {
                 Ok(()) => {
-                    made.beside.placed();
                     Ok(Outcome::Done(Some(placed(path, made.stat, &made.handle, made.binding))))
                 }
-                Err(Errno::EXIST) => Ok(Outcome::Raced),
+                Err(Errno::EXIST | Errno::NOENT) => Ok(Outcome::Raced),
                 Err(errno) => Err(Error::entry(path, "place", errno)),
             };
         };
@@ -78,10 +76,11 @@ impl Worker {
         let lifted = Lifted::lift(&self.root, &[path], &held, &found)?;
         let resting = Resting::reserve(&self.root, path)?;
         let trash = self.root.trash();
-        let (tmp, new) = (made.beside.dir(), made.beside.name());
-        fs::renameat_with(tmp, new, trash, resting.name.as_slice(), RenameFlags::NOREPLACE)
-            .map_err(|errno| Error::private("use the trash", errno))?;
-        made.beside.placed();
+        match made.beside.place(trash, &resting.name) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(Outcome::Raced),
+            Err(errno) => return Err(Error::private("use the trash", errno)),
+        }
         let swapped =
             fs::renameat_with(trash, resting.name.as_slice(), at.0, at.1, RenameFlags::EXCHANGE);
         if let Err(errno) = swapped {

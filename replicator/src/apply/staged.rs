@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
 
-use super::beside::Beside;
+use super::beside::{Beside, Reserved};
 use super::content::{copy_bytes, punch, write_at};
 use super::{Error, metadata};
 use crate::entry::{Flags, Metadata, Stat};
@@ -19,8 +20,8 @@ use crate::root::{Access, Root};
 /// small files 7 ms).
 const FLUSH_EACH_MAX: usize = 16;
 
-/// A file being written in `.replicator/tmp`; removed when it is dropped
-/// unplaced.
+/// A file being written, without a name or in `.replicator/tmp`; gone when it
+/// is dropped unplaced.
 #[derive(Debug)]
 pub struct Staged {
     pub(super) beside: Beside,
@@ -29,17 +30,33 @@ pub struct Staged {
 
 impl Staged {
     /// An empty file of this size: one hole, until it is written.
+    ///
+    /// Without a name where the file system can: names that are all made in one
+    /// directory and moved out of it wait for its lock (40,000 small files on
+    /// ext4: 1.3 s of system time with names, 0.7 s without).
     pub fn create(root: &Root, size: u64) -> Result<Self, Error> {
-        let beside = Beside::reserve(root);
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(beside.dir(), beside.name(), flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| Error::private("make a temporary file", errno))?;
-        let staged = Self { beside, file: Arc::new(file) };
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let staged = match fs::openat(root.tmp(), c".", flags, USUAL) {
+            Ok(file) => {
+                let file = Arc::new(file);
+                Self { beside: Beside::Held(file.clone()), file }
+            }
+            // The kernel's answers where it, or the file system, cannot.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => Self::with_name(root)?,
+            Err(errno) => return Err(cannot_make(errno)),
+        };
         if size > 0 {
             staged.resize(size)?;
         }
         Ok(staged)
+    }
+
+    pub(super) fn with_name(root: &Root) -> Result<Self, Error> {
+        let reserved = Reserved::new(root);
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(reserved.dir(), reserved.name(), flags, OWN).map_err(cannot_make)?;
+        Ok(Self { beside: Beside::Named(reserved), file: Arc::new(file) })
     }
 
     /// The same bytes and holes as a file of the folder: shared blocks where
@@ -81,6 +98,16 @@ impl Staged {
         fs::ftruncate(&self.file, size)
             .map_err(|errno| Error::private("size a temporary file", errno))
     }
+}
+
+/// The mode of a file that nobody can open yet: what most are to have, which
+/// spares a call for each.
+const USUAL: Mode = Mode::from_raw_mode(0o644);
+/// That of one with a name, until it is given what it is to have.
+const OWN: Mode = Mode::RUSR.union(Mode::WUSR);
+
+fn cannot_make(errno: Errno) -> Error {
+    Error::private("make a temporary file", errno)
 }
 
 /// Makes the bytes of staged files durable, before their names are.
