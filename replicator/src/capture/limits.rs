@@ -18,6 +18,10 @@ pub const DIRECTORY_CACHE_MAX: usize = 8192;
 /// resolved, before everything is looked at again instead.
 pub const RESOLVE_TRIES: usize = 4;
 
+/// Directories gone through upwards from one whose path is too long to be told:
+/// thirty times as many as a path of names of one byte has.
+pub const ANCESTORS_MAX: usize = 64 << 10;
+
 /// Shortest time between two drains. It lets a million writes to one block
 /// cost a thousand wake-ups a second at most, and adds this much latency only
 /// to a write that follows another one closely.

@@ -202,6 +202,10 @@ impl Fanotify {
         let directory = match self.resolver.place(place.directory.as_bytes()) {
             Placement::Inside(directory) => directory,
             Placement::Outside => return Ok(None),
+            Placement::Beneath(top) => {
+                outbox.lost(top, LossCause::Unresolved)?;
+                return Ok(None);
+            }
             Placement::Vanished => {
                 // Its removal was reported by its parent, up to a directory
                 // that exists; nothing beneath it is left to look at.

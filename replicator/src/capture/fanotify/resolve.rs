@@ -12,14 +12,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use crate::capture::limits::{DIRECTORY_CACHE_MAX, RESOLVE_TRIES};
+use crate::capture::limits::{ANCESTORS_MAX, DIRECTORY_CACHE_MAX, RESOLVE_TRIES};
 use crate::capture::sys;
+use crate::limits::PATH_BYTES_MAX;
 use crate::path::RelPath;
 
 /// Where a directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placement {
     Inside(RelPath),
+    /// Somewhere below this one, deeper than a path is told of.
+    Beneath(RelPath),
     /// Not below the root, or hidden by a mount.
     Outside,
     /// It no longer exists.
@@ -50,7 +53,7 @@ impl Resolver {
             return known.clone();
         }
         let placement = self.find(handle);
-        if matches!(placement, Placement::Inside(_) | Placement::Outside) {
+        if !matches!(placement, Placement::Vanished | Placement::Unresolved) {
             if self.cache.len() >= DIRECTORY_CACHE_MAX {
                 self.cache.clear();
             }
@@ -102,7 +105,10 @@ impl Resolver {
                 return Ok(Placement::Vanished);
             }
             let root = path_of(self.root.as_fd())?;
-            let path = path_of(directory)?;
+            let path = match path_of(directory) {
+                Err(error) if is_too_long(&error) => return self.find_above(directory),
+                path => path?,
+            };
             let below = strip(&path, &root);
             if path_of(self.root.as_fd())? != root {
                 hidden = false;
@@ -122,6 +128,31 @@ impl Resolver {
         // The same path every time, and never this directory behind it:
         // something is mounted over it.
         Ok(if hidden { Placement::Outside } else { Placement::Unresolved })
+    }
+
+    /// Of a directory with a path too long to be told, by the nearest above it
+    /// whose path is not: anybody on this file system can make such, and none
+    /// of theirs is a reason to look at the folder.
+    fn find_above(&self, directory: BorrowedFd<'_>) -> io::Result<Placement> {
+        let root = path_of(self.root.as_fd())?;
+        // Levels above it that are known to be too long, and the next to try.
+        let (mut too_long, mut levels, mut too_high) = (0, 1, None);
+        while levels <= ANCESTORS_MAX && too_high != Some(too_long + 1) {
+            match path_of(climb(directory, levels)?.as_fd()) {
+                Err(error) if is_too_long(&error) => too_long = levels,
+                Err(error) => return Err(error),
+                Ok(path) => match strip(&path, &root) {
+                    Some(below) => {
+                        return Ok(shallow(below).map_or(Placement::Unresolved, Placement::Beneath));
+                    }
+                    // Above the root as well, which may lie in between.
+                    None if strip(&root, &path).is_some() => too_high = Some(levels),
+                    None => return Ok(Placement::Outside),
+                },
+            }
+            levels = too_high.map_or(2 * too_long, |high| (too_long + high) / 2);
+        }
+        Ok(if too_high.is_some() { Placement::Outside } else { Placement::Unresolved })
     }
 
     fn is_at(&self, directory: BorrowedFd<'_>, path: &RelPath) -> io::Result<bool> {
@@ -147,6 +178,35 @@ impl Resolver {
     }
 }
 
+/// The directory so many levels above this one, or the top.
+fn climb(directory: BorrowedFd<'_>, levels: usize) -> io::Result<OwnedFd> {
+    const UP: &str = "../";
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = directory.try_clone_to_owned()?;
+    let mut left = levels;
+    while left > 0 {
+        let step = left.min(PATH_BYTES_MAX / UP.len());
+        at = rustix::fs::openat(&at, UP.repeat(step), flags, Mode::empty())?;
+        left -= step;
+    }
+    Ok(at)
+}
+
+/// Cut to half of what a path may have, so that all that happens in one endless
+/// tree has the same place looked at.
+fn shallow(below: &[u8]) -> Option<RelPath> {
+    let longest = below.len().min(PATH_BYTES_MAX / 2);
+    let path = match below.get(longest) {
+        Some(b'/') | None => &below[..longest],
+        Some(_) => &below[..below[..longest].iter().rposition(|&byte| byte == b'/').unwrap_or(0)],
+    };
+    RelPath::parse(path).ok()
+}
+
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENAMETOOLONG)
+}
+
 fn path_of(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     Ok(rustix::fs::readlink(link, Vec::new())?.into_bytes())
@@ -164,6 +224,40 @@ fn strip<'a>(path: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A directory so many levels below this one.
+    fn deep_below(top: &std::path::Path, levels: usize, name_bytes: usize) -> OwnedFd {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at: OwnedFd = rustix::fs::open(top, flags, Mode::empty()).unwrap();
+        let name = "x".repeat(name_bytes);
+        for _ in 0..levels {
+            rustix::fs::mkdirat(&at, name.as_str(), Mode::RWXU).unwrap();
+            at = rustix::fs::openat(&at, name.as_str(), flags, Mode::empty()).unwrap();
+        }
+        at
+    }
+
+    #[test]
+    fn a_path_too_long_to_be_told_is_known_to_be_inside_or_outside() {
+        // The last is found by going too high first.
+        for (levels, name_bytes) in [(22, 200), (600, 8), (120, 74)] {
+            let dir = tempfile::tempdir().unwrap();
+            let (folder, other) = (dir.path().join("folder"), dir.path().join("other"));
+            [&folder, &other].iter().for_each(|made| std::fs::create_dir(made).unwrap());
+            let root = std::fs::File::open(&folder).unwrap();
+            let resolver = Resolver::new(root.as_fd()).unwrap();
+            let found = |top| {
+                let deep = deep_below(top, levels, name_bytes);
+                resolver.find_open(deep.as_fd()).unwrap()
+            };
+            assert_eq!(found(&other), Placement::Outside);
+            let Placement::Beneath(top) = found(&folder) else {
+                panic!("{levels} levels of {name_bytes} bytes were not found")
+            };
+            let bytes = top.as_bytes().len();
+            assert!((1000..PATH_BYTES_MAX / 2).contains(&bytes), "{bytes} bytes deep");
+        }
+    }
 
     #[test]
     fn stripping_respects_name_borders() {
