@@ -15,7 +15,7 @@ use super::message::{Message, Records};
 use super::moved::Moves;
 use super::oneway::Own;
 use super::patches::Patches;
-use super::plan::Retry;
+use super::plan::{Planning, Retry};
 use super::probe::Probes;
 use super::progress::Progress;
 use super::read::Busy;
@@ -108,6 +108,7 @@ pub struct Core<S> {
     /// peer's records are complete.
     pub(super) unchecked: HashSet<Key>,
     pub(super) retries: HashMap<Spot, Retry>,
+    pub(super) planning: Planning,
     /// A directory waits to be moved: nothing new begins before that.
     pub(super) draining: bool,
     /// Peers in the middle of a series of records.
@@ -171,6 +172,7 @@ impl<S: Store> Core<S> {
             orphans: HashMap::new(),
             unchecked: HashSet::new(),
             retries: HashMap::new(),
+            planning: Planning::default(),
             draining: false,
             mid_series: BTreeSet::new(),
             jobs: BTreeMap::new(),
@@ -298,11 +300,19 @@ impl<S: Store> Core<S> {
 
     /// Time has passed, or `*_changed` was called.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.turn(now);
+        let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now.monotonic);
+        match is_due(self.planning.due()) && !is_due(self.next_due()) {
+            true => self.plan_on(now),
+            false => self.turn(now),
+        }
     }
 
     /// When [`Core::handle_timeout`] wants to be called next.
     pub fn next_timeout(&self) -> Option<Duration> {
+        [self.next_due(), self.planning.due()].into_iter().flatten().min()
+    }
+
+    fn next_due(&self) -> Option<Duration> {
         let looks = match self.looks.len() < LOOKS_MAX && !self.draining {
             true => self.settle.next_due(),
             false => None,

@@ -28,9 +28,30 @@ use crate::id::{BodyId, NodeId};
 use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX};
 use crate::path::RelPath;
 
-/// Pending names, and bodies, looked at in one turn: blocked ones must not make
-/// every turn as long as their list.
-const LOOKED_AT_MAX: usize = 8192;
+/// Pending names and bodies looked at in vain at once: blocked ones must not
+/// make every turn as long as their list.
+const LOOKED_AT_MAX: usize = 2048;
+
+/// Then something else may happen first: a list of thousands that are blocked
+/// takes a few hundredths of the time.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How far the look at what is pending came. It goes on from there, and around:
+/// thousands that are blocked must not keep what follows from being done.
+#[derive(Debug, Default)]
+pub(super) struct Planning {
+    last: Option<Spot>,
+    /// Not looked at since something happened that may have unblocked it.
+    left: usize,
+    go_on_at: Option<Duration>,
+}
+
+impl Planning {
+    /// When to go on with what is left.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.go_on_at
+    }
+}
 
 /// When to try something again that failed.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +82,6 @@ enum Next {
 impl<S: Store> Core<S> {
     /// Starts jobs as long as there is something to do and room.
     pub(super) fn plan(&mut self, now: Now) {
-        self.draining = false;
         let (names, bodies) = (&self.pending_names, &self.pending_bodies);
         self.retries.retain(|spot, retry| {
             retry.waits &= retry.not_before > now.monotonic;
@@ -70,12 +90,19 @@ impl<S: Store> Core<S> {
                 Spot::Body(id) => bodies.contains(id),
             }
         });
-        if self.pending_names.is_empty() && self.pending_bodies.is_empty() {
-            return;
-        }
+        self.planning.left = self.pending_names.len() + self.pending_bodies.len();
+        self.plan_on(now);
+    }
+
+    /// The same with what was not looked at since.
+    pub(super) fn plan_on(&mut self, now: Now) {
+        self.draining = false;
+        self.planning.go_on_at = None;
         while self.jobs.len() + 2 <= JOBS_MAX && !self.draining {
             let (structure, contents) = self.gather(now);
             if structure.is_empty() && contents.is_empty() {
+                let is_left = self.planning.left > 0 && !self.draining;
+                self.planning.go_on_at = is_left.then_some(now.monotonic + PAUSE);
                 return;
             }
             self.start_job(now, structure);
@@ -86,35 +113,14 @@ impl<S: Store> Core<S> {
     /// The next steps, those that need no bytes apart from the others.
     fn gather(&mut self, now: Now) -> (Vec<Step>, Vec<Step>) {
         let (mut structure, mut contents) = (Vec::new(), Vec::new());
-        let (mut bytes, mut last) = (0, None);
-        for looked in 0..2 * LOOKED_AT_MAX {
-            let Some(spot) = self.pending_after(last.as_ref(), looked < LOOKED_AT_MAX) else {
-                break;
-            };
-            last = Some(spot.clone());
+        let (mut bytes, mut in_vain) = (0, 0);
+        while self.planning.left > 0 && in_vain < LOOKED_AT_MAX {
             if structure.len() >= JOB_ACTIONS_MAX || contents.len() >= JOB_ACTIONS_MAX {
                 break;
             }
-            if self.retries.get(&spot).is_some_and(|retry| retry.not_before > now.monotonic) {
-                continue;
-            }
-            let next = match &spot {
-                // Before anything is read: those under way come first here.
-                Spot::Path(path) if !self.locks.is_free(path, &[]) => Next::Blocked,
-                // What changed here stays until somebody reverts it.
-                Spot::Path(path) if self.may_be_own(path) => Next::Blocked,
-                Spot::Path(path) => self.plan_name(now, path),
-                Spot::Body(id) => self.plan_body(*id),
-            };
-            let next = match next {
-                Next::Act(_) | Next::ActAlone(_) if self.options.mode == Mode::SendOnly => {
-                    Next::Blocked
-                }
-                Next::Act(step) | Next::ActAlone(step) if self.meets_own(&step) => Next::Blocked,
-                next => next,
-            };
-            match next {
-                Next::Settled | Next::Blocked => {}
+            let Some(spot) = self.next_pending() else { break };
+            match self.next_at(now, &spot) {
+                Next::Settled | Next::Blocked => in_vain += 1,
                 Next::Act(step) => {
                     let size = step.bytes();
                     if size > 0 && bytes > 0 && bytes + size > JOB_BYTES_MAX {
@@ -129,6 +135,7 @@ impl<S: Store> Core<S> {
                 Next::ActAlone(step) => {
                     if self.locks.is_idle() && self.jobs.is_empty() {
                         self.locks.lock_all();
+                        self.planning.last = Some(spot);
                         return (vec![*step], contents);
                     }
                     // Let everything else run out first.
@@ -136,26 +143,51 @@ impl<S: Store> Core<S> {
                     break;
                 }
             }
+            self.planning.left -= 1;
+            self.planning.last = Some(spot);
         }
         (structure, contents)
     }
 
-    /// The pending entry that follows this one: a name, as long as they are
-    /// wanted, then a body.
-    fn pending_after(&self, last: Option<&Spot>, wants_names: bool) -> Option<Spot> {
+    /// The pending entry that follows the one looked at last: names, then
+    /// bodies, then names again.
+    fn next_pending(&self) -> Option<Spot> {
         let names = |from| self.pending_names.range((from, Bound::Unbounded)).next();
-        let name = match last {
-            _ if !wants_names => None,
-            None => names(Bound::Unbounded),
-            Some(Spot::Path(path)) => names(Bound::Excluded(path.clone())),
-            Some(Spot::Body(_)) => None,
-        };
         let bodies = |from| self.pending_bodies.range((from, Bound::Unbounded)).next();
-        let body = || match last {
-            Some(Spot::Body(id)) => bodies(Bound::Excluded(*id)),
-            _ => bodies(Bound::Unbounded),
+        let first_name = || names(Bound::Unbounded).cloned().map(Spot::Path);
+        let first_body = || bodies(Bound::Unbounded).copied().map(Spot::Body);
+        match &self.planning.last {
+            None => first_name().or_else(first_body),
+            Some(Spot::Path(path)) => {
+                let name = names(Bound::Excluded(path.clone())).cloned().map(Spot::Path);
+                name.or_else(first_body).or_else(first_name)
+            }
+            Some(Spot::Body(id)) => {
+                let body = bodies(Bound::Excluded(*id)).copied().map(Spot::Body);
+                body.or_else(first_name).or_else(first_body)
+            }
+        }
+    }
+
+    fn next_at(&mut self, now: Now, spot: &Spot) -> Next {
+        if self.retries.get(spot).is_some_and(|retry| retry.not_before > now.monotonic) {
+            return Next::Blocked;
+        }
+        let next = match spot {
+            // Before anything is read: those under way come first here.
+            Spot::Path(path) if !self.locks.is_free(path, &[]) => Next::Blocked,
+            // What changed here stays until somebody reverts it.
+            Spot::Path(path) if self.may_be_own(path) => Next::Blocked,
+            Spot::Path(path) => self.plan_name(now, path),
+            Spot::Body(id) => self.plan_body(*id),
         };
-        name.cloned().map(Spot::Path).or_else(|| body().copied().map(Spot::Body))
+        match next {
+            Next::Act(_) | Next::ActAlone(_) if self.options.mode == Mode::SendOnly => {
+                Next::Blocked
+            }
+            Next::Act(step) | Next::ActAlone(step) if self.meets_own(&step) => Next::Blocked,
+            next => next,
+        }
     }
 
     pub(super) fn start_job(&mut self, now: Now, steps: Vec<Step>) {

@@ -71,6 +71,24 @@ fn one_that_receives_passes_on_nothing_of_its_own() {
     });
 }
 
+/// What cannot be done must not keep what follows from being done.
+#[test]
+fn one_that_receives_gets_what_comes_after_thousands_of_its_own() {
+    let plan = Plan { nodes: 2, one_way: Some((1, Mode::ReceiveOnly)), ..Plan::peaceful(1) };
+    let names: Vec<String> = (0..3_000).map(|number| format!("f{number}")).collect();
+    let mut story = Story::begin(plan, 0, |user| {
+        names.iter().for_each(|name| user.write(name, "x"));
+    });
+    story.act(1, |user| names.iter().for_each(|name| user.replace(name, "own")));
+    story.settle();
+    assert_eq!(story.own_changes(1).len(), names.len());
+    story.act(0, |user| names.iter().for_each(|name| user.replace(name, "of 0")));
+    story.settle();
+    story.act(0, |user| user.write("z", "of 0"));
+    story.settle();
+    assert!(story.tree(1).ends_with(" z=of 0"));
+}
+
 #[test]
 fn a_change_that_lost_against_one_of_its_own_place_is_reverted() {
     each(Mode::ReceiveOnly, |story| {
