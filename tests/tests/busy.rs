@@ -27,13 +27,7 @@ const BLOCK: u64 = 4096;
 /// not wait until they end.
 #[test]
 fn a_file_that_is_never_quiet_is_followed() {
-    let mut cluster = Cluster::new(2);
-    sample::random_file(&cluster[0].path("database"), 8 << 20, 5).unwrap();
-    cluster.start();
-    if !follows_ranges(&cluster) {
-        return;
-    }
-    cluster.assert_same();
+    let Some(cluster) = both_with("database", 8 << 20) else { return };
     while_written(&cluster[0].path("database"), |writer| {
         follow_marks(&cluster, "database", 20, writer);
     });
@@ -44,13 +38,7 @@ fn a_file_that_is_never_quiet_is_followed() {
 /// was held for a while: a loaded server does that.
 #[test]
 fn a_file_that_is_never_quiet_is_followed_after_a_pause() {
-    let mut cluster = Cluster::new(2);
-    sample::random_file(&cluster[0].path("database"), LARGE_BYTES, 9).unwrap();
-    cluster.start();
-    if !follows_ranges(&cluster) {
-        return;
-    }
-    cluster.assert_same();
+    let Some(cluster) = both_with("database", LARGE_BYTES) else { return };
     while_written(&cluster[0].path("database"), |writer| {
         follow_marks(&cluster, "database", 5, writer);
         let held = Stopped::new(&cluster[0]);
@@ -123,6 +111,18 @@ fn who_joins_gets_a_file_that_grows() {
         }
     });
     cluster.assert_same();
+}
+
+/// Two nodes hold a file.
+fn both_with(name: &str, bytes: u64) -> Option<Cluster> {
+    let mut cluster = Cluster::new(2);
+    sample::random_file(&cluster[0].path(name), bytes, 5).unwrap();
+    cluster.start();
+    if !follows_ranges(&cluster) {
+        return None;
+    }
+    cluster.assert_same();
+    Some(cluster)
 }
 
 /// The first of two nodes runs and holds a file, the second is to join.

@@ -363,7 +363,7 @@ impl<S: Store> Core<S> {
     /// on they can tell what this node lacks.
     fn greet(&mut self, now: Now) {
         let since = *self.surveying_since.get_or_insert(now.monotonic);
-        let quiet = self.looks.is_empty() && self.settle.len() == 0;
+        let quiet = self.is_quiet_but_for_restless();
         // A folder that is written to all the time is never quiet.
         let long = now.monotonic.saturating_sub(since) >= self.options.max_delay;
         self.surveyed |= self.scans.is_empty() && (quiet || long);

@@ -98,8 +98,23 @@ impl<S: Store> Core<S> {
         took.max(UNSETTLED_WAIT).min(self.options.max_delay)
     }
 
+    /// Is nothing to be looked at but files that were looked at in vain, since
+    /// they are written all the time? Nobody is to wait for those.
+    pub(super) fn is_quiet_but_for_restless(&self) -> bool {
+        let is_busy = |id: &BodyId| self.busy.contains_key(id);
+        let is_restless = |spot: &Spot| {
+            matches!(spot, Spot::Body(id) if is_busy(id))
+                || self.place_of(spot).is_some_and(|path| self.unsettled.contains_key(&path))
+        };
+        let mut looks = self.looks.iter();
+        looks.all(|(path, look)| {
+            self.unsettled.contains_key(path) || look.bodies.iter().any(is_busy)
+        }) && self.settle.spots().all(is_restless)
+    }
+
     /// It did not stay the same while it was read.
     pub(super) fn look_again(&mut self, now: Now, path: &RelPath, look: Looking) {
+        self.unsettled.entry(path.clone()).or_insert(look.at);
         let wait = self.pause_after(now, &look);
         let dirt = self.keep_bytes(now, wait, look);
         self.look_later(now, wait, path, dirt);

@@ -173,6 +173,10 @@ impl Settle {
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
+
+    pub fn spots(&self) -> impl Iterator<Item = &Spot> {
+        self.waiting.keys()
+    }
 }
 
 impl Dirt {
