@@ -9,6 +9,7 @@ mod announce;
 mod applied;
 mod brake;
 mod changes;
+mod contact;
 mod core;
 mod doubt;
 pub mod effect;
