@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
 use crate::poll;
@@ -27,6 +27,15 @@ pub fn binary() -> &'static Path {
         Some(path) => PathBuf::from(path),
         None => build().unwrap_or_else(|error| panic!("cannot build the program: {error:#}")),
     })
+}
+
+/// Copies a program that is to be run. Another process does: a child that is
+/// just being made beside has all open that this process has, and what is open
+/// for writing cannot be run (ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let copied = finish(Command::new("cp").args([from, to]), LONGEST_RUN)?;
+    ensure!(copied.code == 0, "cp {} {}: {}", from.display(), to.display(), copied.stderr);
+    Ok(())
 }
 
 /// Names the program under test, once, before anything ran it.

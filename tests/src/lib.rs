@@ -30,7 +30,9 @@ mod volume;
 mod xfs;
 
 pub use cluster::{Cluster, SETTLE_LIMIT, write_password};
-pub use command::{Finished, binary, end_with_this_thread, finish, replicator, use_binary};
+pub use command::{
+    Finished, binary, copy_program, end_with_this_thread, finish, replicator, use_binary,
+};
 pub use node::{Node, Settings, free_port};
 pub use status::{PeerTraffic, Status};
 pub use stopped::Stopped;

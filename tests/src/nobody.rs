@@ -2,12 +2,11 @@
 //! what they are given, and as whom a story writes beside them.
 
 use std::ffi::OsString;
-use std::fs;
 use std::marker::PhantomData;
 use std::os::unix::fs::chown;
 
 use crate::cluster::Cluster;
-use crate::command::binary;
+use crate::command::{binary, copy_program};
 use crate::machine::{is_root, program};
 
 /// As Debian numbers it.
@@ -36,7 +35,7 @@ pub fn takes(cluster: &mut Cluster, capabilities: &[&[&str]]) -> bool {
         let Some(words) = words(capabilities) else { return false };
         // The folder of the build may be closed to others.
         if !copy.exists() {
-            fs::copy(binary(), &copy).expect("own directory");
+            copy_program(binary(), &copy).expect("own directory");
         }
         let settings = &mut node.settings;
         settings.prefix = words;

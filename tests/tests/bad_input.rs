@@ -10,8 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use replicator_tests::{
-    Cluster, FileSystem, Finished, Volume, binary, finish, levels, machine, nobody, replicator,
-    write_password,
+    Cluster, FileSystem, Finished, Volume, binary, copy_program, finish, levels, machine, nobody,
+    replicator, write_password,
 };
 use tempfile::TempDir;
 
@@ -70,7 +70,7 @@ fn run_by_nobody(
     };
     fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
     let program = dir.join("replicator");
-    fs::copy(binary(), &program).unwrap();
+    copy_program(binary(), &program).unwrap();
     fs::create_dir_all(dir.join("state")).unwrap();
     for name in ["root", "state", "password"] {
         chown(dir.join(name), Some(nobody::ID), Some(nobody::ID)).unwrap();

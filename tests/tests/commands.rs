@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use replicator_tests::mapping::{Mapping, PAGE_BYTES};
 use replicator_tests::{
-    Cluster, FileSystem, Finished, Stopped, Volume, binary, machine, nobody, poll, replicator,
-    sample,
+    Cluster, FileSystem, Finished, Stopped, Volume, binary, copy_program, machine, nobody, poll,
+    replicator, sample,
 };
 use serde_json::Value;
 
@@ -247,7 +247,7 @@ fn the_doctor_says_what_is_there_and_what_is_missing() {
         return machine::skip("needs root and setpriv to become a user who lacks something");
     };
     let program = dir.path().join("replicator");
-    fs::copy(binary(), &program).unwrap();
+    copy_program(binary(), &program).unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(&prefix[0]);
     command.args(&prefix[1..]).arg(program).args(["doctor", "--root"]).arg(dir.path());

@@ -1,10 +1,11 @@
 //! Nodes without the password.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, binary, poll, tree, write_password};
+use replicator_tests::{Cluster, binary, copy_program, poll, tree, write_password};
 
 const SECRET: &str = "the-name-is-a-secret-already";
 
@@ -96,15 +97,17 @@ fn another_protocol_version_is_refused_on_both_sides() {
 /// numbers of eight and of four bytes.
 fn speak_another_version(copy: &Path) {
     const END: &[u8] = b"or/3";
-    fs::copy(binary(), copy).unwrap();
-    let mut program = fs::read(copy).unwrap();
+    let mut program = fs::read(binary()).unwrap();
     let places: Vec<usize> =
         (0..program.len() - END.len()).filter(|&at| program[at..].starts_with(END)).collect();
     assert!(!places.is_empty(), "the program does not name its protocol");
     for at in places {
         program[at + END.len() - 1] = b'4';
     }
-    fs::write(copy, program).unwrap();
+    let beside = copy.with_extension("written");
+    fs::write(&beside, program).unwrap();
+    fs::set_permissions(&beside, Permissions::from_mode(0o755)).unwrap();
+    copy_program(&beside, copy).unwrap();
 }
 
 /// Is `word` in any file of this folder?
