@@ -97,6 +97,9 @@ impl Worker {
             }
             return Ok(Outcome::Raced);
         }
+        for ((held, found), path) in looked.iter().zip([b, a]) {
+            self.give_back_mtime(path, found, held.as_fd());
+        }
         drop(lifted);
         let mut last = None;
         for (held, found) in looked {

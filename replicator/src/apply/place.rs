@@ -90,6 +90,7 @@ impl Worker {
                 errno => Err(Error::entry(path, "replace", errno)),
             };
         }
+        self.give_back_mtime(path, &made.stat, made.handle.as_fd());
         let stat = placed(path, made.stat, &made.handle, made.binding);
         self.lay_to_rest(path, resting, (held, found, lifted), keep);
         Ok(Outcome::Done(Some(stat)))

@@ -136,6 +136,25 @@ impl Worker {
         Ok((self.root.stat_fd(fd)?, binding.among(self.root.flags())))
     }
 
+    /// XFS counts another parent as a change of a directory that is exchanged
+    /// (`xfs_cross_rename`, Linux 6.18).
+    pub(super) fn give_back_mtime(&self, path: &RelPath, was: &Stat, fd: BorrowedFd<'_>) {
+        if was.kind != Kind::Directory {
+            return;
+        }
+        let set = || {
+            let now = self.root.stat_fd(fd)?;
+            if now.metadata.mtime == was.metadata.mtime {
+                return Ok(());
+            }
+            let mtime = was.metadata.mtime;
+            self.set(path, fd, &now, &Metadata { mtime, ..now.metadata.clone() })
+        };
+        if let Err(error) = set() {
+            tracing::warn!(%path, %error, "a directory keeps the time of its exchange");
+        }
+    }
+
     fn set(
         &self,
         path: &RelPath,

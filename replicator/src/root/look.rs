@@ -202,11 +202,18 @@ fn xattrs(fd: BorrowedFd<'_>, handle: Handle) -> Result<Xattrs, Errno> {
 ///
 /// `security.evm` is signed with a key of this machine, labels of SELinux and
 /// Smack follow its policy, and `trusted.overlay.` belongs to an overlay
-/// mount's bookkeeping: copying these breaks the copy.
+/// mount's bookkeeping: copying these breaks the copy. `trusted.SGI_ACL_` is
+/// how XFS shows an ACL a second time: elsewhere it would mean nothing, and
+/// bring an ACL that was removed there back on XFS.
 pub(crate) fn is_replicated(name: &[u8]) -> bool {
     let wanted = [&b"user."[..], b"security.", b"trusted.", b"system.posix_acl_"];
-    let local =
-        [&b"security.evm"[..], b"security.selinux", b"security.SMACK64", b"trusted.overlay."];
+    let local = [
+        &b"security.evm"[..],
+        b"security.selinux",
+        b"security.SMACK64",
+        b"trusted.overlay.",
+        b"trusted.SGI_ACL_",
+    ];
     wanted.iter().any(|namespace| name.starts_with(namespace))
         && !local.iter().any(|namespace| name.starts_with(namespace))
 }
