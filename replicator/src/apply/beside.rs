@@ -14,23 +14,17 @@ use crate::root::{Root, proc_path};
 /// daemon and of a command beside it apart.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// An entry that waits for its place.
-#[derive(Debug)]
-pub(super) enum Beside {
-    Named(Reserved),
-    /// A file that is known by its handle: one that never had a name, and goes
-    /// with its last handle, or one that is to have another name.
-    Held(Arc<OwnedFd>),
-}
-
-impl Beside {
-    /// Gives the entry this name, if nobody has it. On failure it is gone, or
-    /// is what it was.
-    pub(super) fn place(self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-        match self {
-            Self::Named(reserved) => reserved.move_to(dir, name),
-            Self::Held(file) => link(file.as_fd(), dir, name),
-        }
+/// Gives an entry this name, if nobody has it: from its name beside, or where
+/// it has none there by its handle alone.
+pub(super) fn place(
+    beside: Option<Beside>,
+    handle: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+) -> Result<(), Errno> {
+    match beside {
+        Some(beside) => beside.move_to(dir, name),
+        None => link(handle, dir, name),
     }
 }
 
@@ -45,15 +39,15 @@ fn link(file: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Er
 
 /// A name in `.replicator/tmp`, removed when it is dropped unplaced.
 #[derive(Debug)]
-pub(super) struct Reserved {
+pub(super) struct Beside {
     dir: Arc<OwnedFd>,
     name: String,
     placed: bool,
 }
 
-impl Reserved {
+impl Beside {
     /// A fresh name; the entry is the caller's to make.
-    pub(super) fn new(root: &Root) -> Self {
+    pub(super) fn reserve(root: &Root) -> Self {
         let count = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{:x}-{count:x}", std::process::id());
         Self { dir: root.tmp().clone(), name, placed: false }
@@ -75,7 +69,7 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
+impl Drop for Beside {
     fn drop(&mut self) {
         if !self.placed {
             // A name that was reserved and never made is gone already.

@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 use rustix::fs::{self, AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::beside::Beside;
 use super::bound::Lifted;
 use super::place::Made;
 use super::settled::{is_same, names_inode, settled};
@@ -128,17 +127,19 @@ impl Worker {
             return Ok(Outcome::Raced);
         }
         let lifted = Lifted::lift(&self.root, &[from, to], &held, &found)?;
-        let beside = Beside::Held(held.clone());
-        let made = Made { beside, handle: held.clone(), stat: found.clone(), binding: Flags::NONE };
-        let outcome = self.put(to, made, over)?;
+        let (handle, stat) = (held.clone(), found.clone());
+        let made = Made { beside: None, handle, stat, binding: Flags::NONE };
+        let outcome = self.put(to, made, over);
         drop(lifted);
         // Even a link that was taken back has moved the ctime.
         let after = settled(found.clone(), held.as_fd());
         self.remember(&found, &after);
-        Ok(match outcome {
-            Outcome::Done(Some(_)) => Outcome::Done(Some(after)),
+        match outcome {
+            Ok(Outcome::Done(Some(_))) => Ok(Outcome::Done(Some(after))),
+            // By then its last name was gone.
+            Err(_) if after.links == 0 => Ok(Outcome::Raced),
             other => other,
-        })
+        }
     }
 
     pub(super) fn remove(

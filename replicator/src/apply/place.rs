@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::beside::Beside;
+use super::beside::{self, Beside};
 use super::bound::{Lifted, Note};
 use super::settled::{is_same, settled};
 use super::trash::Resting;
@@ -21,7 +21,8 @@ use crate::root::set_flags;
 
 /// A new entry beside its place, complete.
 pub(super) struct Made {
-    pub beside: Beside,
+    /// `None` where it has no name there.
+    pub beside: Option<Beside>,
     pub handle: Arc<OwnedFd>,
     pub stat: Stat,
     /// What it is to bear once it has its place, which these would keep it
@@ -41,11 +42,11 @@ impl Worker {
         // Until it has its flags, a start would give it them.
         let _note = Note::of_new(&self.root, path, &made.stat, made.binding)?;
         let Some(over) = over else {
-            return match made.beside.place(dir.as_fd(), name) {
+            return match beside::place(made.beside, made.handle.as_fd(), dir.as_fd(), name) {
                 Ok(()) => {
                     Ok(Outcome::Done(Some(placed(path, made.stat, &made.handle, made.binding))))
                 }
-                Err(Errno::EXIST | Errno::NOENT) => Ok(Outcome::Raced),
+                Err(Errno::EXIST) => Ok(Outcome::Raced),
                 Err(errno) => Err(Error::entry(path, "place", errno)),
             };
         };
@@ -76,11 +77,8 @@ impl Worker {
         let lifted = Lifted::lift(&self.root, &[path], &held, &found)?;
         let resting = Resting::reserve(&self.root, path)?;
         let trash = self.root.trash();
-        match made.beside.place(trash, &resting.name) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Outcome::Raced),
-            Err(errno) => return Err(Error::private("use the trash", errno)),
-        }
+        beside::place(made.beside, made.handle.as_fd(), trash, &resting.name)
+            .map_err(|errno| Error::private("use the trash", errno))?;
         let swapped =
             fs::renameat_with(trash, resting.name.as_slice(), at.0, at.1, RenameFlags::EXCHANGE);
         if let Err(errno) = swapped {

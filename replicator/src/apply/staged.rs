@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::beside::{Beside, Reserved};
+use super::beside::Beside;
 use super::content::{copy_bytes, punch, write_at};
 use super::{Error, metadata};
 use crate::entry::{Flags, Metadata, Stat};
@@ -24,7 +24,8 @@ const FLUSH_EACH_MAX: usize = 16;
 /// is dropped unplaced.
 #[derive(Debug)]
 pub struct Staged {
-    pub(super) beside: Beside,
+    /// `None` where it has no name.
+    pub(super) beside: Option<Beside>,
     pub(super) file: Arc<OwnedFd>,
 }
 
@@ -37,10 +38,7 @@ impl Staged {
     pub fn create(root: &Root, size: u64) -> Result<Self, Error> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let staged = match fs::openat(root.tmp(), c".", flags, USUAL) {
-            Ok(file) => {
-                let file = Arc::new(file);
-                Self { beside: Beside::Held(file.clone()), file }
-            }
+            Ok(file) => Self { beside: None, file: Arc::new(file) },
             // The kernel's answers where it, or the file system, cannot.
             Err(Errno::OPNOTSUPP | Errno::ISDIR) => Self::with_name(root)?,
             Err(errno) => return Err(cannot_make(errno)),
@@ -52,11 +50,11 @@ impl Staged {
     }
 
     pub(super) fn with_name(root: &Root) -> Result<Self, Error> {
-        let reserved = Reserved::new(root);
+        let beside = Beside::reserve(root);
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(reserved.dir(), reserved.name(), flags, OWN).map_err(cannot_make)?;
-        Ok(Self { beside: Beside::Named(reserved), file: Arc::new(file) })
+        let file = fs::openat(beside.dir(), beside.name(), flags, OWN).map_err(cannot_make)?;
+        Ok(Self { beside: Some(beside), file: Arc::new(file) })
     }
 
     /// The same bytes and holes as a file of the folder: shared blocks where

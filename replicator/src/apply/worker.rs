@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::beside::{Beside, Reserved};
+use super::beside::Beside;
 use super::bound::Lifted;
 use super::patch::Patch;
 use super::place::Made;
@@ -61,21 +61,21 @@ impl Worker {
         match step {
             Step::MakeDirectory { path, metadata, over } => {
                 let mode = Mode::RWXU;
-                let made = self.make(&path, Kind::Directory, &metadata, |reserved| {
-                    fs::mkdirat(reserved.dir(), reserved.name(), mode)
+                let made = self.make(&path, Kind::Directory, &metadata, |beside| {
+                    fs::mkdirat(beside.dir(), beside.name(), mode)
                 })?;
                 self.put(&path, made, over.as_ref())
             }
             Step::MakeSymlink { path, target, metadata, over } => {
-                let made = self.make(&path, Kind::Symlink, &metadata, |reserved| {
-                    fs::symlinkat(target.as_slice(), reserved.dir(), reserved.name())
+                let made = self.make(&path, Kind::Symlink, &metadata, |beside| {
+                    fs::symlinkat(target.as_slice(), beside.dir(), beside.name())
                 })?;
                 self.put(&path, made, over.as_ref())
             }
             Step::MakeFifo { path, metadata, over } => {
                 let mode = Mode::RUSR | Mode::WUSR;
-                let made = self.make(&path, Kind::Fifo, &metadata, |reserved| {
-                    fs::mknodat(reserved.dir(), reserved.name(), FileType::Fifo, mode, 0)
+                let made = self.make(&path, Kind::Fifo, &metadata, |beside| {
+                    fs::mknodat(beside.dir(), beside.name(), FileType::Fifo, mode, 0)
                 })?;
                 self.put(&path, made, over.as_ref())
             }
@@ -107,15 +107,15 @@ impl Worker {
         path: &RelPath,
         kind: Kind,
         metadata: &Metadata,
-        make: impl FnOnce(&Reserved) -> Result<(), Errno>,
+        make: impl FnOnce(&Beside) -> Result<(), Errno>,
     ) -> Result<Made, Error> {
-        let reserved = Reserved::new(&self.root);
-        make(&reserved).map_err(|errno| Error::entry(path, "make", errno))?;
-        let handle = open_private(reserved.dir(), reserved.name().as_bytes())
+        let beside = Beside::reserve(&self.root);
+        make(&beside).map_err(|errno| Error::entry(path, "make", errno))?;
+        let handle = open_private(beside.dir(), beside.name().as_bytes())
             .map_err(|errno| Error::entry(path, "make", errno))?;
         let (stat, binding) = self.dress(path, handle.as_fd(), metadata)?;
         debug_assert_eq!(stat.kind, kind);
-        Ok(Made { beside: Beside::Named(reserved), handle: Arc::new(handle), stat, binding })
+        Ok(Made { beside: Some(beside), handle: Arc::new(handle), stat, binding })
     }
 
     /// All but the flags that would keep the entry from its place: these it
