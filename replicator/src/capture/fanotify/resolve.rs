@@ -106,7 +106,7 @@ impl Resolver {
             }
             let root = path_of(self.root.as_fd())?;
             let path = match path_of(directory) {
-                Err(error) if is_too_long(&error) => return self.find_above(directory),
+                Err(error) if is_too_long(&error) => return self.find_above(directory, &root),
                 path => path?,
             };
             let below = strip(&path, &root);
@@ -133,20 +133,19 @@ impl Resolver {
     /// Of a directory with a path too long to be told, by the nearest above it
     /// whose path is not: anybody on this file system can make such, and none
     /// of theirs is a reason to look at the folder.
-    fn find_above(&self, directory: BorrowedFd<'_>) -> io::Result<Placement> {
-        let root = path_of(self.root.as_fd())?;
+    fn find_above(&self, directory: BorrowedFd<'_>, root: &[u8]) -> io::Result<Placement> {
         // Levels above it that are known to be too long, and the next to try.
         let (mut too_long, mut levels, mut too_high) = (0, 1, None);
         while levels <= ANCESTORS_MAX && too_high != Some(too_long + 1) {
             match path_of(climb(directory, levels)?.as_fd()) {
                 Err(error) if is_too_long(&error) => too_long = levels,
                 Err(error) => return Err(error),
-                Ok(path) => match strip(&path, &root) {
+                Ok(path) => match strip(&path, root) {
                     Some(below) => {
                         return Ok(shallow(below).map_or(Placement::Unresolved, Placement::Beneath));
                     }
                     // Above the root as well, which may lie in between.
-                    None if strip(&root, &path).is_some() => too_high = Some(levels),
+                    None if strip(root, &path).is_some() => too_high = Some(levels),
                     None => return Ok(Placement::Outside),
                 },
             }
@@ -195,12 +194,11 @@ fn climb(directory: BorrowedFd<'_>, levels: usize) -> io::Result<OwnedFd> {
 /// Cut to half of what a path may have, so that all that happens in one endless
 /// tree has the same place looked at.
 fn shallow(below: &[u8]) -> Option<RelPath> {
-    let longest = below.len().min(PATH_BYTES_MAX / 2);
-    let path = match below.get(longest) {
-        Some(b'/') | None => &below[..longest],
-        Some(_) => &below[..below[..longest].iter().rposition(|&byte| byte == b'/').unwrap_or(0)],
-    };
-    RelPath::parse(path).ok()
+    let mut path = RelPath::parse(below).ok()?;
+    while path.as_bytes().len() > PATH_BYTES_MAX / 2 {
+        path = path.parent()?;
+    }
+    Some(path)
 }
 
 fn is_too_long(error: &io::Error) -> bool {
