@@ -25,11 +25,7 @@ impl<S: Store> Core<S> {
     /// Greets those who wait for it, once what lies here is known: from then
     /// on they can tell what this node lacks.
     pub(super) fn greet(&mut self, now: Now) {
-        let since = *self.surveying_since.get_or_insert(now.monotonic);
-        let quiet = self.is_quiet_but_for_restless();
-        // A folder that is written to all the time is never quiet.
-        let long = now.monotonic.saturating_sub(since) >= self.options.max_delay;
-        self.surveyed |= self.scans.is_empty() && (quiet || long);
+        self.surveyed = self.surveyed || self.is_surveyed(now);
         if !self.surveyed {
             return;
         }
@@ -45,6 +41,13 @@ impl<S: Store> Core<S> {
             self.send(id, Message::Greeting { actor: self.actor, have: have.clone() });
             self.has_greeted(id, &have);
         }
+    }
+
+    fn is_surveyed(&mut self, now: Now) -> bool {
+        let since = *self.surveying_since.get_or_insert(now.monotonic);
+        // A folder that is written to all the time is never quiet.
+        let long = now.monotonic.saturating_sub(since) >= self.options.max_delay;
+        self.scans.is_empty() && (long || self.is_quiet_but_for_restless())
     }
 
     pub fn handle_disconnected(&mut self, now: Now, peer: NodeId) {

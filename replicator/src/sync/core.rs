@@ -301,7 +301,7 @@ impl<S: Store> Core<S> {
     /// Time has passed, or `*_changed` was called.
     pub fn handle_timeout(&mut self, now: Now) {
         let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now.monotonic);
-        match is_due(self.planning.due()) && !is_due(self.next_due()) {
+        match is_due(self.planning.due) && !is_due(self.next_due()) {
             true => self.plan_on(now),
             false => self.turn(now),
         }
@@ -309,7 +309,7 @@ impl<S: Store> Core<S> {
 
     /// When [`Core::handle_timeout`] wants to be called next.
     pub fn next_timeout(&self) -> Option<Duration> {
-        [self.next_due(), self.planning.due()].into_iter().flatten().min()
+        [self.next_due(), self.planning.due].into_iter().flatten().min()
     }
 
     fn next_due(&self) -> Option<Duration> {

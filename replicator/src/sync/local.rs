@@ -30,6 +30,9 @@ impl<S: Store> Core<S> {
         if let Found::Entry(stat, _) = &mut sight.found {
             self.take_flags_as_told(&sight.path, stat);
         }
+        if matches!(sight.found, Found::Nothing) {
+            self.unsettled.remove(&sight.path);
+        }
         let check = self.begin_check(&sight, &look);
         if !matches!(sight.found, Found::Unreadable(_)) {
             self.was_read(now, &sight.path, &look);

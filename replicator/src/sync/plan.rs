@@ -43,14 +43,8 @@ pub(super) struct Planning {
     last: Option<Spot>,
     /// Not looked at since something happened that may have unblocked it.
     left: usize,
-    go_on_at: Option<Duration>,
-}
-
-impl Planning {
     /// When to go on with what is left.
-    pub(super) fn due(&self) -> Option<Duration> {
-        self.go_on_at
-    }
+    pub(super) due: Option<Duration>,
 }
 
 /// When to try something again that failed.
@@ -97,12 +91,12 @@ impl<S: Store> Core<S> {
     /// The same with what was not looked at since.
     pub(super) fn plan_on(&mut self, now: Now) {
         self.draining = false;
-        self.planning.go_on_at = None;
+        self.planning.due = None;
         while self.jobs.len() + 2 <= JOBS_MAX && !self.draining {
             let (structure, contents) = self.gather(now);
             if structure.is_empty() && contents.is_empty() {
                 let is_left = self.planning.left > 0 && !self.draining;
-                self.planning.go_on_at = is_left.then_some(now.monotonic + PAUSE);
+                self.planning.due = is_left.then_some(now.monotonic + PAUSE);
                 return;
             }
             self.start_job(now, structure);
@@ -152,21 +146,22 @@ impl<S: Store> Core<S> {
     /// The pending entry that follows the one looked at last: names, then
     /// bodies, then names again.
     fn next_pending(&self) -> Option<Spot> {
-        let names = |from| self.pending_names.range((from, Bound::Unbounded)).next();
-        let bodies = |from| self.pending_bodies.range((from, Bound::Unbounded)).next();
-        let first_name = || names(Bound::Unbounded).cloned().map(Spot::Path);
-        let first_body = || bodies(Bound::Unbounded).copied().map(Spot::Body);
-        match &self.planning.last {
-            None => first_name().or_else(first_body),
+        let name_after = |from| {
+            let names = self.pending_names.range::<RelPath, _>((from, Bound::Unbounded));
+            names.cloned().map(Spot::Path).next()
+        };
+        let body_after = |from| {
+            let bodies = self.pending_bodies.range::<BodyId, _>((from, Bound::Unbounded));
+            bodies.copied().map(Spot::Body).next()
+        };
+        let next = match &self.planning.last {
+            None => None,
             Some(Spot::Path(path)) => {
-                let name = names(Bound::Excluded(path.clone())).cloned().map(Spot::Path);
-                name.or_else(first_body).or_else(first_name)
+                name_after(Bound::Excluded(path)).or_else(|| body_after(Bound::Unbounded))
             }
-            Some(Spot::Body(id)) => {
-                let body = bodies(Bound::Excluded(*id)).copied().map(Spot::Body);
-                body.or_else(first_name).or_else(first_body)
-            }
-        }
+            Some(Spot::Body(id)) => body_after(Bound::Excluded(id)),
+        };
+        next.or_else(|| name_after(Bound::Unbounded)).or_else(|| body_after(Bound::Unbounded))
     }
 
     fn next_at(&mut self, now: Now, spot: &Spot) -> Next {

@@ -1,6 +1,6 @@
 //! A node that is alone with its disk: for stories of what one node sees.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::disk::{Change, Disk};
@@ -11,7 +11,7 @@ use crate::look::Look;
 use crate::path::RelPath;
 use crate::range::Range;
 use crate::sync::core::Core;
-use crate::sync::effect::{Effect, Found, Now, Sight};
+use crate::sync::effect::{Effect, Found, Now, Sight, Sighted};
 use crate::sync::record::Content;
 use crate::sync::store::{MemoryStore, Store};
 
@@ -21,13 +21,22 @@ pub(super) struct Alone {
     pub now: Duration,
     /// Places that answer with an error.
     pub unreadable: BTreeSet<RelPath>,
+    /// Files that change while they are looked at: before anything could be
+    /// read, or while it was.
+    pub changing: BTreeMap<RelPath, bool>,
 }
 
 impl Alone {
     pub(super) fn new() -> Self {
         let core = Core::new(Plan::peaceful(0).options(0), Actor(1), 1, MemoryStore::default());
         let disk = Disk::new(1000, true);
-        Self { core, disk, now: Duration::ZERO, unreadable: BTreeSet::new() }
+        Self {
+            core,
+            disk,
+            now: Duration::ZERO,
+            unreadable: BTreeSet::new(),
+            changing: BTreeMap::new(),
+        }
     }
 
     /// Says what capture would.
@@ -96,10 +105,16 @@ impl Alone {
     }
 
     fn look(&self, look: &Look) -> Sight {
-        match self.unreadable.contains(&look.path) {
-            true => Sight { path: look.path.clone(), found: Found::Unreadable("I/O error".into()) },
-            false => self.disk.look(look, true),
+        let mut sight = self.disk.look(look, true);
+        if self.unreadable.contains(&look.path) {
+            sight.found = Found::Unreadable("I/O error".into());
         }
+        match (self.changing.get(&look.path), &mut sight.found) {
+            (Some(true), found) => *found = Found::Unsettled,
+            (Some(false), Found::Entry(_, Sighted::File { stable, .. })) => *stable = false,
+            _ => {}
+        }
+        sight
     }
 
     /// What the index holds of a file.
