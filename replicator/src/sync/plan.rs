@@ -11,7 +11,7 @@ mod keep;
 mod name;
 mod source;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -45,6 +45,18 @@ pub(super) struct Planning {
     left: usize,
     /// When to go on with what is left.
     pub(super) due: Option<Duration>,
+    /// Bodies of which the job that is being put together changes nothing but
+    /// how many names they have. A file may have thousands: one job for each
+    /// would look at all the others every time.
+    counted: HashMap<BodyId, Counted>,
+}
+
+/// How one job changes the number of a file's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    More,
+    /// By so many. One is left: what becomes of the last is decided by itself.
+    Fewer(usize),
 }
 
 /// When to try something again that failed.
@@ -108,6 +120,7 @@ impl<S: Store> Core<S> {
     fn gather(&mut self, now: Now) -> (Vec<Step>, Vec<Step>) {
         let (mut structure, mut contents) = (Vec::new(), Vec::new());
         let (mut bytes, mut in_vain) = (0, 0);
+        self.planning.counted.clear();
         while self.planning.left > 0 && in_vain < LOOKED_AT_MAX {
             if structure.len() >= JOB_ACTIONS_MAX || contents.len() >= JOB_ACTIONS_MAX {
                 break;
@@ -121,6 +134,9 @@ impl<S: Store> Core<S> {
                         break;
                     }
                     bytes += size;
+                    if let Some(counted) = self.counted_by(&step) {
+                        self.planning.counted.insert(step.action.body, counted);
+                    }
                     self.locks.lock(&step.action.path, &step.bodies);
                     step.other_path().iter().for_each(|path| self.locks.lock(path, &[]));
                     step.parents().into_iter().for_each(|parent| self.locks.share(parent));
@@ -141,6 +157,24 @@ impl<S: Store> Core<S> {
             self.planning.last = Some(spot);
         }
         (structure, contents)
+    }
+
+    /// What the job that is being put together makes of the number of names
+    /// with this step, if that is all that it changes of the body.
+    fn counted_by(&self, step: &Step) -> Option<Counted> {
+        let id = step.action.body;
+        let is_left = |fewer: usize| {
+            let body = self.store.body(id)?;
+            (body.disk.as_ref()?.names.len() > fewer).then_some(Counted::Fewer(fewer))
+        };
+        match (&step.action.what, self.planning.counted.get(&id)) {
+            (What::Link { over: None, .. }, None | Some(Counted::More)) => Some(Counted::More),
+            (What::Remove { keep: Keep::Trash, .. }, None) => is_left(1),
+            (What::Remove { keep: Keep::Trash, .. }, Some(Counted::Fewer(so_far))) => {
+                is_left(so_far + 1)
+            }
+            _ => None,
+        }
     }
 
     /// The pending entry that follows the one looked at last: names, then

@@ -24,6 +24,7 @@ mod compared;
 mod disk;
 mod first;
 mod ledger;
+mod many_names;
 mod numbers;
 mod one_way;
 mod outcomes;

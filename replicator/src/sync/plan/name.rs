@@ -39,12 +39,25 @@ impl<S: Store> Core<S> {
         // Before the bodies are read: one may have thousands of names, all of
         // which wait for one another here.
         let bodies = [name.on_disk(), name.wanted()].into_iter().flatten().map(|(id, _)| id);
-        if !self.locks.is_free(path, &bodies.collect::<Vec<BodyId>>()) {
+        let bodies: Vec<BodyId> = bodies.collect();
+        if self.locks.is_free(path, &bodies) {
+            return self.plan_pending(now, path, &name);
+        }
+        // Unless the job that is being put together only counts them up or down.
+        let joins = matches!(&bodies[..], [body] if self.planning.counted.contains_key(body));
+        if !joins || !self.locks.is_free(path, &[]) {
             return Next::Blocked;
         }
+        match self.plan_pending(now, path, &name) {
+            Next::Act(step) if self.counted_by(&step).is_none() => Next::Blocked,
+            next => next,
+        }
+    }
+
+    fn plan_pending(&mut self, now: Now, path: &RelPath, name: &NameRow) -> Next {
         let lying = self.lying_as(name.on_disk());
         let Some((id, kind)) = name.wanted() else {
-            return lying.map_or(Next::Blocked, |lying| self.plan_removal(path, &name, lying));
+            return lying.map_or(Next::Blocked, |lying| self.plan_removal(path, name, lying));
         };
         let Some(body) = self.store.body(id) else {
             return Next::Blocked;
@@ -62,10 +75,8 @@ impl<S: Store> Core<S> {
                 self.bind_fresh_directory(now, path, &body);
                 self.plan_name(now, path)
             }
-            Kind::Directory => {
-                self.plan_directory(now, Place { path, name: &name, id, body }, lying)
-            }
-            _ => self.plan_entry(now, Place { path, name: &name, id, body }, lying),
+            Kind::Directory => self.plan_directory(now, Place { path, name, id, body }, lying),
+            _ => self.plan_entry(now, Place { path, name, id, body }, lying),
         }
     }
 

@@ -117,6 +117,11 @@ impl Story {
         words.join(" ")
     }
 
+    /// How many jobs a node has carried out since it began.
+    pub(super) fn jobs(&self, at: usize) -> u64 {
+        self.world.nodes[at].core.next_job
+    }
+
     /// What lies in the conflict store of a node, sorted.
     pub(super) fn kept(&self, at: usize) -> Vec<String> {
         sorted(&self.world.nodes[at].disk.kept)

@@ -1,0 +1,61 @@
+//! A file with hundreds of names, as in trees that share what did not change
+//! between two backups.
+
+use super::plan::Plan;
+use super::story::{Story, User};
+
+const NAMES: usize = 400;
+
+/// What all of them may take. One for each would look at all the others every
+/// time: 6,000 names took 16 s.
+const JOBS_MAX: u64 = 20;
+
+#[test]
+fn a_file_gains_and_loses_many_names_in_few_jobs() {
+    let names: Vec<String> = (0..NAMES).map(|number| format!("d/{number}")).collect();
+    let mut story = Story::begin(Plan::peaceful(2), 0, |user| {
+        user.write("a", "text");
+        user.make_directory("d");
+    });
+    let link = |user: &mut User<'_>, name: &str| user.link("a", name);
+    let remove = |user: &mut User<'_>, name: &str| user.remove(name);
+    for change in [&link as &dyn Fn(&mut User<'_>, &str), &remove] {
+        story.part();
+        story.act(0, |user| names.iter().for_each(|name| change(user, name)));
+        story.settle();
+        let before = story.jobs(1);
+        story.join(0, 1);
+        assert_eq!(story.tree(1), story.tree(0));
+        let jobs = story.jobs(1) - before;
+        assert!(jobs <= JOBS_MAX, "{jobs} jobs");
+    }
+    assert_eq!(story.tree(1), "a=text d/");
+    story.is_at_rest().unwrap();
+}
+
+/// All names at once: the last of them decides what becomes of the file.
+#[test]
+fn a_file_whose_names_all_go_rests_in_the_trash() {
+    let mut story = Story::begin(Plan::peaceful(2), 0, |user| {
+        user.write("a", "text");
+        ["b", "c", "d"].iter().for_each(|name| user.link("a", name));
+    });
+    story.act(0, |user| ["a", "b", "c", "d"].iter().for_each(|name| user.remove(name)));
+    story.settle();
+    assert_eq!([story.tree(0), story.tree(1)], ["", ""]);
+    assert_eq!(story.trash(1), ["text"]);
+    assert!(story.kept(1).is_empty());
+    story.is_at_rest().unwrap();
+}
+
+/// One gives it names while the other takes its first away.
+#[test]
+fn names_come_while_the_one_they_were_made_from_goes() {
+    let mut story = Story::begin(Plan::peaceful(2), 0, |user| user.write("a", "text"));
+    story.part();
+    story.act(0, |user| ["b", "c", "d"].iter().for_each(|name| user.link("a", name)));
+    story.act(1, |user| user.remove("a"));
+    story.join(0, 1);
+    assert_eq!([story.tree(0), story.tree(1)], ["b=text c->b d->b", "b=text c->b d->b"]);
+    story.is_at_rest().unwrap();
+}
