@@ -67,7 +67,8 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
 pub fn run(command: &mut Command) -> Result<String> {
     let finished = command::finish(command, HELPER_LIMIT)?;
     if finished.code != 0 {
-        bail!("{command:?} ended with {}: {}", finished.code, finished.stderr.trim());
+        let said = [finished.stdout.trim(), finished.stderr.trim()].join("\n");
+        bail!("{command:?} ended with {}: {}", finished.code, said.trim());
     }
     Ok(finished.stdout)
 }

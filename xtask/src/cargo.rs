@@ -38,32 +38,53 @@ pub fn cargo(arguments: &[&str]) -> Command {
 /// Runs `cargo build` with these arguments and returns the executable called
 /// `name` among what it made.
 pub fn build(arguments: &[&str], name: &str) -> Result<PathBuf> {
-    made(cargo(&["build"]).args(arguments), name, false)
+    Made::by(cargo(&["build"]).args(arguments))?.program(name)
 }
 
 /// Builds a test of a package and returns the executable without running it.
 pub fn build_test(package: &str, name: &str) -> Result<PathBuf> {
     let arguments = ["test", "--no-run", "--package", package, "--test", name];
-    made(&mut cargo(&arguments), name, true)
+    Made::by(&mut cargo(&arguments))?.executable("test", name, true)
 }
 
-fn made(command: &mut Command, name: &str, is_test: bool) -> Result<PathBuf> {
-    let output = command
-        .args(["--locked", "--message-format=json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("the build failed");
+/// What a run of cargo made.
+pub struct Made(Vec<Value>);
+
+impl Made {
+    pub fn by(command: &mut Command) -> Result<Self> {
+        let output = command
+            .args(["--locked", "--message-format=json-render-diagnostics"])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot run cargo")?;
+        if !output.status.success() {
+            bail!("the build failed");
+        }
+        let output = String::from_utf8_lossy(&output.stdout);
+        Ok(Self(output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()))
     }
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| {
-            message["target"]["name"] == name && message["profile"]["test"] == is_test
-        })
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo built no program called {name}"))
+
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        self.executable("bin", name, false)
+    }
+
+    /// The tests that lie within the library of this name.
+    pub fn tests_of_library(&self, name: &str) -> Result<PathBuf> {
+        self.executable("lib", name, true)
+    }
+
+    fn executable(&self, kind: &str, name: &str, is_test: bool) -> Result<PathBuf> {
+        let is_it = |message: &&Value| {
+            let target = &message["target"];
+            let is_kind =
+                target["kind"].as_array().is_some_and(|kinds| kinds.contains(&kind.into()));
+            is_kind && target["name"] == name && message["profile"]["test"] == is_test
+        };
+        let mut found = self.0.iter().filter(is_it);
+        found
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .with_context(|| format!("cargo built no {kind} called {name}"))
+    }
 }
 
 /// Runs a command with this terminal and demands success.

@@ -45,14 +45,16 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     install_tools();
     let path = install_fsx();
-    let program = cargo::build(&["--workspace", "--bins", "--tests"], "replicator")?;
+    let made = cargo::Made::by(&mut cargo::cargo(&["build", "--workspace", "--bins", "--tests"]))?;
     let skipped = cargo::target().join("skipped-tests");
     match fs::remove_file(&skipped) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
     let mut tests = cargo::cargo(&["test", "--locked", "--workspace"]);
-    tests.args(args.passed_on).env("REPLICATOR_BIN", program).env("REPLICATOR_SKIPPED", &skipped);
+    tests.args(args.passed_on).env("REPLICATOR_SKIPPED", &skipped);
+    tests.env("REPLICATOR_BIN", made.program("replicator")?);
+    tests.env("REPLICATOR_ROOM_TESTS", made.tests_of_library("replicator")?);
     if let Some(path) = path {
         tests.env("PATH", path);
     }
