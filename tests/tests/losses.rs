@@ -31,6 +31,9 @@ const UNTOUCHED_BYTES: u64 = 48 << 20;
 /// `replicator::capture`.
 const LOSS_MARGIN: Duration = Duration::from_secs(4);
 
+/// More than `UNREAD_MARGIN` of `replicator::node` and the delay of this story.
+const UNREAD_MARGIN: Duration = Duration::from_secs(13);
+
 /// A file that is written all over.
 const LARGE_BYTES: u64 = 4 << 20;
 
@@ -288,6 +291,28 @@ fn a_restart_reads_what_changed_last_and_no_more() {
     cluster.assert_same_within(REPAIR_LIMIT);
     let read = cluster[0].bytes_read().unwrap();
     assert!(read < UNTOUCHED_BYTES, "{read} bytes were read after a clean end");
+}
+
+/// A killed daemon cannot say what it had read: whatever changed before its
+/// index was last written, for as long as a look may take, is read again.
+#[test]
+fn a_start_after_a_kill_reads_what_changed_lately_and_no_more() {
+    let Some((mut cluster, _volume)) = prepared(&["--max-delay", "1s"]) else { return };
+    let made = fs::metadata(cluster[0].path("untouched")).unwrap().modified().unwrap();
+    poll::eventually(REPAIR_LIMIT, "the untouched file has grown old", || {
+        made.elapsed().is_ok_and(|age| age > UNREAD_MARGIN)
+    });
+    for number in 0..40 {
+        fs::write(file_path(&cluster, number), "changed just now\n").unwrap();
+    }
+    cluster.assert_same_within(REPAIR_LIMIT);
+    cluster.nodes_mut()[0].kill9().unwrap();
+    fs::write(file_path(&cluster, 41), "changed unseen\n").unwrap();
+    cluster.nodes_mut()[0].start().unwrap();
+    cluster.assert_same_within(REPAIR_LIMIT);
+    assert_eq!(loss(&cluster[0], "unclean_end"), 1);
+    let read = cluster[0].bytes_read().unwrap();
+    assert!(read < UNTOUCHED_BYTES, "{read} bytes were read after a kill");
 }
 
 #[test]
