@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -307,10 +309,27 @@ impl Drop for Node {
     }
 }
 
-/// A UDP port of 127.0.0.1 that is free now. The kernel hands out ephemeral
-/// ports at random, so another process taking it before the node does is rare.
+/// The ports below those that Linux gives to whoever asks for any
+/// (`net.ipv4.ip_local_port_range`): 32,768 and up.
+const PORTS: Range<u16> = 20_000..32_768;
+
+/// So many apart begin the ports of two processes that started in turn.
+const PORTS_PER_PROCESS: u32 = 64;
+
+/// A UDP port of 127.0.0.1 that is free now, and never the same twice in one
+/// process. A node needs it only a while later, or again after a restart: one
+/// that the kernel gives to anybody was somebody else's by then.
 pub fn free_port() -> Result<u16> {
-    Ok(UdpSocket::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(PORTS_PER_PROCESS);
+    for _ in PORTS {
+        let next = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + (next % PORTS.len() as u32) as u16;
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no UDP port from {} to {} is free", PORTS.start, PORTS.end - 1)
 }
 
 /// Lines of a daemon's output, gathered as they come so that it never blocks
@@ -353,6 +372,14 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_given_once_and_from_below_the_kernels() {
+        let given: Vec<u16> = (0..200).map(|_| free_port().unwrap()).collect();
+        let different: std::collections::BTreeSet<u16> = given.iter().copied().collect();
+        assert_eq!(different.len(), given.len());
+        assert!(given.iter().all(|port| PORTS.contains(port)));
+    }
 
     /// A node whose daemon runs this script instead.
     fn node(script: &str) -> Node {
