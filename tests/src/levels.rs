@@ -49,8 +49,12 @@ pub fn hooks(level: &str) -> &'static str {
     }
 }
 
+/// To mount file systems and to set attributes of the name space `trusted`;
+/// root in a container does not have it.
+pub const CAP_SYS_ADMIN: u64 = 1 << 21;
+
 /// Does this process have all of these capabilities?
-pub(crate) fn has_capabilities(wanted: u64) -> bool {
+pub fn has_capabilities(wanted: u64) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let held = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

@@ -14,14 +14,12 @@ use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::levels::has_capabilities;
+use crate::levels::{CAP_SYS_ADMIN, has_capabilities};
 use crate::machine::{self, is_root, program, run};
 use crate::xfs;
 
 /// Of a file system for which nobody says otherwise.
 const SIZE: u64 = 512 << 20;
-
-const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// What a story can be told on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

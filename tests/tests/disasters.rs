@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, FileSystem, Node, Volume, machine, nobody, poll, tree};
+use replicator_tests::{Cluster, FileSystem, Node, Volume, levels, machine, nobody, poll, tree};
 
 /// More than any brake lets through unseen.
 const FILES: u64 = 300;
@@ -165,6 +165,12 @@ fn a_root_given_to_another_user_with_all_that_is_in_it() {
     cluster[1].stop().unwrap();
     if !chown_all(cluster[1].root(), nobody::ID) {
         return machine::skip("only root can give files away");
+    }
+    if !levels::has_capabilities(levels::CAP_SYS_ADMIN) {
+        let private = cluster[1].private("");
+        let error = cluster[1].start().unwrap_err().to_string();
+        assert!(error.contains("chown -R 0 "), "{error}");
+        assert!(chown_all(&private, 0));
     }
     cluster[1].start().unwrap();
     cluster.assert_same();

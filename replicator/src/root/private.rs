@@ -35,7 +35,7 @@ const MARKER_BYTES: usize = 16;
 /// The attribute that tells a directory of ours from one that a stranger put
 /// there: only who may administer the system can set it, and a change of
 /// owner leaves it.
-const SEAL: &str = "trusted.replicator";
+pub(super) const SEAL: &str = "trusted.replicator";
 
 #[derive(Debug)]
 pub(super) struct Private {
