@@ -12,7 +12,7 @@ const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// `CAP_DAC_READ_SEARCH` and `CAP_SYS_ADMIN`, which stands for `CAP_BPF` and
 /// `CAP_PERFMON` as well.
-const PRIVILEGED: u64 = 1 << 2 | 1 << 21;
+const PRIVILEGED: u64 = 1 << 2 | CAP_SYS_ADMIN;
 
 /// From the highest to the lowest.
 const LEVELS: [&str; 3] = ["ebpf", "fanotify", "inotify"];

@@ -75,11 +75,18 @@ fn prepared(options: &[&str]) -> Option<(Cluster, Volume)> {
     // What changed within the margin before a loss is rightly read again, and
     // a loss is dated back to when the kernel was heard last: a node that has
     // nothing to hear was heard when it started.
-    let made = fs::metadata(cluster[0].path("untouched")).unwrap().modified().unwrap();
-    assert!(poll::until(REPAIR_LIMIT, || made.elapsed().is_ok_and(|age| age > LOSS_MARGIN)));
+    let_grow_old(&cluster, LOSS_MARGIN);
     cluster.start();
     cluster.assert_same_within(REPAIR_LIMIT);
     Some((cluster, volume))
+}
+
+/// Waits until the untouched file is older than this.
+fn let_grow_old(cluster: &Cluster, wanted: Duration) {
+    let made = fs::metadata(cluster[0].path("untouched")).unwrap().modified().unwrap();
+    poll::eventually(REPAIR_LIMIT, "the untouched file has grown old", || {
+        made.elapsed().is_ok_and(|age| age > wanted)
+    });
 }
 
 fn file_path(cluster: &Cluster, number: u64) -> PathBuf {
@@ -298,10 +305,7 @@ fn a_restart_reads_what_changed_last_and_no_more() {
 #[test]
 fn a_start_after_a_kill_reads_what_changed_lately_and_no_more() {
     let Some((mut cluster, _volume)) = prepared(&["--max-delay", "1s"]) else { return };
-    let made = fs::metadata(cluster[0].path("untouched")).unwrap().modified().unwrap();
-    poll::eventually(REPAIR_LIMIT, "the untouched file has grown old", || {
-        made.elapsed().is_ok_and(|age| age > UNREAD_MARGIN)
-    });
+    let_grow_old(&cluster, UNREAD_MARGIN);
     for number in 0..40 {
         fs::write(file_path(&cluster, number), "changed just now\n").unwrap();
     }

@@ -35,7 +35,7 @@ const MARKER_BYTES: usize = 16;
 /// The attribute that tells a directory of ours from one that a stranger put
 /// there: only who may administer the system can set it, and a change of
 /// owner leaves it.
-pub(super) const SEAL: &str = "trusted.replicator";
+const SEAL: &str = "trusted.replicator";
 
 #[derive(Debug)]
 pub(super) struct Private {
@@ -274,7 +274,7 @@ fn seal(dir: BorrowedFd<'_>, marker: &str) {
     }
 }
 
-fn is_sealed(dir: BorrowedFd<'_>, marker: &str) -> bool {
+pub(super) fn is_sealed(dir: BorrowedFd<'_>, marker: &str) -> bool {
     let expected = seal_of(marker);
     // One byte more would show that it is another.
     let mut value = vec![0; expected.len() + 1];
