@@ -25,6 +25,7 @@ use super::scan::Scanning;
 use super::settle::{Dirt, Locks, Settle, Spot};
 use super::store::Store;
 use super::told::Told;
+use super::touched::Touched;
 use super::unread::Unread;
 use super::verify::Verification;
 use super::version::Dot;
@@ -93,6 +94,8 @@ pub struct Core<S> {
     pub(super) unsettled: HashMap<RelPath, Duration>,
     /// Files that were written while they were last read.
     pub(super) busy: HashMap<BodyId, Busy>,
+    /// Files whose time was seen to move, and not why.
+    pub(super) touched: Touched,
     pub(super) scans: Vec<Scanning>,
     /// The folder has been looked at once since the start.
     pub(super) surveyed: bool,
@@ -164,6 +167,7 @@ impl<S: Store> Core<S> {
             unread: Unread::default(),
             unsettled: HashMap::new(),
             busy: HashMap::new(),
+            touched: Touched::default(),
             scans: Vec::new(),
             surveyed: false,
             surveying_since: None,

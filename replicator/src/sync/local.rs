@@ -12,6 +12,7 @@ use super::look::UNSETTLED_WAIT;
 use super::read::Read;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
+use super::touched::TOLD_WITHIN;
 use super::tree::Lying;
 use crate::choice::Mode;
 use crate::entry::{Flags, Kind, Stat};
@@ -238,6 +239,11 @@ impl<S: Store> Core<S> {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
         } else {
+            if unread && !same_bytes {
+                self.is_touched(now, id);
+            } else if !unread {
+                self.touched.remove(id);
+            }
             self.update_body(now, path, &known, stat, read);
         }
         if let Some(from) = moved_from {
@@ -249,6 +255,18 @@ impl<S: Store> Core<S> {
             let when = if stat.links > 1 { stat.metadata.mtime.as_nanos() } else { now.wall };
             self.bind(path, id, stat.kind, when);
             self.progress.note(now.wall, "linked here", path);
+        }
+    }
+
+    /// The time of a file moved, and nobody told of bytes.
+    fn is_touched(&mut self, now: Now, id: BodyId) {
+        match self.touched.insert(now.monotonic, id) {
+            // What waits for it goes on then.
+            true => {
+                let dirt = Dirt::entry();
+                self.settle.look_after(now.monotonic, TOLD_WITHIN, Spot::Body(id), dirt);
+            }
+            false => self.settle.look(now.monotonic, Spot::Body(id), Dirt::whole()),
         }
     }
 

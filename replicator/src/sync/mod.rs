@@ -42,6 +42,7 @@ pub mod scrub;
 mod settle;
 pub mod store;
 mod told;
+mod touched;
 mod tree;
 mod unread;
 mod verify;

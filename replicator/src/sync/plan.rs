@@ -215,8 +215,16 @@ impl<S: Store> Core<S> {
                 Next::Blocked
             }
             Next::Act(step) | Next::ActAlone(step) if self.meets_own(&step) => Next::Blocked,
+            // Somebody may be writing to it.
+            Next::Act(step) | Next::ActAlone(step) if self.meets_touched(now, &step) => {
+                Next::Blocked
+            }
             next => next,
         }
+    }
+
+    fn meets_touched(&self, now: Now, step: &Step) -> bool {
+        step.bodies.iter().any(|id| self.touched.holds(now.monotonic, *id))
     }
 
     pub(super) fn start_job(&mut self, now: Now, steps: Vec<Step>) {

@@ -104,6 +104,11 @@ fn directories_that_are_moved_and_written_into_end_the_same() {
 }
 
 #[test]
+fn files_that_are_written_into_everywhere_at_once_end_the_same() {
+    try_seeds(200, Plan::editing);
+}
+
+#[test]
 fn whatever_befalls_them_nodes_end_the_same() {
     try_seeds(800, Plan::wild);
 }

@@ -69,6 +69,8 @@ pub(super) struct Plan {
     pub impatient: bool,
     /// Users mostly move directories, and write into them.
     pub moving: bool,
+    /// Users write into two files all the time, on every node.
+    pub editing: bool,
     /// Users also copy files, exchange entries, set times back and flags, which
     /// not every node can; capture loses changes, and crashes tear jobs.
     pub wild: bool,
@@ -112,6 +114,7 @@ impl Plan {
             members: false,
             impatient: false,
             moving: false,
+            editing: false,
             wild: false,
             one_way: None,
             mixed: false,
@@ -230,6 +233,15 @@ impl Plan {
         Self { nodes, moving: true, operations: 40, crashes, ..Self::partitioned(seed) }
     }
 
+    /// Files that are written into on all nodes at once, faster than they hear
+    /// of each other.
+    pub(super) fn editing(seed: u64) -> Self {
+        let nodes = 2 + (seed % 4) as usize;
+        let operations = if seed.is_multiple_of(5) { 1000 } else { 200 };
+        let partitions = seed.is_multiple_of(3);
+        Self { nodes, editing: true, operations, partitions, ..Self::peaceful(seed) }
+    }
+
     /// Whatever users, kernels and crashes may do.
     pub(super) fn wild(seed: u64) -> Self {
         Self { wild: true, moving: seed.is_multiple_of(3), ..Self::deleting(seed) }
@@ -257,6 +269,12 @@ impl Plan {
         let (operations, deletions) = (24, 8);
         let (members, wild, moving) = (seed % 3 == 1, false, false);
         Self { nodes, shape, operations, deletions, members, wild, moving, ..Self::coming(seed) }
+    }
+
+    /// For so many operations there is time.
+    pub(super) fn span_ms(&self, operations: usize) -> u64 {
+        let each = if self.editing { 3 } else { 40 };
+        each * operations as u64
     }
 
     pub(super) fn are_neighbours(&self, one: usize, other: usize) -> bool {

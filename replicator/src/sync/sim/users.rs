@@ -41,6 +41,10 @@ const TIDYING: Habits =
 const MOVING: Habits =
     Habits { write: 34, replace: 40, remove: 44, rename: 78, mkdir: 94, symlink: 95, link: 98 };
 
+/// Nothing but writes, and a mode now and then.
+const EDITING: Habits =
+    Habits { write: 96, replace: 96, remove: 96, rename: 96, mkdir: 96, symlink: 96, link: 96 };
+
 /// Of a hundred wild operations, by where each kind ends.
 const COPY: u64 = 40;
 const EXCHANGE: u64 = 70;
@@ -283,8 +287,8 @@ impl World {
     }
 
     fn any_path(&mut self) -> RelPath {
-        let at = self.random.below(PATHS.len() as u64) as usize;
-        path(PATHS[at])
+        let paths = if self.plan.editing { 2 } else { PATHS.len() };
+        path(PATHS[self.random.below(paths as u64) as usize])
     }
 
     /// A user removes an entry, with everything in it.
@@ -295,10 +299,11 @@ impl World {
 }
 
 fn habits(plan: &Plan, is_tidying: bool) -> Habits {
-    match plan.moving {
+    match plan {
         _ if is_tidying && plan.one_way.is_none() => TIDYING,
-        true => MOVING,
-        false => BUSY,
+        Plan { moving: true, .. } => MOVING,
+        Plan { editing: true, .. } => EDITING,
+        _ => BUSY,
     }
 }
 

@@ -34,7 +34,7 @@ impl World {
             let lasting = path("lasting");
             self.nodes[0].disk.write(&lasting, b"lasting", &mut BTreeSet::new());
         }
-        let span = 40 * plan.operations as u64;
+        let span = plan.span_ms(plan.operations);
         for at in 0..plan.nodes {
             let late = (plan.late || (plan.comings && at > 1)) && self.random.below(2) > 0;
             let start = if late { self.random.below(span) } else { 0 };
@@ -68,7 +68,7 @@ impl World {
             self.leave(plan.nodes - 1);
             let told = self.random.below(500);
             self.at_from_now(told, Event::Retire);
-            let start = self.random.below(40 * plan.deletions as u64);
+            let start = self.random.below(plan.span_ms(plan.deletions));
             self.nodes[plan.nodes - 2].awaited = false;
             self.at_from_now(start, Event::Start(plan.nodes - 2));
         }
@@ -80,7 +80,7 @@ impl World {
         operations: usize,
         is_tidying: bool,
     ) -> Result<(), String> {
-        let span = 40 * operations as u64;
+        let span = self.plan.span_ms(operations);
         let end = self.now + Duration::from_millis(span);
         for _ in 0..operations {
             let at = self.random.below(span);

@@ -1,0 +1,67 @@
+//! Files whose time has moved, of which nothing else was told yet.
+//!
+//! Where capture tells which bytes change, another mtime alone is somebody
+//! who set it, as `touch` does: a file of a terabyte is not read for that. But
+//! a write moves the time before its bytes are told of, and who looks in
+//! between sees the one without the other. So for a while such a file is
+//! neither written over nor removed. It is not known to have changed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::id::BodyId;
+
+/// By then capture has told of a write: mostly it takes a millisecond or two,
+/// on a machine with too much to do a hundred.
+pub(super) const TOLD_WITHIN: Duration = Duration::from_millis(250);
+
+/// How many files are remembered; where more are touched at once the others
+/// are read.
+const TOUCHED_MAX: usize = 16 << 10;
+
+/// Each with when it is believed.
+#[derive(Debug, Default)]
+pub(super) struct Touched(HashMap<BodyId, Duration>);
+
+impl Touched {
+    /// `false` where there is no room.
+    pub fn insert(&mut self, now: Duration, body: BodyId) -> bool {
+        if self.0.len() >= TOUCHED_MAX {
+            self.0.retain(|_, believed| *believed > now);
+        }
+        let has_room = self.0.len() < TOUCHED_MAX;
+        if has_room {
+            self.0.insert(body, now + TOLD_WITHIN);
+        }
+        has_room
+    }
+
+    /// It was read.
+    pub fn remove(&mut self, body: BodyId) {
+        self.0.remove(&body);
+    }
+
+    pub fn holds(&self, now: Duration, body: BodyId) -> bool {
+        self.0.get(&body).is_some_and(|believed| *believed > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Actor;
+
+    #[test]
+    fn a_file_is_believed_after_a_while_and_so_many_are_remembered() {
+        let body = |counter| BodyId { origin: Actor(1), counter };
+        let (mut touched, start) = (Touched::default(), Duration::from_secs(1));
+        assert!(touched.insert(start, body(0)));
+        assert!(touched.holds(start, body(0)) && !touched.holds(start, body(1)));
+        assert!(!touched.holds(start + TOLD_WITHIN, body(0)));
+        (1..TOUCHED_MAX as u64).for_each(|at| assert!(touched.insert(start, body(at))));
+        assert!(!touched.insert(start, body(u64::MAX)));
+        assert!(touched.insert(start + TOLD_WITHIN, body(u64::MAX)));
+        touched.remove(body(u64::MAX));
+        assert!(!touched.holds(start + TOLD_WITHIN, body(u64::MAX)));
+    }
+}
