@@ -9,10 +9,13 @@
 //! the same register (Shapiro et al., "Conflict-free replicated data types",
 //! 2011). It never reads a clock.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 
 use super::version::{Dot, VersionVector};
+use crate::id::Actor;
 
 /// How values of a type fare against each other when written concurrently.
 pub trait Rank {
@@ -27,10 +30,12 @@ pub trait Rank {
     }
 }
 
-/// Passed-over losers that a register remembers: each is of use only until
-/// those who show it have heard of it. Which stay beyond that follows from their
-/// dots alone, so that any order of merges ends the same.
-const PASSED_OVER_MAX: usize = 8;
+/// Passed-over losers that a register remembers: of each two actors the last
+/// one that the one wrote over the other's. Who showed an earlier one has
+/// replaced it since, or kept it. What stays follows from the dots alone, so
+/// that any order of merges ends the same: were it the last ones of all, those
+/// of an actor with a low number would give way as soon as they are made.
+const PASSED_OVER_MAX: usize = 64;
 
 /// One written value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +55,13 @@ pub struct PassedOver<V> {
     pub loser: Sibling<V>,
 }
 
+impl<V> PassedOver<V> {
+    /// Who did it, and whose it was.
+    fn actors(&self) -> (Actor, Actor) {
+        (self.by.actor, self.loser.dot.actor)
+    }
+}
+
 /// See the module's page. Never without a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Register<V> {
@@ -58,7 +70,7 @@ pub struct Register<V> {
     context: VersionVector,
     /// Sorted by dot.
     siblings: Siblings<V>,
-    /// Sorted by who did it and by dot.
+    /// Sorted by the actors who did it and whose it was, each two once.
     passed_over: Vec<PassedOver<V>>,
 }
 
@@ -129,11 +141,15 @@ impl<V: Rank + Clone + Eq> Register<V> {
         if more.is_empty() {
             return;
         }
-        self.passed_over.extend(more);
-        self.passed_over.sort_by_key(|one| (one.by, one.loser.dot));
-        self.passed_over.dedup();
-        let oldest = self.passed_over.len().saturating_sub(PASSED_OVER_MAX);
-        self.passed_over.drain(..oldest);
+        let mut last = BTreeMap::new();
+        for one in self.passed_over.drain(..).chain(more) {
+            let known = last.entry(one.actors()).or_insert_with(|| one.clone());
+            if (known.by, known.loser.dot) < (one.by, one.loser.dot) {
+                *known = one;
+            }
+        }
+        let beyond = last.len().saturating_sub(PASSED_OVER_MAX);
+        self.passed_over = last.into_values().skip(beyond).collect();
     }
 
     pub fn merge(&mut self, other: &Register<V>) -> Merged {
@@ -226,10 +242,9 @@ impl<V: Rank + Clone + Eq> Register<V> {
     }
 
     fn has_sane_losers(&self) -> bool {
-        let order = |one: &PassedOver<V>| (one.by, one.loser.dot);
         let is_known = |dot| self.context.contains(dot);
         self.passed_over.len() <= PASSED_OVER_MAX
-            && self.passed_over.windows(2).all(|pair| order(&pair[0]) < order(&pair[1]))
+            && self.passed_over.windows(2).all(|pair| pair[0].actors() < pair[1].actors())
             && self.passed_over.iter().all(|one| is_known(one.by) && is_known(one.loser.dot))
     }
 }
@@ -315,11 +330,34 @@ mod tests {
         assert_eq!(lost.map(|lost| lost.dot), Some(dot(1, 1)));
     }
 
+    /// Two actors each write once more where the other has written, without
+    /// having shown it, and hear of each other after that.
+    fn passed_over_by_both(rounds: u64) -> Register<u32> {
+        let mut both = Register::new(dot(1, 1), 0, 0u32);
+        for round in 2..2 + rounds {
+            let mut there = both.clone();
+            let write = |register: &mut Register<u32>, by: Dot, value| {
+                let seen = register.context().clone();
+                register.write(&seen, |_| false, by, 0, value);
+            };
+            write(&mut both, dot(1, 2 * round), 1000 + round as u32);
+            write(&mut there, dot(2, 2 * round), 2000 + round as u32);
+            both.merge(&there);
+            let mut there = both.clone();
+            write(&mut both, dot(1, 2 * round + 1), 3000 + round as u32);
+            write(&mut there, dot(2, 2 * round + 1), 4000 + round as u32);
+            both.merge(&there);
+        }
+        both
+    }
+
     #[test]
     fn losers_passed_over_do_not_gather() {
+        let count = passed_over_by_both(100).passed_over().len();
+        assert_eq!(count, passed_over_by_both(3).passed_over().len());
         let mut register = Register::new(dot(1, 1), 1, 0u32);
-        for round in 1..100 {
-            register.merge(&Register::new(dot(2, round), 0, 1000 + round as u32));
+        for round in 1..200 {
+            register.merge(&Register::new(dot(2 + round, 1), 0, 1000 + round as u32));
             let seen = register.context().clone();
             let shown = register.winner().value;
             let when = 1 + round as i64;
@@ -327,7 +365,17 @@ mod tests {
             assert!(register.passed_over().len() <= PASSED_OVER_MAX && register.is_well_formed());
         }
         let last = register.passed_over().last().map(|one| one.loser.value);
-        assert_eq!(last, Some(1099));
+        assert_eq!(last, Some(1199));
+    }
+
+    #[test]
+    fn the_last_losers_passed_over_by_each_are_remembered() {
+        let register = passed_over_by_both(20);
+        let mut remembered: Vec<u32> =
+            register.passed_over().iter().map(|one| one.loser.value).collect();
+        remembered.sort_unstable();
+        // Of the last round each passed over the other's, and its own.
+        assert_eq!(remembered, [1021, 1021, 2021, 2021]);
     }
 
     #[test]
