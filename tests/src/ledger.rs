@@ -148,8 +148,8 @@ impl<'a> Writer<'a> {
     /// was faster, is not done.
     pub fn act(&mut self) -> io::Result<()> {
         let done = match self.random.below(100) {
-            0..45 => self.put(),
-            45..60 => self.edit(),
+            0..45 => self.try_put(),
+            45..60 => self.try_edit(),
             60..70 => self.delete(),
             70..83 => self.rename(RenameFlags::NOREPLACE),
             83..87 => self.rename(RenameFlags::EXCHANGE),
@@ -158,14 +158,22 @@ impl<'a> Writer<'a> {
             93..96 => fs::create_dir_all(self.folder()),
             _ => self.chmod(),
         };
-        match done {
-            Err(error) if is_somebody_else(&error) => Ok(()),
-            other => other,
-        }
+        unless_somebody_else(done)
     }
 
     /// A new value takes a name, and what lay there leaves the tree.
-    fn put(&mut self) -> io::Result<()> {
+    pub fn put(&mut self) -> io::Result<()> {
+        let done = self.try_put();
+        unless_somebody_else(done)
+    }
+
+    /// A file itself takes a new value.
+    pub fn edit(&mut self) -> io::Result<()> {
+        let done = self.try_edit();
+        unless_somebody_else(done)
+    }
+
+    fn try_put(&mut self) -> io::Result<()> {
         let (path, number) = (self.path(), self.next_value());
         let new = self.aside.join(format!("new-{number}"));
         fs::write(&new, content(number))?;
@@ -188,8 +196,7 @@ impl<'a> Writer<'a> {
         self.retire(new, &format!("replaced by {number} at {shown}"))
     }
 
-    /// The file itself takes a new value.
-    fn edit(&mut self) -> io::Result<()> {
+    fn try_edit(&mut self) -> io::Result<()> {
         let (path, number) = (self.path(), self.next_value());
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let before = file.metadata()?;
@@ -334,11 +341,15 @@ fn gather(folder: &Path, meet: &mut impl FnMut(&Path, Holds)) -> io::Result<()> 
     Ok(())
 }
 
-/// Did another writer or the daemon change the tree between two steps?
-fn is_somebody_else(error: &io::Error) -> bool {
+/// What cannot be done since another writer or the daemon changed the tree
+/// between two steps is not done.
+fn unless_somebody_else(done: io::Result<()>) -> io::Result<()> {
     use io::ErrorKind::{AlreadyExists, InvalidInput, IsADirectory, NotADirectory, NotFound};
     let kinds = [AlreadyExists, InvalidInput, IsADirectory, NotADirectory, NotFound];
-    kinds.contains(&error.kind())
+    match done {
+        Err(error) if kinds.contains(&error.kind()) => Ok(()),
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! A patch is carried out.
 //!
-//! The order is the promise: room is reserved, the record is made durable,
-//! the bytes are written and made durable, the time is set, the record goes.
+//! The order is the promise: the record is made durable, nobody else has the
+//! file open, room is reserved, the bytes are written and made durable, the
+//! time is set, the record goes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, FallocateFlags};
 use rustix::io::Errno;
 
+use super::lease::{Lease, Patience};
 use super::patch::Patch;
 use super::redo::Record;
 use super::{Error, bound};
@@ -25,6 +27,7 @@ pub(super) fn carry_out(
     root: &Root,
     path: &RelPath,
     found: &Stat,
+    patience: &mut Patience,
 ) -> Result<Option<Stat>, Cut> {
     let unbegun = |error| (error, false);
     patch.check(path).map_err(unbegun)?;
@@ -41,15 +44,19 @@ pub(super) fn carry_out(
         return Ok(None);
     }
     let record = Record::write(root, path, found, patch).map_err(unbegun)?;
-    // The flush of the record took long enough for a local writer.
+    let lease = match is_bound {
+        // Nobody can open it for writing.
+        true => None,
+        false => Lease::take(file.as_fd(), found.fingerprint.inode, patience),
+    };
+    // It took long enough for a local writer.
     if !unchanged().map_err(still)? {
         record.remove(root).map_err(unbegun)?;
         return Ok(None);
     }
     let prepared = prepare(patch, root, path, &file, is_bound).map_err(unbegun);
-    let file = match prepared {
-        Ok(Some(freed)) => freed,
-        Ok(None) => file,
+    let freed = match prepared {
+        Ok(freed) => freed,
         Err(error) => {
             if is_bound {
                 let back = set_flags(file.as_fd(), found.metadata.flags);
@@ -59,9 +66,10 @@ pub(super) fn carry_out(
             return Err(error);
         }
     };
+    let file = freed.as_ref().unwrap_or(&file);
     let begun = |error| (error, true);
     let before = found.fingerprint.size;
-    let after = patch.write(root, path, file.as_fd(), before).map_err(begun)?;
+    let after = patch.write(root, path, file.as_fd(), before, lease).map_err(begun)?;
     record.remove(root).map_err(begun)?;
     Ok(Some(after))
 }

@@ -18,6 +18,7 @@ pub mod conflicts;
 mod content;
 mod error;
 mod in_place;
+mod lease;
 mod metadata;
 mod moment;
 mod names;

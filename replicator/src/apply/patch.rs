@@ -10,6 +10,7 @@ use rustix::fs;
 use rustix::io::Errno;
 
 use super::content::{punch, write_at};
+use super::lease::Lease;
 use super::settled::own_bytes;
 use super::{Error, metadata};
 use crate::entry::{Metadata, Stat};
@@ -30,16 +31,20 @@ pub(super) struct Patch {
 }
 
 impl Patch {
-    /// Writes it, durably, and gives the file its metadata.
+    /// Writes it, durably, and gives the file its metadata. Who waits to open
+    /// the file does not wait for the disk.
     pub(super) fn write(
         &self,
         root: &Root,
         path: &RelPath,
         file: BorrowedFd<'_>,
         size_before: u64,
+        lease: Option<Lease<'_>>,
     ) -> Result<Stat, Error> {
-        self.write_bytes(file, size_before)
-            .map_err(|errno| Error::entry(path, "write to", errno))?;
+        let failed = |errno| Error::entry(path, "write to", errno);
+        self.write_bytes(file, size_before).map_err(failed)?;
+        drop(lease);
+        fs::fdatasync(file).map_err(failed)?;
         let now = root.stat_fd(file)?;
         metadata::set(root, file, &now, &self.metadata)
             .map_err(|errno| Error::entry(path, "set the metadata of", errno))?;
@@ -60,7 +65,7 @@ impl Patch {
         for hole in &self.holes {
             punch(file, *hole)?;
         }
-        fs::fdatasync(file)
+        Ok(())
     }
 
     /// Does it leave every byte of a file of this size as it is?

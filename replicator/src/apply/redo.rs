@@ -201,7 +201,7 @@ fn replay(root: &Root, header: &Header, patch: &Patch) -> Result<bool, Error> {
     match &header.undo {
         Some(metadata) => undo(root, header, metadata, file)?,
         None => {
-            patch.write(root, path, file, header.before_size)?;
+            patch.write(root, path, file, header.before_size, None)?;
         }
     }
     Ok(true)

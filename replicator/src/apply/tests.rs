@@ -17,6 +17,7 @@ use crate::root::{Root, set_flags};
 
 mod bound;
 mod kept;
+mod lease;
 mod metadata;
 mod names;
 mod patch;
@@ -149,6 +150,11 @@ fn patch() -> Patch {
         size: 200_003,
         metadata: metadata(),
     }
+}
+
+fn patching(expect: Expect, keep: Keep) -> Step {
+    let Patch { writes, holes, size, metadata } = patch();
+    Step::Patch { path: rel("f"), expect, writes, holes, size, metadata, keep }
 }
 
 fn patched(old: &[u8]) -> Vec<u8> {

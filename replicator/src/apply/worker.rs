@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::beside::Beside;
 use super::bound::Lifted;
+use super::lease::Patience;
 use super::patch::Patch;
 use super::place::Made;
 use super::settled::{own_bytes, unbound};
@@ -30,17 +31,21 @@ pub(super) struct Worker {
     /// Directories in which nobody may change names, by inode: free for as
     /// long as this run works in them.
     opened: HashMap<u64, Lifted>,
+    /// With who has a file open that is to be written.
+    patience: Patience,
     /// A patch was cut short and its redo record waits.
     pub(super) unfinished: bool,
 }
 
 impl Worker {
     pub(super) fn new(root: Arc<Root>) -> Self {
-        Self { root, lineage: HashMap::new(), opened: HashMap::new(), unfinished: false }
+        let (lineage, opened) = (HashMap::new(), HashMap::new());
+        Self { root, lineage, opened, patience: Patience::new(), unfinished: false }
     }
 
     pub(super) fn run(&mut self, steps: Vec<Step>) -> Vec<Outcome> {
         self.lineage.clear();
+        self.patience.renew();
         if self.unfinished {
             self.finish_patches();
         }
@@ -192,7 +197,7 @@ impl Worker {
                 _ => trash::keep_copy(root, file, path, &found)?,
             }
         }
-        let outcome = in_place::carry_out(patch, &self.root, path, &found);
+        let outcome = in_place::carry_out(patch, &self.root, path, &found, &mut self.patience);
         match outcome {
             Ok(Some(after)) => {
                 self.remember(&found, &after);

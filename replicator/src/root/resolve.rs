@@ -5,6 +5,8 @@
 //! leads nowhere instead of to `/etc`.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
@@ -16,6 +18,12 @@ use crate::path::RelPath;
 /// on the machine disturbs it (`EAGAIN`); openat2(2) says to try again, and a
 /// storm that outlasts this many is reported.
 const RESOLVE_TRIES_MAX: u32 = 128;
+
+/// So many of them at once. The others take their time: whoever has a lease
+/// on the file (fcntl(2)), a Samba server or the thread that applies, is told
+/// to give it up.
+const TRIES_AT_ONCE_MAX: u32 = 28;
+const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
@@ -74,7 +82,12 @@ pub(super) fn retrying(
     let mut tries = 0;
     loop {
         match resolve() {
-            Err(Errno::AGAIN | Errno::INTR) if tries < RESOLVE_TRIES_MAX => tries += 1,
+            Err(Errno::AGAIN | Errno::INTR) if tries < RESOLVE_TRIES_MAX => {
+                tries += 1;
+                if tries > TRIES_AT_ONCE_MAX {
+                    thread::sleep(PAUSE);
+                }
+            }
             other => return other,
         }
     }

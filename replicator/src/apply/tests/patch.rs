@@ -15,18 +15,14 @@ fn a_patch_changes_its_ranges_and_nothing_else() {
     let mut folder = Folder::new();
     let old = vec![7; 150_000];
     let expect = folder.write("f", &old);
-    let step = |expect| {
-        let Patch { writes, holes, size, metadata } = patch();
-        Step::Patch { path: rel("f"), expect, writes, holes, size, metadata, keep: Keep::Discard }
-    };
-    let stat = done(folder.run(step(expect)));
+    let stat = done(folder.run(patching(expect, Keep::Discard)));
     assert_eq!(stat, folder.stat("f"));
     assert_eq!(stat.metadata, metadata());
     assert_eq!(folder.read("f"), patched(&old));
     assert!(folder.private("redo").is_empty());
     let inode = std::fs::metadata(folder.at("f")).unwrap().ino();
     assert_eq!(inode, expect.fingerprint.inode);
-    raced(folder.run(step(expect)));
+    raced(folder.run(patching(expect, Keep::Discard)));
     let beyond = Step::Patch {
         path: rel("f"),
         expect: Expect::from(&stat),
@@ -44,10 +40,7 @@ fn what_a_patch_writes_over_is_kept_where_nobody_else_has_it() {
     let mut folder = Folder::new();
     let old = vec![7; 150_000];
     let expect = folder.write("f", &old);
-    let Patch { writes, holes, size, metadata } = patch();
-    let keep = Keep::Trash;
-    let step = Step::Patch { path: rel("f"), expect, writes, holes, size, metadata, keep };
-    done(folder.run(step));
+    done(folder.run(patching(expect, Keep::Trash)));
     assert_eq!(folder.read("f"), patched(&old));
     let [name] = &folder.private("trash")[..] else { panic!("one file in the trash") };
     let kept = folder.at(".replicator/trash").join(OsStr::from_bytes(name));
@@ -119,7 +112,7 @@ fn what_somebody_appends_beside_a_patch_stays() {
         size: 1000,
         metadata: metadata(),
     };
-    let after = patch.write(&folder.root, &rel("f"), file.as_fd(), 1000).unwrap();
+    let after = patch.write(&folder.root, &rel("f"), file.as_fd(), 1000, None).unwrap();
     assert!(folder.read("f").ends_with(b"appended"));
     assert_ne!(after, folder.stat("f"), "the append must be found by the next look");
 }

@@ -1,0 +1,132 @@
+//! A file that nobody else has open, for the moment in which it is written in
+//! place.
+//!
+//! A program that has read a file and is about to write it knows nothing of
+//! what arrives in between: it would write over that, and the peer whose
+//! change it was has by then given up its own copy. So a patch waits for who
+//! has the file open, and who opens it meanwhile waits for the patch. Both are
+//! what a lease does (fcntl(2), `F_SETLEASE`): the kernel grants one only where
+//! nobody else has the file open, and holds up who comes.
+//!
+//! Some files are always open: those of a database, a log. They are patched
+//! all the same when patience is over, since they would never be otherwise.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+/// How long a patch waits for who has its file open: reading it, thinking, and
+/// writing it takes a program some milliseconds.
+pub(super) const WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// What all patches of one run wait, whatever else is in it.
+const RUN_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// For so long nobody waits once more for a file that stayed open.
+const STAYS_OPEN: Duration = Duration::from_secs(10);
+
+/// `fcntl.h` of every architecture; the libc crate lacks it.
+const F_SETSIG: libc::c_int = 10;
+
+/// Nobody else has the file open until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lease<'file> {
+    file: BorrowedFd<'file>,
+}
+
+impl<'file> Lease<'file> {
+    /// `None` where others have the file open for longer than there is
+    /// patience for, and where the file system or the rights of this process
+    /// do not allow for leases.
+    pub(super) fn take(
+        file: BorrowedFd<'file>,
+        inode: u64,
+        patience: &mut Patience,
+    ) -> Option<Self> {
+        let begun = Instant::now();
+        loop {
+            match set(file, libc::F_WRLCK) {
+                Ok(()) => return Some(Self { file }),
+                Err(Errno::AGAIN) if patience.wait(inode, begun) => {}
+                Err(errno) => {
+                    tracing::debug!(inode, "no lease before a patch: {errno}");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Lease<'_> {
+    /// Does somebody wait for its end?
+    pub(super) fn is_wanted(&self) -> bool {
+        // SAFETY: as in `call`.
+        let kind = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) };
+        kind != libc::F_WRLCK
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        // It ends with the handle at the latest.
+        let _ = set(self.file, libc::F_UNLCK);
+    }
+}
+
+fn set(file: BorrowedFd<'_>, kind: libc::c_int) -> Result<(), Errno> {
+    // Of who comes the kernel tells by a signal, and the one it takes unasked
+    // (`SIGIO`) ends the process; this one is ignored unless somebody asks.
+    call(file, F_SETSIG, libc::SIGURG)?;
+    call(file, libc::F_SETLEASE, kind)
+}
+
+fn call(file: BorrowedFd<'_>, what: libc::c_int, argument: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: takes numbers and a file descriptor that is open while `file` is
+    // borrowed; touches no memory of ours.
+    match unsafe { libc::fcntl(file.as_raw_fd(), what, argument) } {
+        -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        _ => Ok(()),
+    }
+}
+
+/// How much longer a run of steps may wait.
+#[derive(Debug)]
+pub(super) struct Patience {
+    left: Duration,
+    /// Files that stayed open, by inode, and since when that is known.
+    stayed_open: HashMap<u64, Instant>,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Self { left: RUN_WAIT_MAX, stayed_open: HashMap::new() }
+    }
+
+    /// A new run begins.
+    pub(super) fn renew(&mut self) {
+        self.left = RUN_WAIT_MAX;
+        self.stayed_open.retain(|_, since| since.elapsed() < STAYS_OPEN);
+    }
+
+    /// Waits a little for a file; `false` where it has been long enough.
+    fn wait(&mut self, inode: u64, begun: Instant) -> bool {
+        if begun.elapsed() >= WAIT_MAX {
+            self.stayed_open.insert(inode, Instant::now());
+        }
+        if self.stayed_open.contains_key(&inode) || self.left.is_zero() {
+            return false;
+        }
+        let paused = Instant::now();
+        thread::sleep(PAUSE);
+        self.left = self.left.saturating_sub(paused.elapsed());
+        true
+    }
+}
