@@ -238,8 +238,16 @@ impl Plan {
     pub(super) fn editing(seed: u64) -> Self {
         let nodes = 2 + (seed % 4) as usize;
         let operations = if seed.is_multiple_of(5) { 1000 } else { 200 };
-        let partitions = seed.is_multiple_of(3);
-        Self { nodes, editing: true, operations, partitions, ..Self::peaceful(seed) }
+        Self {
+            nodes,
+            editing: true,
+            operations,
+            partitions: seed.is_multiple_of(3),
+            crashes: seed % 6 == 1,
+            ranges_told: seed % 7 != 2,
+            skewed: seed % 11 == 3,
+            ..Self::peaceful(seed)
+        }
     }
 
     /// Whatever users, kernels and crashes may do.
