@@ -29,16 +29,16 @@ impl<S: Store> Core<S> {
         if body.kind() == Kind::Directory || instead.is_some_and(same) {
             return Keep::Discard;
         }
-        // The others may have gone without having been looked at yet: what is
-        // laid to rest is the inode if this was its last name, else nothing.
-        if lying.disk().names.len() > 1 {
-            return Keep::Trash;
-        }
         if let Some(loser) = name.loser() {
             return Keep::Conflict(loser.dot.actor);
         }
         if let Some(loser) = body.content_loser() {
             return Keep::Conflict(loser.dot.actor);
+        }
+        // The others may have gone without having been looked at yet: what is
+        // laid to rest is the inode if this was its last name, else nothing.
+        if lying.disk().names.len() > 1 {
+            return Keep::Trash;
         }
         let written = body.content.winner();
         let replaced = name.binding.values().filter_map(Binding::replaced);
