@@ -107,6 +107,8 @@ pub struct Core<S> {
     pub(super) pending_bodies: BTreeSet<BodyId>,
     /// Names bound to bodies whose records have not come yet.
     pub(super) orphans: HashMap<BodyId, Vec<RelPath>>,
+    /// More of them since all peers were asked.
+    pub(super) orphaned: bool,
     /// Names and bodies whose place in the tree is to be checked once the
     /// peer's records are complete.
     pub(super) unchecked: HashSet<Key>,
@@ -174,6 +176,7 @@ impl<S: Store> Core<S> {
             pending_names: BTreeSet::new(),
             pending_bodies: BTreeSet::new(),
             orphans: HashMap::new(),
+            orphaned: false,
             unchecked: HashSet::new(),
             retries: HashMap::new(),
             planning: Planning::default(),
@@ -341,6 +344,7 @@ impl<S: Store> Core<S> {
         }
         self.check_lost(now);
         self.check_tree(now);
+        self.ask_all_for_bodies();
         self.try_unread(now);
         self.issue_looks(now);
         self.greet(now);

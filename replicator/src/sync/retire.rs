@@ -113,6 +113,17 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// This node may itself have bound a name to one: the loser of a conflict
+    /// whose winner nobody holds. Whoever has the file remembers it.
+    pub(super) fn ask_all_for_bodies(&mut self) {
+        if !self.orphaned || !self.mid_series.is_empty() {
+            return;
+        }
+        self.orphaned = false;
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.ask_for_bodies(peer));
+    }
+
     pub(super) fn handle_want_bodies(&mut self, from: NodeId, wanted: &[BodyId]) {
         let known = |id: &BodyId| Some(self.store.body(*id)?.record(*id));
         let bodies: Vec<BodyRecord> = wanted.iter().filter_map(known).collect();

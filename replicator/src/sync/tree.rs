@@ -99,6 +99,7 @@ impl<S: Store> Core<S> {
             && self.store.body(body).is_none()
         {
             self.orphans.entry(body).or_default().push(path.clone());
+            self.orphaned = true;
         }
         // Each body is written once, whatever of it changes.
         let ids = [wanted_before, wanted, disk_before, disk].map(|body| body.map(|(id, _)| id));
