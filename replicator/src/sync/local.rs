@@ -12,7 +12,6 @@ use super::look::UNSETTLED_WAIT;
 use super::read::Read;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
-use super::touched::TOLD_WITHIN;
 use super::tree::Lying;
 use crate::choice::Mode;
 use crate::entry::{Flags, Kind, Stat};
@@ -128,6 +127,15 @@ impl<S: Store> Core<S> {
             self.look_later(now, PARENT_WAIT, path, dirt);
             return;
         }
+        let wanted = self.store.name(path).and_then(|row| row.wanted()).map(|(id, _)| id);
+        let mut bodies = known.iter().map(|lying| lying.id).chain(wanted);
+        if bodies.any(|id| self.is_being_changed(id)) {
+            // By another of its names, just now: what lies here then may be
+            // another file than that.
+            let dirt = self.keep_bytes(now, UNSETTLED_WAIT, look);
+            self.look_later(now, UNSETTLED_WAIT, path, dirt);
+            return;
+        }
         let kind = stat.kind;
         // Another directory in its place holds other entries, and of a removal
         // in one that is gone nothing is told.
@@ -196,6 +204,11 @@ impl<S: Store> Core<S> {
             && row.content_on_disk() != Some(&read.content)
     }
 
+    fn is_being_changed(&self, body: BodyId) -> bool {
+        let mut steps = self.jobs.values().flat_map(|job| &job.steps);
+        self.locks.holds(body) && steps.any(|step| step.bodies.contains(&body))
+    }
+
     /// Does something else lie where a directory lay, of which nothing is told
     /// but that?
     fn displaces_directory(&self, path: &RelPath, kind: Kind) -> bool {
@@ -239,7 +252,10 @@ impl<S: Store> Core<S> {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
         } else {
-            if unread && !same_bytes {
+            let names = disk.names.len() + usize::from(!disk.names.contains(path));
+            let linked =
+                stat.links as usize > names && disk.fingerprint.ctime != stat.fingerprint.ctime;
+            if unread && !same_bytes || linked && stat.kind == Kind::File {
                 self.is_touched(now, id);
             } else if !unread {
                 self.touched.remove(id);
@@ -258,15 +274,10 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// The time of a file moved, and nobody told of bytes.
+    /// Something was seen of a file of which the word has not come.
     fn is_touched(&mut self, now: Now, id: BodyId) {
-        match self.touched.insert(now.monotonic, id) {
-            // What waits for it goes on then.
-            true => {
-                let dirt = Dirt::entry();
-                self.settle.look_after(now.monotonic, TOLD_WITHIN, Spot::Body(id), dirt);
-            }
-            false => self.settle.look(now.monotonic, Spot::Body(id), Dirt::whole()),
+        if !self.touched.insert(now.monotonic, id) {
+            self.settle.look(now.monotonic, Spot::Body(id), Dirt::whole());
         }
     }
 

@@ -215,16 +215,22 @@ impl<S: Store> Core<S> {
                 Next::Blocked
             }
             Next::Act(step) | Next::ActAlone(step) if self.meets_own(&step) => Next::Blocked,
-            // Somebody may be writing to it.
-            Next::Act(step) | Next::ActAlone(step) if self.meets_touched(now, &step) => {
+            Next::Act(step) | Next::ActAlone(step)
+                if self.is_to_wait_for_word(now, spot, &step) =>
+            {
                 Next::Blocked
             }
             next => next,
         }
     }
 
-    fn meets_touched(&self, now: Now, step: &Step) -> bool {
-        step.bodies.iter().any(|id| self.touched.holds(now.monotonic, *id))
+    /// Somebody may be writing to what this would change.
+    fn is_to_wait_for_word(&mut self, now: Now, spot: &Spot, step: &Step) -> bool {
+        let until = step.bodies.iter().filter_map(|id| self.touched.until(now.monotonic, *id));
+        let Some(until) = until.max() else { return false };
+        let retry = self.retries.entry(spot.clone()).or_default();
+        (retry.not_before, retry.waits) = (until, true);
+        true
     }
 
     pub(super) fn start_job(&mut self, now: Now, steps: Vec<Step>) {

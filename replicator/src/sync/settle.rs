@@ -245,6 +245,10 @@ impl Locks {
             && !bodies.iter().any(|body| self.bodies.contains(body))
     }
 
+    pub fn holds(&self, body: BodyId) -> bool {
+        self.bodies.contains(&body)
+    }
+
     /// May changes be made in this directory?
     pub fn may_share(&self, directory: &RelPath) -> bool {
         !self.alone && !self.paths.contains(directory)

@@ -13,7 +13,7 @@ use crate::id::BodyId;
 
 /// By then capture has told of a write: mostly it takes a millisecond or two,
 /// on a machine with too much to do a hundred.
-pub(super) const TOLD_WITHIN: Duration = Duration::from_millis(250);
+const TOLD_WITHIN: Duration = Duration::from_millis(250);
 
 /// How many files are remembered; where more are touched at once the others
 /// are read.
@@ -41,8 +41,9 @@ impl Touched {
         self.0.remove(&body);
     }
 
-    pub fn holds(&self, now: Duration, body: BodyId) -> bool {
-        self.0.get(&body).is_some_and(|believed| *believed > now)
+    /// Until when to leave it alone.
+    pub fn until(&self, now: Duration, body: BodyId) -> Option<Duration> {
+        self.0.get(&body).copied().filter(|believed| *believed > now)
     }
 }
 
@@ -56,12 +57,12 @@ mod tests {
         let body = |counter| BodyId { origin: Actor(1), counter };
         let (mut touched, start) = (Touched::default(), Duration::from_secs(1));
         assert!(touched.insert(start, body(0)));
-        assert!(touched.holds(start, body(0)) && !touched.holds(start, body(1)));
-        assert!(!touched.holds(start + TOLD_WITHIN, body(0)));
+        assert!(touched.until(start, body(0)).is_some() && touched.until(start, body(1)).is_none());
+        assert!(touched.until(start + TOLD_WITHIN, body(0)).is_none());
         (1..TOUCHED_MAX as u64).for_each(|at| assert!(touched.insert(start, body(at))));
         assert!(!touched.insert(start, body(u64::MAX)));
         assert!(touched.insert(start + TOLD_WITHIN, body(u64::MAX)));
         touched.remove(body(u64::MAX));
-        assert!(!touched.holds(start + TOLD_WITHIN, body(u64::MAX)));
+        assert!(touched.until(start + TOLD_WITHIN, body(u64::MAX)).is_none());
     }
 }
