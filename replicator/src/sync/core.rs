@@ -94,7 +94,7 @@ pub struct Core<S> {
     pub(super) unsettled: HashMap<RelPath, Duration>,
     /// Files that were written while they were last read.
     pub(super) busy: HashMap<BodyId, Busy>,
-    /// Files whose time was seen to move, and not why.
+    /// Files of which more was seen than told.
     pub(super) touched: Touched,
     pub(super) scans: Vec<Scanning>,
     /// The folder has been looked at once since the start.

@@ -253,12 +253,13 @@ impl<S: Store> Core<S> {
             }
         } else {
             let names = disk.names.len() + usize::from(!disk.names.contains(path));
-            let linked =
-                stat.links as usize > names && disk.fingerprint.ctime != stat.fingerprint.ctime;
-            if unread && !same_bytes || linked && stat.kind == Kind::File {
-                self.is_touched(now, id);
-            } else if !unread {
-                self.touched.remove(id);
+            let moved = disk.fingerprint.ctime != stat.fingerprint.ctime;
+            let linked = stat.kind == Kind::File && stat.links as usize > names && moved;
+            match unread {
+                _ if linked => self.is_touched(now, id),
+                true if !same_bytes => self.is_touched(now, id),
+                true => {}
+                false => self.touched.remove(id),
             }
             self.update_body(now, path, &known, stat, read);
         }

@@ -109,6 +109,11 @@ fn files_that_are_written_into_everywhere_at_once_end_the_same() {
 }
 
 #[test]
+fn users_in_a_hurry_end_the_same() {
+    try_seeds(1600, Plan::hurried);
+}
+
+#[test]
 fn whatever_befalls_them_nodes_end_the_same() {
     try_seeds(800, Plan::wild);
 }

@@ -1,17 +1,17 @@
-//! Files whose time has moved, of which nothing else was told yet.
+//! Files of which more was seen than told.
 //!
 //! Where capture tells which bytes change, another mtime alone is somebody
 //! who set it, as `touch` does: a file of a terabyte is not read for that. But
 //! a write moves the time before its bytes are told of, and who looks in
-//! between sees the one without the other. So for a while such a file is
-//! neither written over nor removed. It is not known to have changed.
+//! between sees the one without the other. Nor does a new link tell where it
+//! is. So for a while such a file is neither written over nor removed.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::id::BodyId;
 
-/// By then capture has told of a write: mostly it takes a millisecond or two,
+/// By then capture has told of it: mostly it takes a millisecond or two,
 /// on a machine with too much to do a hundred.
 const TOLD_WITHIN: Duration = Duration::from_millis(250);
 

@@ -71,6 +71,8 @@ pub(super) struct Plan {
     pub moving: bool,
     /// Users write into two files all the time, on every node.
     pub editing: bool,
+    /// One change follows the other faster than nodes hear of them.
+    pub hurried: bool,
     /// Users also copy files, exchange entries, set times back and flags, which
     /// not every node can; capture loses changes, and crashes tear jobs.
     pub wild: bool,
@@ -115,6 +117,7 @@ impl Plan {
             impatient: false,
             moving: false,
             editing: false,
+            hurried: false,
             wild: false,
             one_way: None,
             mixed: false,
@@ -241,6 +244,7 @@ impl Plan {
         Self {
             nodes,
             editing: true,
+            hurried: true,
             operations,
             partitions: seed.is_multiple_of(3),
             crashes: seed % 6 == 1,
@@ -248,6 +252,21 @@ impl Plan {
             skewed: seed % 11 == 3,
             ..Self::peaceful(seed)
         }
+    }
+
+    /// Any of these, in a hurry.
+    pub(super) fn hurried(seed: u64) -> Self {
+        let plan = match seed % 8 {
+            0 => Self::partitioned,
+            1 => Self::chained,
+            2 => Self::crashing,
+            3 => Self::one_way,
+            4 => Self::deleting,
+            5 => Self::leaving,
+            6 => Self::moving,
+            _ => Self::wild,
+        };
+        Self { hurried: true, ..plan(seed) }
     }
 
     /// Whatever users, kernels and crashes may do.
@@ -281,7 +300,7 @@ impl Plan {
 
     /// For so many operations there is time.
     pub(super) fn span_ms(&self, operations: usize) -> u64 {
-        let each = if self.editing { 3 } else { 40 };
+        let each = if self.hurried { 3 } else { 40 };
         each * operations as u64
     }
 
