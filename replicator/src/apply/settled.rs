@@ -34,7 +34,7 @@ pub(super) fn is_same(found: &Stat, out: &Stat) -> bool {
     let metadata = |stat: &Stat| unbound(stat.clone()).metadata;
     found.kind == out.kind
         && match found.kind {
-            Kind::Directory => found.fingerprint.inode == out.fingerprint.inode,
+            Kind::Directory => found.fingerprint.is_inode(&out.fingerprint),
             _ => found.fingerprint.same_bytes(&out.fingerprint) && metadata(found) == metadata(out),
         }
 }

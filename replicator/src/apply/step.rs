@@ -21,7 +21,7 @@ impl Expect {
     pub(super) fn is(&self, found: &Stat) -> bool {
         self.kind == found.kind
             && match self.kind {
-                Kind::Directory => self.fingerprint.inode == found.fingerprint.inode,
+                Kind::Directory => self.fingerprint.is_inode(&found.fingerprint),
                 _ => self.fingerprint == found.fingerprint,
             }
     }

@@ -56,3 +56,17 @@ fn foreign_attributes_of_a_peer_are_not_set() {
     let length = rustix::fs::listxattr(folder.at("d"), &mut names).unwrap();
     assert_eq!(length, 0, "{}", names[..length].escape_ascii());
 }
+
+/// ext4 gives the number of a directory that was removed to the next one.
+#[test]
+fn another_directory_with_the_same_number_is_not_touched() {
+    let mut folder = Folder::new();
+    std::fs::create_dir(folder.at("d")).unwrap();
+    let mut expect = folder.expect("d");
+    expect.fingerprint.birth.seconds -= 1;
+    let step = Step::SetMetadata { path: rel("d"), expect, metadata: of_directory() };
+    raced(folder.run(step));
+    let remove = Step::Remove { path: rel("d"), expect, keep: Keep::Discard };
+    raced(folder.run(remove));
+    assert!(folder.at("d").is_dir());
+}

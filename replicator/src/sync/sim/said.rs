@@ -1,7 +1,8 @@
 //! Words for what happens, for the trace of a run.
 
+use crate::entry::Fingerprint;
 use crate::sync::core::Core;
-use crate::sync::effect::{Action, Outcome, What};
+use crate::sync::effect::{Action, Found, Outcome, Sight, Sighted, What};
 use crate::sync::message::Message;
 use crate::sync::store::MemoryStore;
 
@@ -31,6 +32,18 @@ pub(super) fn said(action: &Action) -> String {
         _ => String::new(),
     };
     format!("{what} {} {:?}{from}", action.path, action.body)
+}
+
+pub(super) fn seen(sight: &Sight) -> String {
+    let what = match &sight.found {
+        Found::Entry(stat, sighted) => {
+            let read = if matches!(sighted, Sighted::File { .. }) { ", read" } else { "" };
+            let Fingerprint { inode, .. } = stat.fingerprint;
+            format!("{:?} of inode {inode}, {} names{read}", stat.kind, stat.links)
+        }
+        other => format!("{other:?}"),
+    };
+    format!("{} {what}", sight.path)
 }
 
 pub(super) fn ended(outcome: &Outcome) -> String {

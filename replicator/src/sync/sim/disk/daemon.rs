@@ -210,7 +210,7 @@ impl Disk {
         self.stat(path).is_some_and(|stat| {
             stat.kind == kind
                 && match kind {
-                    Kind::Directory => stat.fingerprint.inode == expect.inode,
+                    Kind::Directory => stat.fingerprint.is_inode(&expect),
                     _ => stat.fingerprint == expect,
                 }
         })

@@ -8,7 +8,7 @@ use crate::range::{Range, RangeSet};
 use crate::sync::effect::{Found, Job, Listed, Outcome, Sight};
 use crate::sync::message::Message;
 use crate::sync::sim::disk::{Change, Queued};
-use crate::sync::sim::said::heard;
+use crate::sync::sim::said::{heard, seen};
 
 /// Of so many jobs of a wild run one is torn by a crash.
 const TORN_ONE_IN: u64 = 100;
@@ -83,6 +83,9 @@ impl World {
                 self.after(at, 4, Event::Seen(at, life, sights));
             }
             Event::Seen(at, life, sights) => {
+                for sight in &sights {
+                    self.trace(|| format!("{at}: SEES {}", seen(sight)));
+                }
                 self.with(at, life, |core, now| core.handle_sights(now, sights));
             }
             Event::Scan(at, life, beneath) if self.lives(at, life) => {
@@ -151,6 +154,9 @@ impl World {
                 _ => (None, change),
             })
             .collect();
+        for (_, change) in &places {
+            self.trace(|| format!("{at}: TOLD {change:?}"));
+        }
         self.with(at, life, |core, now| {
             for (place, change) in places {
                 match (place, change) {
