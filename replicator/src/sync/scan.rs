@@ -2,7 +2,8 @@
 //!
 //! What a scan meets is looked at where it is not as known; what it misses has
 //! gone, or has moved, and the brake has a say in that. Events go on meanwhile:
-//! what came to lie in a place that a scan had passed is not missing.
+//! what came to lie in a place that a scan had passed is not missing, but may
+//! have come and gone before it passed.
 
 use std::collections::HashSet;
 
@@ -150,16 +151,21 @@ impl<S: Store> Core<S> {
             self.begin_scan(beneath.clone(), scan.since, scan.told, scan.sync);
         }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
-        let (mut held, mut missing) = (0, Vec::new());
+        let (mut held, mut missing, mut unmet) = (0, Vec::new(), Vec::new());
         self.for_each_within(beneath, |_, path, row| {
             if row.on_disk().is_some() && path != *beneath {
                 held += 1;
-                if !scan.met.contains(&path) && !scan.came.contains(&path) {
-                    missing.push(path);
+                match scan.came.contains(&path) {
+                    _ if scan.met.contains(&path) => {}
+                    true => unmet.push(path),
+                    false => missing.push(path),
                 }
             }
         });
         self.missed(now, beneath, held, missing, scan.told);
+        for path in unmet {
+            self.settle.look(now.monotonic, Spot::Path(path), Dirt::entry());
+        }
         if beneath.is_root() && !scan.again {
             self.has_listed_to_verify();
         }
