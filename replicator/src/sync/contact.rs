@@ -53,7 +53,9 @@ impl<S: Store> Core<S> {
     pub fn handle_disconnected(&mut self, now: Now, peer: NodeId) {
         self.peers.remove(&peer);
         self.membership.news.parted(peer);
-        self.mid_series.remove(&peer);
+        if self.mid_series.remove(&peer) {
+            self.series_ended(now, false);
+        }
         self.probes.forget(peer);
         self.turn(now);
     }
@@ -88,11 +90,13 @@ impl<S: Store> Core<S> {
             return;
         }
         let have = records.have.clone();
+        self.note_half_told(&records);
         self.merge(records);
         match have {
             Some(have) => {
                 self.mid_series.remove(&from);
                 self.logs_complete(now, from, have);
+                self.series_ended(now, true);
                 self.ask_for_bodies(from);
             }
             None => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::announce::Peer;
 use super::applied::Running;
 use super::brake::Brake;
+use super::cut_off::CutOff;
 use super::doubt::Doubt;
 use super::effect::{Effect, Now};
 use super::history::History;
@@ -118,6 +119,7 @@ pub struct Core<S> {
     pub(super) draining: bool,
     /// Peers in the middle of a series of records.
     pub(super) mid_series: BTreeSet<NodeId>,
+    pub(super) cut_off: CutOff,
     pub(super) jobs: BTreeMap<u64, Running>,
     pub(super) next_job: u64,
 
@@ -182,6 +184,7 @@ impl<S: Store> Core<S> {
             planning: Planning::default(),
             draining: false,
             mid_series: BTreeSet::new(),
+            cut_off: CutOff::default(),
             jobs: BTreeMap::new(),
             next_job: 1,
             peers: BTreeMap::new(),
@@ -329,7 +332,8 @@ impl<S: Store> Core<S> {
         let forwards = self.peers.values().filter_map(Peer::next_forward).min();
         let unread = self.unread.next_due();
         let doubts = self.doubts.iter().filter_map(Doubt::until).min();
-        let others = [self.have_due(), self.members_due()];
+        let cut_off = self.cut_off.due.filter(|_| self.mid_series.is_empty());
+        let others = [self.have_due(), self.members_due(), cut_off];
         [looks, doubts, retries, forwards, unread].into_iter().chain(others).flatten().min()
     }
 
@@ -342,6 +346,7 @@ impl<S: Store> Core<S> {
         if self.doubts.iter().filter_map(Doubt::until).any(|until| until <= now.monotonic) {
             self.believe(now);
         }
+        self.tell_on(now);
         self.check_lost(now);
         self.check_tree(now);
         self.ask_all_for_bodies();

@@ -11,6 +11,7 @@ mod brake;
 mod changes;
 mod contact;
 mod core;
+mod cut_off;
 mod doubt;
 pub mod effect;
 mod history;

@@ -328,3 +328,32 @@ fn a_file_that_was_bound_again_by_no_user_stays_deleted() {
         story.is_at_rest().unwrap();
     }
 }
+
+/// Who dies in the middle of its first words has told the others different
+/// parts of them.
+#[test]
+fn what_was_told_in_part_by_one_that_died_comes_to_all() {
+    let mut parts = 0;
+    for seed in 0..SEEDS {
+        let plan = Plan { nodes: 3, records_max: 3, ..Plan::peaceful(seed) };
+        let mut story = Story::begin(plan, 0, |_: &mut User| {});
+        story.part();
+        for at in 0..12 {
+            story.act_now(2, |user| user.make_directory(&format!("directory-{at}")));
+        }
+        story.settle();
+        story.die_in_a_series(2, 0);
+        story.settle();
+        let here = story.tree(0).split_whitespace().count();
+        parts += usize::from(here > 0 && here < 12);
+        story.join(0, 1);
+        assert_eq!(story.tree(0), story.tree(1), "seed {seed}");
+        assert_eq!(story.tree(1).split_whitespace().count(), here);
+        story.start(2);
+        story.join(0, 2);
+        story.join(1, 2);
+        assert_eq!(story.tree(1).split_whitespace().count(), 12, "seed {seed}");
+        story.is_at_rest().unwrap();
+    }
+    assert!(parts > 0, "no series was cut off");
+}

@@ -23,6 +23,10 @@ const LATER: Duration = Duration::from_secs(1);
 
 const MODE: u32 = 0o644;
 
+/// How finely a story looks at a series, and for how long.
+const STEP: Duration = Duration::from_micros(500);
+const SERIES_BEGUN_WITHIN: Duration = Duration::from_secs(2);
+
 pub(super) struct Story {
     world: World,
 }
@@ -66,6 +70,18 @@ impl Story {
         for one in 0..count {
             (0..one).for_each(|other| self.world.disconnect(one, other));
         }
+    }
+
+    /// One begins to tell another, and dies before it has told all.
+    pub(super) fn die_in_a_series(&mut self, one: usize, other: usize) {
+        self.world.connect(one, other);
+        for _ in 0..SERIES_BEGUN_WITHIN.as_micros() / STEP.as_micros() {
+            self.world.run_for(STEP).expect("time goes by");
+            if !self.world.nodes[other].core.mid_series.is_empty() {
+                break;
+            }
+        }
+        self.world.end(one, true);
     }
 
     /// These two reach each other, and all comes to rest.

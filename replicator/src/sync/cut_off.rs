@@ -1,0 +1,99 @@
+//! What came in a series that was cut off.
+//!
+//! Who tells of its log does so in a series of messages, and what it has told
+//! is passed on when the series is whole: its place in the log says so. A node
+//! that dies in the middle of one has told each of the others another part of
+//! it. If it does not come back, each of them tells that part on as a change of
+//! its own, or their trees would differ for ever.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::core::Core;
+use super::effect::Now;
+use super::message::Records;
+use super::record::{BodyRow, Key, NameRow};
+use super::store::Store;
+use crate::id::Actor;
+use crate::limits::SWEEP_PLACES_MAX;
+
+/// A node that is started again, or a line that is mended, is back by then,
+/// and tells the rest itself.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
+
+/// See the module's page.
+#[derive(Debug, Default)]
+pub(super) struct CutOff {
+    /// Whose logs were told of beyond what is held of them.
+    actors: BTreeSet<Actor>,
+    /// When to tell on what came of them.
+    pub due: Option<Duration>,
+}
+
+impl<S: Store> Core<S> {
+    /// These are about to be merged.
+    pub(super) fn note_half_told(&mut self, records: &Records) {
+        let have = self.store.have();
+        let names = records.names.iter().map(|record| record.stamp);
+        let stamps = names.chain(records.bodies.iter().map(|record| record.stamp));
+        let beyond = stamps.filter(|stamp| !have.contains(*stamp));
+        self.cut_off.actors.extend(beyond.map(|stamp| stamp.actor));
+    }
+
+    /// A series was whole, or ended before it was.
+    pub(super) fn series_ended(&mut self, now: Now, is_whole: bool) {
+        if !self.mid_series.is_empty() || self.cut_off.actors.is_empty() {
+            return;
+        }
+        let have = self.store.have();
+        let is_beyond = |actor: &Actor| {
+            *actor != self.actor
+                && !self.store.log(*actor, have.get(*actor), u64::MAX, 1).is_empty()
+        };
+        let left: BTreeSet<Actor> = self.cut_off.actors.iter().copied().filter(is_beyond).collect();
+        let due = match is_whole {
+            true => self.cut_off.due,
+            false => Some(now.monotonic + BACK_WITHIN),
+        };
+        self.cut_off.due = due.filter(|_| !left.is_empty());
+        self.cut_off.actors = left;
+    }
+
+    /// Tells on what nobody is about to tell any more.
+    pub(super) fn tell_on(&mut self, now: Now) {
+        let is_due = self.cut_off.due.is_some_and(|due| due <= now.monotonic);
+        if !is_due || !self.mid_series.is_empty() {
+            return;
+        }
+        let (have, mut room) = (self.store.have(), SWEEP_PLACES_MAX);
+        while room > 0
+            && let Some(actor) = self.cut_off.actors.first().copied()
+        {
+            let places = self.store.log(actor, have.get(actor), u64::MAX, room);
+            if places.len() < room {
+                self.cut_off.actors.pop_first();
+            }
+            room -= places.len();
+            places.into_iter().for_each(|(_, key)| self.stamp_anew(&key));
+        }
+        self.cut_off.due = (!self.cut_off.actors.is_empty()).then_some(now.monotonic);
+    }
+
+    /// Gives a row a place in this node's own log.
+    fn stamp_anew(&mut self, key: &Key) {
+        let stamp = self.next_dot();
+        match key {
+            Key::Name(path) => {
+                if let Some(former) = self.store.name(path) {
+                    let row = NameRow { stamp, ..NameRow::clone(&former) };
+                    self.put_name(path, Some(&former), row);
+                }
+            }
+            Key::Body(id) => {
+                if let Some(former) = self.store.body(*id) {
+                    self.put_body(*id, BodyRow { stamp, ..BodyRow::clone(&former) });
+                }
+            }
+        }
+    }
+}
