@@ -31,39 +31,38 @@ pub(super) fn carry_out(
 ) -> Result<Option<Stat>, Cut> {
     let unbegun = |error| (error, false);
     patch.check(path).map_err(unbegun)?;
-    let is_bound = found.metadata.flags.is_binding();
-    // Nobody can open it for writing before the record lets it be freed.
-    let access = if is_bound { Access::Read } else { Access::ReadWrite };
-    let opened = root.open_file(path, access);
-    let Some(file) = opened.map_err(|error| unbegun(error.into()))? else {
+    let unchanged = |file: &OwnedFd| root.stat_fd(file.as_fd()).map(|now| now == *found);
+    let opened = root.open_file(path, Access::Read).map_err(|error| unbegun(error.into()))?;
+    let Some(file) = opened.filter(|file| unchanged(file).is_ok_and(|is_it| is_it)) else {
         return Ok(None);
     };
-    let unchanged = || root.stat_fd(file.as_fd()).map(|now| now == *found);
-    let still = |error: crate::root::Error| unbegun(error.into());
-    if !unchanged().map_err(still)? {
-        return Ok(None);
-    }
     let record = Record::write(root, path, found, patch).map_err(unbegun)?;
+    let give_up = |outcome| {
+        record.remove(root).map_err(unbegun)?;
+        outcome
+    };
+    let is_bound = found.metadata.flags.is_binding();
+    let file = match open_alone(root, path, file, found, patience) {
+        Ok(Some(file)) => file,
+        Ok(None) => return give_up(Ok(None)),
+        Err(error) => return give_up(Err(unbegun(error))),
+    };
     let lease = match is_bound {
-        // Nobody can open it for writing.
         true => None,
         false => Lease::take(file.as_fd(), found.fingerprint.inode, patience),
     };
     // It took long enough for a local writer.
-    if !unchanged().map_err(still)? {
-        record.remove(root).map_err(unbegun)?;
-        return Ok(None);
+    if !unchanged(&file).is_ok_and(|is_it| is_it) {
+        return give_up(Ok(None));
     }
-    let prepared = prepare(patch, root, path, &file, is_bound).map_err(unbegun);
-    let freed = match prepared {
+    let freed = match prepare(patch, root, path, &file, is_bound) {
         Ok(freed) => freed,
         Err(error) => {
             if is_bound {
                 let back = set_flags(file.as_fd(), found.metadata.flags);
                 back.map_err(|errno| (Error::entry(path, "put back the flags of", errno), true))?;
             }
-            record.remove(root).map_err(unbegun)?;
-            return Err(error);
+            return give_up(Err(unbegun(error)));
         }
     };
     let file = freed.as_ref().unwrap_or(&file);
@@ -72,6 +71,24 @@ pub(super) fn carry_out(
     let after = patch.write(root, path, file.as_fd(), before, lease).map_err(begun)?;
     record.remove(root).map_err(begun)?;
     Ok(Some(after))
+}
+
+/// The file open for writing, once nobody else has it open for that. What is
+/// bound stays as it is: nobody can open it so before it is freed.
+fn open_alone(
+    root: &Root,
+    path: &RelPath,
+    file: OwnedFd,
+    found: &Stat,
+    patience: &mut Patience,
+) -> Result<Option<OwnedFd>, Error> {
+    if found.metadata.flags.is_binding() {
+        return Ok(Some(file));
+    }
+    patience.wait_for_writers(file.as_fd(), found.fingerprint.inode);
+    // A lease is given to the only one who has it open.
+    drop(file);
+    Ok(root.open_file(path, Access::ReadWrite)?)
 }
 
 /// What can fail before a byte is written, though it moves the ctime.

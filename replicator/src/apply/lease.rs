@@ -10,6 +10,8 @@
 //!
 //! Some files are always open: those of a database, a log. They are patched
 //! all the same when patience is over, since they would never be otherwise.
+//! Who only reads is waited for no longer than this program itself reads a
+//! file it is asked for: somebody may be shown a film for two hours.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,15 +21,18 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-/// How long a patch waits for who has its file open: reading it, thinking, and
-/// writing it takes a program some milliseconds.
-pub(super) const WAIT_MAX: Duration = Duration::from_millis(100);
+/// How long a patch waits for who has its file open for writing: reading it,
+/// thinking, and writing it takes a program some milliseconds.
+pub(super) const WRITERS_WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// The same for who has it open for reading.
+const READERS_WAIT_MAX: Duration = Duration::from_millis(2);
 
 /// What all patches of one run wait, whatever else is in it.
 const RUN_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// For so long nobody waits once more for a file that stayed open.
 const STAYS_OPEN: Duration = Duration::from_secs(10);
@@ -42,25 +47,16 @@ pub(super) struct Lease<'file> {
 }
 
 impl<'file> Lease<'file> {
-    /// `None` where others have the file open for longer than there is
-    /// patience for, and where the file system or the rights of this process
-    /// do not allow for leases.
+    /// Of a file that is open for writing here. `None` where others have it
+    /// open, and where the file system or the rights of this process do not
+    /// allow for leases.
     pub(super) fn take(
         file: BorrowedFd<'file>,
         inode: u64,
         patience: &mut Patience,
     ) -> Option<Self> {
-        let begun = Instant::now();
-        loop {
-            match set(file, libc::F_WRLCK) {
-                Ok(()) => return Some(Self { file }),
-                Err(Errno::AGAIN) if patience.wait(inode, begun) => {}
-                Err(errno) => {
-                    tracing::debug!(inode, "no lease before a patch: {errno}");
-                    return None;
-                }
-            }
-        }
+        let Patience { left, readers, .. } = patience;
+        readers.lease_or_wait(inode, left, || set(file, libc::F_WRLCK)).then_some(Self { file })
     }
 }
 
@@ -97,36 +93,75 @@ fn call(file: BorrowedFd<'_>, what: libc::c_int, argument: libc::c_int) -> Resul
     }
 }
 
-/// How much longer a run of steps may wait.
+/// How much longer a run of steps may wait, and for what it waited in vain.
 #[derive(Debug)]
 pub(super) struct Patience {
     left: Duration,
-    /// Files that stayed open, by inode, and since when that is known.
-    stayed_open: HashMap<u64, Instant>,
+    writers: Others,
+    readers: Others,
 }
 
 impl Patience {
     pub(super) fn new() -> Self {
-        Self { left: RUN_WAIT_MAX, stayed_open: HashMap::new() }
+        let others = |wait_max| Others { wait_max, stayed: HashMap::new() };
+        let (writers, readers) = (others(WRITERS_WAIT_MAX), others(READERS_WAIT_MAX));
+        Self { left: RUN_WAIT_MAX, writers, readers }
     }
 
     /// A new run begins.
     pub(super) fn renew(&mut self) {
         self.left = RUN_WAIT_MAX;
-        self.stayed_open.retain(|_, since| since.elapsed() < STAYS_OPEN);
+        self.writers.forget();
+        self.readers.forget();
     }
 
-    /// Waits a little for a file; `false` where it has been long enough.
-    fn wait(&mut self, inode: u64, begun: Instant) -> bool {
-        if begun.elapsed() >= WAIT_MAX {
-            self.stayed_open.insert(inode, Instant::now());
+    /// Until nobody has this file, which is open for reading here, open for
+    /// writing: a lease to read is given only then.
+    pub(super) fn wait_for_writers(&mut self, file: BorrowedFd<'_>, inode: u64) {
+        let Self { left, writers, .. } = self;
+        if writers.lease_or_wait(inode, left, || set(file, libc::F_RDLCK)) {
+            drop(Lease { file });
         }
-        if self.stayed_open.contains_key(&inode) || self.left.is_zero() {
-            return false;
+    }
+}
+
+/// Those who have files open.
+#[derive(Debug)]
+struct Others {
+    wait_max: Duration,
+    /// The files they did not close, by inode, and since when that is known.
+    stayed: HashMap<u64, Instant>,
+}
+
+impl Others {
+    /// Asks for a lease until it is given. `false` where it is not.
+    fn lease_or_wait(
+        &mut self,
+        inode: u64,
+        left: &mut Duration,
+        ask: impl Fn() -> Result<(), Errno>,
+    ) -> bool {
+        let begun = Instant::now();
+        loop {
+            match ask() {
+                Ok(()) => return true,
+                Err(Errno::AGAIN) if !left.is_zero() && !self.stayed.contains_key(&inode) => {}
+                Err(errno) => {
+                    tracing::debug!(inode, "no lease before a patch: {errno}");
+                    return false;
+                }
+            }
+            if begun.elapsed() >= self.wait_max {
+                self.stayed.insert(inode, Instant::now());
+                continue;
+            }
+            let paused = Instant::now();
+            thread::sleep(PAUSE);
+            *left = left.saturating_sub(paused.elapsed());
         }
-        let paused = Instant::now();
-        thread::sleep(PAUSE);
-        self.left = self.left.saturating_sub(paused.elapsed());
-        true
+    }
+
+    fn forget(&mut self) {
+        self.stayed.retain(|_, since| since.elapsed() < STAYS_OPEN);
     }
 }
