@@ -6,7 +6,6 @@
 //! it. If it does not come back, each of them tells that part on as a change of
 //! its own, or their trees would differ for ever.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::core::Core;
@@ -14,7 +13,7 @@ use super::effect::Now;
 use super::message::Records;
 use super::record::{BodyRow, Key, NameRow};
 use super::store::Store;
-use crate::id::Actor;
+use super::version::VersionVector;
 use crate::limits::SWEEP_PLACES_MAX;
 
 /// A node that is started again, or a line that is mended, is back by then,
@@ -24,8 +23,8 @@ const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// See the module's page.
 #[derive(Debug, Default)]
 pub(super) struct CutOff {
-    /// Whose logs were told of beyond what is held of them.
-    actors: BTreeSet<Actor>,
+    /// How far logs were told of, where that is beyond what is held of them.
+    told: VersionVector,
     /// When to tell on what came of them.
     pub due: Option<Duration>,
 }
@@ -33,30 +32,25 @@ pub(super) struct CutOff {
 impl<S: Store> Core<S> {
     /// These are about to be merged.
     pub(super) fn note_half_told(&mut self, records: &Records) {
-        let have = self.store.have();
         let names = records.names.iter().map(|record| record.stamp);
         let stamps = names.chain(records.bodies.iter().map(|record| record.stamp));
-        let beyond = stamps.filter(|stamp| !have.contains(*stamp));
-        self.cut_off.actors.extend(beyond.map(|stamp| stamp.actor));
+        stamps.for_each(|stamp| self.cut_off.told.advance(stamp));
     }
 
     /// A series was whole, or ended before it was.
     pub(super) fn series_ended(&mut self, now: Now, is_whole: bool) {
-        if !self.mid_series.is_empty() || self.cut_off.actors.is_empty() {
+        if !self.mid_series.is_empty() {
             return;
         }
         let have = self.store.have();
-        let is_beyond = |actor: &Actor| {
-            *actor != self.actor
-                && !self.store.log(*actor, have.get(*actor), u64::MAX, 1).is_empty()
-        };
-        let left: BTreeSet<Actor> = self.cut_off.actors.iter().copied().filter(is_beyond).collect();
+        let mut left = VersionVector::new();
+        let beyond = self.cut_off.told.iter().filter(|dot| !have.contains(*dot));
+        beyond.filter(|dot| dot.actor != self.actor).for_each(|dot| left.advance(dot));
         let due = match is_whole {
             true => self.cut_off.due,
             false => Some(now.monotonic + BACK_WITHIN),
         };
-        self.cut_off.due = due.filter(|_| !left.is_empty());
-        self.cut_off.actors = left;
+        self.cut_off = CutOff { due: due.filter(|_| !left.is_empty()), told: left };
     }
 
     /// Tells on what nobody is about to tell any more.
@@ -66,17 +60,16 @@ impl<S: Store> Core<S> {
             return;
         }
         let (have, mut room) = (self.store.have(), SWEEP_PLACES_MAX);
-        while room > 0
-            && let Some(actor) = self.cut_off.actors.first().copied()
-        {
-            let places = self.store.log(actor, have.get(actor), u64::MAX, room);
-            if places.len() < room {
-                self.cut_off.actors.pop_first();
+        let mut left = VersionVector::new();
+        for end in std::mem::take(&mut self.cut_off.told).iter() {
+            let places = self.store.log(end.actor, have.get(end.actor), end.counter, room);
+            if places.len() == room {
+                left.advance(end);
             }
             room -= places.len();
             places.into_iter().for_each(|(_, key)| self.stamp_anew(&key));
         }
-        self.cut_off.due = (!self.cut_off.actors.is_empty()).then_some(now.monotonic);
+        self.cut_off = CutOff { due: (!left.is_empty()).then_some(now.monotonic), told: left };
     }
 
     /// Gives a row a place in this node's own log.

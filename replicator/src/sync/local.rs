@@ -256,8 +256,8 @@ impl<S: Store> Core<S> {
             let moved = disk.fingerprint.ctime != stat.fingerprint.ctime;
             let linked = stat.kind == Kind::File && stat.links as usize > names && moved;
             match unread {
-                _ if linked => self.is_touched(now, id),
-                true if !same_bytes => self.is_touched(now, id),
+                _ if linked => self.note_touched(now, id),
+                true if !same_bytes => self.note_touched(now, id),
                 true => {}
                 false => self.touched.remove(id),
             }
@@ -276,7 +276,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Something was seen of a file of which the word has not come.
-    fn is_touched(&mut self, now: Now, id: BodyId) {
+    fn note_touched(&mut self, now: Now, id: BodyId) {
         if !self.touched.insert(now.monotonic, id) {
             self.settle.look(now.monotonic, Spot::Body(id), Dirt::whole());
         }
