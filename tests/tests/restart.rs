@@ -275,3 +275,33 @@ fn both_nodes_are_killed_while_both_write() {
     cluster.assert_same();
     assert_eq!(tree::count(cluster[0].root()).unwrap().0, 201);
 }
+
+/// Entries that take many messages to tell of.
+const MANY: u64 = 20_000;
+
+/// The others wait for the return of who was cut off before they tell each
+/// other what it told them.
+const TOLD_ON_LIMIT: Duration = Duration::from_secs(90);
+
+/// It has told each of the others another part of what it holds, and may never
+/// come back.
+#[test]
+fn who_dies_while_it_tells_leaves_the_others_with_one_tree() {
+    let mut cluster = Cluster::running(3);
+    let files = cluster.dir().join("files");
+    fs::create_dir(&files).unwrap();
+    sample::small_files(&files, MANY, 500).unwrap();
+    fs::rename(&files, cluster[0].path("files")).unwrap();
+    let count = |node: &Node| tree::count(node.root()).unwrap().0;
+    poll::eventually(TRANSFER_LIMIT, "the first of many files", || count(&cluster[1]) > 200);
+    cluster[0].kill9().unwrap();
+    let (b, c) = (cluster[1].root().to_owned(), cluster[2].root().to_owned());
+    println!("{} and {} files had come", count(&cluster[1]), count(&cluster[2]));
+    poll::eventually(TOLD_ON_LIMIT, "one tree on those that are left", || {
+        tree::differences(&b, &c).is_ok_and(|differences| differences.is_empty())
+    });
+    println!("{} files are on both", count(&cluster[1]));
+    cluster[0].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(count(&cluster[2]), MANY);
+}
