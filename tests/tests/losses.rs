@@ -25,7 +25,7 @@ const REPAIR_LIMIT: Duration = Duration::from_secs(60);
 const FILES: u64 = 3000;
 
 /// What nobody touches, and nobody may read again.
-const UNTOUCHED_BYTES: u64 = 48 << 20;
+const UNTOUCHED_BYTES: u64 = 96 << 20;
 
 /// Twice what is looked at again of the time before a loss: `LOSS_MARGIN` of
 /// `replicator::capture`.
