@@ -15,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::Node;
 use crate::random::Random;
 use crate::tree::PRIVATE_DIR;
 
@@ -54,7 +55,7 @@ impl Ledger {
     /// The values that nobody knowingly replaced and that lie in none of these
     /// trees and in no trash or conflict store of theirs, with what is known of
     /// them.
-    pub fn missing(&self, roots: &[PathBuf]) -> io::Result<Vec<String>> {
+    fn missing(&self, roots: &[PathBuf]) -> io::Result<Vec<String>> {
         let mut found = BTreeSet::new();
         for root in roots {
             gather(root, &mut |path, holds| {
@@ -70,6 +71,18 @@ impl Ledger {
             lost.then(|| format!("value {number}, {}, lies nowhere", story.written))
         };
         Ok(self.with(|values| values.iter().filter_map(is_missing).collect()))
+    }
+
+    /// Nothing is missing from these trees, and every file of theirs holds a
+    /// whole value.
+    #[track_caller]
+    pub fn assert_kept(&self, nodes: &[Node]) {
+        let roots: Vec<PathBuf> = nodes.iter().map(|node| node.root().into()).collect();
+        let missing = self.missing(&roots).unwrap();
+        assert!(missing.is_empty(), "of {} values: {missing:#?}", self.len());
+        for root in &roots {
+            assert_eq!(torn(root).unwrap(), Vec::<PathBuf>::new(), "half a value");
+        }
     }
 
     fn wrote(&self, number: u64, written: String) {
@@ -101,7 +114,7 @@ fn is_kept(root: &Path, path: &Path) -> bool {
 
 /// Files below `root` (its private directory left out) that hold no whole
 /// value.
-pub fn torn(root: &Path) -> io::Result<Vec<PathBuf>> {
+fn torn(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut torn = Vec::new();
     gather(root, &mut |path, holds| {
         let private = path.strip_prefix(root).is_ok_and(|path| path.starts_with(PRIVATE_DIR));
@@ -163,14 +176,12 @@ impl<'a> Writer<'a> {
 
     /// A new value takes a name, and what lay there leaves the tree.
     pub fn put(&mut self) -> io::Result<()> {
-        let done = self.try_put();
-        unless_somebody_else(done)
+        unless_somebody_else(self.try_put())
     }
 
     /// A file itself takes a new value.
     pub fn edit(&mut self) -> io::Result<()> {
-        let done = self.try_edit();
-        unless_somebody_else(done)
+        unless_somebody_else(self.try_edit())
     }
 
     fn try_put(&mut self) -> io::Result<()> {

@@ -1,10 +1,9 @@
 //! Programs of several nodes write into the same files at the same time.
 
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use replicator_tests::ledger::{self, Ledger, Writer};
+use replicator_tests::ledger::{Ledger, Writer};
 use replicator_tests::random::Random;
 use replicator_tests::{Cluster, Node};
 
@@ -43,10 +42,5 @@ fn what_several_nodes_write_into_the_same_files_is_not_lost() {
         }
     });
     cluster.assert_same();
-    let roots: Vec<PathBuf> = cluster.nodes().iter().map(|node| node.root().into()).collect();
-    let missing = ledger.missing(&roots).unwrap();
-    assert!(missing.is_empty(), "of {} values: {missing:#?}", ledger.len());
-    for root in &roots {
-        assert_eq!(ledger::torn(root).unwrap(), Vec::<PathBuf>::new(), "half a value");
-    }
+    ledger.assert_kept(cluster.nodes());
 }

@@ -31,9 +31,9 @@ pub(super) fn carry_out(
 ) -> Result<Option<Stat>, Cut> {
     let unbegun = |error| (error, false);
     patch.check(path).map_err(unbegun)?;
-    let unchanged = |file: &OwnedFd| root.stat_fd(file.as_fd()).map(|now| now == *found);
+    let unchanged = |file: &OwnedFd| root.stat_fd(file.as_fd()).is_ok_and(|now| now == *found);
     let opened = root.open_file(path, Access::Read).map_err(|error| unbegun(error.into()))?;
-    let Some(file) = opened.filter(|file| unchanged(file).is_ok_and(|is_it| is_it)) else {
+    let Some(file) = opened.filter(unchanged) else {
         return Ok(None);
     };
     let record = Record::write(root, path, found, patch).map_err(unbegun)?;
@@ -52,7 +52,7 @@ pub(super) fn carry_out(
         false => Lease::take(file.as_fd(), found.fingerprint.inode, patience),
     };
     // It took long enough for a local writer.
-    if !unchanged(&file).is_ok_and(|is_it| is_it) {
+    if !unchanged(&file) {
         return give_up(Ok(None));
     }
     let freed = match prepare(patch, root, path, &file, is_bound) {

@@ -56,7 +56,7 @@ impl<'file> Lease<'file> {
         patience: &mut Patience,
     ) -> Option<Self> {
         let Patience { left, readers, .. } = patience;
-        readers.lease_or_wait(inode, left, || set(file, libc::F_WRLCK)).then_some(Self { file })
+        readers.ask(file, libc::F_WRLCK, inode, left)
     }
 }
 
@@ -73,7 +73,7 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         // It ends with the handle at the latest.
-        let _ = set(self.file, libc::F_UNLCK);
+        let _ = call(self.file, libc::F_SETLEASE, libc::F_UNLCK);
     }
 }
 
@@ -119,9 +119,7 @@ impl Patience {
     /// writing: a lease to read is given only then.
     pub(super) fn wait_for_writers(&mut self, file: BorrowedFd<'_>, inode: u64) {
         let Self { left, writers, .. } = self;
-        if writers.lease_or_wait(inode, left, || set(file, libc::F_RDLCK)) {
-            drop(Lease { file });
-        }
+        drop(writers.ask(file, libc::F_RDLCK, inode, left));
     }
 }
 
@@ -134,21 +132,23 @@ struct Others {
 }
 
 impl Others {
-    /// Asks for a lease until it is given. `false` where it is not.
-    fn lease_or_wait(
+    /// Asks for a lease of this kind until it is given, for as long as there is
+    /// patience.
+    fn ask<'file>(
         &mut self,
+        file: BorrowedFd<'file>,
+        kind: libc::c_int,
         inode: u64,
         left: &mut Duration,
-        ask: impl Fn() -> Result<(), Errno>,
-    ) -> bool {
+    ) -> Option<Lease<'file>> {
         let begun = Instant::now();
         loop {
-            match ask() {
-                Ok(()) => return true,
+            match set(file, kind) {
+                Ok(()) => return Some(Lease { file }),
                 Err(Errno::AGAIN) if !left.is_zero() && !self.stayed.contains_key(&inode) => {}
                 Err(errno) => {
                     tracing::debug!(inode, "no lease before a patch: {errno}");
-                    return false;
+                    return None;
                 }
             }
             if begun.elapsed() >= self.wait_max {

@@ -255,11 +255,10 @@ impl<S: Store> Core<S> {
             let names = disk.names.len() + usize::from(!disk.names.contains(path));
             let moved = disk.fingerprint.ctime != stat.fingerprint.ctime;
             let linked = stat.kind == Kind::File && stat.links as usize > names && moved;
-            match unread {
-                _ if linked => self.note_touched(now, id),
-                true if !same_bytes => self.note_touched(now, id),
-                true => {}
-                false => self.touched.remove(id),
+            if linked || (unread && !same_bytes) {
+                self.note_touched(now, id);
+            } else if !unread {
+                self.touched.remove(id);
             }
             self.update_body(now, path, &known, stat, read);
         }

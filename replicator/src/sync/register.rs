@@ -141,13 +141,11 @@ impl<V: Rank + Clone + Eq> Register<V> {
         if more.is_empty() {
             return;
         }
-        let mut last = BTreeMap::new();
-        for one in self.passed_over.drain(..).chain(more) {
-            let known = last.entry(one.actors()).or_insert_with(|| one.clone());
-            if (known.by, known.loser.dot) < (one.by, one.loser.dot) {
-                *known = one;
-            }
-        }
+        self.passed_over.extend(more);
+        self.passed_over.sort_by_key(|one| (one.by, one.loser.dot));
+        // Of one key the later entry stays.
+        let last: BTreeMap<(Actor, Actor), PassedOver<V>> =
+            self.passed_over.drain(..).map(|one| (one.actors(), one)).collect();
         let beyond = last.len().saturating_sub(PASSED_OVER_MAX);
         self.passed_over = last.into_values().skip(beyond).collect();
     }

@@ -155,10 +155,9 @@ impl<S: Store> Core<S> {
         self.for_each_within(beneath, |_, path, row| {
             if row.on_disk().is_some() && path != *beneath {
                 held += 1;
-                match scan.came.contains(&path) {
-                    _ if scan.met.contains(&path) => {}
-                    true => unmet.push(path),
-                    false => missing.push(path),
+                if !scan.met.contains(&path) {
+                    let came = scan.came.contains(&path);
+                    if came { &mut unmet } else { &mut missing }.push(path);
                 }
             }
         });

@@ -1,6 +1,5 @@
 //! Words for what happens, for the trace of a run.
 
-use crate::entry::Fingerprint;
 use crate::sync::core::Core;
 use crate::sync::effect::{Action, Found, Outcome, Sight, Sighted, What};
 use crate::sync::message::Message;
@@ -38,8 +37,8 @@ pub(super) fn seen(sight: &Sight) -> String {
     let what = match &sight.found {
         Found::Entry(stat, sighted) => {
             let read = if matches!(sighted, Sighted::File { .. }) { ", read" } else { "" };
-            let Fingerprint { inode, .. } = stat.fingerprint;
-            format!("{:?} of inode {inode}, {} names{read}", stat.kind, stat.links)
+            let (kind, inode) = (stat.kind, stat.fingerprint.inode);
+            format!("{kind:?} of inode {inode}, {} names{read}", stat.links)
         }
         other => format!("{other:?}"),
     };
