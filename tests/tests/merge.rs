@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use replicator_tests::{Cluster, poll, sample, tree};
 
@@ -112,6 +112,30 @@ fn a_tree_copied_in_live_and_removed_live_follows() {
     fs::remove_dir_all(cluster[1].path("site")).unwrap();
     cluster.assert_same();
     assert!(!cluster[0].path("site").exists());
+}
+
+/// Each of several receivers waits for all files of a job, and gives the others
+/// those that have come: they once waited for each other, and a site's media
+/// took half a minute to reach two nodes that reached one in a second.
+#[test]
+fn large_files_come_to_several_as_they_come_to_one() {
+    let to_one = large_files_come_within(2);
+    let to_two = large_files_come_within(3);
+    let limit = 4 * to_one + Duration::from_secs(4);
+    assert!(to_two < limit, "{to_two:?} to two nodes, {to_one:?} to one");
+}
+
+fn large_files_come_within(nodes: usize) -> Duration {
+    let cluster = Cluster::running(nodes);
+    let media = cluster.dir().join("media");
+    fs::create_dir(&media).unwrap();
+    for number in 0..40 {
+        sample::random_file(&media.join(format!("{number}.mov")), 2 << 20, number).unwrap();
+    }
+    let begin = Instant::now();
+    sample::copy(&media, &cluster[0].path("media")).unwrap();
+    cluster.assert_same_within(Duration::from_secs(120));
+    begin.elapsed()
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::pieces::Pieces;
 use crate::apply::Staged;
 use crate::hash::{Digest, Leaves};
-use crate::id::BodyId;
+use crate::id::{BodyId, NodeId};
 use crate::range::RangeSet;
 
 /// Files cut off that are kept for a while.
@@ -136,6 +136,13 @@ impl Arriving {
         self.changed.notify_waiters();
     }
 
+    /// What this peer said it holds is no longer to be had from it.
+    pub fn withdrawn(&self, peer: NodeId) {
+        if self.with(|pieces| pieces.withdrawn(peer)) {
+            self.changed.notify_waiters();
+        }
+    }
+
     /// How long nothing has come.
     pub fn waiting(&self) -> Duration {
         lock(&self.pieces).1.elapsed()
@@ -157,6 +164,8 @@ impl Arriving {
 /// See the module's page.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
+    /// Until they are in their places: a job waits for all of its files, and
+    /// other nodes' jobs for those of them that are whole here.
     running: Mutex<Vec<Arc<Arriving>>>,
     parked: Mutex<VecDeque<(Instant, Arc<Arriving>, Staged)>>,
 }
@@ -166,8 +175,9 @@ impl Arrivals {
         lock(&self.running).push(Arc::clone(arriving));
     }
 
-    pub fn end(&self, arriving: &Arc<Arriving>) {
-        lock(&self.running).retain(|running| !Arc::ptr_eq(running, arriving));
+    /// These are in their places, or will not be.
+    pub fn end(&self, bodies: &[BodyId]) {
+        lock(&self.running).retain(|running| !bodies.contains(&running.body));
     }
 
     /// Part of this version, to serve from.

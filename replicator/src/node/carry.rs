@@ -21,7 +21,7 @@ use crate::apply::{self, Applier, Expect, Staged, Step};
 use crate::engine::Engine;
 use crate::entry::Fingerprint;
 use crate::hash::{Digest, Leaves};
-use crate::id::NodeId;
+use crate::id::{BodyId, NodeId};
 use crate::limits::WHOLE_BYTES_MAX;
 use crate::path::RelPath;
 use crate::root::Root;
@@ -74,6 +74,7 @@ struct InlineFile {
 impl Carrier {
     /// One outcome an action, in their order.
     pub async fn carry(self, job: Job) -> Vec<Outcome> {
+        let bodies: Vec<BodyId> = job.actions.iter().map(|action| action.body).collect();
         let full = self.check_room(&job.actions).err();
         let mut written = match full {
             Some(_) => BTreeMap::new(),
@@ -89,10 +90,12 @@ impl Carrier {
             prepared.push(self.prepare(action, written.remove(&at)).await);
         }
         let count = prepared.len();
-        match self.flush(prepared).await {
+        let outcomes = match self.flush(prepared).await {
             Ok(prepared) => self.apply(prepared).await,
             Err(reason) => vec![Outcome::Failed(reason); count],
-        }
+        };
+        self.arrivals.end(&bodies);
+        outcomes
     }
 
     /// Is there room for what the job is to write?

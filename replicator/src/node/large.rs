@@ -114,11 +114,12 @@ impl Large {
         let (arriving, staged) = self.begin(&wanted, leaves, parked, base).await?;
         self.arrivals.begin(&arriving);
         let ended = self.pull_all(&sources, origin, &arriving).await;
-        self.arrivals.end(&arriving);
         if arriving.with(|pieces| pieces.is_complete()) {
+            // Served on until its job ends: others rely on what was offered.
             let leaves = arriving.leaves.clone();
             return Ok(Written { staged, leaves });
         }
+        self.arrivals.end(&[arriving.body]);
         self.arrivals.park(arriving, staged);
         Err(ended.err().unwrap_or(Outcome::Broken))
     }
@@ -201,7 +202,10 @@ impl Large {
                 let (large, arriving) = (self.clone(), Arc::clone(arriving));
                 let source = *source;
                 pulls.spawn(async move {
-                    (is_origin, large.pull(source, arriving, batch_bytes, is_origin).await)
+                    let pull = large.pull(source, Arc::clone(&arriving), batch_bytes, is_origin);
+                    let pulled = pull.await;
+                    arriving.withdrawn(source);
+                    (is_origin, pulled)
                 });
             }
         }
@@ -268,18 +272,21 @@ impl Large {
             ask(&self.transport, peer, vec![wanted(arriving).item(Part::Held)]).await?;
         match answer.held().await {
             Ok(()) => {}
-            Err(Outcome::NotHeld) => return Ok(Vec::new()),
+            Err(Outcome::NotHeld) => {
+                arriving.withdrawn(peer);
+                return Ok(Vec::new());
+            }
             Err(outcome) => return Err(outcome),
         }
         let count = arriving.leaves.count() as usize;
         let held = from_bitmap(&answer.take(count.div_ceil(8)).await?, count);
-        Ok(arriving.with(|pieces| {
+        let batch = arriving.with(|pieces| pieces.take(Offer::Some(&held), most));
+        match held.contains(&false) {
+            true => arriving.with(|pieces| pieces.told(peer, held)),
             // Whoever holds all is one more origin.
-            if held.contains(&false) {
-                pieces.told(&held);
-            }
-            pieces.take(Offer::Some(&held), most)
-        }))
+            false => arriving.withdrawn(peer),
+        }
+        Ok(batch)
     }
 
     /// What a peer that holds all sends is taken as it comes: it may be writing

@@ -5,12 +5,17 @@
 //! many want it. The origin is therefore asked last for what others hold. No
 //! I/O here.
 
+use std::collections::BTreeMap;
+
+use crate::id::NodeId;
+
 /// See the module's page.
 #[derive(Debug)]
 pub(super) struct Pieces {
     states: Vec<State>,
-    /// Held by a node that does not hold all: no need to ask the origin.
-    elsewhere: Vec<bool>,
+    /// What nodes that do not hold all said they hold: no need to ask the
+    /// origin for it.
+    elsewhere: BTreeMap<NodeId, Vec<bool>>,
     /// The leaves in the order in which this node asks for them.
     order: Vec<u32>,
     missing: usize,
@@ -46,7 +51,7 @@ impl Pieces {
         let states: Vec<State> = arrived.into_iter().map(state).collect();
         Self {
             missing: states.iter().filter(|state| **state == State::Missing).count(),
-            elsewhere: vec![false; states.len()],
+            elsewhere: BTreeMap::new(),
             order,
             states,
         }
@@ -59,10 +64,14 @@ impl Pieces {
     }
 
     /// A peer that does not hold all said what it holds.
-    pub fn told(&mut self, held: &[bool]) {
-        for (elsewhere, held) in self.elsewhere.iter_mut().zip(held) {
-            *elsewhere |= held;
-        }
+    pub fn told(&mut self, peer: NodeId, held: Vec<bool>) {
+        self.elsewhere.insert(peer, held);
+    }
+
+    /// What this peer said is no longer to be relied on: it is gone, has let
+    /// go of it, or holds all and is one more origin. Says whether it was.
+    pub fn withdrawn(&mut self, peer: NodeId) -> bool {
+        self.elsewhere.remove(&peer).is_some()
     }
 
     /// Up to `most` leaves to ask this peer for, in ascending order. They
@@ -70,8 +79,10 @@ impl Pieces {
     pub fn take(&mut self, offer: Offer<'_>, most: usize) -> Vec<u64> {
         let wanted = |at: &usize| {
             let offered = match offer {
-                Offer::All { urgent } => urgent || !self.elsewhere[*at],
-                Offer::Some(held) => held.get(*at).copied().unwrap_or(false),
+                Offer::All { urgent } => {
+                    urgent || !self.elsewhere.values().any(|held| is_among(held, *at))
+                }
+                Offer::Some(held) => is_among(held, *at),
             };
             offered && self.states[*at] == State::Missing
         };
@@ -134,6 +145,10 @@ impl Pieces {
 /// Leaves that are asked for together, so that reads and answers are long.
 const NEIGHBOURS: u32 = 4;
 
+fn is_among(held: &[bool], at: usize) -> bool {
+    held.get(at).copied().unwrap_or(false)
+}
+
 /// The mixing of SplitMix64 (Steele, Lea, Flood 2014).
 fn scattered(seed: u64, number: u32) -> u64 {
     let mut mixed = seed ^ u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -179,12 +194,25 @@ mod tests {
     fn the_origin_is_spared_what_others_hold() {
         let mut pieces = Pieces::new(vec![false, false, true, false], 0);
         let held = [true, false, true, false];
-        pieces.told(&held);
+        pieces.told(NodeId::from_bytes([1; 16]), held.to_vec());
         assert_eq!(pieces.take(ALL, 9), [1, 3]);
         assert_eq!(pieces.take(Offer::Some(&held), 9), [0]);
         pieces.give_back(0);
         assert_eq!(pieces.take(ALL, 9), [0; 0]);
         assert_eq!(pieces.take(Offer::All { urgent: true }, 9), [0]);
+    }
+
+    #[test]
+    fn the_origin_is_asked_for_what_nobody_holds_any_longer() {
+        let [one, other] = [1, 2].map(|byte| NodeId::from_bytes([byte; 16]));
+        let mut pieces = Pieces::new(vec![false; 4], 0);
+        pieces.told(one, vec![true, true, true, false]);
+        pieces.told(other, vec![false, true, false, false]);
+        assert_eq!(pieces.take(ALL, 9), [3]);
+        assert!(pieces.withdrawn(one) && !pieces.withdrawn(one));
+        assert_eq!(pieces.take(ALL, 9), [0, 2]);
+        pieces.told(other, vec![false; 4]);
+        assert_eq!(pieces.take(ALL, 9), [1]);
     }
 
     #[test]
