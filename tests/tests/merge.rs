@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use replicator_tests::{Cluster, poll, sample, tree};
@@ -136,6 +137,30 @@ fn large_files_come_within(nodes: usize) -> Duration {
     sample::copy(&media, &cluster[0].path("media")).unwrap();
     cluster.assert_same_within(Duration::from_secs(120));
     begin.elapsed()
+}
+
+/// Several have parts of them then, and nobody the rest: they waited five
+/// seconds for each other, and whatever came in the same job waited with them.
+#[test]
+fn large_files_removed_on_their_way_hold_nothing_up() {
+    const ROUNDS: u64 = 8;
+    let cluster = Cluster::running(4);
+    let mut settling = Duration::ZERO;
+    for round in 0..ROUNDS {
+        let media = cluster[0].path(format!("media-{round}"));
+        fs::create_dir(&media).unwrap();
+        for number in 0..8 {
+            sample::random_file(&media.join(format!("{number}.mov")), 8 << 20, number).unwrap();
+        }
+        // Somewhere on their way, each time somewhere else.
+        thread::sleep(Duration::from_millis(35 * round));
+        fs::remove_dir_all(&media).unwrap();
+        let begin = Instant::now();
+        cluster.assert_same();
+        settling += begin.elapsed();
+    }
+    println!("the same again after {settling:.1?} in all");
+    assert!(settling < Duration::from_secs(18), "{settling:?} in all");
 }
 
 #[test]

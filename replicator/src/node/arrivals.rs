@@ -136,9 +136,9 @@ impl Arriving {
         self.changed.notify_waiters();
     }
 
-    /// What this peer said it holds is no longer to be had from it.
-    pub fn withdrawn(&self, peer: NodeId) {
-        if self.with(|pieces| pieces.withdrawn(peer)) {
+    /// What a peer that does not hold all said it holds.
+    pub fn told(&self, peer: NodeId, held: Vec<bool>) {
+        if self.with(|pieces| pieces.told(peer, held)) {
             self.changed.notify_waiters();
         }
     }

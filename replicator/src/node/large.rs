@@ -59,6 +59,10 @@ const URGENT_AFTER: Duration = Duration::from_secs(1);
 /// After so long without a single leaf a peer without any is let go.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same where nobody is known to hold all: of a file that was removed on
+/// its way several may have parts, and wait for each other in vain.
+const PATIENCE_WITHOUT_ORIGIN: Duration = Duration::from_secs(1);
+
 /// Fetches large files.
 #[derive(Clone)]
 pub(super) struct Large {
@@ -192,9 +196,11 @@ impl Large {
         arriving: &Arc<Arriving>,
     ) -> Result<(), Outcome> {
         if let [only] = sources {
-            return self.pull(*only, Arc::clone(arriving), u64::MAX, true).await;
+            return self.pull(*only, Arc::clone(arriving), u64::MAX, PATIENCE, true).await;
         }
+        let patience = if origin.is_some() { PATIENCE } else { PATIENCE_WITHOUT_ORIGIN };
         let batch_bytes = (arriving.leaves.size() / BATCHES_MIN).min(BATCH_BYTES_MAX);
+        arriving.with(|pieces| pieces.begin(sources.len()));
         let mut pulls = JoinSet::new();
         for source in sources {
             let is_origin = Some(*source) == origin;
@@ -202,9 +208,10 @@ impl Large {
                 let (large, arriving) = (self.clone(), Arc::clone(arriving));
                 let source = *source;
                 pulls.spawn(async move {
-                    let pull = large.pull(source, Arc::clone(&arriving), batch_bytes, is_origin);
+                    let there = Arc::clone(&arriving);
+                    let pull = large.pull(source, there, batch_bytes, patience, is_origin);
                     let pulled = pull.await;
-                    arriving.withdrawn(source);
+                    arriving.told(source, Vec::new());
                     (is_origin, pulled)
                 });
             }
@@ -229,6 +236,7 @@ impl Large {
         peer: NodeId,
         arriving: Arc<Arriving>,
         batch_bytes: u64,
+        patience: Duration,
         holds_all: bool,
     ) -> Result<(), Outcome> {
         let most = (batch_bytes / arriving.leaves.leaf_bytes()).clamp(1, LEAVES_ASKED_MAX) as usize;
@@ -245,7 +253,11 @@ impl Large {
                 if arriving.with(|pieces| pieces.is_over()) {
                     return Ok(());
                 }
-                if arriving.waiting() >= PATIENCE {
+                // Removed or changed before anyone had all of it.
+                if arriving.with(|pieces| pieces.is_nowhere()) {
+                    return Err(Outcome::NotHeld);
+                }
+                if arriving.waiting() >= patience {
                     return Err(Outcome::Broken);
                 }
                 // Whatever it is that comes first.
@@ -273,7 +285,7 @@ impl Large {
         match answer.held().await {
             Ok(()) => {}
             Err(Outcome::NotHeld) => {
-                arriving.withdrawn(peer);
+                arriving.told(peer, Vec::new());
                 return Ok(Vec::new());
             }
             Err(outcome) => return Err(outcome),
@@ -282,9 +294,8 @@ impl Large {
         let held = from_bitmap(&answer.take(count.div_ceil(8)).await?, count);
         let batch = arriving.with(|pieces| pieces.take(Offer::Some(&held), most));
         match held.contains(&false) {
-            true => arriving.with(|pieces| pieces.told(peer, held)),
-            // Whoever holds all is one more origin.
-            false => arriving.withdrawn(peer),
+            true => arriving.told(peer, held),
+            false => arriving.with(|pieces| pieces.told_all(peer)),
         }
         Ok(batch)
     }

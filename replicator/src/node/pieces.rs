@@ -16,6 +16,8 @@ pub(super) struct Pieces {
     /// What nodes that do not hold all said they hold: no need to ask the
     /// origin for it.
     elsewhere: BTreeMap<NodeId, Vec<bool>>,
+    /// How many are asked.
+    sources: usize,
     /// The leaves in the order in which this node asks for them.
     order: Vec<u32>,
     missing: usize,
@@ -52,6 +54,7 @@ impl Pieces {
         Self {
             missing: states.iter().filter(|state| **state == State::Missing).count(),
             elsewhere: BTreeMap::new(),
+            sources: 0,
             order,
             states,
         }
@@ -63,15 +66,29 @@ impl Pieces {
         (arrived as u64, self.states.len() as u64)
     }
 
-    /// A peer that does not hold all said what it holds.
-    pub fn told(&mut self, peer: NodeId, held: Vec<bool>) {
-        self.elsewhere.insert(peer, held);
+    /// So many peers are asked, and what was said before is of no interest.
+    pub fn begin(&mut self, sources: usize) {
+        self.sources = sources;
+        self.elsewhere.clear();
     }
 
-    /// What this peer said is no longer to be relied on: it is gone, has let
-    /// go of it, or holds all and is one more origin. Says whether it was.
-    pub fn withdrawn(&mut self, peer: NodeId) -> bool {
-        self.elsewhere.remove(&peer).is_some()
+    /// A peer that does not hold all said what it holds; nothing, if it is
+    /// gone or has let go of it. Says whether others have to think again.
+    pub fn told(&mut self, peer: NodeId, held: Vec<bool>) -> bool {
+        let has_some = held.contains(&true);
+        let before = self.elsewhere.insert(peer, held);
+        !has_some && (self.is_nowhere() || before.is_some_and(|before| before.contains(&true)))
+    }
+
+    /// This peer holds all, and is one more origin.
+    pub fn told_all(&mut self, peer: NodeId) {
+        self.elsewhere.remove(&peer);
+    }
+
+    /// All who are asked said that they hold nothing.
+    pub fn is_nowhere(&self) -> bool {
+        let mut all = self.elsewhere.values();
+        self.elsewhere.len() == self.sources && all.all(|held| !held.contains(&true))
     }
 
     /// Up to `most` leaves to ask this peer for, in ascending order. They
@@ -205,14 +222,33 @@ mod tests {
     #[test]
     fn the_origin_is_asked_for_what_nobody_holds_any_longer() {
         let [one, other] = [1, 2].map(|byte| NodeId::from_bytes([byte; 16]));
-        let mut pieces = Pieces::new(vec![false; 4], 0);
-        pieces.told(one, vec![true, true, true, false]);
-        pieces.told(other, vec![false, true, false, false]);
+        let mut pieces = Pieces::new(vec![false; 5], 0);
+        pieces.begin(3);
+        assert!(!pieces.told(one, vec![true, true, true, false, false]));
+        assert!(!pieces.told(other, vec![false, true, false, false, true]));
         assert_eq!(pieces.take(ALL, 9), [3]);
-        assert!(pieces.withdrawn(one) && !pieces.withdrawn(one));
+        assert!(pieces.told(one, Vec::new()));
+        assert!(!pieces.told(one, Vec::new()), "nothing new");
         assert_eq!(pieces.take(ALL, 9), [0, 2]);
-        pieces.told(other, vec![false; 4]);
-        assert_eq!(pieces.take(ALL, 9), [1]);
+        assert!(pieces.told(other, vec![false; 5]));
+        assert_eq!(pieces.take(ALL, 1), [1]);
+        assert!(!pieces.is_nowhere(), "the origin said nothing");
+        pieces.told(other, vec![true; 5]);
+        pieces.told_all(other);
+        assert_eq!(pieces.take(ALL, 9), [4]);
+    }
+
+    #[test]
+    fn what_all_who_are_asked_do_not_hold_is_nowhere() {
+        let [one, other] = [1, 2].map(|byte| NodeId::from_bytes([byte; 16]));
+        let mut pieces = Pieces::new(vec![false; 2], 0);
+        pieces.begin(2);
+        assert!(!pieces.told(one, Vec::new()));
+        assert!(!pieces.told(other, vec![true, false]));
+        assert!(!pieces.is_nowhere());
+        assert!(pieces.told(other, Vec::new()) && pieces.is_nowhere());
+        pieces.begin(2);
+        assert!(!pieces.is_nowhere());
     }
 
     #[test]
