@@ -112,6 +112,11 @@ pub const SENDS_IN_FLIGHT_MAX: usize = 4;
 /// another. They begin in pairs, one that needs bytes and one that needs none.
 pub const JOBS_MAX: usize = 5;
 
+/// Jobs at once, beside those, that bring files of more than
+/// [`WHOLE_BYTES_MAX`]. They take as long as a line needs for terabytes, and
+/// nothing that is small waits for them.
+pub const BULK_JOBS_MAX: usize = 3;
+
 /// Actions of one job.
 pub const JOB_ACTIONS_MAX: usize = 512;
 

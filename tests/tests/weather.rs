@@ -135,6 +135,54 @@ fn a_slow_peer_does_not_slow_the_others() {
     assert_eq!(files, 21);
 }
 
+/// A first merge of terabytes takes days, in which people work.
+#[test]
+fn what_is_small_passes_what_is_large() {
+    const LARGE: u64 = 5;
+    let mut cluster = Cluster::new(2);
+    let relay = Relay::before(&mut cluster, 106).unwrap();
+    relay.set(Weather { bytes_per_second: Some(4 << 20), ..Weather::default() });
+    cluster.start();
+    fs::create_dir(cluster[0].path("folder")).unwrap();
+    fs::write(cluster[0].path("folder/inside"), "inside").unwrap();
+    cluster.assert_same();
+    let footage = cluster.dir().join("footage");
+    fs::create_dir(&footage).unwrap();
+    for number in 0..LARGE {
+        sample::random_file(&footage.join(number.to_string()), 20 << 20, number).unwrap();
+    }
+    let before = cluster[1].status().unwrap().traffic().received;
+    fs::rename(&footage, cluster[0].path("footage")).unwrap();
+    poll::eventually(Duration::from_secs(20), "the large files are on their way", || {
+        cluster[1].status().unwrap().traffic().received - before > 4 << 20
+    });
+    let mut slowest = Duration::ZERO;
+    for number in 0..12 {
+        let (from, to) = (number % 2, (number + 1) % 2);
+        match number {
+            // It has to wait, and nothing else with it.
+            4 => fs::rename(cluster[0].path("folder"), cluster[0].path("moved")).unwrap(),
+            8 => sample::random_file(&cluster[from].path("medium"), 2 << 20, 9).unwrap(),
+            _ => {}
+        }
+        let name = format!("small-{number}");
+        let begun = Instant::now();
+        fs::write(cluster[from].path(&name), vec![number as u8; 5000]).unwrap();
+        poll::eventually(Duration::from_secs(5), "what is small passes", || {
+            fs::read(cluster[to].path(&name)).is_ok_and(|bytes| bytes.len() == 5000)
+        });
+        slowest = slowest.max(begun.elapsed());
+    }
+    println!("the slowest of 12 changes took {slowest:.1?}");
+    poll::eventually(Duration::from_secs(12), "what is larger does so too", || {
+        fs::metadata(cluster[1].path("medium")).is_ok_and(|file| file.len() == 2 << 20)
+    });
+    let whole = (0..LARGE).filter(|number| cluster[1].path(format!("footage/{number}")).exists());
+    assert!(whole.count() < LARGE as usize, "the line was too fast for this story");
+    cluster.assert_same_within(Duration::from_secs(90));
+    assert!(cluster[1].path("moved/inside").exists());
+}
+
 /// What arrived before a line was cut does not go again.
 #[test]
 fn a_file_cut_off_in_the_middle_goes_on_where_it_was() {

@@ -12,7 +12,7 @@ use super::failure::{Exit, Failure};
 use super::signals::Signals;
 use super::{logging, notify, print};
 use crate::config::{self, Config, Key, Settings};
-use crate::limits::{BLOCKING_THREADS_MAX, JOB_ACTIONS_MAX, JOBS_MAX};
+use crate::limits::{BLOCKING_THREADS_MAX, BULK_JOBS_MAX, JOB_ACTIONS_MAX, JOBS_MAX};
 use crate::node::{self, Ready};
 use crate::status::{NodeNote, StateDir, printable};
 
@@ -21,7 +21,7 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Files open at once: those that jobs write beside their place, and half as
 /// many for all else.
-const OPEN_FILES: u64 = (JOBS_MAX * JOB_ACTIONS_MAX * 3 / 2) as u64;
+const OPEN_FILES: u64 = ((JOBS_MAX + BULK_JOBS_MAX) * JOB_ACTIONS_MAX * 3 / 2) as u64;
 
 /// Serve a folder, in the foreground, until SIGTERM or SIGINT.
 ///

@@ -14,6 +14,7 @@ use super::version::VersionVector;
 use crate::entry::{Kind, Metadata, Stat};
 use crate::hash::Leaves;
 use crate::id::{BodyId, NodeId};
+use crate::limits::{JOB_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::path::RelPath;
 
 /// Longest wait before something that failed is tried again.
@@ -26,6 +27,8 @@ pub(super) struct Running {
     pub steps: Vec<Step>,
     /// It holds the lock of everything, and none of single directories.
     pub alone: bool,
+    pub is_bulk: bool,
+    pub is_huge: bool,
 }
 
 /// One action, with what was known when it was planned: what it brings about
@@ -41,6 +44,12 @@ pub(super) struct Step {
 }
 
 impl Running {
+    pub fn new(at: Duration, steps: Vec<Step>, alone: bool) -> Self {
+        let is_bulk = steps.iter().any(Step::is_bulk);
+        let is_huge = steps.iter().any(Step::is_huge);
+        Self { at, steps, alone, is_bulk, is_huge }
+    }
+
     pub fn len(&self) -> usize {
         self.steps.len()
     }
@@ -59,14 +68,28 @@ impl Step {
         matches!(self.action.what, What::Write { .. } | What::Update(_))
     }
 
+    /// It brings a file that does not pass through memory as a whole.
+    pub fn is_bulk(&self) -> bool {
+        let is_here = matches!(self.source(), None | Some(Source::Inline { .. }));
+        !is_here && self.bytes() > WHOLE_BYTES_MAX
+    }
+
+    /// It brings a file that is larger than other jobs are in all.
+    pub fn is_huge(&self) -> bool {
+        self.is_bulk() && self.bytes() > JOB_BYTES_MAX
+    }
+
+    fn source(&self) -> Option<&Source> {
+        match &self.action.what {
+            What::Write { source, .. } => Some(source),
+            What::Update(update) => Some(&update.source),
+            _ => None,
+        }
+    }
+
     /// The peer that was asked for the bytes first.
     fn asked(&self) -> Option<NodeId> {
-        let source = match &self.action.what {
-            What::Write { source, .. } => source,
-            What::Update(update) => &update.source,
-            _ => return None,
-        };
-        match source {
+        match self.source()? {
             Source::Peers(peers) => peers.first().copied(),
             Source::Inline { .. } | Source::Copy { .. } => None,
         }

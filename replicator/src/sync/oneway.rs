@@ -367,7 +367,7 @@ impl<S: Store> Core<S> {
         self.settle.look_after(now.monotonic, wait, Spot::Path(path.clone()), Dirt::compare());
         let parent = path.parent().unwrap_or_else(RelPath::root);
         let is_free = self.locks.is_free(path, &[]) && self.locks.may_share(&parent);
-        if inside.is_some() || !is_free || self.jobs.len() >= JOBS_MAX {
+        if inside.is_some() || !is_free || self.quick_jobs() >= JOBS_MAX {
             return;
         }
         self.own.set_reverting(path, Some(tries + 1));

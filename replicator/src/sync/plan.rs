@@ -5,8 +5,10 @@
 //! action, in a state from which any order of the others still leads to the
 //! end: what cannot be done yet is blocked and met again. Steps that move
 //! whole directories run alone. The steps at a name are `name.rs`, what becomes of
-//! what lay there `keep.rs`, and where bytes come from `source.rs`.
+//! what lay there `keep.rs`, where bytes come from `source.rs`, and the jobs that
+//! are being put together `gathered.rs`.
 
+mod gathered;
 mod keep;
 mod name;
 mod source;
@@ -15,6 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
+use self::gathered::Gathered;
 use super::applied::{Running, Step};
 use super::core::Core;
 use super::effect::{Action, Effect, Job, Keep, Now, Update, What};
@@ -25,7 +28,7 @@ use super::version::Dot;
 use crate::choice::Mode;
 use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
-use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX, JOBS_MAX};
+use crate::limits::{BULK_JOBS_MAX, JOBS_MAX};
 use crate::path::RelPath;
 
 /// Pending names and bodies looked at in vain at once: blocked ones must not
@@ -36,6 +39,15 @@ const LOOKED_AT_MAX: usize = 2048;
 /// takes a few hundredths of the time.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// So long no huge file begins after a directory was seen that is to be moved
+/// and waits for those under way: that it still waits is seen again before.
+const HUGE_HELD: Duration = Duration::from_secs(2);
+
+/// So long, and for each of them, what brings bulk is not looked at again while
+/// there is no room for it: a thousand of them take some milliseconds.
+const ASIDE: Duration = Duration::from_secs(1);
+const ASIDE_EACH: Duration = Duration::from_micros(100);
+
 /// How far the look at what is pending came. It goes on from there, and around:
 /// thousands that are blocked must not keep what follows from being done.
 #[derive(Debug, Default)]
@@ -45,6 +57,13 @@ pub(super) struct Planning {
     left: usize,
     /// When to go on with what is left.
     pub(super) due: Option<Duration>,
+    /// No huge file begins before that.
+    huge_held_until: Duration,
+    are_huge_held: bool,
+    /// What brings bulk and had no room, and whether that is huge. Forgotten
+    /// then: it may have become something else.
+    aside: HashMap<Spot, bool>,
+    aside_until: Duration,
     /// Bodies of which the job that is being put together changes nothing but
     /// how many names they have. A file may have thousands: one job for each
     /// would look at all the others every time.
@@ -72,6 +91,24 @@ pub(super) struct Retry {
     /// The time above has not come yet. A due step that is blocked waits for
     /// an event, not for the clock.
     pub waits: bool,
+}
+
+impl Planning {
+    fn put_aside(&mut self, now: Now, spot: Spot, is_huge: bool) {
+        if self.aside.is_empty() {
+            self.aside_until = now.monotonic + ASIDE;
+        }
+        if self.aside.insert(spot, is_huge).is_none() {
+            self.aside_until += ASIDE_EACH;
+        }
+    }
+}
+
+/// For which bulk there is room.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    bulk: bool,
+    huge: bool,
 }
 
 /// What can be done about one pending name or body.
@@ -104,59 +141,96 @@ impl<S: Store> Core<S> {
     pub(super) fn plan_on(&mut self, now: Now) {
         self.draining = false;
         self.planning.due = None;
-        while self.jobs.len() + 2 <= JOBS_MAX && !self.draining {
-            let (structure, contents) = self.gather(now);
-            if structure.is_empty() && contents.is_empty() {
+        if self.planning.are_huge_held && now.monotonic >= self.planning.huge_held_until {
+            self.planning.are_huge_held = false;
+            self.planning.left = self.pending_names.len() + self.pending_bodies.len();
+        }
+        while self.quick_jobs() + 2 <= JOBS_MAX && !self.draining {
+            let gathered = self.gather(now);
+            if gathered.is_empty() {
                 let is_left = self.planning.left > 0 && !self.draining;
-                self.planning.due = is_left.then_some(now.monotonic + PAUSE);
+                let go_on = is_left.then_some(now.monotonic + PAUSE);
+                let held = self.planning.are_huge_held.then_some(self.planning.huge_held_until);
+                self.planning.due = go_on.into_iter().chain(held).min();
                 return;
             }
-            self.start_job(now, structure);
-            self.start_job(now, contents);
+            self.start_job(now, gathered.structure);
+            self.start_job(now, gathered.contents);
+            self.start_job(now, gathered.bulk);
         }
     }
 
-    /// The next steps, those that need no bytes apart from the others.
-    fn gather(&mut self, now: Now) -> (Vec<Step>, Vec<Step>) {
-        let (mut structure, mut contents) = (Vec::new(), Vec::new());
-        let (mut bytes, mut in_vain) = (0, 0);
+    /// Jobs that nothing has to wait for for long.
+    pub(super) fn quick_jobs(&self) -> usize {
+        self.jobs.values().filter(|job| !job.is_bulk).count()
+    }
+
+    /// Jobs for one file each, that may take hours.
+    fn huge_jobs(&self) -> usize {
+        self.jobs.values().filter(|job| job.is_huge).count()
+    }
+
+    /// The last place is left for what is not larger than other jobs are.
+    fn room(&self) -> Room {
+        let bulk = self.jobs.len() - self.quick_jobs() < BULK_JOBS_MAX;
+        let is_free = bulk && self.huge_jobs() < BULK_JOBS_MAX - 1;
+        Room { bulk, huge: is_free && !self.planning.are_huge_held }
+    }
+
+    /// The next steps.
+    fn gather(&mut self, now: Now) -> Gathered {
+        let mut gathered = Gathered::default();
+        let mut in_vain = 0;
         self.planning.counted.clear();
-        while self.planning.left > 0 && in_vain < LOOKED_AT_MAX {
-            if structure.len() >= JOB_ACTIONS_MAX || contents.len() >= JOB_ACTIONS_MAX {
-                break;
-            }
+        let room = self.room();
+        let has_room = |is_huge: bool| if is_huge { room.huge } else { room.bulk };
+        if now.monotonic >= self.planning.aside_until {
+            self.planning.aside.clear();
+        }
+        while self.planning.left > 0 && in_vain < LOOKED_AT_MAX && !gathered.is_full() {
             let Some(spot) = self.next_pending() else { break };
-            match self.next_at(now, &spot) {
+            let aside = self.planning.aside.get(&spot);
+            let waits = aside.is_some_and(|is_huge| !has_room(*is_huge));
+            match if waits { Next::Blocked } else { self.next_at(now, &spot) } {
                 Next::Settled | Next::Blocked => in_vain += 1,
+                Next::Act(step) if step.is_bulk() && !has_room(step.is_huge()) => {
+                    self.planning.put_aside(now, spot.clone(), step.is_huge());
+                    in_vain += 1;
+                }
                 Next::Act(step) => {
-                    let size = step.bytes();
-                    if size > 0 && bytes > 0 && bytes + size > JOB_BYTES_MAX {
+                    if !gathered.has_room(&step) {
                         break;
                     }
-                    bytes += size;
                     if let Some(counted) = self.counted_by(&step) {
                         self.planning.counted.insert(step.action.body, counted);
                     }
                     self.locks.lock(&step.action.path, &step.bodies);
                     step.other_path().iter().for_each(|path| self.locks.lock(path, &[]));
                     step.parents().into_iter().for_each(|parent| self.locks.share(parent));
-                    if step.needs_bytes() { &mut contents } else { &mut structure }.push(*step);
+                    gathered.push(*step);
                 }
                 Next::ActAlone(step) => {
                     if self.locks.is_idle() && self.jobs.is_empty() {
                         self.locks.lock_all();
                         self.planning.last = Some(spot);
-                        return (vec![*step], contents);
+                        gathered.push(*step);
+                        return gathered;
                     }
-                    // Let everything else run out first.
-                    self.draining = true;
-                    break;
+                    if self.huge_jobs() == 0 && !gathered.bulk.iter().any(Step::is_huge) {
+                        // Let everything else run out first.
+                        self.draining = true;
+                        break;
+                    }
+                    // That may take hours, in which all else goes on.
+                    self.planning.huge_held_until = now.monotonic + HUGE_HELD;
+                    self.planning.are_huge_held = true;
+                    in_vain += 1;
                 }
             }
             self.planning.left -= 1;
             self.planning.last = Some(spot);
         }
-        (structure, contents)
+        gathered
     }
 
     /// What the job that is being put together makes of the number of names
@@ -241,7 +315,7 @@ impl<S: Store> Core<S> {
         self.next_job += 1;
         let mut actions: Vec<Action> = steps.iter().map(|step| step.action.clone()).collect();
         actions.extend(self.restore_parents(&steps));
-        self.jobs.insert(id, Running { at: now.monotonic, steps, alone: self.locks.is_alone() });
+        self.jobs.insert(id, Running::new(now.monotonic, steps, self.locks.is_alone()));
         self.effects.push_back(Effect::Apply(Job { id, actions }));
     }
 

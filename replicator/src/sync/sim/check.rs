@@ -8,7 +8,7 @@ use super::world::World;
 use crate::choice::Mode;
 use crate::entry::{Flags, Kind};
 use crate::hash::Digest;
-use crate::limits::{JOB_ACTIONS_MAX, JOBS_MAX, LOOKS_MAX};
+use crate::limits::{BULK_JOBS_MAX, JOB_ACTIONS_MAX, JOBS_MAX, LOOKS_MAX};
 use crate::path::RelPath;
 use crate::sync::core::Core;
 use crate::sync::store::{MemoryStore, Store};
@@ -217,7 +217,7 @@ pub(super) fn memory_is_bounded(core: &Core<MemoryStore>, actors: u64) -> Result
         ("actors", store.have().len(), actors as usize),
         ("things in lists", listed, LISTED_MAX + LISTED_PER_ROW_MAX * rows),
         ("looks", core.looks.len(), LOOKS_MAX),
-        ("jobs", core.jobs.len(), JOBS_MAX),
+        ("jobs", core.jobs.len(), JOBS_MAX + BULK_JOBS_MAX),
         ("steps in a job", steps, JOB_ACTIONS_MAX),
     ];
     match bounds.into_iter().find(|(_, count, most)| count > most) {
