@@ -60,8 +60,8 @@ pub(super) struct Planning {
     /// No huge file begins before that.
     huge_held_until: Duration,
     are_huge_held: bool,
-    /// What brings bulk and had no room, and whether that is huge. Forgotten
-    /// then: it may have become something else.
+    /// What brings bulk and had no room, and whether that is huge. Looked at
+    /// again then: it may have become something else.
     aside: HashMap<Spot, bool>,
     aside_until: Duration,
     /// Bodies of which the job that is being put together changes nothing but
@@ -102,6 +102,13 @@ impl Planning {
             self.aside_until += ASIDE_EACH;
         }
     }
+
+    /// When to look again at what is held or set aside.
+    fn waits_until(&self) -> Option<Duration> {
+        let held = self.are_huge_held.then_some(self.huge_held_until);
+        let aside = (!self.aside.is_empty()).then_some(self.aside_until);
+        held.into_iter().chain(aside).min()
+    }
 }
 
 /// For which bulk there is room.
@@ -141,8 +148,9 @@ impl<S: Store> Core<S> {
     pub(super) fn plan_on(&mut self, now: Now) {
         self.draining = false;
         self.planning.due = None;
-        if self.planning.are_huge_held && now.monotonic >= self.planning.huge_held_until {
-            self.planning.are_huge_held = false;
+        if self.planning.waits_until().is_some_and(|until| until <= now.monotonic) {
+            self.planning.are_huge_held &= self.planning.huge_held_until > now.monotonic;
+            self.planning.aside.clear();
             self.planning.left = self.pending_names.len() + self.pending_bodies.len();
         }
         while self.quick_jobs() + 2 <= JOBS_MAX && !self.draining {
@@ -150,8 +158,7 @@ impl<S: Store> Core<S> {
             if gathered.is_empty() {
                 let is_left = self.planning.left > 0 && !self.draining;
                 let go_on = is_left.then_some(now.monotonic + PAUSE);
-                let held = self.planning.are_huge_held.then_some(self.planning.huge_held_until);
-                self.planning.due = go_on.into_iter().chain(held).min();
+                self.planning.due = go_on.into_iter().chain(self.planning.waits_until()).min();
                 return;
             }
             self.start_job(now, gathered.structure);
@@ -184,9 +191,6 @@ impl<S: Store> Core<S> {
         self.planning.counted.clear();
         let room = self.room();
         let has_room = |is_huge: bool| if is_huge { room.huge } else { room.bulk };
-        if now.monotonic >= self.planning.aside_until {
-            self.planning.aside.clear();
-        }
         while self.planning.left > 0 && in_vain < LOOKED_AT_MAX && !gathered.is_full() {
             let Some(spot) = self.next_pending() else { break };
             let aside = self.planning.aside.get(&spot);
