@@ -118,13 +118,8 @@ fn a_slow_peer_does_not_slow_the_others() {
     let mut slowest = Duration::ZERO;
     for number in 0..20 {
         let (from, to) = (number % 2, (number + 1) % 2);
-        let name = format!("small-{number}");
-        let begun = Instant::now();
-        fs::write(cluster[from].path(&name), vec![number as u8; 5000]).unwrap();
-        poll::eventually(Duration::from_secs(2), "a small change crosses", || {
-            fs::read(cluster[to].path(&name)).is_ok_and(|bytes| bytes.len() == 5000)
-        });
-        slowest = slowest.max(begun.elapsed());
+        let took = crosses(&cluster[from], &cluster[to], number as u8, Duration::from_secs(2));
+        slowest = slowest.max(took);
         thread::sleep(Duration::from_millis(20));
     }
     println!("the slowest of 20 changes took {slowest:.1?} between the near nodes");
@@ -165,13 +160,8 @@ fn what_is_small_passes_what_is_large() {
             8 => sample::random_file(&cluster[from].path("medium"), 2 << 20, 9).unwrap(),
             _ => {}
         }
-        let name = format!("small-{number}");
-        let begun = Instant::now();
-        fs::write(cluster[from].path(&name), vec![number as u8; 5000]).unwrap();
-        poll::eventually(Duration::from_secs(5), "what is small passes", || {
-            fs::read(cluster[to].path(&name)).is_ok_and(|bytes| bytes.len() == 5000)
-        });
-        slowest = slowest.max(begun.elapsed());
+        let took = crosses(&cluster[from], &cluster[to], number as u8, Duration::from_secs(5));
+        slowest = slowest.max(took);
     }
     println!("the slowest of 12 changes took {slowest:.1?}");
     poll::eventually(Duration::from_secs(12), "what is larger does so too", || {
@@ -181,6 +171,17 @@ fn what_is_small_passes_what_is_large() {
     assert!(whole.count() < LARGE as usize, "the line was too fast for this story");
     cluster.assert_same_within(Duration::from_secs(90));
     assert!(cluster[1].path("moved/inside").exists());
+}
+
+/// How long a small change takes from one node to another.
+fn crosses(from: &Node, to: &Node, number: u8, limit: Duration) -> Duration {
+    let name = format!("small-{number}");
+    let begun = Instant::now();
+    fs::write(from.path(&name), vec![number; 5000]).unwrap();
+    poll::eventually(limit, "a small change crosses", || {
+        fs::read(to.path(&name)).is_ok_and(|bytes| bytes.len() == 5000)
+    });
+    begun.elapsed()
 }
 
 /// What arrived before a line was cut does not go again.

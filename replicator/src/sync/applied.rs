@@ -27,6 +27,7 @@ pub(super) struct Running {
     pub steps: Vec<Step>,
     /// It holds the lock of everything, and none of single directories.
     pub alone: bool,
+    /// Of its steps: asked at every turn.
     pub is_bulk: bool,
     pub is_huge: bool,
 }
@@ -65,7 +66,7 @@ impl Step {
     }
 
     pub fn needs_bytes(&self) -> bool {
-        matches!(self.action.what, What::Write { .. } | What::Update(_))
+        self.source().is_some()
     }
 
     /// It brings a file that does not pass through memory as a whole.

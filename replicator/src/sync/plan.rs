@@ -58,8 +58,7 @@ pub(super) struct Planning {
     /// When to go on with what is left.
     pub(super) due: Option<Duration>,
     /// No huge file begins before that.
-    huge_held_until: Duration,
-    are_huge_held: bool,
+    huge_held_until: Option<Duration>,
     /// What brings bulk and had no room, and whether that is huge. Looked at
     /// again then: it may have become something else.
     aside: HashMap<Spot, bool>,
@@ -105,9 +104,8 @@ impl Planning {
 
     /// When to look again at what is held or set aside.
     fn waits_until(&self) -> Option<Duration> {
-        let held = self.are_huge_held.then_some(self.huge_held_until);
         let aside = (!self.aside.is_empty()).then_some(self.aside_until);
-        held.into_iter().chain(aside).min()
+        self.huge_held_until.into_iter().chain(aside).min()
     }
 }
 
@@ -140,7 +138,7 @@ impl<S: Store> Core<S> {
                 Spot::Body(id) => bodies.contains(id),
             }
         });
-        self.planning.left = self.pending_names.len() + self.pending_bodies.len();
+        self.planning.left = self.pending() as usize;
         self.plan_on(now);
     }
 
@@ -149,9 +147,9 @@ impl<S: Store> Core<S> {
         self.draining = false;
         self.planning.due = None;
         if self.planning.waits_until().is_some_and(|until| until <= now.monotonic) {
-            self.planning.are_huge_held &= self.planning.huge_held_until > now.monotonic;
+            self.planning.huge_held_until.take_if(|until| *until <= now.monotonic);
             self.planning.aside.clear();
-            self.planning.left = self.pending_names.len() + self.pending_bodies.len();
+            self.planning.left = self.pending() as usize;
         }
         while self.quick_jobs() + 2 <= JOBS_MAX && !self.draining {
             let gathered = self.gather(now);
@@ -181,7 +179,7 @@ impl<S: Store> Core<S> {
     fn room(&self) -> Room {
         let bulk = self.jobs.len() - self.quick_jobs() < BULK_JOBS_MAX;
         let is_free = bulk && self.huge_jobs() < BULK_JOBS_MAX - 1;
-        Room { bulk, huge: is_free && !self.planning.are_huge_held }
+        Room { bulk, huge: is_free && self.planning.huge_held_until.is_none() }
     }
 
     /// The next steps.
@@ -226,8 +224,7 @@ impl<S: Store> Core<S> {
                         break;
                     }
                     // That may take hours, in which all else goes on.
-                    self.planning.huge_held_until = now.monotonic + HUGE_HELD;
-                    self.planning.are_huge_held = true;
+                    self.planning.huge_held_until = Some(now.monotonic + HUGE_HELD);
                     in_vain += 1;
                 }
             }
