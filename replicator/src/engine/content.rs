@@ -167,7 +167,8 @@ impl Plan {
         } else {
             (changed.iter().collect(), Vec::new())
         };
-        let may_come = data.iter().map(Range::len).sum::<u64>() <= INLINE_BYTES_MAX;
+        let may_come =
+            !self.is_too_much() && data.iter().map(Range::len).sum::<u64>() <= INLINE_BYTES_MAX;
         let copy = |range: Range| {
             let start = (range.start - chunk.range.start) as usize;
             let end = (range.end - chunk.range.start) as usize;
@@ -175,6 +176,13 @@ impl Plan {
         };
         let bytes = may_come.then(|| data.into_iter().map(copy).collect());
         Digested { hashes, changed, holes, bytes }
+    }
+
+    /// All of it is new, and more than may come along: the last chunk of such
+    /// a file is small, and would be kept until the others are hashed.
+    fn is_too_much(&self) -> bool {
+        let is_new = matches!(self.change, Change::Compare(None));
+        is_new && !self.is_sparse && self.bytes() > INLINE_BYTES_MAX
     }
 
     /// Puts together what the chunks said.

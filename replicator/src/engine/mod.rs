@@ -26,12 +26,13 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use self::job::{Job, Operation, Waiting};
 use self::pool::Pool;
 pub use crate::choice::EngineChoice;
 use crate::hash::FILE_BYTES_MAX;
+use crate::limits::LEAF_BYTES_MAX;
 use crate::path::RelPath;
 use crate::range::Range;
 use crate::root;
@@ -120,6 +121,16 @@ impl Engine {
         self.run(file, Operation::SyncRange(range, Waiting::No)).await.map(drop)
     }
 
+    /// Waits for room for so many bytes that are to be read and then hashed.
+    /// Without it a thousand files, each read before there is time to hash
+    /// it, lie in memory at once.
+    async fn room_to_hash(&self, bytes: u64) -> io::Result<OwnedSemaphorePermit> {
+        // More than all of the room would be waited for without end.
+        let bytes = bytes.min(unhashed_bytes_max() as u64) as u32;
+        let room = Arc::clone(&self.0.unhashed);
+        room.acquire_many_owned(bytes).await.map_err(|_| thread_ended())
+    }
+
     pub fn stats(&self) -> EngineStats {
         let shared = &self.0.shared;
         EngineStats {
@@ -131,7 +142,8 @@ impl Engine {
     }
 
     fn of(queues: Vec<Queue>, description: String, shared: Arc<Shared>) -> Self {
-        Self(Arc::new(Inner { queues, next: AtomicUsize::new(0), description, shared }))
+        let unhashed = Arc::new(Semaphore::new(unhashed_bytes_max()));
+        Self(Arc::new(Inner { queues, next: AtomicUsize::new(0), unhashed, description, shared }))
     }
 
     async fn run(&self, file: &Arc<OwnedFd>, operation: Operation) -> io::Result<Bytes> {
@@ -186,10 +198,23 @@ impl Error {
 /// Jobs that wait in one queue. They hold no buffer for what they will read.
 const QUEUE_JOBS_MAX: usize = 256;
 
+/// Bytes that are read, or about to be, and not yet hashed, for each core:
+/// one of the largest leaves to hash, and three on their way from the disk.
+const UNHASHED_BYTES_A_CORE: usize = 4 * LEAF_BYTES_MAX as usize;
+
+/// Cores that are given so much room.
+const UNHASHED_CORES_MAX: usize = 16;
+
+fn unhashed_bytes_max() -> usize {
+    cores().clamp(1, UNHASHED_CORES_MAX) * UNHASHED_BYTES_A_CORE
+}
+
 struct Inner {
     queues: Vec<Queue>,
     /// Where the next job goes: round and round.
     next: AtomicUsize,
+    /// A permit for each byte of [`unhashed_bytes_max`].
+    unhashed: Arc<Semaphore>,
     description: String,
     shared: Arc<Shared>,
 }

@@ -275,6 +275,7 @@ async fn read_chunk(
     chunk: Chunk,
     sync: bool,
 ) -> io::Result<Digested> {
+    let room = engine.room_to_hash(chunk.range.len()).await?;
     if sync {
         engine.sync_range(&file, chunk.range).await?;
     }
@@ -285,7 +286,12 @@ async fn read_chunk(
     if (bytes.len() as u64) < chunk.range.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(unless_cancelled(spawn_blocking(move || plan.digest(&file, chunk, bytes)).await).await)
+    let digest = spawn_blocking(move || {
+        let digested = plan.digest(&file, chunk, bytes);
+        drop(room);
+        digested
+    });
+    Ok(unless_cancelled(digest.await).await)
 }
 
 /// Do bytes that were written lie wholly behind the end? A range without an

@@ -139,6 +139,28 @@ async fn a_large_file_is_hashed_and_only_what_differs_comes_along() {
     assert!(matches!(entry.content, Content::NotRead), "it may be one that was renamed");
 }
 
+/// Thousands of files are looked at at once, and reading is faster than
+/// hashing.
+#[tokio::test]
+async fn nothing_is_read_before_there_is_room_to_hash_it() {
+    let folder = Folder::new();
+    fs::write(folder.path("a"), pattern(1 << 20)).unwrap();
+    for engine in &folder.engines {
+        let room = engine.room_to_hash(u64::MAX).await.unwrap();
+        let all = room.num_permits();
+        let path = RelPath::parse(b"a").unwrap();
+        let request = Look { path, depth: Depth::Whole, sync: false, busy: false, known: None };
+        let mut look = std::pin::pin!(observe(&folder.root, engine, request));
+        let waited = tokio::time::timeout(Duration::from_millis(100), &mut look).await;
+        assert!(waited.is_err());
+        assert_eq!(engine.stats().reads, 0);
+        drop(room);
+        look.await.result.unwrap().expect("nothing is there");
+        assert_eq!(engine.stats().read_bytes, 1 << 20);
+        assert_eq!(engine.room_to_hash(u64::MAX).await.unwrap().num_permits(), all);
+    }
+}
+
 #[tokio::test]
 async fn told_ranges_bring_their_bytes_and_no_others_are_read() {
     let folder = Folder::new();
