@@ -23,6 +23,7 @@ mod nested;
 mod outbox;
 mod pieces;
 mod provenance;
+mod pull;
 mod questions;
 mod report;
 mod scrub;
@@ -33,6 +34,7 @@ mod unmet;
 mod update;
 mod wait;
 mod wanted;
+mod way;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -53,12 +55,13 @@ use self::report::{Report, gather};
 use self::scrub::Scrub;
 use self::start::{Door, LET_GO_LIMIT, live};
 use self::wait::Waiters;
+use self::way::Ways;
 use crate::capture::{self, Capture, Change};
 use crate::config::Config;
 use crate::entry::Timestamp;
 use crate::id::NodeId;
 use crate::index::{self, Index};
-use crate::limits::{MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX};
+use crate::limits::{JOB_BYTES_MAX, MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX, WHOLE_BYTES_MAX};
 use crate::root::Root;
 use crate::status::{StateDir, control};
 use crate::sync::effect::Now;
@@ -172,6 +175,7 @@ async fn next_input(
 struct Node {
     core: Core<Index>,
     carrier: Carrier,
+    ways: Ways,
     capture: Arc<Capture>,
     members: Members,
     reports: mpsc::Sender<Report>,
@@ -214,6 +218,8 @@ impl Node {
             records_max: RECORDS_MAX,
             meeting_min: MEETING_MIN,
             stretch_rows: STRETCH_ROWS_MAX,
+            bulk_above: WHOLE_BYTES_MAX,
+            huge_above: JOB_BYTES_MAX,
             delete_brake: config.delete_brake,
             flags: carrier.root.flags(),
             mode: config.mode,
@@ -231,6 +237,7 @@ impl Node {
             waiters: Waiters::new(!config.peers.is_empty()),
             facts: Facts::new(config, place, unclean),
             carrier,
+            ways: Ways::default(),
             capture,
             members,
             reports,

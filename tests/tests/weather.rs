@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -171,6 +172,52 @@ fn what_is_small_passes_what_is_large() {
     assert!(whole.count() < LARGE as usize, "the line was too fast for this story");
     cluster.assert_same_within(Duration::from_secs(90));
     assert!(cluster[1].path("moved/inside").exists());
+}
+
+/// A directory to be moved, one whose mode changed while a file comes into it,
+/// and a file that is written where one is to come: none waits for the hours
+/// that a file may take, and that file goes on where it was.
+#[test]
+fn what_waits_for_a_huge_file_does_not_wait_for_its_end() {
+    const LARGE: u64 = 2;
+    const BYTES: u64 = 40 << 20;
+    let limit = Duration::from_secs(5);
+    let mut cluster = Cluster::new(2);
+    let relay = Relay::before(&mut cluster, 107).unwrap();
+    relay.set(Weather { bytes_per_second: Some(4 << 20), ..Weather::default() });
+    cluster.start();
+    for name in ["folder", "footage"] {
+        fs::create_dir(cluster[0].path(name)).unwrap();
+        fs::write(cluster[0].path(name).join("inside"), "inside").unwrap();
+    }
+    cluster.assert_same();
+    for number in 0..LARGE {
+        let aside = cluster.dir().join(number.to_string());
+        sample::random_file(&aside, BYTES, number).unwrap();
+        fs::rename(&aside, cluster[0].path(format!("footage/{number}"))).unwrap();
+    }
+    let before = cluster[1].status().unwrap().traffic().received;
+    let received = || cluster[1].status().unwrap().traffic().received - before;
+    poll::eventually(limit, "the huge files are on their way", || received() > 6 << 20);
+
+    fs::rename(cluster[0].path("folder"), cluster[0].path("moved")).unwrap();
+    poll::eventually(limit, "a directory is moved", || cluster[1].path("moved/inside").exists());
+    let mode = fs::Permissions::from_mode(0o710);
+    fs::set_permissions(cluster[1].path("footage"), mode).unwrap();
+    poll::eventually(limit, "a directory has another mode", || {
+        let found = fs::metadata(cluster[0].path("footage")).unwrap();
+        found.permissions().mode() & 0o777 == 0o710
+    });
+    fs::write(cluster[1].path("footage/0"), "written here meanwhile").unwrap();
+    poll::eventually(limit, "what was written here meanwhile is there", || {
+        fs::metadata(cluster[0].path("footage/0")).is_ok_and(|file| file.len() == 22)
+    });
+
+    assert!(!cluster[1].path("footage/1").exists(), "the line was too fast for this story");
+    cluster.assert_same_within(Duration::from_secs(60));
+    let (received, all) = (received(), LARGE * BYTES);
+    println!("{} of {} MiB came", received >> 20, all >> 20);
+    assert!(received < all + all / 4, "much came twice");
 }
 
 /// How long a small change takes from one node to another.

@@ -17,6 +17,7 @@ use super::download;
 use super::large::Large;
 use super::staging::{Written, failed, leaves_of, stage_bytes};
 use super::wanted::Wanted;
+use super::way::Way;
 use crate::apply::{self, Applier, Expect, Staged, Step};
 use crate::engine::Engine;
 use crate::entry::Fingerprint;
@@ -73,12 +74,12 @@ struct InlineFile {
 
 impl Carrier {
     /// One outcome an action, in their order.
-    pub async fn carry(self, job: Job) -> Vec<Outcome> {
+    pub async fn carry(self, job: Job, way: Way) -> Vec<Outcome> {
         let bodies: Vec<BodyId> = job.actions.iter().map(|action| action.body).collect();
         let full = self.check_room(&job.actions).err();
         let mut written = match full {
             Some(_) => BTreeMap::new(),
-            None => self.write_whole(&job.actions).await,
+            None => self.write_whole(&job.actions, &way).await,
         };
         let mut prepared = Vec::with_capacity(job.actions.len());
         for (at, action) in job.actions.into_iter().enumerate() {
@@ -87,7 +88,7 @@ impl Carrier {
                 prepared.push(Prepared::Ended(Outcome::Failed(reason.clone())));
                 continue;
             }
-            prepared.push(self.prepare(action, written.remove(&at)).await);
+            prepared.push(self.prepare(action, written.remove(&at), &way).await);
         }
         let count = prepared.len();
         let outcomes = match self.flush(prepared).await {
@@ -108,7 +109,11 @@ impl Carrier {
     }
 
     /// Writes every file of the job that is to be had as a whole.
-    async fn write_whole(&self, actions: &[Action]) -> BTreeMap<usize, Result<Written, Outcome>> {
+    async fn write_whole(
+        &self,
+        actions: &[Action],
+        way: &Way,
+    ) -> BTreeMap<usize, Result<Written, Outcome>> {
         let mut inline = Vec::new();
         let mut small: BTreeMap<NodeId, Vec<(usize, Wanted)>> = BTreeMap::new();
         let mut large = Vec::new();
@@ -153,7 +158,7 @@ impl Carrier {
             let files = download::small_files(&self.root, &self.transport, peer, wanted);
             written.extend(files.await);
         }
-        written.extend(self.write_large(large).await);
+        written.extend(self.write_large(large, way).await);
         written
     }
 
@@ -186,6 +191,7 @@ impl Carrier {
     async fn write_large(
         &self,
         files: Vec<(usize, Vec<NodeId>, Wanted)>,
+        way: &Way,
     ) -> BTreeMap<usize, Result<Written, Outcome>> {
         let mut written = BTreeMap::new();
         let mut files = files.into_iter();
@@ -193,7 +199,7 @@ impl Carrier {
         loop {
             while running.len() < LARGE_AT_ONCE {
                 let Some((at, sources, wanted)) = files.next() else { break };
-                let fetch = self.large().fetch(sources, wanted, None, None);
+                let fetch = self.large(way).fetch(sources, wanted, None, None);
                 running.spawn(async move { (at, fetch.await) });
             }
             match running.join_next().await {
@@ -203,8 +209,9 @@ impl Carrier {
         }
     }
 
-    pub(super) fn large(&self) -> Large {
+    pub(super) fn large(&self, way: &Way) -> Large {
         Large {
+            way: way.clone(),
             root: Arc::clone(&self.root),
             engine: self.engine.clone(),
             transport: self.transport.clone(),
@@ -229,7 +236,12 @@ impl Carrier {
         staged.await.unwrap_or_default()
     }
 
-    async fn prepare(&self, action: Action, written: Option<Result<Written, Outcome>>) -> Prepared {
+    async fn prepare(
+        &self,
+        action: Action,
+        written: Option<Result<Written, Outcome>>,
+        way: &Way,
+    ) -> Prepared {
         let Action { path, body, kind, what } = action;
         let written = match written.transpose() {
             Ok(written) => written,
@@ -252,7 +264,7 @@ impl Carrier {
                 let step = Step::Place { path, staged, metadata, over };
                 return Prepared::Steps(vec![step], Some(leaves));
             }
-            What::Update(update) => return self.update(path, body, update, written).await,
+            What::Update(update) => return self.update(path, body, update, written, way).await,
             What::Rename { from, expect } => {
                 Step::Rename { from, to: path, expect: Expect { kind, fingerprint: expect } }
             }

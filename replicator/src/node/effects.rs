@@ -40,12 +40,14 @@ impl Node {
             Effect::Retired => self.over = Some(Error::Retired),
             Effect::Apply(job) => {
                 let (carrier, id) = (self.carrier.clone(), job.id);
+                let way = self.ways.begin(id);
                 tokio::spawn(async move {
-                    let outcomes = carrier.carry(job).await;
+                    let outcomes = carrier.carry(job, way).await;
                     // Nobody listens any more: the node is ending.
                     let _ = reports.send(Report::Applied(id, outcomes)).await;
                 });
             }
+            Effect::GiveWay { job } => self.ways.ask(job),
         }
     }
 

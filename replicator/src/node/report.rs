@@ -104,6 +104,7 @@ impl Node {
             }
             Report::Applied(job, outcomes) => {
                 self.settled.store(false, Ordering::Release);
+                self.ways.end(job);
                 self.core.handle_applied(now, job, outcomes);
             }
             Report::Stale(files) => {

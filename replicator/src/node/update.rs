@@ -12,6 +12,7 @@ use super::download::{self, Answer};
 use super::large::Base;
 use super::staging::{Written, failed, leaves_of, overlay};
 use super::wanted::Wanted;
+use super::way::Way;
 use crate::apply::{self, Expect, Staged, Step};
 use crate::entry::{Fingerprint, Kind, Metadata};
 use crate::hash::{Digest, Leaves};
@@ -31,6 +32,7 @@ impl Carrier {
         body: BodyId,
         update: Update,
         written: Option<Written>,
+        way: &Way,
     ) -> Prepared {
         let result = match (&update.source, written) {
             (_, Some(written)) if !update.linked => Ok(replace(&path, &update, written)),
@@ -40,7 +42,7 @@ impl Carrier {
             }
             // Its copy, made above, is all there is of this source.
             (Source::Copy { .. }, None) => Err(Outcome::NotHeld),
-            (Source::Peers(peers), None) => self.patch_from(peers, &path, body, &update).await,
+            (Source::Peers(peers), None) => self.patch_from(peers, &path, body, &update, way).await,
         };
         result.unwrap_or_else(Prepared::Ended)
     }
@@ -53,11 +55,12 @@ impl Carrier {
         path: &RelPath,
         body: BodyId,
         update: &Update,
+        way: &Way,
     ) -> Result<Prepared, Outcome> {
         let wanted = Wanted { body, size: update.size, digest: update.to };
         let Some(first) = peers.first() else { return Err(Outcome::NotHeld) };
         if !update.linked && self.arrivals.is_mixed(body) {
-            return self.replace_from(peers, path, wanted, None, update).await;
+            return self.replace_from(peers, path, wanted, None, update, way).await;
         }
         let mut change = self.told(*first, &wanted, update.from).await?;
         let mut after = None;
@@ -83,7 +86,7 @@ impl Carrier {
         differing.truncate(update.size);
         if differing.bytes() > PATCH_IN_PLACE_BYTES_MAX && !update.linked {
             let list = Some((holder, theirs));
-            return self.replace_from(peers, path, wanted, list, update).await;
+            return self.replace_from(peers, path, wanted, list, update, way).await;
         }
         if differing.bytes() > CHANGE_BYTES_MAX {
             return Err(failed("too much of a file with several names changed at once"));
@@ -95,7 +98,7 @@ impl Carrier {
             // It is being written to where these came from.
             Err(Outcome::Broken) if !update.linked => {
                 let list = Some((holder, theirs));
-                self.replace_from(peers, path, wanted, list, update).await
+                self.replace_from(peers, path, wanted, list, update, way).await
             }
             result => result,
         }
@@ -109,10 +112,11 @@ impl Carrier {
         wanted: Wanted,
         list: Option<(NodeId, Leaves)>,
         update: &Update,
+        way: &Way,
     ) -> Result<Prepared, Outcome> {
         let held = update.held.clone();
         let base = held.map(|leaves| Base { path: path.clone(), leaves });
-        let written = self.large().fetch(peers.to_vec(), wanted, list, base).await?;
+        let written = self.large(way).fetch(peers.to_vec(), wanted, list, base).await?;
         Ok(replace(path, update, written))
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::changes::write_name;
-use super::core::Core;
+use super::core::{Core, Options};
 use super::effect::{Action, Keep, Now, Outcome, Source, What};
 use super::record::{Binding, Content, Disk, Key, Paths, Replaced};
 use super::settle::{Dirt, Spot};
@@ -14,7 +14,6 @@ use super::version::VersionVector;
 use crate::entry::{Kind, Metadata, Stat};
 use crate::hash::Leaves;
 use crate::id::{BodyId, NodeId};
-use crate::limits::{JOB_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::path::RelPath;
 
 /// Longest wait before something that failed is tried again.
@@ -30,6 +29,8 @@ pub(super) struct Running {
     /// Of its steps: asked at every turn.
     pub is_bulk: bool,
     pub is_huge: bool,
+    /// It was asked to.
+    pub gives_way: bool,
 }
 
 /// One action, with what was known when it was planned: what it brings about
@@ -42,13 +43,41 @@ pub(super) struct Step {
     pub name_seen: VersionVector,
     pub content: Option<(Content, VersionVector)>,
     pub metadata: Option<(Metadata, VersionVector)>,
+    pub weight: Weight,
+}
+
+/// How long a step may take for the bytes that it brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Weight {
+    /// They pass through memory with those of others, or are here.
+    Light,
+    /// They do not pass through memory as a whole.
+    Bulk,
+    /// They are more than other jobs bring in all: seconds or hours.
+    Huge,
+}
+
+impl Weight {
+    pub fn of(what: &What, options: &Options) -> Self {
+        let (source, size) = match what {
+            What::Write { source, size, .. } => (source, *size),
+            What::Update(update) => (&update.source, update.size),
+            _ => return Self::Light,
+        };
+        match source {
+            Source::Inline { .. } => Self::Light,
+            Source::Peers(_) | Source::Copy { .. } if size <= options.bulk_above => Self::Light,
+            _ if size <= options.huge_above => Self::Bulk,
+            _ => Self::Huge,
+        }
+    }
 }
 
 impl Running {
     pub fn new(at: Duration, steps: Vec<Step>, alone: bool) -> Self {
         let is_bulk = steps.iter().any(Step::is_bulk);
         let is_huge = steps.iter().any(Step::is_huge);
-        Self { at, steps, alone, is_bulk, is_huge }
+        Self { at, steps, alone, is_bulk, is_huge, gives_way: false }
     }
 
     pub fn len(&self) -> usize {
@@ -69,15 +98,12 @@ impl Step {
         self.source().is_some()
     }
 
-    /// It brings a file that does not pass through memory as a whole.
     pub fn is_bulk(&self) -> bool {
-        let is_here = matches!(self.source(), None | Some(Source::Inline { .. }));
-        !is_here && self.bytes() > WHOLE_BYTES_MAX
+        self.weight >= Weight::Bulk
     }
 
-    /// It brings a file that is larger than other jobs are in all.
     pub fn is_huge(&self) -> bool {
-        self.is_bulk() && self.bytes() > JOB_BYTES_MAX
+        self.weight == Weight::Huge
     }
 
     fn source(&self) -> Option<&Source> {
@@ -111,6 +137,13 @@ impl Step {
         }
         let other = self.other_path().and_then(|path| path.parent());
         self.action.path.parent().into_iter().chain(other).collect()
+    }
+
+    /// Does it keep others from looking at this place?
+    pub fn locks(&self, path: &RelPath) -> bool {
+        self.action.path == *path
+            || self.other_path() == Some(path)
+            || self.parents().contains(path)
     }
 
     fn spot(&self) -> Spot {
@@ -202,6 +235,8 @@ impl<S: Store> Core<S> {
                     self.refused(now, &spot, &step.action, peer);
                 }
             }
+            // It is still pending, and begins again where it is now.
+            Outcome::GaveWay => {}
             Outcome::Failed(reason) => {
                 self.progress.error(&path, reason);
                 // Its directory may not be there any more.

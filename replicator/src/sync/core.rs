@@ -59,6 +59,12 @@ pub struct Options {
     /// Entries of a stretch that is told so: [`crate::limits::STRETCH_ROWS_MAX`],
     /// or fewer.
     pub stretch_rows: usize,
+    /// Files of more bytes have jobs of their own that nothing small waits for:
+    /// [`crate::limits::WHOLE_BYTES_MAX`], or fewer.
+    pub bulk_above: u64,
+    /// And of more than these one each: [`crate::limits::JOB_BYTES_MAX`], or
+    /// fewer.
+    pub huge_above: u64,
     /// Deletions nobody saw that are more than this share of a folder, in
     /// percent, are held; none are without.
     pub delete_brake: Option<u8>,

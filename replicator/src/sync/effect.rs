@@ -45,6 +45,9 @@ pub enum Effect {
     Send { peer: NodeId, message: Message },
     /// Make it so and answer with `handle_applied`.
     Apply(Job),
+    /// Something waits for this job, which may take hours: it is to end soon,
+    /// and to keep what has come.
+    GiveWay { job: u64 },
     /// This member has left for good: nobody is to dial it or show it.
     Forget(NodeId),
     /// This node was away for too long: its index is to be dropped, and its
@@ -260,5 +263,7 @@ pub enum Outcome {
     /// What came was cut off, or is not that version: the file may be changing
     /// there just now.
     Broken,
+    /// It was asked to give way, and what has come of it is kept.
+    GaveWay,
     Failed(String),
 }

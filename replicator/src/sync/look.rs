@@ -45,6 +45,7 @@ impl<S: Store> Core<S> {
             // which wait for one another here.
             let named = self.store.name(&path).and_then(|row| row.on_disk());
             if !self.locks.is_free(&path, named.map(|(id, _)| id).as_slice()) {
+                self.make_way_to(now, &path, named.map(|(id, _)| id));
                 let wait = LOCKED_WAIT * (1 + locked / LOCKED_TOGETHER);
                 self.settle.look_after(now.monotonic, wait, spot, dirt);
                 locked += 1;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::applied::Step;
+use super::applied::{Step, Weight};
 use super::core::{Core, Looking};
 use super::effect::{Action, Found, Keep, Now, What};
 use super::read::Read;
@@ -377,7 +377,14 @@ impl<S: Store> Core<S> {
         let action = Action { path: path.clone(), body: nobody, kind: stat.kind, what };
         let lying = self.store.name(path);
         let name_seen = lying.map(|row| row.seen().clone()).unwrap_or_default();
-        let step = Step { action, bodies: Vec::new(), name_seen, content: None, metadata: None };
+        let step = Step {
+            weight: Weight::Light,
+            action,
+            bodies: Vec::new(),
+            name_seen,
+            content: None,
+            metadata: None,
+        };
         self.locks.lock(path, &[]);
         self.locks.share(parent);
         self.start_job(now, vec![step]);

@@ -18,7 +18,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use self::gathered::Gathered;
-use super::applied::{Running, Step};
+use super::applied::{Running, Step, Weight};
 use super::core::Core;
 use super::effect::{Action, Effect, Job, Keep, Now, Update, What};
 use super::record::{Content, NameRow};
@@ -39,9 +39,13 @@ const LOOKED_AT_MAX: usize = 2048;
 /// takes a few hundredths of the time.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// So long no huge file begins after a directory was seen that is to be moved
-/// and waits for those under way: that it still waits is seen again before.
-const HUGE_HELD: Duration = Duration::from_secs(2);
+/// So long no huge file begins after something was seen that waits for those
+/// under way: that it still waits is seen again before.
+const HUGE_HELD: Duration = Duration::from_millis(500);
+
+/// So long a huge file comes before its job is asked to give way: it gets on,
+/// though directories are moved all the time.
+const GIVE_WAY_AFTER: Duration = Duration::from_secs(1);
 
 /// So long, and for each of them, what brings bulk is not looked at again while
 /// there is no room for it: a thousand of them take some milliseconds.
@@ -130,14 +134,12 @@ enum Next {
 impl<S: Store> Core<S> {
     /// Starts jobs as long as there is something to do and room.
     pub(super) fn plan(&mut self, now: Now) {
-        let (names, bodies) = (&self.pending_names, &self.pending_bodies);
-        self.retries.retain(|spot, retry| {
+        let mut retries = std::mem::take(&mut self.retries);
+        retries.retain(|spot, retry| {
             retry.waits &= retry.not_before > now.monotonic;
-            match spot {
-                Spot::Path(path) => names.contains(path),
-                Spot::Body(id) => bodies.contains(id),
-            }
+            self.is_pending(spot)
         });
+        self.retries = retries;
         self.planning.left = self.pending() as usize;
         self.plan_on(now);
     }
@@ -162,6 +164,13 @@ impl<S: Store> Core<S> {
             self.start_job(now, gathered.structure);
             self.start_job(now, gathered.contents);
             self.start_job(now, gathered.bulk);
+        }
+    }
+
+    fn is_pending(&self, spot: &Spot) -> bool {
+        match spot {
+            Spot::Path(path) => self.pending_names.contains(path),
+            Spot::Body(id) => self.pending_bodies.contains(id),
         }
     }
 
@@ -194,7 +203,13 @@ impl<S: Store> Core<S> {
             let aside = self.planning.aside.get(&spot);
             let waits = aside.is_some_and(|is_huge| !has_room(*is_huge));
             match if waits { Next::Blocked } else { self.next_at(now, &spot) } {
-                Next::Settled | Next::Blocked => in_vain += 1,
+                Next::Settled => {
+                    if !self.is_pending(&spot) {
+                        self.retries.remove(&spot);
+                    }
+                    in_vain += 1;
+                }
+                Next::Blocked => in_vain += 1,
                 Next::Act(step) if step.is_bulk() && !has_room(step.is_huge()) => {
                     self.planning.put_aside(now, spot.clone(), step.is_huge());
                     in_vain += 1;
@@ -223,8 +238,8 @@ impl<S: Store> Core<S> {
                         self.draining = true;
                         break;
                     }
-                    // That may take hours, in which all else goes on.
-                    self.planning.huge_held_until = Some(now.monotonic + HUGE_HELD);
+                    // That takes a moment, in which all else goes on.
+                    self.make_way(now, |_| true);
                     in_vain += 1;
                 }
             }
@@ -232,6 +247,27 @@ impl<S: Store> Core<S> {
             self.planning.last = Some(spot);
         }
         gathered
+    }
+
+    /// Somebody is to look at this place and body now, and not in hours.
+    pub(super) fn make_way_to(&mut self, now: Now, path: &RelPath, body: Option<BodyId>) {
+        self.make_way(now, |step| {
+            step.locks(path) || body.is_some_and(|id| step.bodies.contains(&id))
+        });
+    }
+
+    /// Asks those huge jobs to end for now of which a step is in the way.
+    fn make_way(&mut self, now: Now, is_in_the_way: impl Fn(&Step) -> bool) {
+        for (id, job) in self.jobs.iter_mut().filter(|(_, job)| job.is_huge) {
+            if !job.steps.iter().any(&is_in_the_way) {
+                continue;
+            }
+            self.planning.huge_held_until = Some(now.monotonic + HUGE_HELD);
+            if !job.gives_way && now.monotonic.saturating_sub(job.at) >= GIVE_WAY_AFTER {
+                job.gives_way = true;
+                self.effects.push_back(Effect::GiveWay { job: *id });
+            }
+        }
     }
 
     /// What the job that is being put together makes of the number of names
@@ -398,6 +434,7 @@ impl<S: Store> Core<S> {
     ) -> Next {
         let body = self.store.body(id);
         let step = Step {
+            weight: Weight::of(&what, &self.options),
             action: Action { path: path.clone(), body: id, kind, what },
             bodies,
             name_seen: name.binding.context().clone(),

@@ -112,6 +112,7 @@ mod tests {
     use crate::entry::{Fingerprint, Flags, Metadata, Stat, Timestamp};
     use crate::hash::Leaves;
     use crate::id::Actor;
+    use crate::limits::{JOB_BYTES_MAX, WHOLE_BYTES_MAX};
     use crate::look::{Depth, Look};
     use crate::sync::core::Options;
     use crate::sync::effect::{Effect, Found, Sight, Sighted};
@@ -156,6 +157,8 @@ mod tests {
             records_max: 100,
             meeting_min: 100,
             stretch_rows: 100,
+            bulk_above: WHOLE_BYTES_MAX,
+            huge_above: JOB_BYTES_MAX,
             delete_brake: None,
             flags: Flags::ALL,
             mode: Mode::Both,

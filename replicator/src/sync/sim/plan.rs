@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::planted::Bug;
 use crate::choice::Mode;
 use crate::entry::Flags;
-use crate::limits::{MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX};
+use crate::limits::{JOB_BYTES_MAX, MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX, WHOLE_BYTES_MAX};
 use crate::sync::core::Options;
 
 /// How long a silent member is waited for.
@@ -39,6 +39,9 @@ pub(super) struct Plan {
     /// and entries that are told so at once.
     pub meeting_min: u64,
     pub stretch_rows: usize,
+    /// Larger files count as large, and larger ones as those that take long.
+    pub bulk_above: u64,
+    pub huge_above: u64,
     /// Capture tells which bytes change, and not only that a file did.
     pub ranges_told: bool,
     pub partitions: bool,
@@ -103,6 +106,9 @@ impl Plan {
             records_max: if seed.is_multiple_of(2) { RECORDS_MAX } else { 3 },
             meeting_min: MEETING_MIN,
             stretch_rows: STRETCH_ROWS_MAX,
+            // Users write the numbers of what they write.
+            bulk_above: if seed % 3 == 1 { 0 } else { WHOLE_BYTES_MAX },
+            huge_above: if seed % 3 == 1 { 1 } else { JOB_BYTES_MAX },
             ranges_told: true,
             partitions: false,
             crashes: false,
@@ -323,6 +329,8 @@ impl Plan {
             records_max: self.records_max,
             meeting_min: self.meeting_min,
             stretch_rows: self.stretch_rows,
+            bulk_above: self.bulk_above,
+            huge_above: self.huge_above,
             delete_brake: Some(50),
             flags: self.flags(at),
             mode: self.mode(at),

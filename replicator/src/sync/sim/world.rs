@@ -39,6 +39,9 @@ const MEASURED_ONE_IN: u64 = 8;
 /// States a crash may fall back to.
 const SNAPSHOTS: usize = 12;
 
+/// What brings many bytes takes up to so many milliseconds.
+const HUGE_MS_MAX: u64 = 3000;
+
 pub(super) struct Node {
     pub core: Core<MemoryStore>,
     pub disk: Disk,
@@ -240,7 +243,11 @@ impl World {
                     let wait = Duration::from_micros(50 + self.random.below(2000));
                     self.push(heard + wait, Event::Heard(at, life));
                 }
-                Effect::Apply(job) => self.after(at, 6, Event::Job(at, life, job)),
+                Effect::Apply(job) => {
+                    let ms = if self.is_huge(&job) { HUGE_MS_MAX } else { 6 };
+                    self.after(at, ms, Event::Job(at, life, job));
+                }
+                Effect::GiveWay { job } => self.give_way(at, life, job),
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }
         }

@@ -28,6 +28,42 @@ impl World {
         self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
     }
 
+    /// Does it bring what takes long?
+    pub(super) fn is_huge(&self, job: &Job) -> bool {
+        job.actions.iter().any(|action| self.weighs(action))
+    }
+
+    fn weighs(&self, action: &Action) -> bool {
+        let (source, size) = match &action.what {
+            What::Write { source, size, .. } => (source, *size),
+            What::Update(update) => (&update.source, update.size),
+            _ => return false,
+        };
+        !matches!(source, Source::Inline { .. }) && size > self.plan.huge_above
+    }
+
+    /// A job is asked to end. It hears of that soon, or only when it is done.
+    pub(super) fn give_way(&mut self, at: usize, life: u32, asked: u64) {
+        let is_asked = |event: &Event| {
+            matches!(event, Event::Job(node, its, job)
+                if (*node, *its, job.id) == (at, life, asked))
+        };
+        let found = self.events.iter().find(|(_, event)| is_asked(event)).map(|(due, _)| *due);
+        if self.random.below(4) == 0 {
+            return;
+        }
+        let Some(Event::Job(_, _, job)) = found.and_then(|due| self.events.remove(&due)) else {
+            return;
+        };
+        self.trace(|| format!("{at}: job {asked} gives way"));
+        let outcomes = job.actions.iter().map(|action| match self.weighs(action) {
+            true => Outcome::GaveWay,
+            false => Outcome::Raced,
+        });
+        let outcomes = outcomes.collect();
+        self.after(at, 4, Event::Applied(at, life, asked, outcomes));
+    }
+
     /// Gets an action's bytes from the peer it names.
     pub(super) fn fetch(&self, at: usize, action: &Action) -> Result<Option<Vec<u8>>, ()> {
         let (source, digest) = match &action.what {
