@@ -20,6 +20,7 @@ mod look;
 mod members;
 mod mixture;
 mod nested;
+mod outage;
 mod outbox;
 mod pieces;
 mod provenance;
@@ -207,7 +208,7 @@ impl Node {
         carrier: Carrier,
         capture: Arc<Capture>,
         members: Members,
-        opened: index::Opened,
+        mut opened: index::Opened,
         settled: Arc<AtomicBool>,
     ) -> Self {
         let options = Options {
@@ -225,12 +226,14 @@ impl Node {
             mode: config.mode,
         };
         let unread_since = ending::unread_since(&opened, options.max_delay);
+        let unwritten_since = outage::unwritten_since(&mut opened);
         let unclean = opened.unclean;
         let started = Instant::now();
         let verified = opened.index.note(scrub::NOTE);
         let scrub = Scrub::new(config.verify_interval, verified.as_deref(), now_since(started));
         let mut core = Core::new(options, opened.actor, opened.next_counter, opened.index);
         core.remember_lives(opened.former);
+        unwritten_since.into_iter().for_each(|since| core.disk_may_be_behind(since));
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
         Self {
             core,
@@ -250,7 +253,7 @@ impl Node {
             over: None,
             leaving: None,
             ending: None,
-            unread_since,
+            unread_since: unread_since.into_iter().chain(unwritten_since).min(),
         }
     }
 

@@ -6,9 +6,11 @@
 
 use std::fmt;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -16,7 +18,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::levels::{CAP_SYS_ADMIN, has_capabilities};
 use crate::machine::{self, is_root, program, run};
-use crate::xfs;
+use crate::{poll, xfs};
 
 /// Of a file system for which nobody says otherwise.
 const SIZE: u64 = 512 << 20;
@@ -99,6 +101,14 @@ impl fmt::Display for FileSystem {
         f.write_str(self.name())
     }
 }
+
+/// `EXT4_IOC_SHUTDOWN`, which XFS has too, and its word for a shutdown that
+/// does not even write the log out.
+const SHUTDOWN: libc::Ioctl = 0x8004_587d;
+const WITHOUT_LOG: u32 = 2;
+
+/// Until the last user of a file system that was unmounted has let go of it.
+const FREE_LIMIT: Duration = Duration::from_secs(20);
 
 /// One mounted file system.
 #[derive(Debug)]
@@ -194,6 +204,27 @@ impl Volume {
     pub fn set_read_only(&self, is_read_only: bool) -> Result<()> {
         let options = if is_read_only { "remount,ro" } else { "remount,rw" };
         run(Command::new("mount").args(["-o", options]).arg(&self.target)).map(drop)
+    }
+
+    /// The machine loses its power: what was not written out is lost. `meanwhile`
+    /// ends whoever has files open here; then the file system is there again.
+    pub fn lose_power(&mut self, meanwhile: impl FnOnce()) -> Result<()> {
+        let file = fs::File::open(&self.target)?;
+        // SAFETY: the call reads the number it is given, and touches no other
+        // memory.
+        let shut_down = unsafe { libc::ioctl(file.as_raw_fd(), SHUTDOWN, &WITHOUT_LOG) };
+        ensure!(shut_down == 0, "{} does not shut down", self.kind);
+        drop(file);
+        meanwhile();
+        run(Command::new("umount").arg(&self.target))?;
+        self.mounted = false;
+        // Mounted before that, it would be the one that was shut down.
+        let is_free = || {
+            let devices = Command::new("losetup").arg("-j").arg(&self.source).output();
+            devices.is_ok_and(|devices| devices.stdout.is_empty())
+        };
+        ensure!(poll::until(FREE_LIMIT, is_free), "{} stays in use", self.source.display());
+        self.mount()
     }
 
     /// Takes the file system away from under whoever has it open.

@@ -274,6 +274,7 @@ impl Facts {
             pending_paths: core.first_pending(PENDING_SHOWN_MAX),
             conflicts: progress.conflicts,
             older_files: progress.older_files,
+            brought_back: progress.brought_back,
             deletions_held: progress.deletions_held,
             own_changes: progress.own_changes,
             mode: self.config.mode.to_string(),

@@ -89,6 +89,9 @@ pub struct FolderFacts {
     pub conflicts: u64,
     /// Files that were replaced here by older ones since the start.
     pub older_files: u64,
+    /// Entries that the disk had lost when this node started, with the power
+    /// of the machine, and that came back from the peers.
+    pub brought_back: u64,
     /// Deletions the brake holds back.
     pub deletions_held: u64,
     /// `both`, `receive-only` or `send-only`.

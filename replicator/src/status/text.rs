@@ -119,6 +119,10 @@ fn folder_lines(out: &mut String, snapshot: &Snapshot) {
         let text = format!("{} put over newer ones: see the trash of others", folder.older_files);
         fact(out, "Old files", &text);
     }
+    if folder.brought_back > 0 {
+        let text = format!("took {} entries: they come back from the peers", folder.brought_back);
+        fact(out, "Power loss", &text);
+    }
     if folder.deletions_held > 0 {
         let text = format!("{} deletions: see `replicator confirm --help`", folder.deletions_held);
         fact(out, "Held back", &text);

@@ -62,6 +62,7 @@ impl<S: Store> Core<S> {
         gone: Vec<RelPath>,
         told: bool,
     ) {
+        let gone = if told { gone } else { self.bring_back_unwritten(gone) };
         let all = beneath.is_root() && gone.len() == there;
         let (seen, gone) = match told {
             true => (gone, Vec::new()),

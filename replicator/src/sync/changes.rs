@@ -28,9 +28,12 @@ impl<S: Store> Core<S> {
         stat: &Stat,
         read: Option<Read>,
     ) {
+        if self.is_behind(known, stat) {
+            return self.lies_behind(now, path, known, stat, read);
+        }
         let (id, before) = (known.id, known.row());
         let mut row = BodyRow::clone(before);
-        let when = stat.metadata.mtime.as_nanos();
+        let when = self.when_written(stat);
         let mut dot = None;
         let mut restored = self.restored.take(path);
         if let Some(read) = read {
@@ -102,7 +105,7 @@ impl<S: Store> Core<S> {
         if self.adopt(path, stat, &read) {
             return;
         }
-        let when = stat.metadata.mtime.as_nanos();
+        let when = self.when_written(stat);
         let id = self.next_body();
         let dot = self.next_dot();
         self.remember_patch(id, None, &read);

@@ -31,7 +31,7 @@ use super::unread::Unread;
 use super::verify::Verification;
 use super::version::Dot;
 use crate::choice::Mode;
-use crate::entry::Flags;
+use crate::entry::{Flags, Timestamp};
 use crate::id::{Actor, BodyId, NodeId};
 use crate::limits::LOOKS_MAX;
 use crate::look::Look;
@@ -107,6 +107,8 @@ pub struct Core<S> {
     /// The folder has been looked at once since the start.
     pub(super) surveyed: bool,
     pub(super) surveying_since: Option<Duration>,
+    /// What was changed since may not have been written to the disk.
+    pub(super) behind_since: Option<Timestamp>,
 
     /// Names whose winner is not what lies on the disk.
     pub(super) pending_names: BTreeSet<RelPath>,
@@ -181,6 +183,7 @@ impl<S: Store> Core<S> {
             scans: Vec::new(),
             surveyed: false,
             surveying_since: None,
+            behind_since: None,
             pending_names: BTreeSet::new(),
             pending_bodies: BTreeSet::new(),
             orphans: HashMap::new(),

@@ -7,6 +7,7 @@
 
 mod announce;
 mod applied;
+mod behind;
 mod brake;
 mod changes;
 mod contact;

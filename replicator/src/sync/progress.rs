@@ -35,6 +35,8 @@ pub struct Progress {
     pub conflicts: u64,
     /// Files that were replaced here by ones from before them.
     pub older_files: u64,
+    /// Entries that the disk had lost with the machine's power.
+    pub brought_back: u64,
     /// Entries that vanished unseen, too many to be believed until somebody
     /// confirms it.
     pub deletions_held: u64,

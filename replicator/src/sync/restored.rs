@@ -47,6 +47,12 @@ impl<S: Store> Core<S> {
             return;
         }
         let Some(lying) = self.lying_at(&entry.path) else { return };
+        if self.is_entry_behind(&lying, entry) {
+            // Another file lay here, which the disk never got.
+            let is_other = !lying.disk().fingerprint.is_inode(&entry.fingerprint);
+            self.restored.files.extend(is_other.then(|| entry.path.clone()));
+            return;
+        }
         // A file of the tree that was moved here is no backup's.
         let moved = self.store.body_of_inode(entry.fingerprint.inode);
         let moved = moved.filter(|there| *there != lying.id).is_some_and(|there| {

@@ -67,6 +67,16 @@ impl VersionVector {
         Self(self.0.iter().map(least).filter(|entry| entry.1 > 0).collect())
     }
 
+    /// What is known by who does not know this dot, nor what its actor did
+    /// after it; never nothing.
+    pub fn before(&self, dot: Dot) -> VersionVector {
+        let former = |&(actor, counter): &(Actor, u64)| match actor == dot.actor {
+            true => (actor, counter.min(dot.counter.saturating_sub(1)).max(1)),
+            false => (actor, counter),
+        };
+        Self(self.0.iter().map(former).collect())
+    }
+
     /// Does it hold all that `other` holds?
     pub fn covers(&self, other: &VersionVector) -> bool {
         other.iter().all(|dot| self.contains(dot))
@@ -163,13 +173,23 @@ mod tests {
         assert!(both.contains(dot(2, 9)) && !both.contains(dot(2, 10)));
         assert!(both.is_well_formed());
     }
+
+    fn vector(dots: &[(u64, u64)]) -> VersionVector {
+        let mut vector = VersionVector::new();
+        dots.iter().for_each(|(actor, counter)| vector.advance(dot(*actor, *counter)));
+        vector
+    }
+
+    #[test]
+    fn what_was_known_before_a_dot_is_never_nothing() {
+        let all = vector(&[(1, 5), (2, 9)]);
+        assert_eq!(all.before(dot(2, 4)), vector(&[(1, 5), (2, 3)]));
+        assert_eq!(all.before(dot(3, 1)), all);
+        assert_eq!(vector(&[(1, 1)]).before(dot(1, 1)), vector(&[(1, 1)]));
+    }
+
     #[test]
     fn a_difference_leads_from_one_to_the_other() {
-        let vector = |dots: &[(u64, u64)]| {
-            let mut vector = VersionVector::new();
-            dots.iter().for_each(|(actor, counter)| vector.advance(dot(*actor, *counter)));
-            vector
-        };
         let (base, other) = (vector(&[(1, 5), (2, 9), (4, 4)]), vector(&[(2, 9), (3, 1), (4, 2)]));
         let difference = other.difference_from(&base);
         assert!(difference.is_well_formed());
