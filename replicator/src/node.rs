@@ -227,12 +227,16 @@ impl Node {
         };
         let unread_since = ending::unread_since(&opened, options.max_delay);
         let unwritten_since = outage::unwritten_since(&mut opened);
+        let is_copy = provenance::is_copy(&mut opened, &carrier.root);
         let unclean = opened.unclean;
         let started = Instant::now();
         let verified = opened.index.note(scrub::NOTE);
         let scrub = Scrub::new(config.verify_interval, verified.as_deref(), now_since(started));
         let mut core = Core::new(options, opened.actor, opened.next_counter, opened.index);
         core.remember_lives(opened.former);
+        if is_copy {
+            core.folder_is_copy();
+        }
         unwritten_since.into_iter().for_each(|since| core.disk_may_be_behind(since));
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
         Self {

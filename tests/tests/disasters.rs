@@ -153,6 +153,40 @@ fn a_root_replaced_while_its_node_was_stopped() {
     cluster.assert_same();
 }
 
+/// On a new disk, with what an administrator could read of it.
+#[test]
+fn a_folder_that_was_copied_in_part_deletes_nothing() {
+    let mut cluster = in_sync();
+    cluster[1].stop().unwrap();
+    let away = cluster.dir().join("away");
+    fs::rename(cluster[1].root(), &away).unwrap();
+    let copy = Command::new("cp").arg("-a").arg(&away).arg(cluster[1].root()).status().unwrap();
+    assert!(copy.success());
+    for number in 0..30 {
+        fs::remove_file(cluster[1].path(format!("{number}"))).unwrap();
+    }
+    cluster[1].start().unwrap();
+    poll::eventually(Duration::from_secs(20), "what is missing is held", || {
+        cluster[1].status().unwrap().number("/folder/deletions_held") == 30
+    });
+    assert_eq!(cluster[1].confirm(&["--restore"]).unwrap().code, 0);
+    cluster.assert_same();
+    assert_eq!(tree::count(cluster[1].root()).unwrap().0, FILES);
+
+    // A copy that lacks nothing is served like the folder itself.
+    cluster[1].stop().unwrap();
+    fs::remove_dir_all(&away).unwrap();
+    fs::rename(cluster[1].root(), &away).unwrap();
+    let copy = Command::new("cp").arg("-a").arg(&away).arg(cluster[1].root()).status().unwrap();
+    assert!(copy.success());
+    cluster[1].start().unwrap();
+    fs::remove_file(cluster[1].path("7")).unwrap();
+    cluster.assert_same();
+    assert_eq!(tree::count(cluster[0].root()).unwrap().0, FILES - 1);
+    let status = cluster[1].status().unwrap();
+    assert_eq!(status.number("/folder/conflicts"), 0, "{status}");
+}
+
 /// As administrators of web servers do with a whole folder.
 fn chown_all(folder: &Path, user: u32) -> bool {
     let words = ["-R".to_owned(), format!("{user}:{user}")];

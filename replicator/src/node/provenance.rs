@@ -20,6 +20,9 @@ use crate::root::{self, Root};
 /// Where the index remembers its start.
 const LIFE_NOTE: &str = "life";
 
+/// Where the index remembers when its folder was made.
+const BIRTH_NOTE: &str = "root-birth";
+
 /// Where the folder remembers it.
 const LIFE_FILE: &str = "life";
 
@@ -75,6 +78,22 @@ pub(super) fn check(
     write(root, &life).map_err(|source| root::Error::opening(root.path(), source))?;
     opened.index.put_note(LIFE_NOTE, encoded(&life));
     Ok(opened)
+}
+
+/// Is the folder a copy of the one that this index served last, as on a new
+/// disk? What is missing in it may never have been copied. Notes which folder
+/// this is: a copy was born later.
+pub(super) fn is_copy(opened: &mut Opened, root: &Root) -> bool {
+    let Ok(found) = root.glance_fd(root.dir()) else { return false };
+    let birth = postcard::to_stdvec(&found.fingerprint.birth).unwrap_or_default();
+    let is_other = opened.index.note(BIRTH_NOTE).is_some_and(|noted| noted != birth);
+    opened.index.put_note(BIRTH_NOTE, birth);
+    if is_other {
+        tracing::warn!(
+            "the folder is a copy of the one that was served: deletions are held back if anything is missing in it"
+        );
+    }
+    is_other
 }
 
 fn encoded(life: &Life) -> Vec<u8> {

@@ -25,13 +25,15 @@ pub(super) struct Restored {
     older: usize,
     /// Changed as files change, to a later time.
     newer: usize,
+    /// The folder is not the one that was served before.
+    is_copy: bool,
 }
 
 impl Restored {
-    /// Is the folder a backup's? Of what changed most is older then; a single
-    /// old file among many changes is somebody's copy.
+    /// Is the folder a backup's, or a copy? Of what changed in a backup most is
+    /// older; a single old file among many changes is somebody's.
     pub fn is_backup(&self) -> bool {
-        self.older > self.newer
+        self.is_copy || self.older > self.newer
     }
 
     /// Was this one found older? It is asked once.
@@ -41,6 +43,12 @@ impl Restored {
 }
 
 impl<S: Store> Core<S> {
+    /// The folder was copied since the last life: what is missing in it is
+    /// held until somebody says that it was deleted.
+    pub fn folder_is_copy(&mut self) {
+        self.restored.is_copy = true;
+    }
+
     /// Notes a listed file that is older than the one known at its place.
     pub(super) fn note_restored(&mut self, entry: &Listed) {
         if self.surveyed || entry.kind != Kind::File || !self.has_other_members() {
