@@ -27,6 +27,7 @@ mod ledger;
 mod many_names;
 mod numbers;
 mod one_way;
+mod outage;
 mod outcomes;
 mod plan;
 pub(super) mod planted;

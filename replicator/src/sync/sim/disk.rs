@@ -174,6 +174,12 @@ impl Disk {
         listed.collect()
     }
 
+    /// Half of the bytes of a file were not written out.
+    pub(super) fn lose_bytes(&mut self, path: &RelPath) {
+        let inode = self.names.get(path).and_then(|id| self.inodes.get_mut(id));
+        inode.into_iter().for_each(|inode| inode.content.truncate(inode.content.len() / 2));
+    }
+
     fn inode(&self, path: &RelPath) -> Option<&Inode> {
         self.inodes.get(self.names.get(path)?)
     }

@@ -12,7 +12,7 @@ use super::check;
 use super::disk::{Change, Disk};
 use super::plan::Plan;
 use super::world::World;
-use crate::entry::Kind;
+use crate::entry::{Kind, Timestamp};
 use crate::path::RelPath;
 
 /// A file nobody touches: an empty folder may be a disaster.
@@ -98,6 +98,18 @@ impl Story {
     pub(super) fn start(&mut self, at: usize) {
         self.world.start(at);
         self.settle();
+    }
+
+    /// What a disk shows, to take or give it otherwise than users do.
+    pub(super) fn disk(&mut self, at: usize) -> &mut Disk {
+        &mut self.world.nodes[at].disk
+    }
+
+    /// Its machine went down, and its disk may show less than its index knows.
+    pub(super) fn start_after_outage(&mut self, at: usize) {
+        self.world.end(at, true);
+        self.world.nodes[at].core.disk_may_be_behind(Timestamp { seconds: 0, nanos: 0 });
+        self.start(at);
     }
 
     /// Its index is gone.
