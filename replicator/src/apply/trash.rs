@@ -34,6 +34,8 @@ pub struct Swept {
 }
 
 /// Removes what has rested longer than `age`; a zero age empties the trash.
+/// What cannot be removed, as what another user's command moved here, holds up
+/// nothing else.
 pub fn sweep(root: &Root, age: Duration) -> Result<Swept, Error> {
     let cutoff = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
     let cutoff = moment::name(cutoff).into_bytes();
@@ -42,11 +44,19 @@ pub fn sweep(root: &Root, age: Duration) -> Result<Swept, Error> {
     old.sort_unstable();
     let more = old.len() > SWEEP_ENTRIES_MAX;
     old.truncate(SWEEP_ENTRIES_MAX);
+    let mut removed = 0;
+    let mut failed = None;
     for name in &old {
-        beside::remove_tree(root.trash(), name)
-            .map_err(|errno| Error::private("empty the trash", errno))?;
+        match beside::remove_tree(root.trash(), name) {
+            Ok(()) => removed += 1,
+            Err(errno) => failed = Some((name, errno)),
+        }
     }
-    Ok(Swept { removed: old.len(), more })
+    if let Some((name, errno)) = failed {
+        let left = old.len() - removed;
+        tracing::warn!(left, name = %name.escape_ascii(), "the trash keeps what cannot be removed: {errno}");
+    }
+    Ok(Swept { removed, more })
 }
 
 /// A name in the trash that says when and from where.

@@ -63,3 +63,18 @@ fn trash_keeps_long_paths_and_is_swept_by_age() {
     assert_eq!(trash::sweep(&folder.root, Duration::ZERO).unwrap().removed, 2);
     assert!(folder.private("trash").is_empty());
 }
+
+#[test]
+fn what_cannot_be_removed_from_the_trash_holds_up_nothing() {
+    let folder = Folder::new();
+    for name in ["20000101T000000.000000000Z-a", "20000102T000000.000000000Z-b"] {
+        std::fs::write(folder.at(".replicator/trash").join(name), b"kept").unwrap();
+    }
+    let bound = folder.at(".replicator/trash/20000101T000000.000000000Z-a");
+    let bound = std::fs::File::open(bound).unwrap();
+    if set_flags(bound.as_fd(), Flags::IMMUTABLE).is_err() {
+        return println!("skipped: this user cannot set flags here");
+    }
+    assert_eq!(trash::sweep(&folder.root, Duration::from_secs(3600)).unwrap().removed, 1);
+    assert_eq!(folder.private("trash"), [b"20000101T000000.000000000Z-a"]);
+}
