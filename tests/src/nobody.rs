@@ -15,13 +15,19 @@ pub const ID: u32 = 65534;
 /// The words that make a command that of nobody, with these capabilities and
 /// no others; `None` where this process cannot change users.
 pub fn words(capabilities: &[&str]) -> Option<Vec<OsString>> {
+    words_of(ID, capabilities)
+}
+
+/// The same of any user, by number.
+pub fn words_of(user: u32, capabilities: &[&str]) -> Option<Vec<OsString>> {
     if !is_root() {
         return None;
     }
     let setpriv = program("setpriv")?;
     let given: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
     let mut words = vec![setpriv.into_os_string()];
-    words.extend(["--reuid=65534", "--regid=65534", "--clear-groups"].map(OsString::from));
+    words.extend(["--reuid", "--regid"].map(|set| format!("{set}={user}").into()));
+    words.push("--clear-groups".into());
     let sets = ["--inh-caps", "--ambient-caps", "--bounding-set"];
     words.extend(sets.map(|set| format!("{set}=-all{given}").into()));
     Some(words)

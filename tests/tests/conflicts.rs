@@ -1,11 +1,13 @@
 //! Two nodes change the same thing at once: one winner everywhere, nothing
 //! lost, everything listed.
 
-use std::fs::{self, File, FileTimes};
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use replicator_tests::{Cluster, Node};
+use replicator_tests::{Cluster, Finished, Node, finish, machine, nobody};
 
 /// Two nodes with `file` in common, of which the second is stopped.
 fn parted() -> Cluster {
@@ -122,6 +124,109 @@ fn what_lost_is_listed_restored_and_dropped() {
     assert_eq!(fs::read_to_string(to).unwrap(), "earlier once more");
     let dropped = cluster[keeper].command(&["conflicts", "drop", "--all", "--json"]).unwrap();
     assert_eq!((dropped.code, dropped.stdout.as_str()), (0, "[]\n"), "{dropped:?}");
+}
+
+/// A user who is neither root nor runs a node.
+const STRANGER: u32 = 12345;
+
+/// Two nodes of nobody with `file` in common, of which the second is stopped;
+/// `None` where this process cannot become another user.
+fn parted_of_nobody(file: &str) -> Option<Cluster> {
+    let mut cluster = Cluster::new(2);
+    if !nobody::takes(&mut cluster, &[&[], &[]]) {
+        machine::skip("needs root and setpriv to run nodes as another user");
+        return None;
+    }
+    cluster.start();
+    let _acting = nobody::Acting::start();
+    fs::create_dir_all(cluster[0].path(file).parent().unwrap()).unwrap();
+    fs::write(cluster[0].path(file), "common").unwrap();
+    cluster.assert_same();
+    cluster[1].stop().unwrap();
+    Some(cluster)
+}
+
+#[test]
+fn root_lists_restores_and_drops_on_a_node_of_another_user() {
+    // Too long for a name in the trash: it has a file beside it there.
+    let file = ["d".repeat(200), "file".repeat(30)].join("/");
+    let Some(mut cluster) = parted_of_nobody(&file) else { return };
+    let id = |cluster: &Cluster| cluster[0].conflicts().unwrap()[0]["id"].to_string();
+    let lose = |cluster: &mut Cluster, seconds: u64| {
+        write_at(&cluster[0].path(&file), &format!("earlier {seconds}"), seconds);
+        write_at(&cluster[1].path(&file), &format!("later {seconds}"), seconds + 1);
+        cluster[1].start().unwrap();
+        cluster.assert_same();
+    };
+    let all_is_nobodys = |cluster: &Cluster| {
+        let kept = kept_files(&cluster[0]);
+        assert!(kept.iter().any(|path| path.ends_with("marker")), "{kept:?}");
+        for path in kept.iter().chain([&cluster[0].path(&file)]) {
+            let owner = fs::symlink_metadata(path).unwrap();
+            assert_eq!((owner.uid(), owner.gid()), (nobody::ID, nobody::ID), "{path:?}");
+        }
+    };
+    let command = |cluster: &Cluster, words: &[&str]| {
+        let words: Vec<&str> = std::iter::once(&"conflicts").chain(words).copied().collect();
+        cluster[0].command(&words).unwrap()
+    };
+    lose(&mut cluster, 1);
+    let listed = command(&cluster, &["list"]);
+    assert_eq!((listed.code, listed.stdout.lines().count()), (1, 1), "{listed:?}");
+    let first = id(&cluster);
+    let restored = command(&cluster, &["restore", first.trim_matches('"')]);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    cluster.assert_same();
+    assert_eq!(fs::read_to_string(cluster[1].path(&file)).unwrap(), "earlier 1");
+    assert!(keeps(&cluster[0], "later 1"), "what it replaced is in no trash");
+    assert!(keeps(&cluster[0], &file), "its path is not told");
+    all_is_nobodys(&cluster);
+
+    // With nobody running, too, and the daemon starts after it.
+    cluster[1].stop().unwrap();
+    lose(&mut cluster, 3);
+    cluster[0].stop().unwrap();
+    fs::remove_file(cluster[0].private("lock")).unwrap();
+    let second = id(&cluster);
+    let dropped = command(&cluster, &["drop", second.trim_matches('"')]);
+    assert_eq!((dropped.code, dropped.stdout.as_str()), (0, "dropped 1\n"), "{dropped:?}");
+    all_is_nobodys(&cluster);
+    cluster[0].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(command(&cluster, &["list"]).code, 0);
+}
+
+#[test]
+fn a_stranger_is_told_whom_the_conflicts_belong_to() {
+    let Some(mut cluster) = parted_of_nobody("folder/file") else { return };
+    cluster[0].stop().unwrap();
+    let words = nobody::words_of(STRANGER, &[]).unwrap();
+    let by_stranger = |arguments: &[&str]| {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(cluster[0].settings.program.as_ref().unwrap());
+        command.arg("conflicts").args(arguments).arg("--state-dir").arg(cluster[0].state());
+        finish(&mut command, Duration::from_secs(10)).unwrap()
+    };
+    let refused = |finished: &Finished, said: &str| {
+        assert_eq!(finished.code, 77, "{finished:?}");
+        assert_eq!((finished.stdout.as_str(), finished.stderr.lines().count()), ("", 1));
+        assert!(finished.stderr.contains(said), "{finished:?}");
+        assert!(!finished.stderr.contains("chown"), "{finished:?}");
+    };
+    let open = |path: &Path, mode: u32| {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    let note = cluster[0].state().join("node.json");
+    refused(&by_stranger(&["list"]), "node.json");
+    open(&note, 0o644);
+    for mode in [0o700, 0o755] {
+        open(&cluster[0].private(""), mode);
+        for arguments in [&["list"][..], &["restore", "x"], &["drop", "--all"]] {
+            refused(&by_stranger(arguments), "is private to user 65534");
+        }
+    }
+    open(cluster[0].root(), 0o700);
+    refused(&by_stranger(&["list"]), "run as its owner or as root");
 }
 
 #[test]

@@ -28,6 +28,11 @@ const JSON_SUFFIX: &str = ".json";
 /// Longest JSON file: a path of 4,095 bytes as numbers and escapes, and room.
 const JSON_BYTES_MAX: u64 = 64 << 10;
 
+/// How what was kept is opened: root may read what another user put there, and
+/// must not wait for the other end of a pipe.
+const KEPT: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
 /// One kept loser.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
@@ -167,16 +172,19 @@ fn find(root: &Root, id: &str) -> Result<Conflict, Error> {
 }
 
 fn read(root: &Root, name: &[u8]) -> Result<Conflict, Error> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = fs::openat(root.conflicts(), name, flags, Mode::empty())
+    let file = fs::openat(root.conflicts(), name, KEPT, Mode::empty())
         .map_err(|errno| Error::private("read a conflict", errno))?;
     let mut json = Vec::new();
     File::from(file)
         .take(JSON_BYTES_MAX)
         .read_to_end(&mut json)
         .map_err(|error| Error::private_io("read a conflict", error))?;
-    let conflict: Conflict = serde_json::from_slice(&json)
+    let mut conflict: Conflict = serde_json::from_slice(&json)
         .map_err(|error| Error::private_io("read a conflict", error.into()))?;
+    // What is shown is what is restored: root may act on what another wrote.
+    if let Ok(path) = RelPath::parse(&conflict.path_bytes) {
+        conflict.path = path.to_string();
+    }
     let named = format!("{}{JSON_SUFFIX}", conflict.id);
     if named.as_bytes() != name {
         let other = std::io::Error::other("the file was renamed");
@@ -222,8 +230,7 @@ fn restore_to(root: &Root, conflict: &Conflict, to: &Path) -> Result<(), Error> 
         Err(Errno::XDEV | Errno::INVAL) if conflict.kind == Kind::File => {}
         Err(errno) => return Err(failed(errno)),
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let from = fs::openat(store, id, flags, Mode::empty()).map_err(failed)?;
+    let from = fs::openat(store, id, KEPT, Mode::empty()).map_err(failed)?;
     let kept = root.stat_fd(from.as_fd())?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let copy = fs::openat(CWD, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;

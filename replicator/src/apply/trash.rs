@@ -118,6 +118,7 @@ fn write_path_file(root: &Root, name: &[u8], path: &RelPath) -> Result<(), Error
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::openat(root.trash(), name.as_slice(), flags, Mode::RUSR | Mode::WUSR)
         .map_err(failed)?;
+    root.hand_over(file.as_fd()).map_err(failed)?;
     write_at(file.as_fd(), path.as_bytes(), 0).map_err(failed)
 }
 

@@ -114,10 +114,11 @@ fn drop_some(root: &Root, id: Option<&str>, json: bool) -> Result<Exit, Failure>
 
 /// The folder that the node of this state directory serves, or served last.
 fn open(node: &Node) -> Result<Root, Failure> {
-    let note = node.place().read_note()?;
-    Root::open_beside(&note.root).map_err(|error| {
+    let place = node.place();
+    let note = place.read_note()?;
+    Root::open_beside(&note.root, place.owner()?).map_err(|error| {
         let exit = match error {
-            root::Error::Denied { .. } => Exit::Permission,
+            root::Error::Denied { .. } | root::Error::Stranger { .. } => Exit::Permission,
             _ => Exit::Configuration,
         };
         Failure::new(exit, error.to_string())

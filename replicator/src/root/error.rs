@@ -46,6 +46,10 @@ pub enum Error {
              `chown -R {user} {0}`; if a stranger made it, move it elsewhere", .path.display())]
     PrivateOwner { path: PathBuf, user: u32 },
 
+    #[error("{} is private to user {user}, as whom the node of this folder runs; \
+             run this as that user or as root", .path.display())]
+    Stranger { path: PathBuf, user: u32 },
+
     #[error("the folder {} was never served here: it has no {} with a marker", .path.display(),
             crate::path::PRIVATE_DIR)]
     NeverServed { path: PathBuf },

@@ -76,10 +76,10 @@ impl Root {
         Ok(root)
     }
 
-    /// Opens a folder that a daemon has prepared, beside that daemon if it
-    /// runs: for the commands that look at trash and conflicts.
-    pub fn open_beside(path: &Path) -> Result<Self, Error> {
-        Self::open_with(path, Private::existing)
+    /// Opens a folder that a daemon of this user has prepared, beside that
+    /// daemon if it runs: for the commands that look at trash and conflicts.
+    pub fn open_beside(path: &Path, daemon: u32) -> Result<Self, Error> {
+        Self::open_with(path, |path, root| Private::existing(path, root, daemon))
     }
 
     fn open_with(
@@ -257,6 +257,12 @@ impl Root {
     /// Where writes in place are recorded before they are made.
     pub(crate) fn redo(&self) -> BorrowedFd<'_> {
         self.private.redo()
+    }
+
+    /// Gives a file that was made in the private directory to whom that
+    /// belongs.
+    pub(crate) fn hand_over(&self, made: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
+        self.private.hand_over(made)
     }
 
     /// Opens what a path names beneath the root. `None`: nothing is there, or

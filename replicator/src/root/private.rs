@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{
-    self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps,
-    XattrFlags,
+    self, AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, StatxFlags, Timespec,
+    Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -37,6 +37,9 @@ const MARKER_BYTES: usize = 16;
 /// owner leaves it.
 const SEAL: &str = "trusted.replicator";
 
+/// Who may open what is private to any user.
+const ROOT: u32 = 0;
+
 #[derive(Debug)]
 pub(super) struct Private {
     tmp: Arc<OwnedFd>,
@@ -44,8 +47,11 @@ pub(super) struct Private {
     conflicts: OwnedFd,
     redo: OwnedFd,
     marker: String,
-    /// Holds the lock for as long as the folder is served.
-    lock: OwnedFd,
+    /// Whose all of this is: who serves the folder.
+    owner: (Uid, Gid),
+    /// Holds the lock for as long as the folder is served; `None` beside a
+    /// daemon.
+    lock: Option<OwnedFd>,
 }
 
 impl Private {
@@ -58,6 +64,7 @@ impl Private {
                 path.join(PRIVATE_DIR).display()
             );
         }
+        let user = own_user();
         let dir = make_directory(path, root, PRIVATE_DIR).map_err(|error| {
             // These refuse it as if the folder were missing, or another's.
             let name = file_system_name(root);
@@ -74,30 +81,43 @@ impl Private {
             None => write_marker(path, dir.as_fd())?,
         };
         seal(dir.as_fd(), &marker);
-        Self::assemble(path, dir, marker)
-    }
-
-    /// Takes what a daemon has prepared and changes nothing.
-    pub(super) fn existing(path: &Path, root: BorrowedFd<'_>) -> Result<Self, Error> {
-        let never_served = || Error::NeverServed { path: path.to_path_buf() };
-        let marker = read_marker(root).ok_or_else(never_served)?;
-        let dir = open_directory(path, root, PRIVATE_DIR)?;
-        Self::assemble(path, dir, marker)
-    }
-
-    fn assemble(path: &Path, dir: OwnedFd, marker: String) -> Result<Self, Error> {
-        let open = |name| open_directory(&path.join(PRIVATE_DIR), dir.as_fd(), name);
         // Not for writing: that would keep an administrator from remounting the
         // file system read-only for as long as the folder is served.
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = fs::openat(&dir, LOCK, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| Error::opening(path, errno.into()))?;
+        Self::assemble(path, dir, marker, Some(lock), user)
+    }
+
+    /// Takes what a daemon has prepared and makes nothing. Root may take that
+    /// of the user as whom the daemon runs, too.
+    pub(super) fn existing(path: &Path, root: BorrowedFd<'_>, daemon: u32) -> Result<Self, Error> {
+        let never_served = || Error::NeverServed { path: path.to_path_buf() };
+        if let Err(Errno::NOENT) = fs::statat(root, PRIVATE_DIR, AtFlags::SYMLINK_NOFOLLOW) {
+            return Err(never_served());
+        }
+        let user = accepted_owner(path, root, daemon)?;
+        let dir = open_directory(path, root, PRIVATE_DIR, user)?;
+        let marker = read_marker(root).ok_or_else(never_served)?;
+        Self::assemble(path, dir, marker, None, user)
+    }
+
+    fn assemble(
+        path: &Path,
+        dir: OwnedFd,
+        marker: String,
+        lock: Option<OwnedFd>,
+        user: u32,
+    ) -> Result<Self, Error> {
+        let open = |name| open_directory(&path.join(PRIVATE_DIR), dir.as_fd(), name, user);
+        let stat = fs::fstat(&dir).map_err(|errno| Error::opening(path, errno.into()))?;
         Ok(Self {
             tmp: Arc::new(open(TMP)?),
             trash: open(TRASH)?,
             conflicts: open(CONFLICTS)?,
             redo: open(REDO)?,
             marker,
+            owner: (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)),
             lock,
         })
     }
@@ -105,7 +125,8 @@ impl Private {
     /// Keeps a second daemon away. The kernel lets go when this process ends,
     /// however it ends.
     pub(super) fn lock(&self, path: &Path) -> Result<(), Error> {
-        match fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
+        let Some(lock) = &self.lock else { return Ok(()) };
+        match fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(()),
             Err(Errno::WOULDBLOCK) => Err(Error::AlreadyServed { path: path.to_path_buf() }),
             Err(errno) => Err(Error::opening(path, errno.into())),
@@ -149,6 +170,16 @@ impl Private {
             return Err(Lack::Feature("times finer than a microsecond"));
         }
         Ok(file)
+    }
+
+    /// Gives what was made in here to whom it is private: root, at work beside
+    /// a daemon of another user, would leave what that one cannot read.
+    pub(super) fn hand_over(&self, made: BorrowedFd<'_>) -> Result<(), Errno> {
+        let (user, group) = self.owner;
+        if user.as_raw() == own_user() {
+            return Ok(());
+        }
+        fs::fchown(made, Some(user), Some(group))
     }
 
     pub(super) fn marker(&self) -> &str {
@@ -209,30 +240,48 @@ fn lacking(outcome: Result<(), Errno>, feature: &'static str) -> Result<(), Lack
 
 fn make_directory(path: &Path, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
     match fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => open_directory(path, parent, name),
+        Ok(()) | Err(Errno::EXIST) => open_directory(path, parent, name, own_user()),
         Err(errno) => Err(Error::opening(path, errno.into())),
     }
 }
 
-/// A private directory, which must be this user's own: whoever can write to
-/// the folder could have put one there before, with records in it that a start
+/// Whose a private directory may be beside a daemon of this user: one's own,
+/// and root may touch the daemon's.
+fn accepted_owner(path: &Path, root: BorrowedFd<'_>, daemon: u32) -> Result<u32, Error> {
+    let own = own_user();
+    if own == ROOT {
+        return Ok(if is_owned(root, PRIVATE_DIR, own) { own } else { daemon });
+    }
+    if own == daemon || is_owned(root, PRIVATE_DIR, own) {
+        return Ok(own);
+    }
+    Err(Error::Stranger { path: path.join(PRIVATE_DIR), user: daemon })
+}
+
+/// A private directory, which must be this user's: whoever can write to the
+/// folder could have put one there before, with records in it that a start
 /// would carry out.
-fn open_directory(path: &Path, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
+fn open_directory(
+    path: &Path,
+    parent: BorrowedFd<'_>,
+    name: &str,
+    user: u32,
+) -> Result<OwnedFd, Error> {
     let in_the_way = |reason| Error::PrivateDirectory { path: path.join(name), reason };
     let anothers = || {
         let path = if name == PRIVATE_DIR { path.join(name) } else { path.to_path_buf() };
-        Error::PrivateOwner { path, user: own_user() }
+        Error::PrivateOwner { path, user }
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let dir = open_beneath(parent, Path::new(name), flags).map_err(|errno| match errno {
         Errno::NOTDIR | Errno::LOOP => in_the_way("it is no directory"),
         Errno::XDEV => in_the_way("it is a mount point"),
         Errno::NOSYS | Errno::PERM => Error::Kernel,
-        Errno::ACCESS if !is_own(parent, name) => anothers(),
+        Errno::ACCESS if !is_owned(parent, name, user) => anothers(),
         errno => Error::opening(path, errno.into()),
     })?;
     let stat = fs::fstat(&dir).map_err(|errno| Error::opening(path, errno.into()))?;
-    if stat.st_uid != own_user() {
+    if stat.st_uid != user {
         return Err(anothers());
     }
     if stat.st_mode & 0o7777 != 0o700 {
@@ -291,9 +340,9 @@ fn own_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-fn is_own(parent: BorrowedFd<'_>, name: &str) -> bool {
+fn is_owned(parent: BorrowedFd<'_>, name: &str, user: u32) -> bool {
     let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
-    stat.is_ok_and(|stat| stat.st_uid == own_user())
+    stat.is_ok_and(|stat| stat.st_uid == user)
 }
 
 fn open_beneath(root: BorrowedFd<'_>, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {

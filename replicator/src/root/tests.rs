@@ -104,7 +104,7 @@ fn a_folder_is_served_once_and_keeps_its_marker() {
     let (dir, root) = folder();
     let second = Root::open(dir.path());
     assert!(matches!(second, Err(Error::AlreadyServed { .. })), "{second:?}");
-    let beside = Root::open_beside(dir.path()).unwrap();
+    let beside = Root::open_beside(dir.path(), own_user()).unwrap();
     assert_eq!(beside.marker(), root.marker());
     let marker = root.marker().to_owned();
     drop((root, beside));
@@ -124,6 +124,10 @@ fn give_away(path: &Path) -> bool {
     let inner = std::fs::read_dir(path).into_iter().flatten().flatten();
     inner.into_iter().all(|entry| give_away(&entry.path()))
         && std::os::unix::fs::lchown(path, Some(ANOTHER), Some(ANOTHER)).is_ok()
+}
+
+fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 fn owner(path: &Path) -> u32 {
@@ -181,6 +185,27 @@ fn a_private_directory_of_a_stranger_is_refused() {
 }
 
 #[test]
+fn root_works_beside_the_daemon_of_another_user() {
+    let (dir, root) = folder();
+    drop(root);
+    let private = dir.path().join(PRIVATE);
+    if !give_away(&private) {
+        return println!("skipped: this user cannot give files away");
+    }
+    std::fs::remove_file(private.join("lock")).unwrap();
+    let beside = Root::open_beside(dir.path(), ANOTHER).unwrap();
+    assert!(!private.join("lock").exists(), "it would be closed to the daemon");
+    let made = std::fs::File::create_new(private.join("trash/made")).unwrap();
+    beside.hand_over(made.as_fd()).unwrap();
+    assert_eq!(owner(&private.join("trash/made")), ANOTHER);
+    // Neither root's nor the daemon's: whoever may write to the folder could
+    // have put it there.
+    let refused = Root::open_beside(dir.path(), ANOTHER - 1).unwrap_err();
+    let advice = format!("`chown -R {} {}`", ANOTHER - 1, private.display());
+    assert!(refused.to_string().contains(&advice), "{refused}");
+}
+
+#[test]
 fn a_replaced_removed_or_emptied_folder_is_noticed() {
     let outer = tempfile::tempdir().unwrap();
     let place = outer.path().join("folder");
@@ -205,7 +230,7 @@ fn wrong_folders_are_refused_with_their_reason() {
     std::fs::write(&file, b"").unwrap();
     assert!(matches!(Root::open(&dir.path().join("none")), Err(Error::Missing { .. })));
     assert!(matches!(Root::open(&file), Err(Error::NotDirectory { .. })));
-    assert!(matches!(Root::open_beside(dir.path()), Err(Error::NeverServed { .. })));
+    assert!(matches!(Root::open_beside(dir.path(), own_user()), Err(Error::NeverServed { .. })));
     symlink("/etc", dir.path().join(PRIVATE)).unwrap();
     let planted = Root::open(dir.path());
     assert!(planted.is_err(), "a planted link is not followed");

@@ -2,7 +2,7 @@
 //! for commands that work without it.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,16 @@ impl StateDir {
         };
         serde_json::from_slice(&text)
             .map_err(|source| Error::Read { path, source: io::Error::other(source) })
+    }
+
+    /// The number of the user as whom the node runs, or ran last: it writes its
+    /// note anew at each start.
+    pub fn owner(&self) -> Result<u32, Error> {
+        let path = self.note_file();
+        match std::fs::metadata(&path) {
+            Ok(facts) => Ok(facts.uid()),
+            Err(source) => Err(Error::Read { path, source }),
+        }
     }
 
     fn note_file(&self) -> PathBuf {

@@ -20,7 +20,7 @@ fn a_loser_is_listed_restored_and_dropped() {
     std::fs::write(&file, b"first").unwrap();
     lose(&mut folder, b"second");
     lose(&mut folder, b"third");
-    let beside = Root::open_beside(folder.dir.path()).unwrap();
+    let beside = Root::open_beside(folder.dir.path(), rustix::process::geteuid().as_raw()).unwrap();
     let all = conflicts::list(&beside).unwrap();
     let [first, second] = &all[..] else { panic!("two: {all:?}") };
     assert_eq!((first.path_bytes.as_slice(), first.size), (odd.as_bytes(), 5));
