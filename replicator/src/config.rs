@@ -17,7 +17,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use quantity::{MinFree, parse_duration, parse_size};
-pub use settings::{Key, Settings};
+pub use settings::{Key, Origin, Settings};
 
 use crate::address::{Address, NotAnAddress, PORT_DEFAULT};
 use crate::choice::{CaptureChoice, EngineChoice, InPlace, Mode};
@@ -229,7 +229,7 @@ pub enum Error {
     #[error("{}:{line}: unknown key '{key}'{}", path.display(), did_you_mean(suggestion))]
     UnknownKey { path: PathBuf, line: usize, key: String, suggestion: Option<&'static str> },
     #[error("{origin}: '{value}' {reason}")]
-    BadValue { origin: String, value: String, reason: String },
+    BadValue { origin: Origin, value: String, reason: String },
     #[error("{} is missing: give {} or set {} in the --config file", key.name(), key.flag(), key.name())]
     Missing { key: Key },
     #[error("the password file {} is empty: put the cluster's password into it", path.display())]

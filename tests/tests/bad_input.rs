@@ -290,6 +290,40 @@ fn an_unknown_key_in_the_configuration_file() {
     assert!(finished.stderr.contains(":2:"), "the line is not named: {finished:?}");
 }
 
+/// Who starts it by hand mends the command line, who starts it by a service
+/// the file.
+#[test]
+fn a_bad_value_beside_a_configuration_file_and_in_it() {
+    let dir = folder();
+    let file = dir.path().join("replicator.toml");
+    let line = |key: &str, name: &str| format!("{key} = {:?}\n", dir.path().join(name));
+    let good =
+        [line("root", "root"), line("state_dir", "state"), line("password_file", "password")];
+    let run_with = |extra: &str, flags: &[&str]| {
+        fs::write(&file, good.concat() + extra).unwrap();
+        let words = ["run".into(), "--config".into(), file.clone().into_os_string()];
+        replicator(words.into_iter().chain(flags.iter().map(OsString::from))).unwrap()
+    };
+    for (flag, key, value) in [
+        ("--listen", "listen", "not an address"),
+        ("--peer", "peers", "host:notaport"),
+        ("--capture", "capture", "telepathy"),
+        ("--delay", "delay", "soon"),
+        ("--log", "log", "loud"),
+    ] {
+        let by_flag = run_with("", &[flag, value]);
+        assert_refused(&by_flag, USAGE, &format!("{flag}: '{value}' "));
+        let in_file = run_with(&format!("{key} = '{value}'\n"), &[]);
+        assert_refused(&in_file, CONFIGURATION, &format!("replicator.toml:4: {key}: '{value}' "));
+    }
+    let inside = dir.path().join("root/state");
+    let by_flag = run_with("", &["--state-dir", inside.to_str().unwrap()]);
+    assert_refused(&by_flag, USAGE, "--state-dir");
+    // A good flag in its place makes up for a bad value in the file.
+    let mended = run_with("delay = 'soon'\n", &["--delay", "0s", "--listen", "not an address"]);
+    assert_refused(&mended, USAGE, "not an address");
+}
+
 #[test]
 fn commands_without_a_daemon() {
     let dir = folder();

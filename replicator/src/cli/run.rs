@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::failure::{Exit, Failure};
 use super::signals::Signals;
 use super::{logging, notify, print};
-use crate::config::{self, Config, Key, Settings};
+use crate::config::{self, Config, Key, Origin, Settings};
 use crate::limits::{BLOCKING_THREADS_MAX, BULK_JOBS_MAX, JOB_ACTIONS_MAX, JOBS_MAX};
 use crate::node::{self, Ready};
 use crate::status::{NodeNote, StateDir, printable};
@@ -135,8 +135,11 @@ impl Run {
         let mut settings = self.into_settings();
         settings.fill_from(file.unwrap_or_default());
         Config::from_settings(&settings).map_err(|error| match error {
-            // Without a file, what is wrong is the command line.
-            config::Error::Missing { .. } | config::Error::BadValue { .. } if by_flags_alone => {
+            config::Error::BadValue { origin: Origin::Flag(_), .. } => {
+                Failure::new(Exit::Usage, error.to_string())
+            }
+            // Without a file, what is missing is missing on the command line.
+            config::Error::Missing { .. } if by_flags_alone => {
                 Failure::new(Exit::Usage, error.to_string())
             }
             _ => error.into(),
@@ -289,5 +292,16 @@ mod tests {
         let failure = config(&format!("--config {}", path.display())).unwrap_err();
         assert_eq!(failure.exit.code(), 78);
         assert!(failure.message.contains("did you mean 'root'?"), "{}", failure.message);
+        // Each by where it was given, also where both were used.
+        let needed = "root = '/r'\nstate_dir = '/s'\npassword_file = '/p'\n";
+        let code = |file: &str, flags: &str| {
+            std::fs::write(&path, format!("{needed}{file}")).unwrap();
+            config(&format!("--config {} {flags}", path.display())).unwrap_err().exit.code()
+        };
+        assert_eq!(code("", "--delay soon"), 64);
+        assert_eq!(code("delay = 'soon'", ""), 78);
+        assert_eq!(code("delay = 'soon'", "--max-delay 1s"), 78);
+        assert_eq!(code("delay = '2s'", "--max-delay 1s"), 64);
+        assert_eq!(code("", "--state-dir /r/s"), 64);
     }
 }

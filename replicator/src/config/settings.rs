@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -70,8 +71,25 @@ pub struct Settings(BTreeMap<Key, Setting>);
 #[derive(Clone, Debug)]
 struct Setting {
     values: Vec<OsString>,
-    /// `--delay`, or `/etc/replicator.toml:7: delay`.
-    origin: String,
+    origin: Origin,
+}
+
+/// Where a value was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// On the command line, by this flag.
+    Flag(&'static str),
+    /// In the file, as `/etc/replicator.toml:7: delay`.
+    File(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag(flag) => flag,
+            Self::File(place) => place,
+        })
+    }
 }
 
 impl Settings {
@@ -99,7 +117,7 @@ impl Settings {
                 let (key, suggestion) = (name.escape_debug().to_string(), closest_name(name));
                 return Err(Error::UnknownKey { path: path.into(), line, key, suggestion });
             };
-            let origin = format!("{}:{line}: {name}", path.display());
+            let origin = Origin::File(format!("{}:{line}: {name}", path.display()));
             let values = texts(value.get_ref(), &origin)?;
             if settings.0.insert(key, Setting { values, origin: origin.clone() }).is_some() {
                 let reason = format!("means {}, which is set already: keep one", key.name());
@@ -113,7 +131,7 @@ impl Settings {
     pub fn flag(&mut self, key: Key, values: impl IntoIterator<Item = OsString>) {
         let values: Vec<_> = values.into_iter().collect();
         if !values.is_empty() {
-            self.0.insert(key, Setting { values, origin: key.flag().into() });
+            self.0.insert(key, Setting { values, origin: Origin::Flag(key.flag()) });
         }
     }
 
@@ -152,11 +170,14 @@ impl Settings {
 
     /// A complaint about a key's value.
     pub(super) fn bad(&self, key: Key, reason: String) -> Error {
-        let setting = self.0.get(&key);
-        let values: Vec<_> = setting.iter().flat_map(|setting| &setting.values).collect();
+        let values: Vec<_> = self.0.get(&key).iter().flat_map(|setting| &setting.values).collect();
         let value = values.iter().map(|value| shown(value)).collect::<Vec<_>>().join(" ");
-        let origin = setting.map_or_else(|| key.flag().into(), |setting| setting.origin.clone());
-        Error::BadValue { origin, value, reason }
+        Error::BadValue { origin: self.origin(key), value, reason }
+    }
+
+    fn origin(&self, key: Key) -> Origin {
+        let setting = self.0.get(&key);
+        setting.map_or(Origin::Flag(key.flag()), |setting| setting.origin.clone())
     }
 
     fn parse_value<T>(
@@ -166,10 +187,10 @@ impl Settings {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, Error> {
         let parsed = value.to_str().ok_or_else(|| "is not UTF-8".into()).and_then(parse);
-        parsed.map_err(|reason| {
-            let origin =
-                self.0.get(&key).map_or_else(String::new, |setting| setting.origin.clone());
-            Error::BadValue { origin, value: shown(value), reason }
+        parsed.map_err(|reason| Error::BadValue {
+            origin: self.origin(key),
+            value: shown(value),
+            reason,
         })
     }
 }
@@ -209,7 +230,7 @@ const ALIASES: [(&str, Key); 5] = [
 ];
 
 /// The value or values of a key, as the text a flag would have.
-fn texts(value: &DeValue<'_>, origin: &str) -> Result<Vec<OsString>, Error> {
+fn texts(value: &DeValue<'_>, origin: &Origin) -> Result<Vec<OsString>, Error> {
     let text = match value {
         DeValue::String(text) => text.to_string(),
         DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_string(),
@@ -232,9 +253,9 @@ fn texts(value: &DeValue<'_>, origin: &str) -> Result<Vec<OsString>, Error> {
     Ok(vec![text.into()])
 }
 
-fn wrong_type(value: &str, origin: &str, is: &str) -> Error {
+fn wrong_type(value: &str, origin: &Origin, is: &str) -> Error {
     let reason = format!("is {is}; give a text, like \"10s\"");
-    Error::BadValue { origin: origin.into(), value: value.into(), reason }
+    Error::BadValue { origin: origin.clone(), value: value.into(), reason }
 }
 
 /// A value fit for a terminal.
