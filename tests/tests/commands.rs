@@ -209,6 +209,52 @@ fn the_doctor_does_not_mind_what_does_no_harm() {
     assert_eq!(finished.code, i32::from(starts("missing ")), "{finished:?}");
 }
 
+/// By the trials that `run` makes, and in its words.
+#[test]
+fn the_doctor_says_when_a_folder_cannot_be_served() {
+    let doctor = |root: &Path| {
+        let words = ["doctor", "--root"].map(OsStr::new);
+        replicator(words.into_iter().chain([root.as_os_str()])).unwrap()
+    };
+    let refused = |finished: &Finished, why: &str| {
+        let text = finished.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(finished.code, 1, "{text}");
+        assert!(text.contains(why), "{why:?} is not in {text}");
+        assert!(text.ends_with("This folder cannot be served: `replicator run` would refuse it."));
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let modified = || fs::metadata(dir.path()).unwrap().modified().unwrap();
+    let before = modified();
+    let served = doctor(dir.path());
+    assert!(!served.stdout.contains("refused"), "{served:?}");
+    assert_eq!(modified(), before, "it left a trace");
+    fs::write(dir.path().join(".replicator"), "in the way").unwrap();
+    refused(&doctor(dir.path()), "refused folder");
+    refused(&doctor(Path::new("/proc")), "lies on proc, which lacks files of users");
+    // A file system of whole seconds.
+    let Some(volume) = Volume::or_skip(FileSystem::Ext2) else { return };
+    refused(&doctor(volume.path()), "refused fine times");
+    refused(&doctor(volume.path()), "which lacks times finer than a microsecond;");
+}
+
+/// Those that the README names, and those that files of others need.
+#[test]
+fn the_doctor_lacks_nothing_that_sys_admin_stands_for() {
+    let given = ["sys_admin", "dac_read_search", "dac_override", "chown", "fowner"];
+    let Some(prefix) = nobody::words(&given) else {
+        return machine::skip("needs root and setpriv to become a user with some capabilities");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("replicator");
+    copy_program(binary(), &program).unwrap();
+    let mut command = Command::new(&prefix[0]);
+    command.args(&prefix[1..]).arg(program).args(["doctor", "--root"]).arg(dir.path());
+    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let line = text.lines().find(|line| line.contains("privileges")).unwrap();
+    assert!(line.starts_with("ok "), "{text}");
+}
+
 #[test]
 fn the_doctor_says_what_is_there_and_what_is_missing() {
     let dir = tempfile::tempdir().unwrap();
@@ -254,6 +300,6 @@ fn the_doctor_says_what_is_there_and_what_is_missing() {
     let output = command.output().unwrap();
     let text = plain(&String::from_utf8(output.stdout).unwrap());
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("missing privileges") && text.contains("CAP_BPF"), "{text}");
+    assert!(text.contains("missing privileges") && text.contains("CAP_SYS_ADMIN"), "{text}");
     assert!(text.contains("run as root or grant the capabilities"), "{text}");
 }

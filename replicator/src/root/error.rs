@@ -50,6 +50,10 @@ pub enum Error {
              run this as that user or as root", .path.display())]
     Stranger { path: PathBuf, user: u32 },
 
+    #[error("nothing can be tried in the folder {} without a trace: it is another user's, \
+             and its time could not be given back; run this as its owner or as root", .path.display())]
+    Untried { path: PathBuf },
+
     #[error("the folder {} was never served here: it has no {} with a marker", .path.display(),
             crate::path::PRIVATE_DIR)]
     NeverServed { path: PathBuf },

@@ -12,6 +12,8 @@ mod list;
 mod look;
 mod private;
 mod resolve;
+mod trial;
+mod workshop;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,6 +28,8 @@ use private::Private;
 pub use error::Error;
 pub(crate) use flags::set_flags;
 pub(crate) use look::{is_replicated, proc_path};
+pub use trial::Trial;
+pub use workshop::Workshop;
 
 /// One opened folder. Shared by all rooms that look at its tree.
 #[derive(Debug)]
@@ -72,7 +76,7 @@ impl Root {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let mut root = Self::open_with(path, Private::prepare)?;
         root.private.lock(&root.path)?;
-        root.flags = root.private.probe(&root.path, root.dir())?;
+        root.flags = root.private.probe(&root.path)?;
         Ok(root)
     }
 
@@ -86,10 +90,7 @@ impl Root {
         path: &Path,
         private: impl FnOnce(&Path, BorrowedFd<'_>) -> Result<Private, Error>,
     ) -> Result<Self, Error> {
-        let path = path.canonicalize().map_err(|source| Error::opening(path, source))?;
-        let dir =
-            fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| Error::opening(&path, errno.into()))?;
+        let (path, dir) = open_folder(path)?;
         let (device, inode) =
             identity(dir.as_fd()).map_err(|errno| Error::opening(&path, errno.into()))?;
         let private = private(&path, dir.as_fd())?;
@@ -148,8 +149,7 @@ impl Root {
 
     /// Has the file system become read-only, by somebody's hand or by a fault?
     pub fn is_read_only(&self) -> bool {
-        let volume = fs::fstatvfs(&self.dir);
-        volume.is_ok_and(|volume| volume.f_flag.contains(StatVfsMountFlags::RDONLY))
+        is_read_only(self.dir())
     }
 
     /// The entry at a path, symbolic links not followed. `None`: nothing is
@@ -270,6 +270,20 @@ impl Root {
     pub(crate) fn resolve(&self, path: &RelPath, flags: OFlags) -> Result<Option<OwnedFd>, Error> {
         resolve::resolve(self, path, flags)
     }
+}
+
+/// The canonical path of a folder, and its handle.
+fn open_folder(path: &Path) -> Result<(PathBuf, OwnedFd), Error> {
+    let path = path.canonicalize().map_err(|source| Error::opening(path, source))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = fs::open(&path, flags, Mode::empty())
+        .map_err(|errno| Error::opening(&path, errno.into()))?;
+    Ok((path, dir))
+}
+
+fn is_read_only(dir: BorrowedFd<'_>) -> bool {
+    let volume = fs::fstatvfs(dir);
+    volume.is_ok_and(|volume| volume.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Device and inode: who a directory is.

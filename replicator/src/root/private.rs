@@ -10,13 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{
-    self, AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, StatxFlags, Timespec,
-    Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{self, AtFlags, FlockOperation, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::resolve::{BENEATH, retrying};
+use super::trial::{nameless, not_made, trials};
 use super::{Error, flags};
 use crate::entry::Flags;
 use crate::path::PRIVATE_DIR;
@@ -36,6 +34,10 @@ const MARKER_BYTES: usize = 16;
 /// there: only who may administer the system can set it, and a change of
 /// owner leaves it.
 const SEAL: &str = "trusted.replicator";
+
+/// How a private directory is opened.
+pub(super) const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
 
 /// Who may open what is private to any user.
 const ROOT: u32 = 0;
@@ -65,14 +67,8 @@ impl Private {
             );
         }
         let user = own_user();
-        let dir = make_directory(path, root, PRIVATE_DIR).map_err(|error| {
-            // These refuse it as if the folder were missing, or another's.
-            let name = file_system_name(root);
-            match KERNELS_OWN.contains(&name.as_str()) {
-                true => Error::FileSystem { path: path.into(), name, lacks: "files of users" },
-                false => error,
-            }
-        })?;
+        let dir =
+            make_directory(path, root, PRIVATE_DIR).map_err(|error| not_made(path, root, error))?;
         for name in DIRECTORIES {
             make_directory(&path.join(PRIVATE_DIR), dir.as_fd(), name)?;
         }
@@ -135,41 +131,11 @@ impl Private {
 
     /// Tries what the promises stand on, on this very file system, and which
     /// file flags can be set there.
-    pub(super) fn probe(&self, path: &Path, root: BorrowedFd<'_>) -> Result<Flags, Error> {
-        let probes = ["probe-a", "probe-b", "probe-c"];
-        let remove =
-            || probes.iter().for_each(|name| _ = fs::unlinkat(&self.tmp, *name, AtFlags::empty()));
-        remove();
-        let outcome = self.try_out(probes);
-        remove();
-        match outcome {
-            // By now it has no name that could stay behind.
-            Ok(file) => Ok(flags::settable(file.as_fd())),
-            Err(Lack::Feature(lacks)) => Err(Error::FileSystem {
-                path: path.to_path_buf(),
-                name: file_system_name(root),
-                lacks,
-            }),
-            Err(Lack::Io(errno)) => Err(Error::opening(path, errno.into())),
-        }
-    }
-
-    fn try_out(&self, [a, b, c]: [&str; 3]) -> Result<OwnedFd, Lack> {
-        let tmp = self.tmp.as_fd();
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = fs::openat(tmp, a, flags, Mode::RUSR | Mode::WUSR)?;
-        fs::openat(tmp, b, flags, Mode::RUSR | Mode::WUSR)?;
-        lacking(fs::renameat_with(tmp, a, tmp, b, RenameFlags::EXCHANGE), "RENAME_EXCHANGE")?;
-        lacking(fs::renameat_with(tmp, b, tmp, c, RenameFlags::NOREPLACE), "RENAME_NOREPLACE")?;
-        lacking(fs::linkat(tmp, c, tmp, b, AtFlags::empty()), "hard links")?;
-        let odd = Timespec { tv_sec: 1_000_000_001, tv_nsec: 123_456_789 };
-        fs::futimens(&file, &Timestamps { last_access: odd, last_modification: odd })?;
-        let seen = fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::MTIME)?.stx_mtime;
-        // A tree compared by its times would differ for ever after each copy.
-        if seen.tv_nsec / 100 != 1_234_567 {
-            return Err(Lack::Feature("times finer than a microsecond"));
-        }
-        Ok(file)
+    pub(super) fn probe(&self, path: &Path) -> Result<Flags, Error> {
+        trials(path, self.tmp.as_fd()).into_iter().try_for_each(|trial| trial.outcome)?;
+        let file =
+            nameless(self.tmp.as_fd()).map_err(|errno| Error::opening(path, errno.into()))?;
+        Ok(flags::settable(file.as_fd()))
     }
 
     /// Gives what was made in here to whom it is private: root, at work beside
@@ -203,6 +169,22 @@ impl Private {
     }
 }
 
+/// Looks at the private directory of a folder as a start would, makes and
+/// changes nothing, and gives the directory in it for what is tried out.
+pub(super) fn look_over(path: &Path, root: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let user = given_away(root).map_or_else(own_user, |(_, owner)| owner);
+    let dir = open_directory(path, root, PRIVATE_DIR, user)?;
+    let mut place = None;
+    for name in DIRECTORIES {
+        match open_directory(&path.join(PRIVATE_DIR), dir.as_fd(), name, user) {
+            Ok(inner) if name == TMP => place = Some(inner),
+            Ok(_) | Err(Error::Missing { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(place.unwrap_or(dir))
+}
+
 /// The id in the marker file below a root directory; `None` where there is
 /// none or it is damaged.
 pub(super) fn read_marker(root: BorrowedFd<'_>) -> Option<String> {
@@ -218,31 +200,17 @@ pub(super) fn read_marker(root: BorrowedFd<'_>) -> Option<String> {
     sound.then(|| id.to_owned())
 }
 
-enum Lack {
-    Feature(&'static str),
-    Io(Errno),
-}
-
-impl From<Errno> for Lack {
-    fn from(errno: Errno) -> Self {
-        Self::Io(errno)
-    }
-}
-
-fn lacking(outcome: Result<(), Errno>, feature: &'static str) -> Result<(), Lack> {
-    match outcome {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM) => {
-            Err(Lack::Feature(feature))
-        }
-        other => Ok(other?),
-    }
-}
-
 fn make_directory(path: &Path, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
     match fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => open_directory(path, parent, name, own_user()),
-        Err(errno) => Err(Error::opening(path, errno.into())),
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(Error::opening(path, errno.into())),
     }
+    let dir = open_directory(path, parent, name, own_user())?;
+    let stat = fs::fstat(&dir).map_err(|errno| Error::opening(path, errno.into()))?;
+    if stat.st_mode & 0o7777 != 0o700 {
+        fs::fchmod(&dir, Mode::RWXU).map_err(|errno| Error::opening(path, errno.into()))?;
+    }
+    Ok(dir)
 }
 
 /// Whose a private directory may be beside a daemon of this user: one's own,
@@ -272,8 +240,7 @@ fn open_directory(
         let path = if name == PRIVATE_DIR { path.join(name) } else { path.to_path_buf() };
         Error::PrivateOwner { path, user }
     };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    let dir = open_beneath(parent, Path::new(name), flags).map_err(|errno| match errno {
+    let dir = open_beneath(parent, Path::new(name), DIRECTORY).map_err(|errno| match errno {
         Errno::NOTDIR | Errno::LOOP => in_the_way("it is no directory"),
         Errno::XDEV => in_the_way("it is a mount point"),
         Errno::NOSYS | Errno::PERM => Error::Kernel,
@@ -284,9 +251,6 @@ fn open_directory(
     if stat.st_uid != user {
         return Err(anothers());
     }
-    if stat.st_mode & 0o7777 != 0o700 {
-        fs::fchmod(&dir, Mode::RWXU).map_err(|errno| Error::opening(path, errno.into()))?;
-    }
     Ok(dir)
 }
 
@@ -295,18 +259,22 @@ fn open_directory(
 /// that is in it gains nothing from what could be left there meanwhile: it
 /// reaches this folder alone.
 fn take_back(root: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    let dir = open_beneath(root, Path::new(PRIVATE_DIR), flags)?;
-    let Some(marker) = read_marker(root) else { return Ok(false) };
-    if fs::fstat(&dir)?.st_uid == own_user() || !is_sealed(dir.as_fd(), &marker) {
-        return Ok(false);
-    }
+    let Some((dir, _)) = given_away(root) else { return Ok(false) };
     // Closed before the rest is looked at: nobody changes it from then on.
     make_own(dir.as_fd())?;
     for name in DIRECTORIES {
-        make_own(open_beneath(dir.as_fd(), Path::new(name), flags)?.as_fd())?;
+        make_own(open_beneath(dir.as_fd(), Path::new(name), DIRECTORY)?.as_fd())?;
     }
     Ok(true)
+}
+
+/// The private directory where this user sealed it and it is another's now,
+/// with who that is.
+fn given_away(root: BorrowedFd<'_>) -> Option<(OwnedFd, u32)> {
+    let dir = open_beneath(root, Path::new(PRIVATE_DIR), DIRECTORY).ok()?;
+    let owner = fs::fstat(&dir).ok()?.st_uid;
+    let is_ours = owner != own_user() && is_sealed(dir.as_fd(), &read_marker(root)?);
+    is_ours.then_some((dir, owner))
 }
 
 fn make_own(dir: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -366,35 +334,4 @@ fn write_marker(path: &Path, private: BorrowedFd<'_>) -> Result<String, Error> {
     fs::renameat(private, &new, private, MARKER).map_err(|errno| failed(errno.into()))?;
     fs::fsync(private).map_err(|errno| failed(errno.into()))?;
     Ok(id)
-}
-
-/// What the kernel shows of itself as files.
-const PROC: &str = "proc";
-const SYSFS: &str = "sysfs";
-const CGROUP2: &str = "cgroup2";
-const KERNELS_OWN: [&str; 3] = [PROC, SYSFS, CGROUP2];
-
-/// For a message: how an administrator calls the file system.
-fn file_system_name(root: BorrowedFd<'_>) -> String {
-    let Ok(stat) = fs::fstatfs(root) else {
-        return "an unknown file system".to_owned();
-    };
-    let name = match stat.f_type as u32 {
-        0x6969 => "NFS",
-        0xff53_4d42 | 0xfe53_4d42 => "SMB",
-        0x0102_1997 => "9p",
-        0x6573_5546 => "FUSE",
-        0x4d44 => "FAT",
-        0x2011_bab0 => "exFAT",
-        0x7366_746e => "NTFS",
-        0x9fa0 => PROC,
-        0x6265_6572 => SYSFS,
-        0x6367_7270 => CGROUP2,
-        0x794c_7630 => "overlayfs",
-        0xef53 => "ext2, ext3 or ext4",
-        0x5846_5342 => "XFS",
-        0x2fc1_2fc1 => "ZFS",
-        other => return format!("a file system of type {other:#x}"),
-    };
-    name.to_owned()
 }

@@ -242,7 +242,7 @@ fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebp
         if rustix::process::geteuid().is_root() && !refused.contains("not permitted") {
             refused.into()
         } else {
-            let needs = "it needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN";
+            let needs = "it needs root, or CAP_SYS_ADMIN, which stands for CAP_BPF";
             Lack::denied(format!("{needs} ({refused})"))
         }
     })

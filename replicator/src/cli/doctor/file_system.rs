@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{RenameFlags, XattrFlags};
+use rustix::fs::XattrFlags;
 
 use super::Check;
-use crate::path::PRIVATE_DIR;
+use crate::root::{self, Trial, Workshop};
 use crate::status::human_bytes;
 
 /// Names of file systems by their magic number (`statfs(2)`).
@@ -32,15 +32,24 @@ const MEASURED: [&str; 5] = ["ext4", "xfs", "btrfs", "tmpfs", "overlayfs"];
 pub fn checks(root: &Path) -> Vec<Check> {
     let mut checks = vec![kind(root), free_space(root)];
     match Workshop::open(root) {
-        Ok(workshop) => checks.extend([exchange(&workshop), reflink(&workshop), xattr(&workshop)]),
-        Err(error) => checks.push(Check::new(
-            "writable",
-            false,
-            format!("{}: {error}", root.display()),
-            "changes of other nodes cannot be applied: make the folder writable for this user",
-        )),
+        Ok(workshop) => {
+            checks.extend(workshop.trials().into_iter().map(asked_by_run));
+            checks.extend([reflink(&workshop), xattr(&workshop)]);
+        }
+        Err(error @ root::Error::Untried { .. }) => {
+            checks.push(Check::new("trials", false, error.to_string(), ""));
+        }
+        Err(error) => checks.push(Check::refused("folder", error.to_string())),
     }
     checks
+}
+
+/// Without it the daemon does not start, and says this.
+fn asked_by_run(trial: Trial) -> Check {
+    match trial.outcome {
+        Ok(()) => Check::new(trial.name, true, trial.works, ""),
+        Err(error) => Check::refused(trial.name, error.to_string()),
+    }
 }
 
 fn kind(root: &Path) -> Check {
@@ -78,19 +87,9 @@ fn free_space(root: &Path) -> Check {
     }
 }
 
-fn exchange(workshop: &Workshop) -> Check {
-    let advice = "the folder cannot be served: a file could not be replaced without a moment in \
-                  which a local change is lost. Use ext4, xfs, btrfs, tmpfs or ZFS 2.2";
-    let tried = workshop.two_files().and_then(|(a, b)| {
-        let cwd = rustix::fs::CWD;
-        Ok(rustix::fs::renameat_with(cwd, a, cwd, b, RenameFlags::EXCHANGE)?)
-    });
-    verdict("exchange", tried, "two files can swap names", advice)
-}
-
 fn reflink(workshop: &Workshop) -> Check {
     let advice = "copies within the folder take space and time; no harm: xfs and btrfs have it";
-    let tried = workshop.two_files().and_then(|(a, b)| {
+    let tried = two_files(workshop).and_then(|(a, b)| {
         let (from, to) = (File::open(a)?, File::options().write(true).open(b)?);
         Ok(rustix::fs::ioctl_ficlone(to, from)?)
     });
@@ -100,7 +99,7 @@ fn reflink(workshop: &Workshop) -> Check {
 fn xattr(workshop: &Workshop) -> Check {
     let advice = "extended attributes and ACLs of other nodes cannot be kept here: \
                   mount with user_xattr and acl";
-    let tried = workshop.two_files().and_then(|(a, _)| {
+    let tried = two_files(workshop).and_then(|(a, _)| {
         Ok(rustix::fs::setxattr(a, "user.replicator", b"1", XattrFlags::empty())?)
     });
     verdict("xattr", tried, "extended attributes can be set", advice)
@@ -113,45 +112,9 @@ fn verdict(what: &str, tried: io::Result<()>, works: &str, advice: &str) -> Chec
     }
 }
 
-/// A directory to try things in, removed in the end.
-struct Workshop {
-    path: PathBuf,
-    /// The folder's private directory, where it was made for this.
-    made_private: Option<PathBuf>,
-}
-
-impl Workshop {
-    fn open(root: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let mut make = fs::DirBuilder::new();
-        make.mode(0o700);
-        let private = root.join(PRIVATE_DIR);
-        let made_private = match make.create(&private) {
-            Ok(()) => Some(private.clone()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
-            Err(error) => return Err(error),
-        };
-        let path = private.join(format!("doctor-{}", std::process::id()));
-        let workshop = Self { path, made_private };
-        make.create(&workshop.path)?;
-        Ok(workshop)
-    }
-
-    fn two_files(&self) -> io::Result<(PathBuf, PathBuf)> {
-        let (a, b) = (self.path.join("a"), self.path.join("b"));
-        fs::write(&a, "content of a")?;
-        fs::write(&b, "")?;
-        Ok((a, b))
-    }
-}
-
-impl Drop for Workshop {
-    fn drop(&mut self) {
-        // Best effort: a daemon clears its private directory at its start,
-        // and a private directory in use is not empty and stays.
-        let _ = fs::remove_dir_all(&self.path);
-        if let Some(private) = &self.made_private {
-            let _ = fs::remove_dir(private);
-        }
-    }
+fn two_files(workshop: &Workshop) -> io::Result<(PathBuf, PathBuf)> {
+    let (a, b) = (workshop.path().join("a"), workshop.path().join("b"));
+    fs::write(&a, "content of a")?;
+    fs::write(&b, "")?;
+    Ok((a, b))
 }

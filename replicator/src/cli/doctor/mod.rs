@@ -2,7 +2,7 @@
 //! costs, and what to do about it.
 //!
 //! It changes nothing: what it must try on the file system it tries in a
-//! directory of its own below the folder's private one, and removes.
+//! [`Workshop`](crate::root::Workshop), which is gone at the end.
 
 mod file_system;
 mod machine;
@@ -16,9 +16,10 @@ use crate::status::printable;
 
 /// Explain what this kernel, user and folder allow, and what is missing.
 ///
-/// Exit code 0 when nothing is missing, 1 otherwise. Everything is replicated
-/// in both cases; what is missing costs speed or comfort, as each line says.
-/// What is merely absent costs nothing worth a change.
+/// It changes nothing. Exit code 0 when nothing is missing or refused, 1
+/// otherwise. The folder is served without what is missing, at the cost that
+/// each line names; where something is refused, the folder cannot be served.
+/// What is absent costs nothing worth a change.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Doctor {
@@ -41,15 +42,25 @@ impl Doctor {
             advice: finding.advice,
         }));
         checks.extend(file_system::checks(&root));
-        print(&checks.iter().map(describe).collect::<String>())?;
+        print(&report(&checks))?;
         Ok(exit(&checks))
     }
 }
 
+/// A line for each check, and the verdict where it is no.
+fn report(checks: &[Check]) -> String {
+    let mut text: String = checks.iter().map(describe).collect();
+    if checks.iter().any(|check| check.verdict == Verdict::Refused) {
+        text += "\nThis folder cannot be served: `replicator run` would refuse it.\n";
+    }
+    text
+}
+
 fn exit(checks: &[Check]) -> Exit {
-    match checks.iter().any(|check| check.verdict == Verdict::Missing) {
-        true => Exit::Differs,
-        false => Exit::Fine,
+    let is_well = |check: &Check| matches!(check.verdict, Verdict::Fine | Verdict::Absent);
+    match checks.iter().all(is_well) {
+        true => Exit::Fine,
+        false => Exit::Differs,
     }
 }
 
@@ -74,13 +85,21 @@ enum Verdict {
     Fine,
     /// It is not there, and does no harm by that.
     Absent,
+    /// The folder is served without it, at some cost.
     Missing,
+    /// The folder cannot be served.
+    Refused,
 }
 
 impl Check {
     fn new(what: &str, ok: bool, found: impl Into<String>, advice: &str) -> Self {
         let verdict = if ok { Verdict::Fine } else { Verdict::Missing };
         Self { what: what.into(), verdict, found: found.into(), advice: advice.into() }
+    }
+
+    /// Of something for which `run` does not start, in its own words.
+    fn refused(what: &str, why: String) -> Self {
+        Self { verdict: Verdict::Refused, ..Self::new(what, false, why, "") }
     }
 
     /// Of something whose lack is no reason to change anything.
@@ -97,6 +116,7 @@ fn describe(check: &Check) -> String {
         Verdict::Fine => "ok",
         Verdict::Absent => "absent",
         Verdict::Missing => "missing",
+        Verdict::Refused => "refused",
     };
     let head = format!("{verdict:<8}{:<20}", printable(&check.what));
     let mut text = wrapped(&head, &printable(&check.found));
@@ -137,16 +157,37 @@ mod tests {
     fn it_leaves_no_trace_in_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         let modified = || std::fs::metadata(folder.path()).unwrap().modified().unwrap();
-        let checks = file_system::checks(folder.path());
-        let exchange = checks.iter().find(|check| check.what == "exchange").unwrap();
-        assert_eq!(exchange.verdict, Verdict::Fine);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        std::fs::create_dir(folder.path().join(crate::path::PRIVATE_DIR)).unwrap();
         let before = modified();
-        file_system::checks(folder.path());
-        assert_eq!(modified(), before, "below the private directory alone");
-        let private = folder.path().join(crate::path::PRIVATE_DIR);
-        assert_eq!(std::fs::read_dir(private).unwrap().count(), 0);
+        let checks = file_system::checks(folder.path());
+        for name in ["openat2", "exchange", "no replacing", "hard links", "fine times"] {
+            let check = checks.iter().find(|check| check.what == name).unwrap();
+            assert_eq!(check.verdict, Verdict::Fine, "{name}: {}", check.found);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(modified(), before);
+    }
+
+    #[test]
+    fn what_run_refuses_is_the_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(crate::path::PRIVATE_DIR), b"in the way").unwrap();
+        let checks = file_system::checks(folder.path());
+        let text = report(&checks);
+        assert!(text.contains("\nrefused folder") && text.contains("in the way"), "{text}");
+        assert!(text.ends_with("`replicator run` would refuse it.\n"), "{text}");
+        assert_eq!(exit(&checks), Exit::Differs);
+        assert!(!report(&[Check::new("thing", false, "absent", "")]).contains("refuse"));
+    }
+
+    /// What its help promises must hold where a folder cannot be served, too.
+    #[test]
+    fn the_help_promises_replication_only_of_what_is_not_refused() {
+        use clap::CommandFactory;
+        let mut line = crate::cli::CommandLine::command();
+        let help = line.find_subcommand_mut("doctor").unwrap().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains("where something is refused, the folder cannot be served"), "{help}");
+        assert!(!help.contains("in both cases"), "{help}");
     }
 
     #[test]
