@@ -55,7 +55,7 @@ pub fn run(args: Args) -> Result<()> {
     interrupt::catch()?;
     let count = args.count()?;
     let program = cargo::build(&["--release", "--package", "replicator"], "replicator")?;
-    replicator_tests::use_binary(program)?;
+    replicator_tests::use_binary(program.clone())?;
     interrupt::check()?;
     if args.once {
         return tour::run(count, args.roots);
@@ -64,7 +64,7 @@ pub fn run(args: Args) -> Result<()> {
     for node in &mut nodes {
         node.start()?;
     }
-    explain(&nodes);
+    println!("{}", explanation(&program, &nodes));
     let mut view = view::View::new();
     while !interrupt::happened() {
         view.show(&mut nodes)?;
@@ -99,6 +99,7 @@ pub fn cluster(base: &Path, count: usize, roots: &[PathBuf]) -> Result<Vec<Node>
         let mark = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
         let state = base.join("state").join(&mark[..16]);
         fs::create_dir_all(&state)?;
+        let state = state.canonicalize()?;
         let peers = nodes.last().map(|node| node.settings.port).into_iter().collect();
         let port = free_port()?;
         nodes.push(Node::new(Settings {
@@ -118,12 +119,31 @@ pub fn cluster(base: &Path, count: usize, roots: &[PathBuf]) -> Result<Vec<Node>
     Ok(nodes)
 }
 
-fn explain(nodes: &[Node]) {
-    println!("These folders are now one. Change anything in any of them and look at the others:\n");
-    for node in nodes {
-        println!("  {}  {}", node.name(), node.root().display());
+/// What a person can do now: change files, and ask the nodes.
+fn explanation(program: &Path, nodes: &[Node]) -> String {
+    let folders =
+        nodes.iter().map(|node| format!("  {}  {}\n", node.name(), node.root().display()));
+    let ask = |node: &Node| {
+        let (program, state) = (quoted(program), quoted(node.state()));
+        format!("  {program} status --state-dir {state}  # {}\n", node.name())
+    };
+    format!(
+        "These folders are now one. Change anything in any of them and look at the others:\n\n{}\n\
+         What each of them says of itself; other commands take the same --state-dir:\n\n{}\n\
+         Ctrl-C stops the nodes and leaves the folders.\n",
+        folders.collect::<String>(),
+        nodes.iter().map(ask).collect::<String>()
+    )
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |one: char| one.is_ascii_alphanumeric() || "/._-+:@%".contains(one);
+    match text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
-    println!("\nCtrl-C stops the nodes and leaves the folders.\n");
 }
 
 /// Random, and readable by its owner alone; one from an earlier run stays.
@@ -146,6 +166,22 @@ mod tests {
     fn count(nodes: Option<usize>, folders: usize, once: bool) -> Result<usize, String> {
         let roots = vec!["/srv".into(); folders];
         Args { nodes, roots, once }.count().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_node_can_be_asked_by_the_line_that_is_printed() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = Path::new("/target/release/replicator");
+        let roots = [dir.path().join("it's here")];
+        let nodes = cluster(&dir.path().join("play"), 3, &roots).unwrap();
+        let text = explanation(program, &nodes);
+        for node in &nodes {
+            let (name, state) = (node.name(), node.state().display());
+            let line = format!("  {} status --state-dir {state}  # {name}\n", program.display());
+            assert_eq!(text.matches(&line).count(), 1, "{line} in {text}");
+            assert!(text.contains(&node.root().display().to_string()), "{text}");
+        }
+        assert_eq!(quoted(&roots[0]), format!("'{}/it'\\''s here'", dir.path().display()));
     }
 
     #[test]
