@@ -4,11 +4,14 @@
 //! Both nodes run on this machine over loopback. Absolute numbers belong to
 //! the machine; the ratios are the result.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
+use replicator_tests::FileSystem;
+use tempfile::TempDir;
 
+mod choice;
 mod fanout;
 mod kernel;
 mod lsyncd;
@@ -20,8 +23,9 @@ mod syncthing;
 mod system;
 mod workload;
 
+use choice::Choice;
 use report::Report;
-use system::{Place, System};
+use system::Place;
 use workload::{Seeds, Sizes, Workload};
 
 #[derive(Parser)]
@@ -72,9 +76,10 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let work = tempfile::Builder::new()
-        .prefix("replicator-bench-")
-        .tempdir_in(arguments.work.clone().unwrap_or_else(std::env::temp_dir))?;
+    let choice = Choice::of(&arguments.systems)?;
+    let work = work_folder(arguments.work.as_deref())?;
+    let caution = caution(work.path());
+    caution.iter().for_each(|line| eprintln!("{line}"));
     if arguments.kernel {
         return kernel::measure(work.path(), arguments.rounds);
     }
@@ -92,14 +97,22 @@ fn main() -> Result<()> {
     };
     let mut workloads = Workload::ALL.to_vec();
     workloads.retain(|workload| arguments.only.is_empty() || arguments.only.contains(workload));
-    let seeds = Seeds::make(work.path(), &workloads, sizes)?;
     let mut report = Report::default();
+    caution.into_iter().for_each(|line| report.note(line));
+    let missing = choice.missing();
+    if !missing.is_empty() {
+        let line = choice::not_installed(&missing);
+        eprintln!("{line}");
+        report.note(line);
+    }
+    let seeds = Seeds::make(work.path(), &workloads, sizes)?;
     for round in 0..arguments.rounds {
         for &workload in &workloads {
-            for mut system in chosen(&arguments.systems) {
+            for mut system in choice.systems() {
                 let place = Place::make(work.path())?;
                 eprintln!("round {}: {workload}, {}", round + 1, system.name());
                 let result = workload.measure(&seeds, &place, system.as_mut());
+                system.description().into_iter().for_each(|line| report.note(line));
                 let stopped = system.stop();
                 // A failure of one system must not hide what others reach.
                 match result.and_then(|results| stopped.map(|()| results)) {
@@ -113,13 +126,37 @@ fn main() -> Result<()> {
     report.verdict()
 }
 
-/// Every system that is installed, this one first.
-fn chosen(wanted: &[String]) -> Vec<Box<dyn System>> {
-    let mut systems: Vec<Box<dyn System>> = vec![Box::<system::Replicator>::default()];
-    systems.extend(rsync::Rsync::installed().map(|system| Box::new(system) as _));
-    systems.extend(lsyncd::Lsyncd::installed(0).map(|system| Box::new(system) as _));
-    systems.extend(lsyncd::Lsyncd::installed(1).map(|system| Box::new(system) as _));
-    systems.extend(syncthing::Syncthing::installed().map(|system| Box::new(system) as _));
-    systems.retain(|system| wanted.is_empty() || wanted.iter().any(|name| name == system.name()));
-    systems
+/// Where the trees are to lie: a directory that goes at the end.
+fn work_folder(asked: Option<&Path>) -> Result<TempDir> {
+    let parent = asked.map_or_else(std::env::temp_dir, Path::to_owned);
+    let folder = tempfile::Builder::new().prefix("replicator-bench-").tempdir_in(&parent);
+    folder.with_context(|| format!("cannot work in {}", parent.display()))
+}
+
+/// What must be known of a folder to read what was measured in it.
+fn caution(work: &Path) -> Option<String> {
+    (FileSystem::of(work) == Some(FileSystem::Tmpfs)).then(|| {
+        let parent = work.parent().unwrap_or(work).display();
+        format!(
+            "{parent} is a tmpfs: no disk is measured, and there is no ebpf capture; --work puts the trees elsewhere"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_in_memory_are_spoken_of() {
+        let memory = Path::new("/dev/shm");
+        if FileSystem::of(memory) == Some(FileSystem::Tmpfs) {
+            let work = work_folder(Some(memory)).unwrap();
+            let caution = caution(work.path()).unwrap();
+            assert!(caution.starts_with("/dev/shm is a tmpfs: "), "{caution}");
+        }
+        assert_eq!(caution(Path::new("/proc")), None);
+        let nowhere = work_folder(Some(Path::new("/nowhere"))).unwrap_err().to_string();
+        assert_eq!(nowhere, "cannot work in /nowhere");
+    }
 }

@@ -31,6 +31,8 @@ impl Measure {
 pub struct Report {
     /// By workload and measure, in the order first met: each system's values.
     rows: Vec<Row>,
+    /// What stands above the table, each line once.
+    notes: Vec<String>,
     failures: Vec<String>,
     ours_failed: bool,
 }
@@ -63,14 +65,25 @@ impl Report {
         }
     }
 
+    /// Something that whoever reads the numbers must know.
+    pub fn note(&mut self, line: String) {
+        if !self.notes.contains(&line) {
+            self.notes.push(line);
+        }
+    }
+
     pub fn add_failure(&mut self, workload: Workload, system: &str, error: &anyhow::Error) {
         self.ours_failed |= system == OURS;
         self.failures.push(format!("{workload}, {system}: {error:#}"));
     }
 
-    /// One line a number: the median and how many times worse than ours it is.
+    /// One line a number: the median and, where this program was measured, too,
+    /// how many times worse than ours it is.
     pub fn table(&self) -> String {
-        let mut text = String::new();
+        let mut text: String = self.notes.iter().map(|note| format!("{note}\n")).collect();
+        if self.rows.iter().all(|row| !row.values.contains_key(OURS)) {
+            text += &format!("{OURS} was not measured, so there are no ratios to it\n");
+        }
         for row in &self.rows {
             let Measure { name, unit, smaller_is_better, .. } = &row.measure;
             let ours = row.values.get(OURS).map(|values| median(values));
@@ -122,6 +135,26 @@ mod tests {
         let table = report.table();
         assert!(table.contains("4.00 times ours") && table.contains("10.00 times ours"), "{table}");
         assert!(report.verdict().is_ok());
+    }
+
+    #[test]
+    fn what_the_numbers_depend_on_stands_above_them() {
+        let mut report = Report::default();
+        for _ in 0..2 {
+            report.note("replicator captures at the level inotify".into());
+            report.add(Workload::Bulk, OURS, vec![Measure::larger("speed", "MB/s", 400.0)]);
+        }
+        let table = report.table();
+        assert!(table.starts_with("replicator captures at the level inotify\n\nbulk"), "{table}");
+    }
+
+    #[test]
+    fn another_system_alone_has_figures_and_no_ratio() {
+        let mut report = Report::default();
+        report.add(Workload::Bulk, "rsync", vec![Measure::larger("speed", "MB/s", 400.0)]);
+        let table = report.table();
+        assert!(table.starts_with("replicator was not measured, so there are no ratios"));
+        assert!(table.contains("400.00") && !table.contains("times ours"), "{table}");
     }
 
     #[test]

@@ -36,6 +36,11 @@ pub trait System {
     /// Starts what must run, B's side first.
     fn start(&mut self, place: &Place) -> Result<()>;
 
+    /// What of it the numbers depend on, once it was started.
+    fn description(&self) -> Option<String> {
+        None
+    }
+
     /// Carries over what changed, for systems that do it on demand.
     fn push(&mut self) -> Result<()> {
         Ok(())
@@ -52,7 +57,10 @@ pub trait System {
 
 /// This program, seen as any user sees it.
 #[derive(Default)]
-pub struct Replicator(Vec<Node>);
+pub struct Replicator {
+    nodes: Vec<Node>,
+    capture: Option<String>,
+}
 
 impl System for Replicator {
     fn name(&self) -> &str {
@@ -80,21 +88,33 @@ impl System for Replicator {
                 program: None,
             });
             node.start()?;
-            self.0.push(node);
+            self.nodes.push(node);
         }
+        // Of the node that is written to.
+        let status = self.nodes.last().context("two nodes")?.status()?;
+        let hooks = match status.hooks() {
+            "none" => String::new(),
+            hooks => format!(", by {hooks}"),
+        };
+        self.capture =
+            Some(format!("replicator captures at the level {}{hooks}", status.capture()));
         Ok(())
     }
 
+    fn description(&self) -> Option<String> {
+        self.capture.clone()
+    }
+
     fn wire_bytes(&self) -> Result<Option<u64>> {
-        let traffic = self.0.last().context("not started")?.status()?.traffic();
+        let traffic = self.nodes.last().context("not started")?.status()?.traffic();
         Ok(Some(traffic.sent + traffic.received))
     }
 
     fn cpu_seconds(&self) -> Result<f64> {
-        self.0.iter().map(Node::cpu_seconds).sum()
+        self.nodes.iter().map(Node::cpu_seconds).sum()
     }
 
     fn stop(&mut self) -> Result<()> {
-        self.0.drain(..).try_for_each(|mut node| node.stop().map(drop))
+        self.nodes.drain(..).try_for_each(|mut node| node.stop().map(drop))
     }
 }
