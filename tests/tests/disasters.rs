@@ -285,6 +285,43 @@ fn a_root_that_was_unmounted() {
     cluster[1].stop().unwrap();
 }
 
+/// What is mounted there is nobody's business here, and what it covers has not
+/// been deleted.
+#[test]
+fn a_file_system_mounted_in_the_folder() {
+    let mut cluster = Cluster::new(2);
+    let covered = cluster[0].path("covered");
+    let image = cluster.dir().join("image");
+    let mut mount = match Volume::in_image(FileSystem::Tmpfs, &image, &covered, 16 << 20) {
+        Ok(mount) => mount,
+        Err(error) => return machine::skip(&format!("no mount: {error:#}")),
+    };
+    mount.detach().unwrap();
+    fs::write(covered.join("file"), "beneath").unwrap();
+    cluster.start();
+    cluster.assert_same();
+
+    mount.mount().unwrap();
+    fs::write(covered.join("mounted"), "of another file system").unwrap();
+    fs::write(cluster[1].path("covered/file"), "edited").unwrap();
+    poll::eventually(Duration::from_secs(10), "the status names it", || {
+        let errors = cluster[0].status().unwrap().json()["errors"].to_string();
+        errors.contains("mounted below the folder and is not replicated")
+    });
+    poll::holds_for(WATCHED, "the other keeps its own", || {
+        let content = fs::read_to_string(cluster[1].path("covered/file"));
+        content.is_ok_and(|content| content == "edited")
+            && !cluster[1].path("covered/mounted").exists()
+    });
+    assert_eq!(cluster[0].wait(Duration::from_secs(1)).unwrap().code, 1);
+
+    mount.detach().unwrap();
+    poll::eventually(GOES_ON_WITHIN, "what waited is applied", || {
+        fs::read_to_string(covered.join("file")).is_ok_and(|content| content == "edited")
+    });
+    cluster.assert_same();
+}
+
 #[test]
 fn a_root_that_becomes_read_only() {
     let Some((mut cluster, volume)) = in_sync_on_a_volume() else { return };

@@ -1,6 +1,7 @@
 //! Settings of a node, by what they change for its user.
 
 use std::fs::{self, OpenOptions};
+use std::net::Ipv6Addr;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
@@ -63,6 +64,39 @@ fn delays_places_and_intervals_are_kept() {
         let last = written();
         poll::eventually(Duration::from_secs(4), "the status is rewritten", || written() > last);
     }
+}
+
+#[test]
+fn an_address_of_ipv6_serves_both_families() {
+    let mut cluster = Cluster::strangers(3);
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        return machine::skip("there is no IPv6 on the loopback");
+    }
+    if fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|only| only.trim() != "0") {
+        return machine::skip("sockets of IPv6 take no IPv4 on this machine");
+    }
+    // The second has IPv4 alone, as the default has it.
+    for number in [0, 2] {
+        cluster[number].settings.host = Ipv6Addr::UNSPECIFIED.into();
+    }
+    let port = cluster[0].settings.port;
+    cluster[1].settings.peers = vec![port];
+    cluster[2].settings.options = vec!["--peer".into(), format!("[::1]:{port}").into()];
+    cluster.start();
+    fs::write(cluster[1].path("from IPv4"), "on all").unwrap();
+    fs::write(cluster[2].path("from IPv6"), "on all").unwrap();
+    poll::eventually(LIMIT, "all know all", || {
+        cluster.nodes().iter().all(|node| node.status().unwrap().peers_connected() == 2)
+    });
+    cluster.assert_same();
+    for node in cluster.nodes() {
+        for name in ["from IPv4", "from IPv6"] {
+            assert!(node.path(name).exists(), "{name} is not on {}", node.name());
+        }
+    }
+    let (log, status) = (cluster[0].log(), cluster[0].status().unwrap());
+    assert!(log.contains(&format!(" on [::]:{port}, ")), "{log}");
+    assert!(status.json()["peers"].to_string().contains("[::1]:"), "{status}");
 }
 
 /// As a service manager starts it: few files at first, more where it asks.
