@@ -8,7 +8,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -379,48 +378,4 @@ fn few_files_that_are_all_deleted_while_notes_are_lost() {
     cluster.assert_same();
     assert!(loss(node, "inotify_overflow") > 0, "{}", node.status().unwrap());
     assert_eq!(tree::count(cluster[1].root()).unwrap().0, 0);
-}
-
-#[test]
-fn too_few_inotify_watches() {
-    let Some(unshare) = machine::program("unshare").filter(|_| machine::is_root()) else {
-        return machine::skip("only root with unshare can limit one daemon's watches");
-    };
-    let limit = "echo 40 > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"";
-    let words = ["--user", "--map-root-user", "sh", "-c", limit];
-    if let Err(error) = machine::run(Command::new(&unshare).args(words).arg("true")) {
-        return machine::skip(&format!("no namespace of users of its own: {error:#}"));
-    }
-    let mut cluster = Cluster::new(2).with_options(&["--capture", "inotify"]);
-    for number in 0..60 {
-        let folder = cluster[0].path(format!("{number}"));
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("file"), "before").unwrap();
-    }
-    let prefix = std::iter::once(unshare.into_os_string()).chain(words.map(Into::into));
-    cluster[0].settings.prefix = prefix.collect();
-    cluster.start();
-    cluster.assert_same();
-    let status = cluster[0].status().unwrap();
-    assert!(status.number("/capture/counters/unwatched") >= 20, "{status}");
-    assert!(cluster[0].log().contains("max_user_watches"), "the log does not say what to raise");
-    fs::create_dir(cluster[0].path("one-more")).unwrap();
-    poll::eventually(Duration::from_secs(10), "the loss is counted", || {
-        loss(&cluster[0], "watch_limit") > 0
-    });
-
-    for number in 0..60 {
-        fs::write(cluster[0].path(format!("{number}/file")), "behind").unwrap();
-    }
-    let arrived = || {
-        let path = |number| cluster[1].path(format!("{number}/file"));
-        (0..60).filter(|number| fs::read(path(*number)).unwrap() == b"behind").count()
-    };
-    // Some directories are watched as before.
-    poll::eventually(Duration::from_secs(10), "watched changes arrive", || arrived() >= 30);
-    // The others wait for their turn, or for this.
-    let verified = cluster[0].verify().unwrap();
-    assert!(verified.code <= 1, "{verified:?}");
-    poll::eventually(Duration::from_secs(10), "all changes arrive", || arrived() == 60);
-    cluster.assert_same();
 }

@@ -18,7 +18,7 @@ pub enum Error {
     #[error("--capture fanotify is not to be had: {}; use --capture inotify or auto", .0.reason)]
     Fanotify(Lack),
     /// Not even the level that needs no privilege works.
-    #[error("inotify cannot watch the folder: {0}; is fs.inotify.max_user_instances used up?")]
+    #[error("inotify cannot watch the folder: {0}; may this user read it?")]
     Inotify(io::Error),
     /// This machine has no thread or descriptor left.
     #[error("cannot start the capture thread: {0}")]

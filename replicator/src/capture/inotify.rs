@@ -4,9 +4,10 @@
 //! A directory is always watched before it is listed, so nothing that appears
 //! in it can fall between; what it held by then is told to be listed, since
 //! whoever looked at it earlier may have found less. What cannot be watched
-//! (the user's watch limit) is never an end: it is reported, and looked at
-//! again from time to time. inotify does not say who wrote, so this process
-//! sees its own changes too; the comparison with the index drops them.
+//! (the user's limits of watches and instances, which other programs may have
+//! used up) is never an end, be it all of the folder: it is reported, and
+//! looked at again from time to time. inotify does not say who wrote, so this
+//! process sees its own changes too; the comparison with the index drops them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -38,7 +39,8 @@ const INTEREST: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::EXCL_UNLINK);
 
 pub struct Inotify {
-    queue: OwnedFd,
+    /// `None` while the kernel has none for this user.
+    queue: Option<OwnedFd>,
     root: PathBuf,
     watched: HashMap<i32, RelPath>,
     /// Directories the kernel refused to watch, for lack of watches.
@@ -58,9 +60,13 @@ struct Event {
 }
 
 impl Inotify {
-    /// Watches every directory that exists below the root.
+    /// Watches every directory that exists below the root, as far as the
+    /// limits allow.
     pub fn watch(root: &Path, tally: Arc<Tally>) -> io::Result<Self> {
-        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let queue = within_limits(new_queue())?;
+        // Fails early where the root cannot be watched for another reason.
+        let watch = queue.as_ref().map(|queue| inotify::add_watch(queue, root, INTEREST));
+        let is_root_watched = within_limits(watch.transpose())?.flatten().is_some();
         let mut inotify = Self {
             queue,
             root: root.to_owned(),
@@ -69,18 +75,31 @@ impl Inotify {
             moved_from: None,
             tally,
         };
-        // Fails early where the root itself cannot be watched.
-        inotify::add_watch(&inotify.queue, root, INTEREST)?;
         inotify.watch_tree(&RelPath::root());
-        let unwatched = inotify.unwatched.len();
-        if unwatched > 0 {
-            tracing::warn!(
-                unwatched,
-                "the limit of inotify watches is reached: some directories are only looked at \
-                 from time to time; raise fs.inotify.max_user_watches"
-            );
+        if !inotify.unwatched.is_empty() {
+            inotify.tally.lost(LossCause::WatchLimit);
+            inotify.warn(is_root_watched);
         }
         Ok(inotify)
+    }
+
+    fn warn(&self, is_root_watched: bool) {
+        let (unwatched, looked_at) = (self.unwatched.len(), "looked at once a minute");
+        match (&self.queue, is_root_watched) {
+            (Some(_), true) => tracing::warn!(
+                unwatched,
+                "the limit of inotify watches is reached: some directories are only {looked_at}; \
+                 raise fs.inotify.max_user_watches"
+            ),
+            (Some(_), false) => tracing::warn!(
+                "inotify has no watch left, other programs use all: the folder is only \
+                 {looked_at}; raise fs.inotify.max_user_watches"
+            ),
+            (None, _) => tracing::warn!(
+                "inotify has no instance left, other programs use all: the folder is only \
+                 {looked_at}; raise fs.inotify.max_user_instances"
+            ),
+        }
     }
 
     /// Does anything have to be looked at from time to time?
@@ -90,16 +109,28 @@ impl Inotify {
 
     /// Tries the unwatched directories again and reports them to be looked at.
     pub fn retry_unwatched(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
+        if self.queue.is_none() {
+            self.queue = new_queue().ok();
+        }
         for directory in std::mem::take(&mut self.unwatched) {
             self.watch_tree(&directory);
             outbox.lost(directory, LossCause::WatchLimit)?;
         }
+        if self.unwatched.is_empty() {
+            tracing::info!("inotify watches all of the folder now");
+        }
         Ok(())
+    }
+
+    /// What to wait for.
+    pub fn queue(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.as_ref().map(AsFd::as_fd)
     }
 
     /// Reports what was queued when this was called.
     pub fn drain(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
-        let mut left = rustix::io::ioctl_fionread(&self.queue).unwrap_or(0) as usize;
+        let queued = self.queue().and_then(|queue| rustix::io::ioctl_fionread(queue).ok());
+        let mut left = queued.unwrap_or(0) as usize;
         while left > 0 {
             let Some((events, bytes)) = self.read(outbox)? else {
                 break;
@@ -115,8 +146,11 @@ impl Inotify {
 
     /// One buffer of events and their size; `None` where nothing is queued.
     fn read(&mut self, outbox: &mut Outbox) -> Result<Option<(Vec<Event>, usize)>, Stopped> {
+        let Some(queue) = &self.queue else {
+            return Ok(None);
+        };
         let mut buffer = vec![MaybeUninit::uninit(); EVENT_BUFFER_BYTES];
-        let mut reader = inotify::Reader::new(&self.queue, &mut buffer);
+        let mut reader = inotify::Reader::new(queue, &mut buffer);
         let (mut events, mut bytes) = (Vec::new(), 0);
         loop {
             match reader.next() {
@@ -199,7 +233,7 @@ impl Inotify {
             for watch in gone {
                 self.watched.remove(&watch);
                 // A watch that the kernel dropped by itself is as good.
-                let _ = inotify::remove_watch(&self.queue, watch);
+                let _ = self.queue.as_ref().map(|queue| inotify::remove_watch(queue, watch));
             }
             self.unwatched.retain(|directory| !directory.is_within(path));
         }
@@ -207,6 +241,9 @@ impl Inotify {
             let before = self.unwatched.len();
             let was_filled = self.watch_tree(path);
             if self.unwatched.len() > before {
+                if before == 0 {
+                    self.warn(true);
+                }
                 outbox.lost(path.clone(), LossCause::WatchLimit)?;
             } else if was_filled {
                 outbox.unlisted(path.clone())?;
@@ -227,11 +264,12 @@ impl Inotify {
         let mut todo = vec![top.clone()];
         while let Some(directory) = todo.pop() {
             let path = self.root.join(directory.as_path());
-            let is_new = match inotify::add_watch(&self.queue, &path, INTEREST) {
-                Ok(watch) => {
+            let watch = self.queue.as_ref().map(|queue| inotify::add_watch(queue, &path, INTEREST));
+            let is_new = match within_limits(watch.transpose()) {
+                Ok(Some(Some(watch))) => {
                     self.watched.insert(watch, directory.clone()).as_ref() != Some(&directory)
                 }
-                Err(Errno::NOSPC | Errno::NOMEM) => {
+                Ok(_) => {
                     self.unwatched.insert(directory);
                     continue;
                 }
@@ -251,9 +289,16 @@ impl Inotify {
     }
 }
 
-impl AsFd for Inotify {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.queue.as_fd()
+fn new_queue() -> Result<OwnedFd, Errno> {
+    inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+}
+
+/// `None` where the kernel has no more of it for now.
+fn within_limits<T>(had: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match had {
+        Ok(had) => Ok(Some(had)),
+        Err(Errno::NOSPC | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
-pub use self::change::{Change, Extent};
+pub use self::change::{Change, Extent, LossCause};
 pub use self::counters::Counters;
 use self::counters::Tally;
 pub use self::describe::Description;

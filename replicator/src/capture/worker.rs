@@ -145,7 +145,7 @@ impl Worker {
             Some(self.control.wake.as_fd()),
             kernel.as_ref().map(AsFd::as_fd),
             fanotify.as_ref().map(AsFd::as_fd),
-            inotify.as_ref().map(AsFd::as_fd),
+            inotify.as_ref().and_then(Inotify::queue),
         ];
         let mut fds: Vec<_> = sources
             .into_iter()

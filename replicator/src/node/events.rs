@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::report::Report;
 use super::{Error, Node, outbox, serve};
-use crate::capture::{self, Change};
+use crate::capture::{self, Change, LossCause};
 use crate::sync::message::{FetchRequest, Message};
 use crate::transport::Event;
 
@@ -26,7 +26,11 @@ impl Node {
                 }
                 Change::DataAt(path) => self.core.bytes_changed_at(now, path),
                 Change::Lost { beneath, cause, since } => {
-                    tracing::warn!(%beneath, ?cause, "changes went unseen, looking again");
+                    match cause {
+                        // Told once when it began; this comes every minute.
+                        LossCause::WatchLimit => tracing::debug!(%beneath, "looking again"),
+                        _ => tracing::warn!(%beneath, ?cause, "changes went unseen, looking again"),
+                    }
                     self.core.scan_since(beneath, since);
                 }
             }
