@@ -36,4 +36,4 @@ pub use command::{
 pub use node::{Node, Settings, free_port};
 pub use status::{PeerTraffic, Status};
 pub use stopped::Stopped;
-pub use volume::{FileSystem, Volume, keep_mounts_to_this_thread};
+pub use volume::{FileSystem, Form, Volume, keep_mounts_to_this_thread};

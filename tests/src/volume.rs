@@ -109,11 +109,29 @@ const WITHOUT_LOG: u32 = 2;
 
 /// Until the last user of a file system that was unmounted has let go of it.
 const FREE_LIMIT: Duration = Duration::from_secs(20);
+/// How a file system is made and mounted, in words of its own programs where
+/// it is not as usual.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    pub kind: FileSystem,
+    /// In bytes.
+    pub size: u64,
+    /// Further words for `mkfs`.
+    pub made: &'static [&'static str],
+    /// Options of `mount`, with commas between them.
+    pub mounted: &'static str,
+}
+
+impl Form {
+    pub const fn of(kind: FileSystem) -> Self {
+        Self { kind, size: SIZE, made: &[], mounted: "" }
+    }
+}
 
 /// One mounted file system.
 #[derive(Debug)]
 pub struct Volume {
-    kind: FileSystem,
+    form: Form,
     source: PathBuf,
     target: PathBuf,
     mounted: bool,
@@ -125,17 +143,17 @@ impl Volume {
     /// A fresh file system of some hundred MiB in a temporary directory. An
     /// error says what this machine lacks.
     pub fn new(kind: FileSystem) -> Result<Self> {
-        Self::of_size(kind, SIZE)
+        Self::of(Form::of(kind))
     }
 
     /// The same for a story: `None`, with a word about why, where this machine
     /// does not have the file system. What else goes wrong is a failure.
     pub fn or_skip(kind: FileSystem) -> Option<Self> {
-        Self::or_skip_of_size(kind, SIZE)
+        Self::or_skip_of(Form::of(kind))
     }
 
-    pub fn or_skip_of_size(kind: FileSystem, size: u64) -> Option<Self> {
-        match (Self::of_size(kind, size), kind.lack()) {
+    pub fn or_skip_of(form: Form) -> Option<Self> {
+        match (Self::of(form), form.kind.lack()) {
             (Ok(volume), _) => Some(volume),
             (Err(_), Some(lack)) => {
                 machine::skip(&lack);
@@ -145,29 +163,30 @@ impl Volume {
         }
     }
 
-    pub fn of_size(kind: FileSystem, size: u64) -> Result<Self> {
+    pub fn of(form: Form) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("replicator-volume-").tempdir()?;
         // A story may run its nodes as another user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let (image, target) = (dir.path().join("image"), dir.path().join("mounted"));
-        let mut volume = Self::in_image(kind, &image, &target, size)?;
+        let mut volume = Self::in_image(form, &image, &target)?;
         volume._dir = Some(dir);
         Ok(volume)
     }
 
-    /// A fresh file system of `size` bytes in `image`, mounted at `target`.
-    pub fn in_image(kind: FileSystem, image: &Path, target: &Path, size: u64) -> Result<Self> {
+    /// A fresh file system in `image`, mounted at `target`.
+    pub fn in_image(form: Form, image: &Path, target: &Path) -> Result<Self> {
+        let kind = form.kind;
         ensure!(is_root(), "only root can mount {kind}");
         keep_mounts_to_this_thread()?;
         fs::create_dir_all(target)?;
         if kind != FileSystem::Tmpfs {
             let name = format!("mkfs.{kind}");
             let mkfs = program(&name).with_context(|| format!("{name} is not installed"))?;
-            fs::File::create(image)?.set_len(size)?;
-            run(Command::new(mkfs).args(kind.mkfs_options()).arg(image))?;
+            fs::File::create(image)?.set_len(form.size)?;
+            run(Command::new(mkfs).args(kind.mkfs_options()).args(form.made).arg(image))?;
         }
         let mut volume =
-            Self { kind, source: image.into(), target: target.into(), mounted: false, _dir: None };
+            Self { form, source: image.into(), target: target.into(), mounted: false, _dir: None };
         if kind == FileSystem::Xfs {
             xfs::set_exchange(image, true)?;
             if volume.mount().is_err() {
@@ -181,7 +200,7 @@ impl Volume {
     }
 
     pub fn kind(&self) -> FileSystem {
-        self.kind
+        self.form.kind
     }
 
     pub fn path(&self) -> &Path {
@@ -190,10 +209,14 @@ impl Volume {
 
     pub fn mount(&mut self) -> Result<()> {
         let mut mount = Command::new("mount");
-        match self.kind {
+        let Form { kind, mounted, .. } = self.form;
+        match kind {
             FileSystem::Tmpfs => mount.args(["-t", "tmpfs", "-o", "size=25%"]).arg("tmpfs"),
             _ => mount.args(["-o", "loop"]).arg(&self.source),
         };
+        if !mounted.is_empty() {
+            mount.args(["-o", mounted]);
+        }
         run(mount.arg(&self.target))?;
         self.mounted = true;
         Ok(())

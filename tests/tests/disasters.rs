@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, FileSystem, Node, Volume, levels, machine, nobody, poll, tree};
+use replicator_tests::{
+    Cluster, FileSystem, Form, Node, Volume, levels, machine, nobody, poll, tree,
+};
 
 /// More than any brake lets through unseen.
 const FILES: u64 = 300;
@@ -252,7 +254,8 @@ fn a_root_moved_away_under_a_running_node() {
 fn in_sync_on_a_volume() -> Option<(Cluster, Volume)> {
     let mut cluster = Cluster::new(2);
     let image = cluster.dir().join("image");
-    let mounted = Volume::in_image(FileSystem::Ext4, &image, cluster[1].root(), 64 << 20);
+    let form = Form { size: 64 << 20, ..Form::of(FileSystem::Ext4) };
+    let mounted = Volume::in_image(form, &image, cluster[1].root());
     let volume = match mounted {
         Ok(volume) => volume,
         Err(error) => {

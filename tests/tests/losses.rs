@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use replicator_tests::random::Random;
 use replicator_tests::{
-    Cluster, FileSystem, Node, Stopped, Volume, machine, nested, poll, sample, tree,
+    Cluster, FileSystem, Form, Node, Stopped, Volume, machine, nested, poll, sample, tree,
 };
 
 /// Reading a file again takes longer than applying a change.
@@ -64,7 +64,7 @@ fn kernel_memory(node: &Node) -> u64 {
 
 /// Two nodes that share a large file nobody touches and many small ones.
 fn prepared(options: &[&str]) -> Option<(Cluster, Volume)> {
-    let volume = Volume::or_skip_of_size(FileSystem::Ext4, 2 << 30)?;
+    let volume = Volume::or_skip_of(Form { size: 2 << 30, ..Form::of(FileSystem::Ext4) })?;
     let mut cluster = Cluster::new(2).with_roots_in(volume.path()).with_options(options);
     let root = cluster[0].root();
     sample::random_file(&root.join("untouched"), UNTOUCHED_BYTES, 1).unwrap();

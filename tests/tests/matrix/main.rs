@@ -18,7 +18,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, FileSystem, Volume, levels, machine, nobody};
+use replicator_tests::{Cluster, FileSystem, Form, Volume, levels, machine, nobody};
 
 use scene::{Due, Method, Outcome, Scene, Seen};
 
@@ -43,6 +43,37 @@ fn may_lack(kind: FileSystem, method: &str) -> bool {
         || method == "BTRFS_IOC_ENCODED_WRITE" && kind != FileSystem::Btrfs
 }
 
+/// What ext4 does in another way where it allocates or keeps its journal
+/// unlike usual.
+const OF_FORM: [&str; 26] = [
+    "write",
+    "append",
+    "pwrite to dirty pages",
+    "pwrite behind the end",
+    "a write longer than a slot",
+    "RWF_DSYNC",
+    "O_DIRECT",
+    "O_DIRECT beneath dirty pages",
+    "splice",
+    "copy_file_range",
+    "io_uring, asynchronous",
+    "io_uring, direct",
+    "libaio",
+    "truncate down",
+    "truncate up",
+    "ftruncate down, up and a write",
+    "fallocate",
+    "PUNCH_HOLE",
+    "ZERO_RANGE",
+    "COLLAPSE_RANGE",
+    "store to a clean page",
+    "store to a dirty page",
+    "store to a re-cleaned page",
+    "stores and pwrites by turns",
+    "munmap of dirty pages",
+    "store behind the old end",
+];
+
 /// What only late kernels have: not to be tried with others, which is said.
 fn of_late_kernels(kind: FileSystem, method: &str) -> bool {
     method == "XFS_IOC_EXCHANGE_RANGE" && kind == FileSystem::Xfs
@@ -56,11 +87,31 @@ fn every_method_has_a_name_of_its_own() {
     names.iter().for_each(|name| machine::row("any", "any", name, "listed"));
     names.sort_unstable();
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+    if std::env::var_os("REPLICATOR_METHODS").is_none() {
+        let unknown: Vec<_> = OF_FORM.iter().filter(|name| !names.contains(name)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
 }
 
 #[test]
 fn on_ext4() {
     story(FileSystem::Ext4, "ebpf");
+}
+
+/// Other functions of the kernel write there than elsewhere.
+#[test]
+fn on_ext4_without_delayed_allocation() {
+    in_another_form(&["-b", "1024"], "nodelalloc");
+}
+
+#[test]
+fn on_ext4_that_keeps_a_journal_of_bytes() {
+    in_another_form(&["-b", "1024"], "data=journal");
+}
+
+fn in_another_form(made: &'static [&'static str], mounted: &'static str) {
+    let form = Form { made, mounted, ..Form::of(FileSystem::Ext4) };
+    story_of(form, "ebpf", |method| OF_FORM.contains(&method.name));
 }
 
 #[test]
@@ -124,7 +175,13 @@ fn methods() -> impl Iterator<Item = &'static Method> {
 }
 
 fn story(kind: FileSystem, level: &str) {
-    let Some(volume) = Volume::or_skip(kind) else { return };
+    story_of(Form::of(kind), level, |_| true);
+}
+
+/// Of some methods.
+fn story_of(form: Form, level: &str, is_told: impl Fn(&Method) -> bool) {
+    let kind = form.kind;
+    let Some(volume) = Volume::or_skip_of(form) else { return };
     if let Some(lack) = levels::lacks(volume.path(), level) {
         return machine::skip(&format!("{kind}, {level}: {lack}"));
     }
@@ -154,7 +211,7 @@ fn story(kind: FileSystem, level: &str) {
     fs::create_dir(&outside).unwrap();
 
     let (mut skipped, mut failures, mut late) = (Vec::new(), Vec::new(), Vec::new());
-    for (number, method) in methods().enumerate() {
+    for (number, method) in methods().filter(|method| is_told(method)).enumerate() {
         let due = match method.seen {
             Seen::LateByInotify if level == "inotify" => Due::Verified,
             Seen::Late if level != "ebpf" => Due::Verified,
