@@ -7,6 +7,7 @@
 //! that shared the daemon's walk or hash would share its mistakes.
 
 pub mod apt;
+mod btrfs;
 mod cluster;
 mod command;
 pub mod flags;

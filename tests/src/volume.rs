@@ -18,7 +18,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::levels::{CAP_SYS_ADMIN, has_capabilities};
 use crate::machine::{self, is_root, program, run};
-use crate::{poll, xfs};
+use crate::{btrfs, poll, xfs};
 
 /// Of a file system for which nobody says otherwise.
 const SIZE: u64 = 512 << 20;
@@ -109,6 +109,7 @@ const WITHOUT_LOG: u32 = 2;
 
 /// Until the last user of a file system that was unmounted has let go of it.
 const FREE_LIMIT: Duration = Duration::from_secs(20);
+
 /// How a file system is made and mounted, in words of its own programs where
 /// it is not as usual.
 #[derive(Clone, Copy, Debug)]
@@ -120,11 +121,14 @@ pub struct Form {
     pub made: &'static [&'static str],
     /// Options of `mount`, with commas between them.
     pub mounted: &'static str,
+    /// Of Btrfs: the part that is mounted, as most distributions do, and not
+    /// the top of the file system.
+    pub subvolume: Option<&'static str>,
 }
 
 impl Form {
     pub const fn of(kind: FileSystem) -> Self {
-        Self { kind, size: SIZE, made: &[], mounted: "" }
+        Self { kind, size: SIZE, made: &[], mounted: "", subvolume: None }
     }
 }
 
@@ -185,8 +189,15 @@ impl Volume {
             fs::File::create(image)?.set_len(form.size)?;
             run(Command::new(mkfs).args(kind.mkfs_options()).args(form.made).arg(image))?;
         }
-        let mut volume =
-            Self { form, source: image.into(), target: target.into(), mounted: false, _dir: None };
+        let plain = Form { subvolume: None, ..form };
+        let (source, target) = (image.into(), target.into());
+        let mut volume = Self { form: plain, source, target, mounted: false, _dir: None };
+        if let Some(name) = form.subvolume {
+            volume.mount()?;
+            btrfs::make_subvolume(&volume.target, name)?;
+            volume.detach()?;
+            volume.form = form;
+        }
         if kind == FileSystem::Xfs {
             xfs::set_exchange(image, true)?;
             if volume.mount().is_err() {
@@ -209,13 +220,16 @@ impl Volume {
 
     pub fn mount(&mut self) -> Result<()> {
         let mut mount = Command::new("mount");
-        let Form { kind, mounted, .. } = self.form;
+        let Form { kind, mounted, subvolume, .. } = self.form;
         match kind {
             FileSystem::Tmpfs => mount.args(["-t", "tmpfs", "-o", "size=25%"]).arg("tmpfs"),
             _ => mount.args(["-o", "loop"]).arg(&self.source),
         };
         if !mounted.is_empty() {
             mount.args(["-o", mounted]);
+        }
+        if let Some(name) = subvolume {
+            mount.args(["-o", &format!("subvol={name}")]);
         }
         run(mount.arg(&self.target))?;
         self.mounted = true;
@@ -236,7 +250,7 @@ impl Volume {
         // SAFETY: the call reads the number it is given, and touches no other
         // memory.
         let shut_down = unsafe { libc::ioctl(file.as_raw_fd(), SHUTDOWN, &WITHOUT_LOG) };
-        ensure!(shut_down == 0, "{} does not shut down", self.kind);
+        ensure!(shut_down == 0, "{} does not shut down", self.kind());
         drop(file);
         meanwhile();
         run(Command::new("umount").arg(&self.target))?;

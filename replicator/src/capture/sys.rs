@@ -83,6 +83,77 @@ pub fn open_again_by_handle(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     open_by_handle(directory, &handle)
 }
 
+/// The top of the Btrfs file system that a directory lies on, above all its
+/// subvolumes, as a mere place (`O_PATH`): no path needs to lead there. It
+/// stands for nothing but the file system.
+pub fn btrfs_top(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    /// `FILEID_BTRFS_WITHOUT_PARENT` of Linux.
+    const KIND: i32 = 0x4d;
+    let mut inode = Vec::new();
+    inode.extend(btrfs::TOP_DIRECTORY.to_ne_bytes());
+    inode.extend(btrfs::TOP_TREE.to_ne_bytes());
+    // The kernel keeps the lower half as the inode's generation.
+    inode.extend((btrfs::top_generation(directory)? as u32).to_ne_bytes());
+    let mut handle = Vec::new();
+    handle.extend((inode.len() as u32).to_ne_bytes());
+    handle.extend(KIND.to_ne_bytes());
+    handle.extend(inode);
+    open_by_handle(directory, &handle)
+}
+
+mod btrfs {
+    //! What the file system's own interface tells of its top (`linux/btrfs.h`
+    //! and `linux/btrfs_tree.h`).
+
+    use std::io;
+    use std::os::fd::{AsRawFd, BorrowedFd};
+
+    /// `BTRFS_FS_TREE_OBJECTID`
+    pub const TOP_TREE: u64 = 5;
+    /// `BTRFS_FIRST_FREE_OBJECTID`
+    pub const TOP_DIRECTORY: u64 = 256;
+    const INODE_ITEM: u32 = 1;
+    const TREE_SEARCH: libc::Ioctl = 0xd000_9411u32 as libc::Ioctl;
+    /// `struct btrfs_ioctl_search_header` and what it heads.
+    const HEADER_BYTES: usize = 32;
+
+    /// `struct btrfs_ioctl_search_args`
+    #[repr(C)]
+    struct Search {
+        tree: u64,
+        objects: [u64; 2],
+        offsets: [u64; 2],
+        transactions: [u64; 2],
+        kinds: [u32; 2],
+        count: u32,
+        unused: u32,
+        reserved: [u64; 4],
+        found: [u8; 3992],
+    }
+
+    /// The first member of `struct btrfs_inode_item`.
+    pub fn top_generation(directory: BorrowedFd<'_>) -> io::Result<u64> {
+        let mut search = Search {
+            tree: TOP_TREE,
+            objects: [TOP_DIRECTORY; 2],
+            offsets: [0; 2],
+            transactions: [0, u64::MAX],
+            kinds: [INODE_ITEM; 2],
+            count: 1,
+            unused: 0,
+            reserved: [0; 4],
+            found: [0; _],
+        };
+        // SAFETY: the structure is what this request reads and writes.
+        let result = unsafe { libc::ioctl(directory.as_raw_fd(), TREE_SEARCH, &raw mut search) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let generation = search.found[HEADER_BYTES..].first_chunk().filter(|_| search.count == 1);
+        generation.map(|bytes| u64::from_le_bytes(*bytes)).ok_or(io::ErrorKind::NotFound.into())
+    }
+}
+
 /// Opens what a `struct file_handle` (as the kernel wrote it, at most its
 /// largest size) stands for, as a mere place (`O_PATH`).
 pub fn open_by_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> {

@@ -44,7 +44,7 @@ fn may_lack(kind: FileSystem, method: &str) -> bool {
 }
 
 /// What ext4 does in another way where it allocates or keeps its journal
-/// unlike usual.
+/// unlike usual, and a part of all for other forms.
 const OF_FORM: [&str; 26] = [
     "write",
     "append",
@@ -111,7 +111,8 @@ fn on_ext4_that_keeps_a_journal_of_bytes() {
 
 fn in_another_form(made: &'static [&'static str], mounted: &'static str) {
     let form = Form { made, mounted, ..Form::of(FileSystem::Ext4) };
-    story_of(form, "ebpf", |method| OF_FORM.contains(&method.name));
+    let Some(volume) = Volume::or_skip_of(form) else { return };
+    story_in(&volume, "ebpf", |method| OF_FORM.contains(&method.name));
 }
 
 #[test]
@@ -132,6 +133,15 @@ fn on_ext4_through_fanotify() {
 #[test]
 fn on_xfs_through_fanotify() {
     story(FileSystem::Xfs, "fanotify");
+}
+
+/// As a folder lies on most machines that have Btrfs.
+#[test]
+fn in_a_subvolume_of_btrfs() {
+    let form = Form { subvolume: Some("home"), ..Form::of(FileSystem::Btrfs) };
+    let Some(volume) = Volume::or_skip_of(form) else { return };
+    let level = levels::best(volume.path());
+    story_in(&volume, level, |method| OF_FORM.contains(&method.name));
 }
 
 #[test]
@@ -175,13 +185,13 @@ fn methods() -> impl Iterator<Item = &'static Method> {
 }
 
 fn story(kind: FileSystem, level: &str) {
-    story_of(Form::of(kind), level, |_| true);
+    let Some(volume) = Volume::or_skip(kind) else { return };
+    story_in(&volume, level, |_| true);
 }
 
 /// Of some methods.
-fn story_of(form: Form, level: &str, is_told: impl Fn(&Method) -> bool) {
-    let kind = form.kind;
-    let Some(volume) = Volume::or_skip_of(form) else { return };
+fn story_in(volume: &Volume, level: &str, is_told: impl Fn(&Method) -> bool) {
+    let kind = volume.kind();
     if let Some(lack) = levels::lacks(volume.path(), level) {
         return machine::skip(&format!("{kind}, {level}: {lack}"));
     }

@@ -62,7 +62,7 @@ impl Fanotify {
         tally: Arc<Tally>,
     ) -> io::Result<Self> {
         let content = if interest == Interest::Names { 0 } else { CONTENT };
-        sys::fanotify_mark_filesystem(group.as_fd(), NAMES | content | libc::FAN_ONDIR, root)?;
+        mark(group.as_fd(), NAMES | content | libc::FAN_ONDIR, root)?;
         Ok(Self {
             group,
             resolver: Resolver::new(root)?,
@@ -223,6 +223,21 @@ impl Fanotify {
             name => directory.join(name).unwrap_or(directory),
         };
         Ok((!path.is_private()).then_some(path))
+    }
+}
+
+/// Marks the file system. Of Btrfs one mark has all subvolumes, and is taken
+/// where none of them begins.
+fn mark(group: BorrowedFd<'_>, mask: u64, root: BorrowedFd<'_>) -> io::Result<()> {
+    match sys::fanotify_mark_filesystem(group, mask, root) {
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
+            let top = sys::btrfs_top(root).map_err(|why| {
+                tracing::debug!(%why, "the top of the file system cannot be opened");
+                error
+            })?;
+            sys::fanotify_mark_filesystem(group, mask, top.as_fd())
+        }
+        marked => marked,
     }
 }
 
