@@ -50,6 +50,12 @@ impl Status {
         self.text("/capture/hooks")
     }
 
+    /// Kinds of change that are seen late, and when.
+    pub fn seen_late(&self) -> Vec<&str> {
+        let lines = self.0.pointer("/capture/late").and_then(Value::as_array);
+        lines.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
     pub fn files(&self) -> u64 {
         self.number("/folder/files")
     }

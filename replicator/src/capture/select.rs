@@ -166,7 +166,6 @@ fn description(level: Level, why_not_higher: Option<String>) -> Description {
         attached: Vec::new(),
         missing: Vec::new(),
         why_not_exits: None,
-        seen_late: seen_late(level),
         why_not_higher,
     }
 }

@@ -201,8 +201,10 @@ impl Facts {
             capture: CaptureFacts {
                 level: description.level.to_string(),
                 hooks: description.hook_set.to_owned(),
+                late: description.seen_late(),
+                missing: description.missing.iter().map(|hook| hook.line()).collect(),
                 why: description.why_not_higher.unwrap_or_default(),
-                late: description.seen_late.iter().map(|late| (*late).to_owned()).collect(),
+                why_hooks: description.why_not_exits.unwrap_or_default(),
                 counters: counters(&capture.counters()),
             },
             engine: EngineFacts {

@@ -126,8 +126,13 @@ pub struct CaptureFacts {
     pub hooks: String,
     /// Why it is no higher one; empty for the highest, or the one asked for.
     pub why: String,
-    /// Kinds of change this level sees late, and when.
+    /// Why the hooks are not the set that shows the most; empty for that set.
+    pub why_hooks: String,
+    /// Kinds of change that are seen late at this level and with these hooks,
+    /// and when.
     pub late: Vec<String>,
+    /// Hooks that the kernel does not offer, and what each costs.
+    pub missing: Vec<String>,
     pub counters: BTreeMap<String, u64>,
 }
 

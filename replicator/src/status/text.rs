@@ -137,8 +137,8 @@ fn machine_lines(out: &mut String, snapshot: &Snapshot) {
     if !capture.why.is_empty() {
         fact(out, "", &format!("no higher level: {}", capture.why));
     }
-    if !capture.late.is_empty() {
-        fact(out, "", &format!("seen late: {}", capture.late.join(", ")));
+    for late in &capture.late {
+        fact(out, "", &format!("seen late: {late}"));
     }
     let process = &snapshot.process;
     let text = format!(

@@ -146,7 +146,7 @@ pub const METHODS: &[Method] = &[
     method("BTRFS_IOC_ENCODED_WRITE", encoded_write),
     Method {
         name: "chattr",
-        seen: Seen::Late,
+        seen: Seen::Late("chattr"),
         run: |scene| {
             scene.file()?.write_all_at(&scene.bytes(1, 5000), 70_001)?;
             scene.arrives("a write before it");

@@ -22,7 +22,7 @@ const TRIES: u32 = 100;
 pub const METHODS: &[Method] = &[
     Method {
         name: "a write to a loop device",
-        seen: Seen::Late,
+        seen: Seen::Late("loop device"),
         run: |scene| {
             let device = Loop::of(&scene.file()?)?;
             // Whole blocks: what the device reads in between is not in question.
@@ -35,7 +35,7 @@ pub const METHODS: &[Method] = &[
     },
     Method {
         name: "a discard of a loop device",
-        seen: Seen::Late,
+        seen: Seen::Late("loop device"),
         run: |scene| {
             let device = Loop::of(&scene.file()?)?;
             device.discard(65_536, 131_072)?;

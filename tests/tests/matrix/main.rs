@@ -212,6 +212,7 @@ fn story_in(volume: &Volume, level: &str, is_told: impl Fn(&Method) -> bool) {
     cluster.assert_same();
     let status = cluster[0].status().unwrap();
     assert_eq!((status.capture(), status.hooks()), (level, levels::hooks(level)));
+    let told_late = status.seen_late();
     let tell = |method: &str, how: &str, outcome: &str| {
         machine::row(&kind.to_string(), status.hooks(), &format!("{method}, {how}"), outcome);
     };
@@ -222,12 +223,15 @@ fn story_in(volume: &Volume, level: &str, is_told: impl Fn(&Method) -> bool) {
 
     let (mut skipped, mut failures, mut late) = (Vec::new(), Vec::new(), Vec::new());
     for (number, method) in methods().filter(|method| is_told(method)).enumerate() {
-        let due = match method.seen {
-            Seen::LateByInotify if level == "inotify" => Due::Verified,
-            Seen::Late if level != "ebpf" => Due::Verified,
-            Seen::AtClose if level != "ebpf" => Due::AtClose,
-            _ => Due::AtOnce,
+        let (due, word) = match method.seen {
+            Seen::LateByInotify(word) if level == "inotify" => (Due::Verified, word),
+            Seen::Late(word) if level != "ebpf" => (Due::Verified, word),
+            Seen::AtClose(word) if level != "ebpf" => (Due::AtClose, word),
+            _ => (Due::AtOnce, ""),
         };
+        if due != Due::AtOnce && !told_late.iter().any(|line| line.contains(word)) {
+            failures.push(format!("{}: the status does not say that it is seen late", method.name));
+        }
         for busy in [false, true].into_iter().take(1 + usize::from(tries_busy)) {
             let number = 2 * number as u64 + u64::from(busy);
             let roots = (cluster[0].root(), cluster[1].root());

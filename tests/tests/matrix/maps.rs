@@ -11,7 +11,7 @@ use crate::calls::{Aligned, check, done};
 use crate::scene::{FILE_BYTES, Method, Scene, Seen};
 
 const fn method(name: &'static str, run: fn(&Scene) -> io::Result<()>) -> Method {
-    Method { name, seen: Seen::AtClose, run }
+    Method { name, seen: Seen::AtClose("memory mapping"), run }
 }
 
 pub const METHODS: &[Method] = &[

@@ -21,7 +21,7 @@ const fn method(name: &'static str, run: fn(&Scene) -> io::Result<()>) -> Method
 pub const METHODS: &[Method] = &[
     Method {
         name: "O_TMPFILE and linkat",
-        seen: Seen::LateByInotify,
+        seen: Seen::LateByInotify("open file"),
         run: |scene| {
             let mut options = OpenOptions::new();
             let folder = scene.path("");
@@ -40,7 +40,7 @@ pub const METHODS: &[Method] = &[
     }),
     Method {
         name: "through a hard link outside",
-        seen: Seen::LateByInotify,
+        seen: Seen::LateByInotify("hard link outside"),
         run: |scene| {
             let link = scene.outside("link");
             fs::hard_link(scene.path("f"), &link)?;
@@ -55,7 +55,7 @@ pub const METHODS: &[Method] = &[
     // The events of the file system come, those of the directory do not.
     Method {
         name: "through overlayfs",
-        seen: Seen::LateByInotify,
+        seen: Seen::LateByInotify("overlayfs"),
         run: |scene| {
             let names = ["lower", "work", "merged"];
             let [lower, work, merged] = names.map(|name| scene.outside(name));
@@ -117,7 +117,7 @@ pub const METHODS: &[Method] = &[
     }),
     Method {
         name: "to a file that lost one of its names",
-        seen: Seen::LateByInotify,
+        seen: Seen::LateByInotify("open file"),
         run: |scene| {
             fs::hard_link(scene.path("f"), scene.path("other"))?;
             scene.arrives("two names");

@@ -54,7 +54,7 @@ pub const METHODS: &[Method] = &[
     }),
     Method {
         name: "libaio",
-        seen: Seen::AtClose,
+        seen: Seen::AtClose("libaio"),
         run: |scene| {
             let (file, bytes) = (scene.file()?, scene.bytes(1, 5000));
             aio(&file, &bytes, 100_001)?;
@@ -64,7 +64,7 @@ pub const METHODS: &[Method] = &[
     },
     Method {
         name: "libaio, direct",
-        seen: Seen::AtClose,
+        seen: Seen::AtClose("libaio"),
         run: |scene| {
             let (file, bytes) = (scene.open(libc::O_DIRECT)?, scene.bytes(1, 8192));
             aio(&file, Aligned::new(&bytes).get(), 65_536)?;

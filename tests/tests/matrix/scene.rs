@@ -42,16 +42,17 @@ pub struct Method {
     pub run: fn(&Scene) -> io::Result<()>,
 }
 
-/// What a level without kernel programs learns of a method.
+/// What a level without kernel programs learns of a method, and a word that
+/// tells of it among what the status says is seen late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     AtOnce,
     /// By fanotify at once; inotify knows of no name it could have.
-    LateByInotify,
+    LateByInotify(&'static str),
     /// When the file is closed, and its last mapping gone.
-    AtClose,
+    AtClose(&'static str),
     /// When the folder is verified.
-    Late,
+    Late(&'static str),
 }
 
 /// When what a method writes must be there.

@@ -142,12 +142,9 @@ impl Plan {
                 (Err(error), Some(function)) => {
                     let other = Exit { function, file_system: None, ..exit };
                     plan.found.push(find(other, kernel, module)?);
-                    let costs = format!(
-                        "{} made by the kernel itself, as for a loop device, arrive when the \
-                         folder is verified: {error}",
-                        exit.shows
-                    );
-                    plan.missing.push(MissingHook { name: exit.function.to_owned(), costs });
+                    let shows =
+                        format!("{} made by the kernel itself (for a loop device)", exit.shows);
+                    plan.missing.push(MissingHook::unseen(exit.function, &shows, error));
                 }
                 (found, _) => plan.found.push(found?),
             }
@@ -156,9 +153,7 @@ impl Plan {
             match find(exit, kernel, module) {
                 Ok(found) => plan.found.push(found),
                 Err(error) => {
-                    let costs =
-                        format!("{} arrive when the folder is verified: {error}", exit.shows);
-                    plan.missing.push(MissingHook { name: exit.function.to_owned(), costs });
+                    plan.missing.push(MissingHook::unseen(exit.function, exit.shows, error));
                 }
             }
         }
@@ -170,7 +165,8 @@ impl Plan {
                     "{} are told by folio, and a file that becomes mapped is read once more: {error}",
                     FAULTS.shows
                 );
-                plan.missing.push(MissingHook { name: FAULTS.function.to_owned(), costs });
+                let Exit { function, shows, .. } = FAULTS;
+                plan.missing.push(MissingHook::stood_in_for(function, shows, costs));
             }
         }
         Ok(plan)
@@ -216,6 +212,7 @@ mod tests {
         assert!(!plan.faults_told);
         assert_eq!(plan.missing.len(), 1);
         assert!(plan.missing[0].costs.contains("by folio"), "{:?}", plan.missing);
+        assert_eq!(plan.missing[0].seen_late(), None);
         // What the kernel calls for others, and what it calls by itself.
         for (lack, had) in
             [("vfs_fallocate", "ext4_fallocate"), ("ext4_fallocate", "vfs_fallocate")]
@@ -225,6 +222,13 @@ mod tests {
             assert_eq!(holes.map(|found| found.exit.function).collect::<Vec<_>>(), [had]);
             let told = plan.missing.iter().any(|missing| missing.name == lack);
             assert_eq!(told, lack == "ext4_fallocate", "{:?}", plan.missing);
+        }
+        // What is rare, and then is learnt late.
+        let of_ext4 = |exit: &&Exit| exit.file_system == Some(FileSystem::Ext4);
+        for exit in RARE.iter().filter(of_ext4) {
+            let missing = plan_without(&blob, exit.function).unwrap().missing;
+            let late: Vec<_> = missing.iter().filter_map(MissingHook::seen_late).collect();
+            assert!(late.len() == 1 && late[0].starts_with(exit.shows), "{missing:?}");
         }
     }
 

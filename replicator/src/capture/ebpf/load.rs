@@ -196,10 +196,7 @@ impl Programs {
             Ok(program) => self.add(name, program),
             Err(reason) if hook.essential => return Err(format!("{name} ({shows}): {reason}")),
             Err(reason) if hook.with_cause && reason == NO_TRACEPOINT => {}
-            Err(reason) => {
-                let costs = format!("{shows} arrive when the folder is verified: {reason}");
-                self.missing.push(MissingHook { name: (*name).to_owned(), costs });
-            }
+            Err(reason) => self.missing.push(MissingHook::unseen(name, shows, reason)),
         }
         Ok(())
     }
