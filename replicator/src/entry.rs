@@ -32,6 +32,12 @@ impl Timestamp {
     /// Before anything a file system can hold.
     pub const BEGINNING: Self = Self { seconds: i64::MIN, nanos: 0 };
 
+    /// From nanoseconds since 1970.
+    pub fn from_nanos(nanos: i64) -> Self {
+        const SECOND: i64 = 1_000_000_000;
+        Self { seconds: nanos.div_euclid(SECOND), nanos: nanos.rem_euclid(SECOND) as u32 }
+    }
+
     /// So much earlier; the beginning of time at the earliest.
     pub fn before(&self, span: std::time::Duration) -> Self {
         let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);

@@ -213,7 +213,7 @@ impl Facts {
             },
             index: self.index(core),
             peers: self.peer_facts(core, carrier),
-            losses: self.losses(capture),
+            losses: self.losses(capture, &progress),
             rates: self.rates(&progress, carrier),
             process: ProcessFacts::measure(),
             ..Snapshot::default()
@@ -340,8 +340,9 @@ impl Facts {
         known.chain(absent).chain(unmet).collect()
     }
 
-    fn losses(&self, capture: &Capture) -> BTreeMap<String, u64> {
+    fn losses(&self, capture: &Capture, progress: &Progress) -> BTreeMap<String, u64> {
         let mut losses = counters(&capture.counters().lost);
+        losses.insert("unmet_mappings".to_owned(), progress.unmet_mappings);
         losses.insert("unclean_end".to_owned(), self.unclean.into());
         losses
     }

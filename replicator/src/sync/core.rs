@@ -282,8 +282,8 @@ impl<S: Store> Core<S> {
             ..Dirt::default()
         };
         let Some(body) = body else {
-            if mapped {
-                self.mapped.note(inode, dirt);
+            if mapped && let Some(since) = self.mapped.note(now, inode, dirt) {
+                self.scan_since(RelPath::root(), Some(since));
             }
             return;
         };
@@ -365,6 +365,9 @@ impl<S: Store> Core<S> {
         self.plan(now);
         self.announce(now);
         self.members_turn(now);
+        if !self.is_looking() {
+            self.mapped.has_rested(now.monotonic);
+        }
     }
 
     // What others may read.

@@ -42,6 +42,9 @@ pub struct Progress {
     pub deletions_held: u64,
     /// What changed on a node that only receives.
     pub own_changes: u64,
+    /// How often stores through mappings of unknown files were too many to be
+    /// remembered, and everything changed since was read again.
+    pub unmet_mappings: u64,
     /// What could not be read or applied, newest last.
     pub errors: VecDeque<(RelPath, String)>,
     /// What was done lately, newest last.
@@ -113,6 +116,7 @@ impl<S: Store> Core<S> {
             scanning: !self.scans.is_empty(),
             deletions_held: self.brake.len() as u64,
             own_changes: self.own.len() as u64,
+            unmet_mappings: self.mapped.overflows(),
             ..self.progress.clone()
         }
     }

@@ -25,6 +25,7 @@ mod disk;
 mod first;
 mod ledger;
 mod many_names;
+mod mappings;
 mod numbers;
 mod one_way;
 mod outage;

@@ -78,19 +78,23 @@ impl Alone {
         self.now += time;
         self.core.handle_timeout(self.clock());
         while let Some(effect) = self.core.poll_effect() {
-            match effect {
-                Effect::Look(looks) => {
-                    let sights = looks.iter().map(|look| self.look(look)).collect();
-                    self.core.handle_sights(self.clock(), sights);
-                }
-                Effect::Scan { beneath, .. } => {
-                    let listed = self.disk.list(&beneath);
-                    self.core.handle_listed(self.clock(), &beneath, listed);
-                    self.core.handle_scanned(self.clock(), &beneath);
-                }
-                Effect::Listen => self.core.handle_heard(self.clock()),
-                _ => {}
+            self.carry_out(effect);
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Look(looks) => {
+                let sights = looks.iter().map(|look| self.look(look)).collect();
+                self.core.handle_sights(self.clock(), sights);
             }
+            Effect::Scan { beneath, .. } => {
+                let listed = self.disk.list(&beneath);
+                self.core.handle_listed(self.clock(), &beneath, listed);
+                self.core.handle_scanned(self.clock(), &beneath);
+            }
+            Effect::Listen => self.core.handle_heard(self.clock()),
+            _ => {}
         }
     }
 

@@ -38,6 +38,15 @@ impl Disk {
         }
     }
 
+    /// Stores through a mapping to a page that is writable already, and within
+    /// the file: nothing tells of it.
+    pub(in crate::sync::sim) fn store(&mut self, path: &RelPath, content: &[u8]) {
+        self.had.insert(content.to_vec());
+        let inode = self.inodes.get_mut(&self.names[path]).expect("a name leads to an inode");
+        assert_eq!(inode.content.len(), content.len(), "a mapping makes no file longer");
+        inode.content = content.to_vec();
+    }
+
     /// Writes a new file beside and renames it over, as editors do.
     pub(in crate::sync::sim) fn replace(
         &mut self,
