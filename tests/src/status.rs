@@ -4,6 +4,7 @@
 //! reads as nothing. The rest is for the reader of a failure, through
 //! `Display`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
@@ -54,6 +55,13 @@ impl Status {
     pub fn seen_late(&self) -> Vec<&str> {
         let lines = self.0.pointer("/capture/late").and_then(Value::as_array);
         lines.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// Knowledge lost and repaired since the start: causes and counts.
+    pub fn losses(&self) -> BTreeMap<String, u64> {
+        let counts = self.0["losses"].as_object();
+        let count = |(cause, count): (&String, &Value)| Some((cause.clone(), count.as_u64()?));
+        counts.into_iter().flatten().filter_map(count).collect()
     }
 
     pub fn files(&self) -> u64 {
