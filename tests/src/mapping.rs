@@ -28,9 +28,22 @@ impl Mapping {
 
     /// Stores one byte, the first of the file.
     pub fn store(&self, byte: u8) {
+        self.store_at(0, byte);
+    }
+
+    /// Stores one byte at this place of the page.
+    pub fn store_at(&self, at: usize, byte: u8) {
+        assert!(at < PAGE_BYTES);
         // SAFETY: the page is mapped and writable for as long as `self` lives,
         // and nothing else in this process refers to it.
-        unsafe { ptr::write_volatile(self.0.cast::<u8>(), byte) };
+        unsafe { ptr::write_volatile(self.0.cast::<u8>().add(at), byte) };
+    }
+
+    /// The byte that is at this place of the page now.
+    pub fn load(&self, at: usize) -> u8 {
+        assert!(at < PAGE_BYTES);
+        // SAFETY: as above; whoever writes to it meanwhile is another process.
+        unsafe { ptr::read_volatile(self.0.cast::<u8>().add(at)) }
     }
 
     /// Writes it to the disk, and the page is as if it had never been stored to.

@@ -8,8 +8,9 @@
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use replicator_tests::mapping::{Mapping, PAGE_BYTES};
 use replicator_tests::random::Random;
@@ -31,6 +32,11 @@ const STORES_AT_ONCE: u64 = 64;
 
 /// Every so many stores comes a system call that writes.
 const STORES_PER_WRITE: u64 = 7;
+
+/// Where in its first page a file is patched, and stored to by a mapping made
+/// for that; the one that is held stores to its first byte.
+const PATCHED: u64 = 1000;
+const FRESH: u64 = 3000;
 
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -215,6 +221,64 @@ fn files_that_were_mapped_before_their_node_started() {
     assert_told(&cluster, &files);
 }
 
+/// Rounds in which a patch and two stores meet in one page.
+const ROUNDS: u64 = 300;
+
+/// The first of so many stores follows the patch at once, each of the others
+/// so much later: before the patch is durable, while it is given its time, and
+/// when it is over.
+const STEPS: u64 = 20;
+const STEP: Duration = Duration::from_micros(100);
+
+/// The daemon's own write leaves the page dirty, so that the first store of
+/// somebody else to it is no news to the kernel's memory.
+fn stores_to_a_page_just_patched(kind: FileSystem) {
+    let Some((mut cluster, _here, _there)) = told(kind) else { return };
+    let (here, there) = (cluster[0].path("mapped"), cluster[1].path("mapped"));
+    std::fs::write(&here, Random::new(1).bytes(FILE_BYTES as usize)).unwrap();
+    cluster.start();
+    cluster.assert_same();
+    let inode = std::fs::metadata(&here).unwrap().ino();
+    let other = File::options().read(true).write(true).open(&there).unwrap();
+    let held = Mapping::of(&here).unwrap();
+    let at_byte = |file: &File, at: u64| {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).map(|()| byte[0])
+    };
+    for round in 0..ROUNDS {
+        let byte = (round % 251) as u8 + 1;
+        other.write_all_at(&[byte], PATCHED).unwrap();
+        // Nothing sleeps: the stores are to meet the patch before it is over.
+        let start = Instant::now();
+        while held.load(PATCHED as usize) != byte {
+            assert!(start.elapsed() < ARRIVAL_LIMIT, "round {round}: the patch does not arrive");
+        }
+        let met = Instant::now();
+        while met.elapsed() < STEP * (round % STEPS) as u32 {
+            std::hint::spin_loop();
+        }
+        held.store(byte);
+        let fresh = Mapping::of(&here).unwrap();
+        fresh.store_at(FRESH as usize, byte);
+        poll::eventually(ARRIVAL_LIMIT, &format!("round {round} on {kind} arrives"), || {
+            [0, FRESH].iter().all(|at| at_byte(&other, *at).is_ok_and(|found| found == byte))
+        });
+    }
+    assert_eq!(std::fs::metadata(&here).unwrap().ino(), inode, "it was not patched in place");
+    all_is_read(&cluster);
+    assert_eq!(first_difference(&here, &there), None);
+}
+
+#[test]
+fn stores_to_a_page_just_patched_on_ext4() {
+    stores_to_a_page_just_patched(FileSystem::Ext4);
+}
+
+#[test]
+fn stores_to_a_page_just_patched_on_xfs() {
+    stores_to_a_page_just_patched(FileSystem::Xfs);
+}
+
 fn first_difference(here: &Path, there: &Path) -> Option<usize> {
     let (one, other) = (std::fs::read(here).unwrap(), std::fs::read(there).unwrap_or_default());
     let differs = |(one, other)| one != other;
@@ -292,7 +356,7 @@ fn hammer(
             if number % STORES_PER_WRITE == 0 {
                 random.fill(&mut bytes);
                 let at = random.below(FILE_BYTES - bytes.len() as u64);
-                std::os::unix::fs::FileExt::write_all_at(file, &bytes, at)?;
+                file.write_all_at(&bytes, at)?;
             }
             if number % STORES_AT_ONCE == 0 {
                 let time = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
