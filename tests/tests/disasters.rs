@@ -295,7 +295,8 @@ fn a_file_system_mounted_in_the_folder() {
     let mut cluster = Cluster::new(2);
     let covered = cluster[0].path("covered");
     let image = cluster.dir().join("image");
-    let mut mount = match Volume::in_image(FileSystem::Tmpfs, &image, &covered, 16 << 20) {
+    let form = Form { size: 16 << 20, ..Form::of(FileSystem::Tmpfs) };
+    let mut mount = match Volume::in_image(form, &image, &covered) {
         Ok(mount) => mount,
         Err(error) => return machine::skip(&format!("no mount: {error:#}")),
     };

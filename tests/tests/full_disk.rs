@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, FileSystem, Volume, poll, sample};
+use replicator_tests::{Cluster, FileSystem, Form, Volume, poll, sample};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -24,7 +24,8 @@ fn a_full_disk_on_btrfs() {
 }
 
 fn a_full_disk(kind: FileSystem) {
-    let Some(volume) = Volume::or_skip_of_size(kind, 400 << 20) else { return };
+    let form = Form { size: 400 << 20, ..Form::of(kind) };
+    let Some(volume) = Volume::or_skip_of(form) else { return };
     // Nothing is left free: the file system itself has to say no.
     let mut cluster = Cluster::new(2).with_options(&["--min-free", "0"]);
     cluster[1].settings.root = volume.path().join("root");
