@@ -11,17 +11,19 @@ use crate::id::NodeId;
 pub struct Member {
     pub id: NodeId,
     pub address: SocketAddr,
-    /// Rises with each start (the time of it will do) and with each change of
-    /// address; of two claims about one node the later life counts.
+    /// Rises with each start (the time of it will do, where that is later)
+    /// and with each change of address; of two claims about one node the later
+    /// life counts.
     pub life: u64,
 }
 
 impl foca::Identity for Member {
     type Addr = NodeId;
 
-    /// Taken for dead while alive, a node comes back as a later life.
+    /// Taken for dead while alive, a node comes back in a later life; how much
+    /// later the cluster knows, not the member.
     fn renew(&self) -> Option<Self> {
-        Some(Self { life: self.life.checked_add(1)?, ..self.clone() })
+        None
     }
 
     fn addr(&self) -> NodeId {

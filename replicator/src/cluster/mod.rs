@@ -19,6 +19,7 @@
 //! nobody reaches it.
 
 mod alarm;
+mod life;
 mod member;
 mod relay;
 mod search;
@@ -26,8 +27,7 @@ mod search;
 mod tests;
 mod topology;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ pub use member::Member;
 
 use crate::address::Address;
 use crate::id::NodeId;
-use alarm::Alarm;
+use alarm::Alarms;
 use relay::Relayed;
 use search::{REMEMBERED_MAX, Search};
 use topology::Ring;
@@ -69,8 +69,12 @@ pub enum Output {
 pub struct Cluster {
     foca: Foca<Member, PostcardCodec, SmallRng, foca::NoCustomBroadcast>,
     runtime: AccumulatingRuntime<Member>,
-    timers: BinaryHeap<Reverse<Alarm>>,
-    alarms: u64,
+    alarms: Alarms,
+    /// When this node last began a later life because the others took it for
+    /// dead, and how much later that was.
+    renewed: Option<(Instant, u64)>,
+    /// This node has said goodbye.
+    has_left: bool,
     /// When waiting news is passed on; none waits without an instant here.
     gossip_at: Option<Instant>,
     /// When connected peers that are no members yet are greeted again: a
@@ -105,8 +109,9 @@ impl Cluster {
             search: Search::new(me.address, former),
             foca: Foca::new(me, config(), SmallRng::seed_from_u64(rng_seed), PostcardCodec),
             runtime: AccumulatingRuntime::new(),
-            timers: BinaryHeap::new(),
-            alarms: 0,
+            alarms: Alarms::default(),
+            renewed: None,
+            has_left: false,
             gossip_at: None,
             greet_at: None,
             address_is_given,
@@ -165,18 +170,13 @@ impl Cluster {
 
     /// The time of [`Cluster::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(Reverse(alarm)) = self.timers.peek() {
-            if alarm.at > now {
-                break;
-            }
-            if let Some(Reverse(alarm)) = self.timers.pop() {
-                let forgets = matches!(alarm.timer, Timer::RemoveDown(_));
-                let result = self.foca.handle_timer(alarm.timer, &mut self.runtime);
-                log(result);
-                self.settle(now);
-                if forgets {
-                    self.rewire(now);
-                }
+        while let Some(timer) = self.alarms.pop(now) {
+            let forgets = matches!(timer, Timer::RemoveDown(_));
+            let result = self.foca.handle_timer(timer, &mut self.runtime);
+            log(result);
+            self.settle(now);
+            if forgets {
+                self.rewire(now);
             }
         }
         if self.gossip_at.is_some_and(|at| at <= now) {
@@ -198,6 +198,7 @@ impl Cluster {
     /// Tells the others that this node leaves for good or for a while. The
     /// datagrams are the last outputs worth sending.
     pub fn leave(&mut self, now: Instant) {
+        self.has_left = true;
         let result = self.foca.leave_cluster(&mut self.runtime);
         log(result);
         self.settle(now);
@@ -224,9 +225,8 @@ impl Cluster {
 
     /// When to call [`Cluster::handle_timeout`], if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timer = self.timers.peek().map(|Reverse(alarm)| alarm.at);
         let search = self.search.next_turn();
-        [timer, self.gossip_at, self.greet_at, search].into_iter().flatten().min()
+        [self.alarms.next(), self.gossip_at, self.greet_at, search].into_iter().flatten().min()
     }
 
     /// This node as the others see it.
@@ -276,28 +276,12 @@ impl Cluster {
         }
     }
 
-    /// Takes the address under which a peer sees us, unless we have a better
-    /// one: a neighbour on the same machine sees only the loopback.
-    fn learn_address(&mut self, seen_from: IpAddr) {
-        let me = self.foca.identity();
-        let better = me.address.ip().is_unspecified()
-            || (me.address.ip().is_loopback() && !seen_from.is_loopback());
-        if self.address_is_given || !better {
-            return;
-        }
-        let address = SocketAddr::new(seen_from, me.address.port());
-        let renewed = Member { address, life: me.life + 1, ..me.clone() };
-        let result = self.foca.change_identity(renewed, &mut self.runtime);
-        log(result);
-    }
-
     /// Turns what foca asked for into outputs and alarms.
     fn settle(&mut self, now: Instant) {
         while let Some((delay, timer)) = self.runtime.to_schedule() {
-            self.alarms += 1;
-            self.timers.push(Reverse(Alarm { at: now + delay, number: self.alarms, timer }));
+            self.alarms.set(now + delay, timer);
         }
-        let mut changed = false;
+        let (mut changed, mut is_dead) = (false, false);
         while let Some(notification) = self.runtime.to_notify() {
             changed = true;
             match notification {
@@ -316,7 +300,15 @@ impl Cluster {
                 OwnedNotification::Rename(_, member) if self.is_alive(&member) => {
                     self.outputs.push_back(Output::MemberUp(member));
                 }
+                OwnedNotification::Idle => self.alarms.drop_stale(),
+                OwnedNotification::Defunct => is_dead = true,
                 _ => {}
+            }
+        }
+        if is_dead {
+            self.alarms.drop_stale();
+            if !self.has_left {
+                self.renew(now);
             }
         }
         if changed {

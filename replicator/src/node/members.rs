@@ -4,7 +4,10 @@
 //! cluster again though the one address it was given is gone.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::address::Address;
 use crate::cluster::{Cluster, Member, Output};
@@ -15,11 +18,17 @@ use crate::transport::Transport;
 /// Where the index remembers members.
 const MEMBERS_NOTE: &str = "members";
 
+/// Where it remembers the latest life of this node, which others may know of:
+/// a clock that was set back must not make the next one an earlier one.
+const OWN_LIFE_NOTE: &str = "member life";
+
 pub(super) struct Members {
     cluster: Cluster,
     transport: Transport,
     /// The members changed since they were remembered.
     changed: bool,
+    /// The life that the index remembers.
+    life_kept: Option<u64>,
 }
 
 impl Members {
@@ -32,14 +41,16 @@ impl Members {
         index: &Index,
         seed: u64,
     ) -> Self {
-        let life = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let life_kept = note(index, OWN_LIFE_NOTE);
         let me = Member {
             id: transport.id(),
             address: advertise.unwrap_or_else(|| transport.local_addr()),
-            life: life.as_millis() as u64,
+            life: life_after(life_kept, wall),
         };
-        let cluster = Cluster::new(me, configured, remembered(index), Instant::now(), seed);
-        let mut members = Self { cluster, transport, changed: false };
+        let former = note(index, MEMBERS_NOTE).unwrap_or_default();
+        let cluster = Cluster::new(me, configured, former, Instant::now(), seed);
+        let mut members = Self { cluster, transport, changed: false, life_kept };
         members.carry_out();
         members
     }
@@ -84,14 +95,15 @@ impl Members {
         self.carry_out();
     }
 
-    /// The members to be found again after a restart, if they changed.
+    /// The members to be found again after a restart, and the life lived now,
+    /// if they changed.
     pub fn remember(&mut self, index: &mut Index) {
-        if !std::mem::take(&mut self.changed) {
-            return;
+        let life = Some(self.cluster.me().life);
+        if std::mem::replace(&mut self.life_kept, life) != life {
+            put_note(index, OWN_LIFE_NOTE, &self.cluster.me().life);
         }
-        match postcard::to_stdvec(&self.cluster.remembered()) {
-            Ok(bytes) => index.put_note(MEMBERS_NOTE, bytes),
-            Err(error) => tracing::warn!("the members cannot be remembered: {error}"),
+        if std::mem::take(&mut self.changed) {
+            put_note(index, MEMBERS_NOTE, &self.cluster.remembered());
         }
     }
 
@@ -116,13 +128,68 @@ impl Members {
     }
 }
 
-fn remembered(index: &Index) -> Vec<Member> {
-    let Some(note) = index.note(MEMBERS_NOTE) else { return Vec::new() };
-    match postcard::from_bytes(&note) {
-        Ok(members) => members,
-        Err(error) => {
-            tracing::warn!("the members remembered cannot be read: {error}");
-            Vec::new()
+/// The time of the start, unless an earlier life was later still.
+fn life_after(kept: Option<u64>, wall: Duration) -> u64 {
+    let now_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+    kept.map_or(now_ms, |kept| now_ms.max(kept.saturating_add(1)))
+}
+
+fn note<T: DeserializeOwned>(index: &Index, name: &str) -> Option<T> {
+    let note = index.note(name)?;
+    let read = postcard::from_bytes(&note);
+    read.inspect_err(|error| tracing::warn!("the note `{name}` cannot be read: {error}")).ok()
+}
+
+fn put_note(index: &mut Index, name: &str, value: &impl Serialize) {
+    match postcard::to_stdvec(value) {
+        Ok(bytes) => index.put_note(name, bytes),
+        Err(error) => tracing::warn!("the note `{name}` cannot be kept: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Actor;
+    use crate::index::Options;
+    use crate::transport::{self, Identity, Secret};
+
+    #[test]
+    fn a_life_is_later_than_the_one_before_whatever_the_clock_says() {
+        let at = Duration::from_millis;
+        assert_eq!(life_after(None, at(5)), 5);
+        assert_eq!(life_after(Some(4), at(9)), 9);
+        assert_eq!(life_after(Some(9), at(9)), 10);
+        assert_eq!(life_after(Some(u64::MAX), at(9)), u64::MAX);
+    }
+
+    #[tokio::test]
+    async fn the_life_lived_is_kept_and_a_note_that_cannot_be_read_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            fresh_actor: Actor(1),
+            cache_bytes: 1 << 20,
+            before_commit: Box::new(|| Ok(())),
+        };
+        let mut index = Index::open(&dir.path().join("index"), options).unwrap().index;
+        let transport = transport::Options {
+            identity: Identity::load_or_create(dir.path()).unwrap(),
+            secret: Secret::derive(b"password", "test").unwrap(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            name: "kept".into(),
+        };
+        let (transport, _events) = Transport::start(transport).unwrap();
+        // In the year 2260 or so.
+        let ahead = 1u64 << 43;
+        put_note(&mut index, OWN_LIFE_NOTE, &ahead);
+        for life in [ahead + 1, ahead + 2] {
+            let mut members = Members::new(transport.clone(), None, vec![], &index, 1);
+            assert_eq!(members.cluster.me().life, life);
+            members.remember(&mut index);
+            assert_eq!(note(&index, OWN_LIFE_NOTE), Some(life));
         }
+        index.put_note(OWN_LIFE_NOTE, vec![0xff; 3]);
+        assert_eq!(note::<u64>(&index, OWN_LIFE_NOTE), None);
+        transport.close().await;
     }
 }

@@ -1,6 +1,7 @@
 //! Clusters in virtual time: links that take a while to come up, datagrams
 //! that travel, nodes that die and return. Every run follows its seed.
 
+mod lives;
 mod outage;
 mod wired;
 
@@ -77,9 +78,13 @@ impl World {
     }
 
     fn start_node_that_knew(&mut self, n: u8, seeds: &[u8], former: Vec<Member>) {
+        let life = self.now.duration_since(self.start).as_secs();
+        self.start_node_in_life(n, seeds, former, life);
+    }
+
+    fn start_node_in_life(&mut self, n: u8, seeds: &[u8], former: Vec<Member>, life: u64) {
         // A wildcard listener: the IP is to be learned.
         let listen = SocketAddr::from(([0, 0, 0, 0], address(n).port()));
-        let life = self.now.duration_since(self.start).as_secs();
         let me = Member { id: id(n), address: listen, life };
         let seeds = seeds.iter().map(|seed| address(*seed).into()).collect();
         self.nodes.insert(id(n), Cluster::new(me, seeds, former, self.now, u64::from(n)));
