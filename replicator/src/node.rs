@@ -30,6 +30,7 @@ mod report;
 mod scrub;
 mod serve;
 mod staging;
+mod standing;
 mod start;
 mod unmet;
 mod update;
@@ -339,7 +340,7 @@ impl Node {
         let is_done = self.core.unfinished() == 0;
         self.carrier.arrivals.sweep(is_done);
         self.carrier.changes.sweep(is_done);
-        self.facts.write_when_due(now, &self.core, &self.carrier, &self.capture);
+        self.facts.write_when_due(now, &self.core, &self.carrier, &self.capture, &self.members);
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
             self.sweep();

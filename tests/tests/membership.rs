@@ -27,6 +27,13 @@ fn connected(node: &Node) -> usize {
     node.status().unwrap().peers_connected()
 }
 
+/// What a node says of another one.
+fn state_of(node: &Node, name: &str) -> String {
+    let status = node.status().unwrap();
+    let peer = status.peers().iter().find(|peer| peer["name"] == name);
+    peer.map(|peer| peer["state"].as_str().unwrap().to_owned()).unwrap_or_default()
+}
+
 /// Changes on every node reach all of them.
 #[track_caller]
 fn all_hear_each_other(cluster: &Cluster, round: &str) {
@@ -87,6 +94,9 @@ fn a_node_that_ends_or_dies_is_noticed_and_returns_by_itself() {
         connected(&cluster[0]) == 1 && connected(&cluster[1]) == 1
     });
     println!("a death was noticed after {:.2?}", begun.elapsed());
+    poll::eventually(NOTICE_LIMIT, "their status says that it is down", || {
+        (0..2).all(|node| state_of(&cluster[node], "c") == "down")
+    });
     fs::write(cluster[0].path("meanwhile"), "news").unwrap();
     let begun = Instant::now();
     cluster[2].start().unwrap();

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::carry::Carrier;
+use super::members::Members;
+use super::standing;
 use super::unmet::{self, Unmet};
 use crate::capture::Capture;
 use crate::choice::Mode;
@@ -158,12 +160,13 @@ impl Facts {
         core: &Core<Index>,
         carrier: &Carrier,
         capture: &Capture,
+        members: &Members,
     ) {
         if now < self.next_write {
             return;
         }
         self.next_write = now + self.config.status_interval;
-        let snapshot = self.snapshot(core, carrier, capture);
+        let snapshot = self.snapshot(core, carrier, capture, members);
         let is_read_only = snapshot.folder.state == state::READ_ONLY;
         if std::mem::replace(&mut self.is_read_only, is_read_only) != is_read_only {
             match is_read_only {
@@ -191,6 +194,7 @@ impl Facts {
         core: &Core<Index>,
         carrier: &Carrier,
         capture: &Capture,
+        members: &Members,
     ) -> Snapshot {
         let progress = core.progress();
         let description = capture.describe();
@@ -212,7 +216,7 @@ impl Facts {
                 counters: counters(&carrier.engine.stats()),
             },
             index: self.index(core),
-            peers: self.peer_facts(core, carrier),
+            peers: self.peer_facts(core, carrier, members),
             losses: self.losses(capture, &progress),
             rates: self.rates(&progress, carrier),
             process: ProcessFacts::measure(),
@@ -295,49 +299,77 @@ impl Facts {
         }
     }
 
-    fn peer_facts(&self, core: &Core<Index>, carrier: &Carrier) -> Vec<PeerFacts> {
-        let live = carrier.transport.peers();
+    fn peer_facts(
+        &self,
+        core: &Core<Index>,
+        carrier: &Carrier,
+        members: &Members,
+    ) -> Vec<PeerFacts> {
         let now = Instant::now();
-        let known = self.peers.iter().map(|(id, known)| {
-            let link = live.iter().find(|peer| peer.id == *id);
-            // One that was met before may be refused when it comes back.
-            let refused = self.unmet.why_refused(now, known.address);
-            let refused = refused.filter(|_| !known.connected);
-            let gone = || refused.map_or("gone".to_owned(), unmet::refused_for);
-            PeerFacts {
-                id: format!("{id:#}"),
-                name: known.name.clone(),
-                address: known.address.to_string(),
-                connected: known.connected,
-                since_ms: known.since_ms,
-                rtt_ms: link.map_or(0.0, |link| link.rtt_us as f64 / 1000.0),
-                sent_bytes: link.map_or(0, |link| link.sent_bytes),
-                received_bytes: link.map_or(0, |link| link.received_bytes),
-                behind_entries: if known.connected { core.behind(*id) } else { 0 },
-                state: if known.connected { "connected".to_owned() } else { gone() },
-                last_error: refused.map(str::to_owned).or_else(|| known.last_error.clone()),
-            }
-        });
-        // Members that were not met since the start.
+        let met = self.met(now, core, carrier, members);
         let me = carrier.transport.id();
         let absent = core.roster().members().map(|member| &member.record);
         let absent = absent.filter(|record| {
             !record.retired && record.node != me && !self.peers.contains_key(&record.node)
         });
-        let absent = absent.map(|record| PeerFacts {
-            id: format!("{:#}", record.node),
-            name: record.name.clone(),
-            since_ms: self.started_ms,
-            state: "not connected".to_owned(),
-            ..PeerFacts::default()
+        let absent = absent.map(|record| {
+            let standing = members.standing(record.node);
+            let (state, since_ms) = standing::state_of(standing, self.started_ms, "not connected");
+            PeerFacts {
+                id: format!("{:#}", record.node),
+                name: record.name.clone(),
+                address: standing.map_or_else(String::new, |known| known.address.to_string()),
+                since_ms,
+                state,
+                membership: standing::word(standing),
+                ..PeerFacts::default()
+            }
         });
         let unreached =
             self.config.peers.iter().filter_map(|address| {
                 Some((address.clone(), carrier.transport.unreached(address)?))
             });
-        let met = self.peers.values().map(|known| known.address);
-        let unmet = self.unmet.facts(now, &unreached.collect::<Vec<_>>(), met);
-        known.chain(absent).chain(unmet).collect()
+        let addresses = self.peers.values().map(|known| known.address);
+        let unmet = self.unmet.facts(now, &unreached.collect::<Vec<_>>(), addresses);
+        met.into_iter().chain(absent).chain(unmet).collect()
+    }
+
+    /// The members met since the start.
+    fn met(
+        &self,
+        now: Instant,
+        core: &Core<Index>,
+        carrier: &Carrier,
+        members: &Members,
+    ) -> Vec<PeerFacts> {
+        let live = carrier.transport.peers();
+        let facts = self.peers.iter().map(|(id, known)| {
+            let link = live.iter().find(|peer| peer.id == *id);
+            let standing = members.standing(*id);
+            // One that was met before may be refused when it comes back.
+            let refused = self.unmet.why_refused(now, known.address);
+            let refused = refused.filter(|_| !known.connected);
+            let (state, since_ms) = match refused {
+                _ if known.connected => ("connected".to_owned(), known.since_ms),
+                Some(reason) => (unmet::refused_for(reason), known.since_ms),
+                None => standing::state_of(standing, known.since_ms, "gone"),
+            };
+            PeerFacts {
+                id: format!("{id:#}"),
+                name: known.name.clone(),
+                address: known.address.to_string(),
+                connected: known.connected,
+                since_ms,
+                rtt_ms: link.map_or(0.0, |link| link.rtt_us as f64 / 1000.0),
+                sent_bytes: link.map_or(0, |link| link.sent_bytes),
+                received_bytes: link.map_or(0, |link| link.received_bytes),
+                behind_entries: if known.connected { core.behind(*id) } else { 0 },
+                state,
+                membership: standing::word(standing),
+                last_error: refused.map(str::to_owned).or_else(|| known.last_error.clone()),
+            }
+        });
+        facts.collect()
     }
 
     fn losses(&self, capture: &Capture, progress: &Progress) -> BTreeMap<String, u64> {

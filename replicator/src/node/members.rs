@@ -9,10 +9,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::standing::{Standing, Standings};
 use crate::address::Address;
 use crate::cluster::{Cluster, Member, Output};
 use crate::id::NodeId;
 use crate::index::Index;
+use crate::status::clock;
 use crate::transport::Transport;
 
 /// Where the index remembers members.
@@ -27,6 +29,7 @@ pub(super) struct Members {
     transport: Transport,
     /// The members changed since they were remembered.
     changed: bool,
+    standings: Standings,
     /// The life that the index remembers.
     life_kept: Option<u64>,
 }
@@ -50,7 +53,8 @@ impl Members {
         };
         let former = note(index, MEMBERS_NOTE).unwrap_or_default();
         let cluster = Cluster::new(me, configured, former, Instant::now(), seed);
-        let mut members = Self { cluster, transport, changed: false, life_kept };
+        let standings = Standings::default();
+        let mut members = Self { cluster, transport, changed: false, standings, life_kept };
         members.carry_out();
         members
     }
@@ -87,6 +91,12 @@ impl Members {
         self.cluster.retire(Instant::now(), member);
         self.changed = true;
         self.carry_out();
+        self.standings.forget(member);
+    }
+
+    /// What the failure detector says of a member.
+    pub fn standing(&self, member: NodeId) -> Option<Standing> {
+        self.standings.get(member)
     }
 
     /// Tells the others that this node ends, for good or for a while.
@@ -117,10 +127,12 @@ impl Members {
                 Output::Disconnect(peer) => self.transport.disconnect(peer),
                 Output::MemberUp(member) => {
                     tracing::info!(member = %member.id, address = %member.address, "a member is up");
+                    self.standings.up(clock::now_ms(), &member);
                     self.changed = true;
                 }
                 Output::MemberDown(member) => {
                     tracing::warn!(%member, "a member is down");
+                    self.standings.down(clock::now_ms(), member);
                     self.changed = true;
                 }
             }

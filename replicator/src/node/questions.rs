@@ -21,7 +21,8 @@ impl Node {
                 let _ = answer.send(control::Response::Pong { pid: std::process::id() });
             }
             control::Request::Status => {
-                let snapshot = self.facts.snapshot(&self.core, &self.carrier, &self.capture);
+                let snapshot =
+                    self.facts.snapshot(&self.core, &self.carrier, &self.capture, &self.members);
                 let _ = answer.send(control::Response::Status(Box::new(snapshot)));
             }
             control::Request::Wait { timeout_ms } => {

@@ -160,15 +160,20 @@ pub struct PeerFacts {
     pub name: String,
     pub address: String,
     pub connected: bool,
-    /// Connected or gone since, in milliseconds since 1970.
+    /// In its state since, in milliseconds since 1970.
     pub since_ms: u64,
     pub rtt_ms: f64,
     pub sent_bytes: u64,
     pub received_bytes: u64,
     /// Our entries it has not confirmed.
     pub behind_entries: u64,
-    /// In words: `connected`, `gone`, `not reached`, `refused: why`, ...
+    /// In words: `connected`; `up, reached by others` or `down`, of members
+    /// without a connection to here; `gone` or `not connected` where nobody
+    /// has told of them; `not reached`, `refused: why`, ...
     pub state: String,
+    /// What the members find out together: `up`, `down`, or empty of whom
+    /// they have not told since the start.
+    pub membership: String,
     pub last_error: Option<String>,
 }
 

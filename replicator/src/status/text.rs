@@ -156,7 +156,11 @@ fn peer_lines(out: &mut String, peers: &[PeerFacts], now_ms: u64) {
         return;
     }
     let connected = peers.iter().filter(|peer| peer.connected).count();
-    fact(out, "Peers", &format!("{connected} of {} connected", peers.len()));
+    let others = match peers.iter().filter(|peer| is_up_elsewhere(peer)).count() {
+        0 => String::new(),
+        count => format!(", {count} reached by others"),
+    };
+    fact(out, "Peers", &format!("{connected} of {} connected{others}", peers.len()));
     for peer in peers {
         let since = human_duration(Duration::from_millis(now_ms.saturating_sub(peer.since_ms)));
         let short_id: String = peer.id.chars().take(8).collect();
@@ -166,7 +170,11 @@ fn peer_lines(out: &mut String, peers: &[PeerFacts], now_ms: u64) {
         } else {
             format!("{} ({short_id}) ", peer.name)
         };
-        let sign = if peer.connected { "+" } else { "-" };
+        let sign = match () {
+            () if peer.connected => "+",
+            () if is_up_elsewhere(peer) => "~",
+            () => "-",
+        };
         line(out, &format!("  {sign} {who}{}", peer.address));
         if peer.connected {
             let text = format!(
@@ -185,6 +193,11 @@ fn peer_lines(out: &mut String, peers: &[PeerFacts], now_ms: u64) {
             line(out, &format!("    last error: {error}"));
         }
     }
+}
+
+/// No neighbour of this node, but as alive as one.
+fn is_up_elsewhere(peer: &PeerFacts) -> bool {
+    !peer.connected && peer.membership == "up"
 }
 
 fn trouble_lines(out: &mut String, snapshot: &Snapshot) {
@@ -287,6 +300,37 @@ mod tests {
             "  - typo.invalid:7400",
             "    not reached for 12 s",
             "    last error: the name cannot be resolved",
+        ];
+        let text = render(&snapshot);
+        assert!(text.ends_with(&format!("{}\n", lines.join("\n"))), "{text}");
+    }
+
+    #[test]
+    fn members_that_others_reach_are_told_from_the_dead() {
+        let peer = |name: &str, state: &str, membership: &str| PeerFacts {
+            id: "0123456789abcdef".into(),
+            name: name.into(),
+            address: "10.0.0.1:7400".into(),
+            connected: state == "connected",
+            state: state.into(),
+            membership: membership.into(),
+            since_ms: 1_000,
+            ..Default::default()
+        };
+        let peers = vec![
+            peer("near", "connected", "up"),
+            peer("far", "up, reached by others", "up"),
+            peer("dead", "down", "down"),
+        ];
+        let snapshot = Snapshot { taken_ms: 13_000, peers, ..Default::default() };
+        let lines = [
+            "Peers      1 of 3 connected, 1 reached by others",
+            "  + near (01234567) 10.0.0.1:7400",
+            "    connected for 12 s, rtt 0.0 ms, sent 0 B, received 0 B, 0 behind",
+            "  ~ far (01234567) 10.0.0.1:7400",
+            "    up, reached by others for 12 s",
+            "  - dead (01234567) 10.0.0.1:7400",
+            "    down for 12 s",
         ];
         let text = render(&snapshot);
         assert!(text.ends_with(&format!("{}\n", lines.join("\n"))), "{text}");
