@@ -53,8 +53,6 @@ pub enum Error {
     NameTooLong(usize),
 
     /// The caller.
-
-    /// The caller.
     #[error("the request has {0} bytes, at most {FETCH_REQUEST_BYTES_MAX} are possible")]
     RequestTooLong(usize),
 
