@@ -115,7 +115,7 @@ pub struct Core<S> {
     /// Bodies on the disk whose winners are not what lies there.
     pub(super) pending_bodies: BTreeSet<BodyId>,
     /// Names bound to bodies whose records have not come yet.
-    pub(super) orphans: HashMap<BodyId, Vec<RelPath>>,
+    pub(super) orphans: BTreeMap<BodyId, Vec<RelPath>>,
     /// More of them since all peers were asked.
     pub(super) orphaned: bool,
     /// Names and bodies whose place in the tree is to be checked once the
@@ -186,7 +186,7 @@ impl<S: Store> Core<S> {
             behind_since: None,
             pending_names: BTreeSet::new(),
             pending_bodies: BTreeSet::new(),
-            orphans: HashMap::new(),
+            orphans: BTreeMap::new(),
             orphaned: false,
             unchecked: HashSet::new(),
             retries: HashMap::new(),

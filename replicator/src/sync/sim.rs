@@ -34,6 +34,7 @@ mod plan;
 pub(super) mod planted;
 mod random;
 mod renames;
+mod replay;
 mod retention;
 mod said;
 mod scale;
