@@ -257,7 +257,7 @@ fn one_identity_on_two_nodes_at_once() {
         true => (cluster[1].ended_within(Duration::ZERO), twin),
         false => panic!("the one that came later goes on"),
     };
-    assert_eq!(ended.and_then(|status| status.code()), Some(78), "{}", cluster[1].log());
+    assert_eq!(ended.and_then(|status| status.code()), Some(77), "{}", cluster[1].log());
     assert!(cluster[1].log().contains("with this node's identity runs at the same time"));
     poll::eventually(ARRIVES_WITHIN, "the other one serves", || {
         other.wait(Duration::from_secs(1)).unwrap().code == 0

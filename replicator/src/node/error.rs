@@ -75,7 +75,10 @@ impl Error {
             Self::Capture(error) => error.exit_code(),
             // The setting asks for what is not there.
             Self::Engine(engine::Error::NoUring(_)) => 78,
-            Self::OtherRoot { .. } | Self::Retired | Self::Twin { .. } | Self::Nested { .. } => 78,
+            Self::OtherRoot { .. } | Self::Nested { .. } => 78,
+            // The cluster does not let it, however often it starts: two twins
+            // that are started again would end each other for ever.
+            Self::Retired | Self::Twin { .. } => 77,
             Self::Root(root::Error::Denied { .. } | root::Error::PrivateOwner { .. }) => 77,
             Self::Root(
                 root::Error::Missing { .. }
