@@ -48,9 +48,9 @@ impl Node {
                 tokio::spawn(outbox::post(transport, peer, messages, reports));
                 self.core.handle_connected(now, peer);
             }
-            Event::Down { peer, reason } => {
+            Event::Down { peer, reason, unwanted } => {
                 self.members.down(peer);
-                self.facts.peer_down(peer, reason);
+                self.facts.peer_down(peer, reason, unwanted);
                 self.outboxes.close(peer);
                 self.core.handle_disconnected(now, peer);
             }

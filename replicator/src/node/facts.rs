@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::carry::Carrier;
 use super::members::Members;
-use super::standing;
+use super::standing::{self, Standing};
 use super::unmet::{self, Unmet};
 use crate::capture::Capture;
 use crate::choice::Mode;
@@ -52,6 +52,8 @@ struct Known {
     name: String,
     address: SocketAddr,
     connected: bool,
+    /// Its connection was not just closed for it was not needed.
+    lost: bool,
     since_ms: u64,
     last_error: Option<String>,
 }
@@ -105,13 +107,15 @@ impl Facts {
         }
         self.unmet.joined(address);
         let since_ms = clock::now_ms();
-        let known = Known { name, address, connected: true, since_ms, last_error: None };
+        let known =
+            Known { name, address, connected: true, lost: false, since_ms, last_error: None };
         self.peers.insert(peer, known);
     }
 
-    pub fn peer_down(&mut self, peer: NodeId, reason: String) {
+    pub fn peer_down(&mut self, peer: NodeId, reason: String, unwanted: bool) {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.connected = false;
+            known.lost = !unwanted;
             known.since_ms = clock::now_ms();
             known.last_error = Some(reason);
         }
@@ -139,6 +143,13 @@ impl Facts {
     /// The peers that are connected.
     pub fn present(&self) -> impl Iterator<Item = NodeId> {
         self.peers.iter().filter(|(_, known)| known.connected).map(|(id, _)| *id)
+    }
+
+    /// What the failure detector says of a member, where that is news.
+    pub fn standing(&self, member: NodeId, members: &Members) -> Option<Standing> {
+        let lost = self.peers.get(&member).filter(|known| known.lost);
+        let lost_ms = lost.map(|known| known.since_ms);
+        members.standing(member).filter(|standing| standing.is_news(lost_ms, clock::now_ms()))
     }
 
     /// A peer as people call it: its name and the first digits of its id.
@@ -313,7 +324,7 @@ impl Facts {
             !record.retired && record.node != me && !self.peers.contains_key(&record.node)
         });
         let absent = absent.map(|record| {
-            let standing = members.standing(record.node);
+            let standing = self.standing(record.node, members);
             let (state, since_ms) = standing::state_of(standing, self.started_ms, "not connected");
             PeerFacts {
                 id: format!("{:#}", record.node),
@@ -345,7 +356,7 @@ impl Facts {
         let live = carrier.transport.peers();
         let facts = self.peers.iter().map(|(id, known)| {
             let link = live.iter().find(|peer| peer.id == *id);
-            let standing = members.standing(*id);
+            let standing = self.standing(*id, members);
             // One that was met before may be refused when it comes back.
             let refused = self.unmet.why_refused(now, known.address);
             let refused = refused.filter(|_| !known.connected);

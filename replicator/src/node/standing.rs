@@ -11,6 +11,11 @@ use crate::cluster::Member;
 use crate::id::NodeId;
 use crate::limits::MEMBERS_MAX;
 
+/// How long after a member's end it may still be told to be up: the failure
+/// detector of a small cluster takes some five seconds, that of a large one a
+/// few more.
+const BELATED_MS: u64 = 10_000;
+
 /// A member as the failure detector last told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
@@ -18,6 +23,15 @@ pub(super) struct Standing {
     /// When that was heard, in milliseconds since 1970.
     pub since_ms: u64,
     pub address: SocketAddr,
+}
+
+impl Standing {
+    /// That it is up says nothing, where its connection with here was lost a
+    /// moment ago: that may have been its end.
+    pub fn is_news(&self, lost_ms: Option<u64>, now_ms: u64) -> bool {
+        let is_belated = |lost: u64| self.since_ms <= lost && now_ms < lost + BELATED_MS;
+        !self.is_up || !lost_ms.is_some_and(is_belated)
+    }
 }
 
 /// The members that were up at any time since the start, at most
@@ -111,6 +125,19 @@ mod tests {
         assert_eq!(told(&standings), ("up, reached by others".into(), 100, "up".into()));
         standings.forget(member.id);
         assert_eq!(standings.get(member.id), None);
+    }
+
+    #[test]
+    fn a_member_whose_connection_was_just_lost_is_not_known_to_be_up() {
+        let (mut standings, member) = (Standings::default(), member(1));
+        standings.up(10, &member);
+        let up = standings.get(member.id).unwrap();
+        assert!(up.is_news(None, 60));
+        assert!(!up.is_news(Some(50), 60));
+        assert!(up.is_news(Some(50), 50 + BELATED_MS));
+        assert!(up.is_news(Some(5), 60), "it came back since");
+        standings.down(55, member.id);
+        assert!(standings.get(member.id).unwrap().is_news(Some(50), 60));
     }
 
     #[test]

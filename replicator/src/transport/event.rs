@@ -29,6 +29,8 @@ pub enum Event {
     Down {
         peer: NodeId,
         reason: String,
+        /// One of both did not need the connection: the peer goes on.
+        unwanted: bool,
     },
     Message {
         from: NodeId,

@@ -39,7 +39,7 @@ pub(super) struct Link {
     control: LaneQueue,
     bulk: LaneQueue,
     /// Why we closed it.
-    closed_because: OnceLock<String>,
+    closed_because: OnceLock<(Close, String)>,
     ended: watch::Sender<bool>,
 }
 
@@ -102,7 +102,7 @@ impl Link {
 
     /// Closes the connection and keeps the reason for our own side.
     pub(super) fn close(&self, why: Close, reason: &str) {
-        let _ = self.closed_because.set(reason.to_owned());
+        let _ = self.closed_because.set((why, reason.to_owned()));
         congestion::close(&self.connection, why, reason);
     }
 
@@ -200,6 +200,7 @@ pub(super) async fn run(
     tasks.spawn(read_datagrams(Arc::clone(&shared), Arc::clone(&link)));
     let end = link.connection.closed().await;
     let twin = is_twin(&end);
+    let unwanted = is_unwanted(&link, &end);
     let reason = describe(&link, end);
     tasks.shutdown().await;
 
@@ -207,7 +208,7 @@ pub(super) async fn run(
     link.bulk.room.close();
     shared.registry.leave(&link);
     tracing::info!(peer = %link.peer, name = %link.name.escape_debug(), address = %link.address, %reason, "disconnected");
-    shared.inlet.lifecycle(&link.life, Event::Down { peer: link.peer, reason }).await;
+    shared.inlet.lifecycle(&link.life, Event::Down { peer: link.peer, reason, unwanted }).await;
     link.ended.send_replace(true);
     if twin {
         shared.inlet.lifecycle(&link.life, Event::Twin { told_by: link.peer }).await;
@@ -362,11 +363,21 @@ fn is_twin(end: &ConnectionError) -> bool {
     matches!(end, ConnectionError::ApplicationClosed(close) if Close::of(close) == Some(Close::Twin))
 }
 
+/// Did one of both close it, for it was not needed?
+fn is_unwanted(link: &Link, end: &ConnectionError) -> bool {
+    let why = match end {
+        ConnectionError::LocallyClosed => link.closed_because.get().map(|(why, _)| *why),
+        ConnectionError::ApplicationClosed(close) => Close::of(close),
+        _ => None,
+    };
+    why == Some(Close::Unwanted)
+}
+
 /// Why a connection ended, for people.
 fn describe(link: &Link, error: ConnectionError) -> String {
     match error {
         ConnectionError::LocallyClosed => match link.closed_because.get() {
-            Some(reason) => reason.clone(),
+            Some((_, reason)) => reason.clone(),
             None => "this node is going down".into(),
         },
         ConnectionError::TimedOut => format!("no answer for {} s", IDLE_TIME_MAX.as_secs()),

@@ -95,6 +95,21 @@ async fn a_goodbye_is_noticed_at_once_and_the_peer_is_dialed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_not_needed_is_told_from_one_that_was_lost() {
+    let (mut a, mut b) = pair().await;
+    let unwanted = |event: Event| match event {
+        Event::Down { unwanted, .. } => unwanted,
+        other => panic!("expected Down, got {other:?}"),
+    };
+    a.transport.disconnect(b.id());
+    assert!(unwanted(a.event().await) && unwanted(b.event().await));
+    // It was to be dialed, and is dialed again.
+    assert_eq!((a.up().await, b.up().await), (b.id(), a.id()));
+    b.transport.close().await;
+    assert!(!unwanted(a.event().await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_comes_back_without_a_goodbye_replaces_itself() {
     let (mut a, mut b) = (Node::start(), Node::start());
     b.dial(&a);
