@@ -44,7 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 pub use self::error::Error;
 
@@ -53,6 +53,7 @@ use self::ending::Ending;
 use self::facts::Facts;
 use self::members::Members;
 use self::outbox::Outboxes;
+use self::questions::Leaving;
 use self::report::{Report, gather};
 use self::scrub::Scrub;
 use self::start::{Door, LET_GO_LIMIT, live};
@@ -79,9 +80,6 @@ const QUESTIONS_QUEUE: usize = 16;
 
 /// How often what has rested long enough leaves the trash.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
-
-/// How long a node that leaves waits for the others to have heard it.
-const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
 /// The least time an entry must be quiet: long enough that the parts of one
 /// small write, from `open` to `close`, are one change.
@@ -192,9 +190,7 @@ struct Node {
     scrub: Scrub,
     /// Why the core is of no more use.
     over: Option<Error>,
-    /// The node is leaving for good: who is to be told, and when at the
-    /// latest.
-    leaving: Option<(oneshot::Sender<control::Response>, Instant)>,
+    leaving: Option<Leaving>,
     /// The node is to end as soon as it has read what was told.
     ending: Option<Ending>,
     /// The last life may not have read everything that was written since
@@ -330,8 +326,7 @@ impl Node {
         }
         self.waiters.poll(now, &mut self.core, &self.facts);
         if let Some(answer) = self.waiters.granted() {
-            self.core.retire(self.carrier.transport.id());
-            self.leaving = Some((answer, now + LEAVE_WAIT));
+            self.begin_to_leave(now, answer);
         }
         self.scrub_when_due();
         while let Some(effect) = self.core.poll_effect() {
@@ -352,7 +347,7 @@ impl Node {
         let core = self.core.next_timeout().map(|timeout| self.started + timeout);
         let index = self.core.store().deadline();
         let members = self.members.next_timeout();
-        let leaving = self.leaving.as_ref().map(|(_, until)| *until);
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
         let facts = Some(self.facts.next_write());
         let scrub = Some(self.started + self.scrub.next_timeout());
         let polls = self.waiters.next_poll();

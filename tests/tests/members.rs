@@ -5,7 +5,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, Node, Stopped, poll};
+use replicator_tests::{Cluster, Node, Stopped, poll, sample};
 
 /// Long enough for three rounds of members telling what they hold, which are
 /// an eighth of the retention each.
@@ -92,6 +92,46 @@ fn a_node_does_not_leave_before_a_peer_that_is_silent_has_all() {
     drop(stopped);
     cluster.assert_same();
     assert!(cluster[0].is_running());
+}
+
+/// Who is away does not hear the goodbye. It hears of it later, from others,
+/// and then knows whom to refuse.
+#[test]
+fn a_member_that_is_away_learns_later_who_left() {
+    let mut cluster = in_sync(3, "1h");
+    // What the node that leaves was before it left.
+    cluster[1].stop().unwrap();
+    let before = cluster.dir().join("b-before");
+    sample::copy(cluster[1].state(), &before).unwrap();
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    cluster[2].stop().unwrap();
+    poll::eventually(Duration::from_secs(10), "both know that c is away", || {
+        (0..2).all(|number| cluster[number].status().unwrap().peers_connected() == 1)
+    });
+    fs::write(cluster[1].path("last-words"), "of b").unwrap();
+    let left = cluster[1].leave(&[]).unwrap();
+    assert_eq!(left.code, 0, "{left:?}");
+    let mut lines = left.stdout.lines();
+    assert_eq!(lines.next(), Some("left the cluster; the folder's files stay"), "{left:?}");
+    assert_eq!(lines.next(), Some("away now, to hear of it from the others:"), "{left:?}");
+    assert!(lines.next().unwrap().starts_with("  node c ("), "{left:?}");
+    assert_eq!(lines.next(), None, "{left:?}");
+    assert!(cluster[1].ended_within(Duration::from_secs(10)).unwrap().success());
+
+    cluster[2].start().unwrap();
+    poll::eventually(Duration::from_secs(10), "c has what b left and does not list it", || {
+        cluster[2].path("last-words").exists() && !lists(&cluster[2], "b")
+    });
+    // The only one it could ask has not seen it leave.
+    cluster[0].stop().unwrap();
+    cluster[1].settings.state = before;
+    fs::write(cluster[1].path("written-while-out"), "x").unwrap();
+    cluster[1].spawn().unwrap();
+    let ended = cluster[1].ended_within(Duration::from_secs(20)).unwrap();
+    assert_eq!(ended.code(), Some(78), "{}", cluster[1].log());
+    assert!(cluster[1].log().contains("has left its cluster for good"), "{}", cluster[1].log());
+    assert!(!cluster[2].path("written-while-out").exists());
 }
 
 #[test]

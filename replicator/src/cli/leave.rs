@@ -11,6 +11,9 @@ use crate::status::printable;
 /// What a node may take beyond the time it was given.
 const GRACE: Duration = Duration::from_secs(20);
 
+/// Members that are away and named.
+const AWAY_NAMED_MAX: usize = 10;
+
 /// Leave the cluster for good, or let the others forget a dead node.
 ///
 /// The node waits until the others hold what it holds, tells them and ends.
@@ -49,12 +52,8 @@ impl Leave {
                 print(&format!("{} is no member any more\n", printable(other)))?;
                 Ok(Exit::Fine)
             }
-            (Response::Left { untold: 0 }, None) => {
-                print("left the cluster; the folder's files stay\n")?;
-                Ok(Exit::Fine)
-            }
-            (Response::Left { untold }, None) => {
-                print(&format!("left the cluster; {untold} members did not answer\n"))?;
+            (Response::Left { untold, away }, None) => {
+                print(&farewell(untold, &away))?;
                 Ok(Exit::Fine)
             }
             (Response::Waited(waited), _) => {
@@ -70,6 +69,40 @@ impl Leave {
     }
 }
 
+/// What is said of a node that has left.
+fn farewell(untold: u64, away: &[String]) -> String {
+    let mut text = match untold {
+        0 => "left the cluster; the folder's files stay\n".to_owned(),
+        untold => format!("left the cluster; {untold} members did not answer\n"),
+    };
+    if !away.is_empty() {
+        text += "away now, to hear of it from the others:\n";
+    }
+    for node in away.iter().take(AWAY_NAMED_MAX) {
+        text += &format!("  {}\n", printable(node));
+    }
+    if away.len() > AWAY_NAMED_MAX {
+        text += &format!("  and {} more\n", away.len() - AWAY_NAMED_MAX);
+    }
+    text
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|reason| format!("'{text}' {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_away_is_named_but_not_without_end() {
+        let away: Vec<String> = (0..12).map(|number| format!("node {number}\u{7}")).collect();
+        let text = farewell(2, &away);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "left the cluster; 2 members did not answer");
+        assert_eq!(lines[2], "  node 0\\u{7}");
+        assert_eq!(lines[11..], ["  node 9\\u{7}", "  and 2 more"]);
+        assert_eq!(farewell(0, &[]), "left the cluster; the folder's files stay\n");
+    }
 }

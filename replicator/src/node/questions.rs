@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use super::Node;
 use super::report::Report;
 use super::wait::Waiters;
@@ -12,6 +14,19 @@ use crate::sync::roster::MemberRecord;
 
 /// Digits that tell the id of a node from others.
 const ID_DIGITS_MIN: usize = 8;
+
+/// How long a node that leaves waits for the others to have heard it.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
+
+/// A node that is leaving for good.
+pub(super) struct Leaving {
+    /// Who is to be told.
+    answer: oneshot::Sender<control::Response>,
+    /// When at the latest.
+    pub until: Instant,
+    /// Who was away when it began.
+    away: Vec<String>,
+}
 
 impl Node {
     pub(super) fn handle_question(&mut self, (request, answer): control::Asked) {
@@ -68,16 +83,39 @@ impl Node {
         self.report_when_told(Report::Flushed(waiter));
     }
 
+    pub(super) fn begin_to_leave(
+        &mut self,
+        now: Instant,
+        answer: oneshot::Sender<control::Response>,
+    ) {
+        let away = self.away();
+        self.core.retire(self.carrier.transport.id());
+        self.leaving = Some(Leaving { answer, until: now + LEAVE_WAIT, away });
+    }
+
     /// Every peer that was told lets go of a node that leaves.
     pub(super) fn has_left(&mut self) -> bool {
-        let over = |(_, until): &(_, Instant)| Instant::now() >= *until;
+        let over = |leaving: &Leaving| Instant::now() >= leaving.until;
         if self.facts.connected() > 0 && !self.leaving.as_ref().is_some_and(over) {
             return false;
         }
-        let Some((answer, _)) = self.leaving.take() else { return false };
+        let Some(Leaving { answer, away, .. }) = self.leaving.take() else { return false };
         let untold = self.facts.connected() as u64;
-        let _ = answer.send(control::Response::Left { untold });
+        let _ = answer.send(control::Response::Left { untold, away });
         true
+    }
+
+    /// Members that are waited for, and that nobody reaches.
+    fn away(&self) -> Vec<String> {
+        let me = self.carrier.transport.id();
+        let waited_for = self.core.roster().waited_for().filter(|record| record.node != me);
+        let away = waited_for.filter(|record| !self.is_reached(record.node));
+        away.map(|record| format!("node {} ({})", record.name, record.node)).collect()
+    }
+
+    fn is_reached(&self, node: NodeId) -> bool {
+        let standing = self.facts.standing(node, &self.members);
+        self.outboxes.is_open(node) || standing.is_some_and(|standing| standing.is_up)
     }
 
     /// Another member is gone for good, says somebody.
@@ -96,9 +134,12 @@ impl Node {
             [node] if self.outboxes.is_open(*node) => refused(format!(
                 "node '{name}' is running and connected: run `replicator leave` there"
             )),
+            [node] if self.is_reached(*node) => refused(format!(
+                "node '{name}' is running, other nodes reach it: run `replicator leave` there"
+            )),
             [node] => {
                 self.core.retire(*node);
-                control::Response::Left { untold: 0 }
+                control::Response::Left { untold: 0, away: Vec::new() }
             }
             _ => refused(format!("several members are called '{name}': give the id of one")),
         }

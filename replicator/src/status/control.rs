@@ -85,6 +85,10 @@ pub enum Response {
     /// It left; so many connected members may not have heard it.
     Left {
         untold: u64,
+        /// Members that nobody reached then, as `node b (1a2b3c4d)`: they hear
+        /// of it from the others.
+        #[serde(default)]
+        away: Vec<String>,
     },
     /// The question cannot be answered; in words for the user.
     Refused {
