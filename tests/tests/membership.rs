@@ -1,12 +1,13 @@
 //! Who belongs to the cluster: joining by one address, names that change
 //! their meaning, members that go and come back, large clusters.
 
-use std::fs;
+use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use replicator_tests::network::{self, Network};
-use replicator_tests::{Cluster, Node, machine, poll};
+use replicator_tests::{Cluster, Node, machine, poll, sample};
 
 /// A joining node has met everybody.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
@@ -23,6 +24,12 @@ const RETURN_LIMIT: Duration = Duration::from_secs(15);
 /// A change passes from node to node along a chain.
 const PASSED_ON_LIMIT: Duration = Duration::from_secs(10);
 
+/// A large file, fetched piece by piece.
+const FILM_BYTES: u64 = 30 << 20;
+
+/// What an edit of 4 KiB in it may cost a node: its leaf is 64 KiB.
+const EDIT_BYTES_MAX: u64 = 256 << 10;
+
 fn connected(node: &Node) -> usize {
     node.status().unwrap().peers_connected()
 }
@@ -32,6 +39,25 @@ fn state_of(node: &Node, name: &str) -> String {
     let status = node.status().unwrap();
     let peer = status.peers().iter().find(|peer| peer["name"] == name);
     peer.map(|peer| peer["state"].as_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+/// Writes with a time of its own: who is later decides who wins.
+fn write_at(path: &Path, content: &str, seconds: u64) {
+    fs::write(path, content).unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000 + seconds);
+    File::open(path).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
+}
+
+/// What this node keeps of a file that lost against another.
+fn kept(node: &Node, path: &str) -> Option<String> {
+    let conflicts = node.conflicts().unwrap();
+    let lost = conflicts.as_array().unwrap().iter().find(|lost| lost["path"] == path)?;
+    let to = node.state().join("restored");
+    let words = ["conflicts", "restore", lost["id"].as_str()?, "--to", to.to_str()?];
+    assert_eq!(node.command(&words).unwrap().code, 0);
+    let content = fs::read_to_string(&to).unwrap();
+    fs::remove_file(&to).unwrap();
+    Some(content)
 }
 
 /// Changes on every node reach all of them.
@@ -53,13 +79,42 @@ fn all_hear_each_other(cluster: &Cluster, round: &str) {
 fn one_address_of_any_member_is_enough() {
     let mut cluster = Cluster::chain(3);
     cluster.start();
+    for number in 0..20 {
+        fs::write(cluster[0].path(format!("equal-{number}")), "the same").unwrap();
+    }
+    write_at(&cluster[0].path("later-there"), "of the cluster", 2);
+    write_at(&cluster[0].path("later-here"), "of the cluster", 1);
+    cluster.assert_same();
+
+    // The fourth comes with a full folder.
     let known = cluster[1].settings.port;
     cluster.add_stranger();
     cluster[3].settings.peers = vec![known];
+    for number in 0..20 {
+        fs::write(cluster[3].path(format!("equal-{number}")), "the same").unwrap();
+        fs::write(cluster[3].path(format!("own-{number}")), "brought along").unwrap();
+    }
+    write_at(&cluster[3].path("later-there"), "of the fourth", 1);
+    write_at(&cluster[3].path("later-here"), "of the fourth", 2);
     cluster[3].start().unwrap();
     poll::eventually(JOIN_LIMIT, "everybody is connected with everybody", || {
         cluster.nodes().iter().all(|node| connected(node) == 3)
     });
+    cluster.assert_same();
+    for node in cluster.nodes() {
+        let content = |name: &str| fs::read_to_string(node.path(name)).unwrap();
+        assert_eq!(content("own-19"), "brought along", "on {}", node.name());
+        assert_eq!(content("later-there"), "of the cluster", "on {}", node.name());
+        assert_eq!(content("later-here"), "of the fourth", "on {}", node.name());
+    }
+    // What lost is kept where it was shown, and nothing else lost.
+    assert_eq!(kept(&cluster[3], "later-there").as_deref(), Some("of the fourth"));
+    assert_eq!(kept(&cluster[3], "later-here"), None);
+    for node in &cluster.nodes()[..3] {
+        assert_eq!(kept(node, "later-here").as_deref(), Some("of the cluster"), "{}", node.name());
+    }
+    let conflicts = cluster.nodes().iter().map(|node| node.status().unwrap().conflicts());
+    assert_eq!(conflicts.collect::<Vec<_>>(), [1, 1, 1, 1]);
     all_hear_each_other(&cluster, "joined");
 
     // The address it was given goes for good; the others stay its cluster,
@@ -173,6 +228,7 @@ fn two_environments_meet_through_one_address_and_survive_its_loss() {
     poll::eventually(PASSED_ON_LIMIT, "the node in the middle passes changes on", || {
         cluster[4].path("through").exists()
     });
+    a_large_file_passes(&cluster[0], &cluster[4]);
     cluster.assert_same();
 
     // Without it they are apart until the firewall opens; then the addresses
@@ -193,6 +249,39 @@ fn two_environments_meet_through_one_address_and_survive_its_loss() {
     println!("others took over {:.1?} after the firewall opened", begun.elapsed());
     cluster[1].start().unwrap();
     cluster.assert_same();
+}
+
+/// A film, what is done to it, and its end, between two nodes that have no
+/// connection with each other.
+fn a_large_file_passes(here: &Node, there: &Node) {
+    let shows_the_same = |name: &str| {
+        let size = |node: &Node| fs::metadata(node.path(name)).ok().map(|found| found.len());
+        let same = || fs::read(here.path(name)).unwrap() == fs::read(there.path(name)).unwrap();
+        size(here).is_some() && size(here) == size(there) && same()
+    };
+    fs::create_dir(here.path("raw")).unwrap();
+    sample::random_file(&here.path("raw/film"), FILM_BYTES, 1).unwrap();
+    poll::eventually(2 * PASSED_ON_LIMIT, "the film comes through", || shows_the_same("raw/film"));
+
+    let before = there.status().unwrap().traffic();
+    let film = File::options().write(true).open(here.path("raw/film")).unwrap();
+    film.write_all_at(&[7; 4096], FILM_BYTES / 2 + 4096).unwrap();
+    drop(film);
+    poll::eventually(PASSED_ON_LIMIT, "the edit comes through", || shows_the_same("raw/film"));
+    let cost = there.status().unwrap().traffic().since(before);
+    println!("an edit of 4 KiB in {} MiB cost its last reader {cost} bytes", FILM_BYTES >> 20);
+    assert!(cost < EDIT_BYTES_MAX, "{cost} bytes for an edit of 4 KiB");
+
+    fs::rename(here.path("raw"), here.path("cut")).unwrap();
+    poll::eventually(PASSED_ON_LIMIT, "the rename comes through", || {
+        shows_the_same("cut/film") && !there.path("raw").exists()
+    });
+    // And back.
+    fs::remove_file(there.path("cut/film")).unwrap();
+    poll::eventually(PASSED_ON_LIMIT, "the deletion comes through", || {
+        !here.path("cut/film").exists()
+    });
+    assert!(here.path("cut").exists());
 }
 
 /// A service whose name means other addresses from time to time.
