@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use replicator_tests::network::{self, Network};
-use replicator_tests::{Cluster, Node, machine, poll, sample};
+use replicator_tests::{Cluster, Node, machine, poll, sample, tree};
+use serde_json::Value;
 
 /// A joining node has met everybody.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
@@ -23,6 +24,9 @@ const RETURN_LIMIT: Duration = Duration::from_secs(15);
 
 /// A change passes from node to node along a chain.
 const PASSED_ON_LIMIT: Duration = Duration::from_secs(10);
+
+/// All nodes of a large cluster start at once, on one machine.
+const LARGE_JOIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// A large file, fetched piece by piece.
 const FILM_BYTES: u64 = 30 << 20;
@@ -171,6 +175,69 @@ fn nine_nodes_on_a_chain_of_addresses_hear_every_change() {
         cluster.nodes().iter().all(|node| connected(node) == 8)
     });
     all_hear_each_other(&cluster, "nine");
+}
+
+/// More than are all connected with each other: each has eight of the other
+/// nineteen for neighbours.
+#[test]
+fn twenty_nodes_know_each_other_beyond_their_neighbours() {
+    const COUNT: usize = 20;
+    let begun = Instant::now();
+    let mut cluster = Cluster::strangers(COUNT).with_options(&["--capture", "inotify"]);
+    let known = cluster[0].settings.port;
+    for node in &mut cluster.nodes_mut()[1..] {
+        node.settings.peers = vec![known];
+    }
+    for number in 0..10 {
+        fs::write(cluster[0].path(format!("file-{number}")), "from the start").unwrap();
+    }
+    // All at once: none waits for another.
+    cluster.nodes_mut().iter_mut().for_each(|node| node.spawn().unwrap());
+    let all_up = |cluster: &Cluster, others: usize| {
+        let up = |peer: &&Value| peer["membership"] == "up";
+        let status = cluster.nodes().iter().map(|node| node.status().ok());
+        status.flatten().filter(|status| status.peers().iter().filter(up).count() == others).count()
+            == cluster.nodes().len()
+    };
+    poll::eventually(LARGE_JOIN_LIMIT, "everybody knows everybody", || all_up(&cluster, COUNT - 1));
+    println!("all knew each other after {:.1?}", begun.elapsed());
+
+    fs::write(cluster[7].path("news"), "of one").unwrap();
+    poll::eventually(PASSED_ON_LIMIT, "a change on one reaches all", || {
+        cluster.nodes().iter().all(|node| node.path("news").exists())
+    });
+    let neighbours = connected(&cluster[7]);
+    assert!((4..COUNT - 1).contains(&neighbours), "{neighbours} neighbours");
+
+    // Somebody without a connection to it hears of its end, and nobody is let
+    // go who is alive.
+    let stranger = (1..COUNT)
+        .find(|node| state_of(&cluster[*node], cluster[7].name()) == "up, reached by others");
+    let stranger = stranger.expect("all are its neighbours");
+    let name = cluster[7].name().to_owned();
+    let refused = cluster[stranger].leave(&["--node", &name]).unwrap();
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("is running, other nodes reach it"), "{refused:?}");
+    cluster[7].kill9().unwrap();
+    let killed = Instant::now();
+    poll::eventually(2 * NOTICE_LIMIT, "it is missed by one that was no neighbour", || {
+        state_of(&cluster[stranger], &name) == "down"
+    });
+    println!("its end was heard of after {:.1?}", killed.elapsed());
+
+    cluster.add_stranger();
+    cluster[COUNT].settings.options = cluster[0].settings.options.clone();
+    cluster[COUNT].settings.peers = vec![cluster[stranger].settings.port];
+    cluster[COUNT].start().unwrap();
+    poll::eventually(JOIN_LIMIT, "a new one has everything", || {
+        tree::differences(cluster[0].root(), cluster[COUNT].root()).unwrap().is_empty()
+    });
+    fs::write(cluster[COUNT].path("of-the-new-one"), "hello").unwrap();
+    poll::eventually(PASSED_ON_LIMIT, "and tells all", || {
+        let mut alive = cluster.nodes().iter().filter(|node| node.name() != name);
+        alive.all(|node| node.path("of-the-new-one").exists())
+    });
+    println!("all of it took {:.1?}", begun.elapsed());
 }
 
 /// Two sites with a firewall between them: `left` may be reached from the
