@@ -129,7 +129,7 @@ fn a_member_that_is_away_learns_later_who_left() {
     fs::write(cluster[1].path("written-while-out"), "x").unwrap();
     cluster[1].spawn().unwrap();
     let ended = cluster[1].ended_within(Duration::from_secs(20)).unwrap();
-    assert_eq!(ended.code(), Some(78), "{}", cluster[1].log());
+    assert_eq!(ended.code(), Some(77), "{}", cluster[1].log());
     assert!(cluster[1].log().contains("has left its cluster for good"), "{}", cluster[1].log());
     assert!(!cluster[2].path("written-while-out").exists());
 }
