@@ -155,15 +155,21 @@ fn a_root_replaced_while_its_node_was_stopped() {
     cluster.assert_same();
 }
 
+/// Puts a copy of its folder into the place of a node's own.
+fn copy_root(cluster: &Cluster, node: usize) {
+    let (root, away) = (cluster[node].root(), cluster.dir().join("away"));
+    fs::rename(root, &away).unwrap();
+    let copy = Command::new("cp").arg("-a").arg(&away).arg(root).status().unwrap();
+    assert!(copy.success());
+    fs::remove_dir_all(&away).unwrap();
+}
+
 /// On a new disk, with what an administrator could read of it.
 #[test]
 fn a_folder_that_was_copied_in_part_deletes_nothing() {
     let mut cluster = in_sync();
     cluster[1].stop().unwrap();
-    let away = cluster.dir().join("away");
-    fs::rename(cluster[1].root(), &away).unwrap();
-    let copy = Command::new("cp").arg("-a").arg(&away).arg(cluster[1].root()).status().unwrap();
-    assert!(copy.success());
+    copy_root(&cluster, 1);
     for number in 0..30 {
         fs::remove_file(cluster[1].path(format!("{number}"))).unwrap();
     }
@@ -177,10 +183,7 @@ fn a_folder_that_was_copied_in_part_deletes_nothing() {
 
     // A copy that lacks nothing is served like the folder itself.
     cluster[1].stop().unwrap();
-    fs::remove_dir_all(&away).unwrap();
-    fs::rename(cluster[1].root(), &away).unwrap();
-    let copy = Command::new("cp").arg("-a").arg(&away).arg(cluster[1].root()).status().unwrap();
-    assert!(copy.success());
+    copy_root(&cluster, 1);
     cluster[1].start().unwrap();
     fs::remove_file(cluster[1].path("7")).unwrap();
     cluster.assert_same();
