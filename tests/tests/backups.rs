@@ -11,6 +11,9 @@ use replicator_tests::{Cluster, Node, poll, tree};
 
 const ARRIVES_WITHIN: Duration = Duration::from_secs(20);
 
+/// Files removed at once, more than a hundred.
+const REMOVED: usize = 150;
+
 /// `cp -a`: everything, with times and links.
 fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
@@ -22,6 +25,18 @@ fn write_old(path: &Path, content: &str) {
     fs::write(path, content).unwrap();
     let old = SystemTime::now() - Duration::from_secs(30 * 86_400);
     File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+}
+
+/// Of all files in a folder and in those below.
+fn contents_below(folder: &Path) -> Vec<String> {
+    let mut contents = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => contents.extend(contents_below(&entry.path())),
+            false => contents.push(fs::read_to_string(entry.path()).unwrap_or_default()),
+        }
+    }
+    contents
 }
 
 fn reads(node: &Node, name: &str) -> String {
@@ -123,6 +138,7 @@ fn old_files_put_into_the_folder_of_a_stopped_node() {
     // As `rsync -a --delete backup/ folder/` does.
     write_old(&cluster[1].path("1"), "1");
     write_old(&cluster[1].path("2"), "2");
+    write_old(&cluster[1].path("3"), "3");
     fs::remove_file(cluster[1].path("new")).unwrap();
     cluster[1].start().unwrap();
     poll::eventually(ARRIVES_WITHIN, "the missing file is held", || {
@@ -133,6 +149,7 @@ fn old_files_put_into_the_folder_of_a_stopped_node() {
     });
     assert_eq!(cluster[1].confirm(&["--restore"]).unwrap().code, 0);
     assert_went_on(&cluster);
+    assert_eq!(reads(&cluster[0], "3"), "3", "what was deleted since is not back");
     let kept = cluster[1].conflicts().unwrap();
     assert_eq!(kept.as_array().map(Vec::len), Some(2), "{kept}");
 }
@@ -170,17 +187,32 @@ fn old_bytes_put_into_the_files_of_a_stopped_node() {
 fn old_files_put_into_the_folder_of_a_running_node() {
     let cluster = in_sync();
     go_on(&cluster);
+    // More than the brake holds back where nobody looks on.
+    fs::create_dir(cluster[0].path("later")).unwrap();
+    for number in 0..REMOVED {
+        fs::write(cluster[0].path(format!("later/{number}")), "newer than the backup").unwrap();
+    }
+    cluster.assert_same();
     write_old(&cluster[1].path("1"), "as it was");
     write_old(&cluster[1].path("2"), "as that was");
     fs::remove_file(cluster[1].path("new")).unwrap();
+    fs::remove_dir_all(cluster[1].path("later")).unwrap();
     poll::eventually(ARRIVES_WITHIN, "they are changes like any other", || {
         reads(&cluster[0], "1") == "as it was"
             && reads(&cluster[0], "2") == "as that was"
             && !cluster[0].path("new").exists()
+            && !cluster[0].path("later").exists()
     });
     cluster.assert_same();
-    let trash = tree::count(&cluster[0].private("trash")).unwrap().0;
-    assert!(trash >= 3, "what they replaced is nowhere");
+    for node in cluster.nodes() {
+        assert_eq!(node.status().unwrap().number("/folder/deletions_held"), 0);
+    }
+    let trash = contents_below(&cluster[0].private("trash"));
+    let rests = |content: &str| trash.iter().filter(|rests| *rests == content).count();
+    assert_eq!(rests("newer than the backup"), REMOVED, "what was removed is nowhere");
+    for replaced in ["edited by a", "edited by b", "new"] {
+        assert_eq!(rests(replaced), 1, "{replaced} is nowhere");
+    }
     assert_eq!(cluster[1].status().unwrap().number("/folder/older_files"), 2);
     let said = cluster[1].command(&["status"]).unwrap().stdout;
     assert!(said.contains("Old files"), "{said}");
