@@ -110,6 +110,43 @@ fn a_node_that_receives_takes_everything_and_keeps_what_it_had() {
     assert!(reads(&cluster[1], "common", "newer and longer") && !cluster[1].path("own").exists());
 }
 
+/// What changed on it goes out as if it had been stopped meanwhile.
+#[test]
+fn a_node_that_received_and_is_started_to_do_both_tells_what_changed_on_it() {
+    let mut cluster = pair("receive-only");
+    let b = &cluster[1];
+    fs::write(b.path("a"), "changed here").unwrap();
+    fs::remove_file(b.path("b")).unwrap();
+    fs::write(b.path("new"), "added here").unwrap();
+    fs::set_permissions(b.path("d/b"), PermissionsExt::from_mode(0o600)).unwrap();
+    fs::rename(b.path("d/a"), b.path("d/moved")).unwrap();
+    assert_own_changes(b, 6);
+    // Both have a say in these: an edit that is later, and one that was deleted.
+    fs::write(b.path("c"), "earlier, here").unwrap();
+    assert_own_changes(b, 7);
+    fs::write(cluster[0].path("c"), "later, there").unwrap();
+    fs::write(cluster[0].path("b"), "edited there").unwrap();
+    fs::write(cluster[0].path("last"), "arrives").unwrap();
+    poll::eventually(ARRIVES_WITHIN, "it has heard of it", || cluster[1].path("last").exists());
+    assert!(reads(&cluster[1], "c", "earlier, here") && !cluster[1].path("b").exists());
+
+    cluster[1].stop().unwrap();
+    let options = &mut cluster[1].settings.options;
+    options.truncate(options.len() - 2);
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    cluster.assert_rsync_agrees();
+    let a = &cluster[0];
+    assert!(reads(a, "a", "changed here") && reads(a, "new", "added here"));
+    assert!(reads(a, "d/moved", "d/a") && !a.path("d/a").exists());
+    assert_eq!(fs::metadata(a.path("d/b")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(reads(a, "c", "later, there") && reads(a, "b", "edited there"));
+    let kept = cluster[1].conflicts().unwrap();
+    assert_eq!(kept.as_array().map(Vec::len), Some(1), "{kept}");
+    assert_eq!(kept[0]["path"], "c", "{kept}");
+    assert_own_changes(&cluster[1], 0);
+}
+
 #[test]
 fn a_node_that_sends_does_not_apply_what_others_change() {
     let mut cluster = pair("send-only");

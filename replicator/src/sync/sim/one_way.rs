@@ -291,6 +291,71 @@ fn a_file_that_others_rename_waits_where_it_changed_here() {
     });
 }
 
+/// As what changed at a node that was stopped: nobody else has to know that it
+/// only received for a while.
+#[test]
+fn what_changed_at_one_that_received_is_told_once_it_does_both() {
+    each(Mode::ReceiveOnly, |story| {
+        fill_directory(story);
+        story.act(0, |user| user.write("e", "e"));
+        story.settle();
+        story.act(1, |user| {
+            user.write("a", "own");
+            user.chmod("b", 0o600);
+            user.write("c", "added");
+            user.remove("d/x");
+            user.rename("e", "moved");
+        });
+        story.settle();
+        assert_eq!(story.own_changes(1).len(), 6, "{:?}", story.own_changes(1));
+        story.become_ordinary(1);
+        for at in 0..3 {
+            assert_eq!(story.tree(at), "a=own b=b:600 c=added d/ moved=e");
+            assert!(story.kept(at).is_empty(), "{:?}", story.kept(at));
+        }
+        assert!(story.own_changes(1).is_empty());
+        story.is_at_rest().unwrap();
+    });
+}
+
+#[test]
+fn what_changed_at_one_that_received_and_elsewhere_is_a_conflict_once_it_does_both() {
+    // Who is later wins.
+    for (seed, own_is_later) in (0..8).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let one_way = Some((1, Mode::ReceiveOnly));
+        let plan = Plan { nodes: 2, one_way, ..Plan::peaceful(seed) };
+        let mut story = Story::begin(plan, 0, |user| {
+            user.write("a", "a");
+            user.write("b", "b");
+        });
+        // Neither hears of the other's first.
+        story.part();
+        for at in if own_is_later { [0, 1] } else { [1, 0] } {
+            story.act(at, |user| {
+                user.write("a", &format!("of {at}"));
+                user.write("c", &format!("new, of {at}"));
+                match at {
+                    0 => user.write("b", "edited"),
+                    _ => user.remove("b"),
+                }
+            });
+            story.settle();
+        }
+        story.join(0, 1);
+        assert_eq!(story.tree(1), "a=of 1 c=new, of 1");
+        assert_eq!(story.tree(0), "a=of 0 b=edited c=new, of 0");
+        story.become_ordinary(1);
+        let (winner, loser) = if own_is_later { (1, 0) } else { (0, 1) };
+        for at in 0..2 {
+            let shown = format!("a=of {winner} b=edited c=new, of {winner}");
+            assert_eq!(story.tree(at), shown, "at {at}");
+        }
+        assert_eq!(story.kept(loser), [format!("new, of {loser}"), format!("of {loser}")]);
+        assert!(story.kept(winner).is_empty() && story.own_changes(1).is_empty());
+        story.is_at_rest().unwrap();
+    }
+}
+
 #[test]
 fn what_one_that_sends_changes_arrives_and_it_takes_nothing() {
     each(Mode::SendOnly, |story| {

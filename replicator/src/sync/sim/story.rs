@@ -178,6 +178,13 @@ impl Story {
         self.settle();
     }
 
+    /// A node that only sent or received is started again as one that does both.
+    pub(super) fn become_ordinary(&mut self, at: usize) {
+        self.world.plan.one_way = None;
+        self.stop(at);
+        self.start(at);
+    }
+
     pub(super) fn trace(&self) -> String {
         self.world.trace.join("\n")
     }
