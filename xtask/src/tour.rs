@@ -20,7 +20,7 @@ const EDIT_BYTES: usize = 4096;
 
 /// What the edit may cost on the wire, for all nodes together, where written
 /// ranges are captured.
-const EDIT_WIRE_MAX: u64 = 1 << 20;
+const EDIT_WIRE_MAX: u64 = 128 << 10;
 
 /// Elsewhere a leaf of the file goes to each other node, which for one of this
 /// size has so many bytes.
