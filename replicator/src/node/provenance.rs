@@ -85,7 +85,7 @@ pub(super) fn check(
 /// this is: a copy was born later.
 pub(super) fn is_copy(opened: &mut Opened, root: &Root) -> bool {
     let Ok(found) = root.glance_fd(root.dir()) else { return false };
-    let birth = postcard::to_stdvec(&found.fingerprint.birth).unwrap_or_default();
+    let birth = encoded(&found.fingerprint.birth);
     let is_other = opened.index.note(BIRTH_NOTE).is_some_and(|noted| noted != birth);
     opened.index.put_note(BIRTH_NOTE, birth);
     if is_other {
@@ -96,8 +96,8 @@ pub(super) fn is_copy(opened: &mut Opened, root: &Root) -> bool {
     is_other
 }
 
-fn encoded(life: &Life) -> Vec<u8> {
-    postcard::to_stdvec(life).unwrap_or_default()
+fn encoded(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(value).unwrap_or_default()
 }
 
 fn place(root: &Root) -> PathBuf {

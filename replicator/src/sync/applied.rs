@@ -4,167 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::changes::write_name;
-use super::core::{Core, Options};
-use super::effect::{Action, Keep, Now, Outcome, Source, What};
+use super::core::Core;
+use super::effect::{Action, Keep, Now, Outcome, What};
 use super::record::{Binding, Content, Disk, Key, Paths, Replaced};
 use super::settle::{Dirt, Spot};
+use super::step::Step;
 use super::store::Store;
 use super::tree::held;
 use super::version::VersionVector;
 use crate::entry::{Kind, Metadata, Stat};
 use crate::hash::Leaves;
-use crate::id::{BodyId, NodeId};
+use crate::id::BodyId;
 use crate::path::RelPath;
 
 /// Longest wait before something that failed is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// A job under way.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub at: Duration,
-    pub steps: Vec<Step>,
-    /// It holds the lock of everything, and none of single directories.
-    pub alone: bool,
-    /// Of its steps: asked at every turn.
-    pub is_bulk: bool,
-    pub is_huge: bool,
-    /// It was asked to.
-    pub gives_way: bool,
-}
-
-/// One action, with what was known when it was planned: what it brings about
-/// reflects these changes and no later ones.
-#[derive(Debug)]
-pub(super) struct Step {
-    pub action: Action,
-    /// Locked until it is done.
-    pub bodies: Vec<BodyId>,
-    pub name_seen: VersionVector,
-    pub content: Option<(Content, VersionVector)>,
-    pub metadata: Option<(Metadata, VersionVector)>,
-    pub weight: Weight,
-}
-
-/// How long a step may take for the bytes that it brings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Weight {
-    /// They pass through memory with those of others, or are here.
-    Light,
-    /// They do not pass through memory as a whole.
-    Bulk,
-    /// They are more than other jobs bring in all: seconds or hours.
-    Huge,
-}
-
-impl Weight {
-    pub fn of(what: &What, options: &Options) -> Self {
-        let (source, size) = match what {
-            What::Write { source, size, .. } => (source, *size),
-            What::Update(update) => (&update.source, update.size),
-            _ => return Self::Light,
-        };
-        match source {
-            Source::Inline { .. } => Self::Light,
-            Source::Peers(_) | Source::Copy { .. } if size <= options.bulk_above => Self::Light,
-            _ if size <= options.huge_above => Self::Bulk,
-            _ => Self::Huge,
-        }
-    }
-}
-
-impl Running {
-    pub fn new(at: Duration, steps: Vec<Step>, alone: bool) -> Self {
-        let is_bulk = steps.iter().any(Step::is_bulk);
-        let is_huge = steps.iter().any(Step::is_huge);
-        Self { at, steps, alone, is_bulk, is_huge, gives_way: false }
-    }
-
-    pub fn len(&self) -> usize {
-        self.steps.len()
-    }
-}
-
-impl Step {
-    /// The second path it changes.
-    pub fn other_path(&self) -> Option<&RelPath> {
-        match &self.action.what {
-            What::Rename { from, .. } | What::Exchange { with: from, .. } => Some(from),
-            _ => None,
-        }
-    }
-
-    pub fn needs_bytes(&self) -> bool {
-        self.source().is_some()
-    }
-
-    pub fn is_bulk(&self) -> bool {
-        self.weight >= Weight::Bulk
-    }
-
-    pub fn is_huge(&self) -> bool {
-        self.weight == Weight::Huge
-    }
-
-    fn source(&self) -> Option<&Source> {
-        match &self.action.what {
-            What::Write { source, .. } => Some(source),
-            What::Update(update) => Some(&update.source),
-            _ => None,
-        }
-    }
-
-    /// The peer that was asked for the bytes first.
-    fn asked(&self) -> Option<NodeId> {
-        match self.source()? {
-            Source::Peers(peers) => peers.first().copied(),
-            Source::Inline { .. } | Source::Copy { .. } => None,
-        }
-    }
-
-    pub fn bytes(&self) -> u64 {
-        match &self.action.what {
-            What::Write { size, .. } => *size,
-            What::Update(update) => update.size,
-            _ => 0,
-        }
-    }
-
-    /// The directories whose mtime it changes.
-    pub fn parents(&self) -> Vec<RelPath> {
-        if matches!(self.action.what, What::SetMetadata { .. } | What::Touch { .. }) {
-            return Vec::new();
-        }
-        let other = self.other_path().and_then(|path| path.parent());
-        self.action.path.parent().into_iter().chain(other).collect()
-    }
-
-    /// Does it keep others from looking at this place?
-    pub fn locks(&self, path: &RelPath) -> bool {
-        self.action.path == *path
-            || self.other_path() == Some(path)
-            || self.parents().contains(path)
-    }
-
-    fn spot(&self) -> Spot {
-        match &self.action.what {
-            What::Update(_) | What::SetMetadata { .. } => Spot::Body(self.action.body),
-            _ => Spot::Path(self.action.path.clone()),
-        }
-    }
-
-    fn keep(&self) -> Option<Keep> {
-        match &self.action.what {
-            What::MakeSymlink { over, .. }
-            | What::MakeFifo { over, .. }
-            | What::Write { over, .. }
-            | What::Link { over, .. } => over.as_ref().map(|over| over.keep),
-            What::Update(update) => Some(update.keep),
-            What::Remove { keep, .. } => Some(*keep),
-            _ => None,
-        }
-    }
-}
 
 impl<S: Store> Core<S> {
     /// How the actions of a job went, in their order.

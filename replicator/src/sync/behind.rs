@@ -6,12 +6,12 @@
 //! comes back from the peers, and if nobody has it, what is left stands in.
 
 use super::core::Core;
-use super::effect::{Listed, Now};
+use super::effect::Now;
 use super::read::Read;
 use super::record::BodyRow;
 use super::store::Store;
 use super::tree::{Lying, held};
-use crate::entry::{Kind, Stat, Timestamp};
+use crate::entry::{Fingerprint, Kind, Stat, Timestamp};
 use crate::path::RelPath;
 
 impl<S: Store> Core<S> {
@@ -21,29 +21,25 @@ impl<S: Store> Core<S> {
         self.behind_since = Some(since);
     }
 
-    /// Is what was found at the start older than what is known to have lain
-    /// there? No time of a change goes back, but by what a disk forgot.
-    pub(super) fn is_behind(&self, known: &Lying, stat: &Stat) -> bool {
-        let since = self.behind_since.filter(|_| !self.surveyed && stat.kind == Kind::File);
-        since.is_some_and(|since| {
-            let lay = known.disk().fingerprint;
-            lay.ctime >= since && stat.fingerprint.ctime <= lay.ctime
-        })
+    /// Since when, while the folder is looked at for the first time.
+    fn unwritten_since(&self) -> Option<Timestamp> {
+        self.behind_since.filter(|_| !self.surveyed)
     }
 
-    /// The same of another file than is known at its place.
-    pub(super) fn is_entry_behind(&self, known: &Lying, entry: &Listed) -> bool {
+    /// Is the file that was found at the start older than what is known to
+    /// have lain there, be it another one? No time of a change goes back, but
+    /// by what a disk forgot.
+    pub(super) fn is_behind(&self, known: &Lying, kind: Kind, found: &Fingerprint) -> bool {
         let lay = known.disk().fingerprint;
-        self.behind_since.is_some_and(|since| {
-            lay.ctime >= since && entry.fingerprint.ctime <= lay.ctime && !self.surveyed
-        })
+        let is_unwritten = |since| lay.ctime >= since && found.ctime <= lay.ctime;
+        kind == Kind::File && self.unwritten_since().is_some_and(is_unwritten)
     }
 
     /// When what was found was written. What may have been written in part
     /// only, when the machine went down, is no reason to give up what anybody
     /// else has: it counts as older than all that is.
     pub(super) fn when_written(&self, stat: &Stat) -> i64 {
-        let since = self.behind_since.filter(|_| !self.surveyed && stat.kind == Kind::File);
+        let since = self.unwritten_since().filter(|_| stat.kind == Kind::File);
         match since.is_some_and(|since| stat.fingerprint.ctime >= since) {
             true => 0,
             false => stat.metadata.mtime.as_nanos(),
@@ -53,7 +49,7 @@ impl<S: Store> Core<S> {
     /// Takes what the disk never got from what a scan missed: it counts as
     /// never having lain here.
     pub(super) fn bring_back_unwritten(&mut self, gone: Vec<RelPath>) -> Vec<RelPath> {
-        let Some(since) = self.behind_since.filter(|_| !self.surveyed) else { return gone };
+        let Some(since) = self.unwritten_since() else { return gone };
         let (unwritten, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(|path| {
             let lying = self.lying_at(path);
             lying.is_some_and(|lying| lying.disk().fingerprint.ctime >= since)

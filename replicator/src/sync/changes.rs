@@ -28,7 +28,7 @@ impl<S: Store> Core<S> {
         stat: &Stat,
         read: Option<Read>,
     ) {
-        if self.is_behind(known, stat) {
+        if self.is_behind(known, stat.kind, &stat.fingerprint) {
             return self.lies_behind(now, path, known, stat, read);
         }
         let (id, before) = (known.id, known.row());

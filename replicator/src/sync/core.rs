@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::announce::Peer;
-use super::applied::Running;
 use super::brake::Brake;
 use super::cut_off::CutOff;
 use super::doubt::Doubt;
@@ -24,6 +23,7 @@ use super::record::Key;
 use super::restored::Restored;
 use super::scan::Scanning;
 use super::settle::{Dirt, Locks, Settle, Spot};
+use super::step::Running;
 use super::store::Store;
 use super::told::Told;
 use super::touched::Touched;

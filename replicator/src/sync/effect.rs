@@ -196,6 +196,18 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Where the bytes of a file come from that this brings, and how many they
+    /// are at the most.
+    pub fn brings(&self) -> Option<(&Source, u64)> {
+        match self {
+            What::Write { source, size, .. } => Some((source, *size)),
+            What::Update(update) => Some((&update.source, update.size)),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Update {
     pub expect: Fingerprint,

@@ -42,6 +42,7 @@ pub mod roster;
 mod scan;
 pub mod scrub;
 mod settle;
+mod step;
 pub mod store;
 mod told;
 mod touched;

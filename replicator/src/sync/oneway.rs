@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::applied::{Step, Weight};
 use super::core::{Core, Looking};
 use super::effect::{Action, Found, Keep, Now, What};
 use super::read::Read;
 use super::record::{BodyRow, Disk};
 use super::settle::{Dirt, Spot};
+use super::step::{Step, Weight};
 use super::store::Store;
 use super::tree::held;
 use super::version::VersionVector;

@@ -18,11 +18,11 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use self::gathered::Gathered;
-use super::applied::{Running, Step, Weight};
 use super::core::Core;
 use super::effect::{Action, Effect, Job, Keep, Now, Update, What};
 use super::record::{Content, NameRow};
 use super::settle::Spot;
+use super::step::{Running, Step, Weight};
 use super::store::Store;
 use super::version::Dot;
 use crate::choice::Mode;
@@ -63,9 +63,9 @@ pub(super) struct Planning {
     pub(super) due: Option<Duration>,
     /// No huge file begins before that.
     huge_held_until: Option<Duration>,
-    /// What brings bulk and had no room, and whether that is huge. Looked at
-    /// again then: it may have become something else.
-    aside: HashMap<Spot, bool>,
+    /// What had no room. Looked at again then: it may have become something
+    /// else.
+    aside: HashMap<Spot, Weight>,
     aside_until: Duration,
     /// Bodies of which the job that is being put together changes nothing but
     /// how many names they have. A file may have thousands: one job for each
@@ -97,11 +97,11 @@ pub(super) struct Retry {
 }
 
 impl Planning {
-    fn put_aside(&mut self, now: Now, spot: Spot, is_huge: bool) {
+    fn put_aside(&mut self, now: Now, spot: Spot, weight: Weight) {
         if self.aside.is_empty() {
             self.aside_until = now.monotonic + ASIDE;
         }
-        if self.aside.insert(spot, is_huge).is_none() {
+        if self.aside.insert(spot, weight).is_none() {
             self.aside_until += ASIDE_EACH;
         }
     }
@@ -118,6 +118,16 @@ impl Planning {
 struct Room {
     bulk: bool,
     huge: bool,
+}
+
+impl Room {
+    fn has(self, weight: Weight) -> bool {
+        match weight {
+            Weight::Light => true,
+            Weight::Bulk => self.bulk,
+            Weight::Huge => self.huge,
+        }
+    }
 }
 
 /// What can be done about one pending name or body.
@@ -176,12 +186,12 @@ impl<S: Store> Core<S> {
 
     /// Jobs that nothing has to wait for for long.
     pub(super) fn quick_jobs(&self) -> usize {
-        self.jobs.values().filter(|job| !job.is_bulk).count()
+        self.jobs.values().filter(|job| job.weight == Weight::Light).count()
     }
 
     /// Jobs for one file each, that may take hours.
     fn huge_jobs(&self) -> usize {
-        self.jobs.values().filter(|job| job.is_huge).count()
+        self.jobs.values().filter(|job| job.weight == Weight::Huge).count()
     }
 
     /// The last place is left for what is not larger than other jobs are.
@@ -197,11 +207,10 @@ impl<S: Store> Core<S> {
         let mut in_vain = 0;
         self.planning.counted.clear();
         let room = self.room();
-        let has_room = |is_huge: bool| if is_huge { room.huge } else { room.bulk };
         while self.planning.left > 0 && in_vain < LOOKED_AT_MAX && !gathered.is_full() {
             let Some(spot) = self.next_pending() else { break };
             let aside = self.planning.aside.get(&spot);
-            let waits = aside.is_some_and(|is_huge| !has_room(*is_huge));
+            let waits = aside.is_some_and(|weight| !room.has(*weight));
             match if waits { Next::Blocked } else { self.next_at(now, &spot) } {
                 Next::Settled => {
                     if !self.is_pending(&spot) {
@@ -210,8 +219,8 @@ impl<S: Store> Core<S> {
                     in_vain += 1;
                 }
                 Next::Blocked => in_vain += 1,
-                Next::Act(step) if step.is_bulk() && !has_room(step.is_huge()) => {
-                    self.planning.put_aside(now, spot.clone(), step.is_huge());
+                Next::Act(step) if !room.has(step.weight) => {
+                    self.planning.put_aside(now, spot.clone(), step.weight);
                     in_vain += 1;
                 }
                 Next::Act(step) => {
@@ -233,7 +242,7 @@ impl<S: Store> Core<S> {
                         gathered.push(*step);
                         return gathered;
                     }
-                    if self.huge_jobs() == 0 && !gathered.bulk.iter().any(Step::is_huge) {
+                    if self.huge_jobs() == 0 && !gathered.brings_huge() {
                         // Let everything else run out first.
                         self.draining = true;
                         break;
@@ -258,7 +267,7 @@ impl<S: Store> Core<S> {
 
     /// Asks those huge jobs to end for now of which a step is in the way.
     fn make_way(&mut self, now: Now, is_in_the_way: impl Fn(&Step) -> bool) {
-        for (id, job) in self.jobs.iter_mut().filter(|(_, job)| job.is_huge) {
+        for (id, job) in self.jobs.iter_mut().filter(|(_, job)| job.weight == Weight::Huge) {
             if !job.steps.iter().any(&is_in_the_way) {
                 continue;
             }

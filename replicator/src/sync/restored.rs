@@ -55,7 +55,7 @@ impl<S: Store> Core<S> {
             return;
         }
         let Some(lying) = self.lying_at(&entry.path) else { return };
-        if self.is_entry_behind(&lying, entry) {
+        if self.is_behind(&lying, entry.kind, &entry.fingerprint) {
             // Another file lay here, which the disk never got.
             let is_other = !lying.disk().fingerprint.is_inode(&entry.fingerprint);
             self.restored.files.extend(is_other.then(|| entry.path.clone()));

@@ -2,7 +2,7 @@
 //! bytes, those that are soon done, and those that bring large files, which
 //! have jobs of their own so that nothing else waits for them.
 
-use super::super::applied::Step;
+use super::super::step::{Step, Weight};
 use crate::limits::{JOB_ACTIONS_MAX, JOB_BYTES_MAX};
 
 /// Steps for the jobs that are being put together.
@@ -26,17 +26,24 @@ impl Gathered {
         most >= JOB_ACTIONS_MAX
     }
 
+    pub fn brings_huge(&self) -> bool {
+        self.bulk.iter().any(|step| step.weight == Weight::Huge)
+    }
+
     /// A job brings a limited number of bytes, unless it is for one file.
     pub fn has_room(&self, step: &Step) -> bool {
-        let bytes = if step.is_bulk() { self.bulk_bytes } else { self.content_bytes };
+        let bytes = match step.weight {
+            Weight::Light => self.content_bytes,
+            Weight::Bulk | Weight::Huge => self.bulk_bytes,
+        };
         bytes == 0 || step.bytes() == 0 || bytes + step.bytes() <= JOB_BYTES_MAX
     }
 
     pub fn push(&mut self, step: Step) {
-        let (steps, bytes) = match (step.is_bulk(), step.needs_bytes()) {
-            (true, _) => (&mut self.bulk, &mut self.bulk_bytes),
-            (false, true) => (&mut self.contents, &mut self.content_bytes),
-            (false, false) => (&mut self.structure, &mut 0),
+        let (steps, bytes) = match step.weight {
+            Weight::Bulk | Weight::Huge => (&mut self.bulk, &mut self.bulk_bytes),
+            Weight::Light if step.needs_bytes() => (&mut self.contents, &mut self.content_bytes),
+            Weight::Light => (&mut self.structure, &mut 0),
         };
         *bytes += step.bytes();
         steps.push(step);

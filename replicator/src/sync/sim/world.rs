@@ -244,7 +244,7 @@ impl World {
                     self.push(heard + wait, Event::Heard(at, life));
                 }
                 Effect::Apply(job) => {
-                    let ms = if self.is_huge(&job) { HUGE_MS_MAX } else { 6 };
+                    let ms = if self.is_huge(at, &job) { HUGE_MS_MAX } else { 6 };
                     self.after(at, ms, Event::Job(at, life, job));
                 }
                 Effect::GiveWay { job } => self.give_way(at, life, job),

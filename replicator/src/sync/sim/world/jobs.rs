@@ -5,6 +5,7 @@ use crate::choice::Mode;
 use crate::hash::Digest;
 use crate::sync::effect::{Action, Job, Outcome, Source, What};
 use crate::sync::sim::said::{ended, said};
+use crate::sync::step::Weight;
 
 impl World {
     pub(super) fn carry(&mut self, at: usize, life: u32, job: Job) {
@@ -29,17 +30,12 @@ impl World {
     }
 
     /// Does it bring what takes long?
-    pub(super) fn is_huge(&self, job: &Job) -> bool {
-        job.actions.iter().any(|action| self.weighs(action))
+    pub(super) fn is_huge(&self, at: usize, job: &Job) -> bool {
+        job.actions.iter().any(|action| self.weighs_most(at, action))
     }
 
-    fn weighs(&self, action: &Action) -> bool {
-        let (source, size) = match &action.what {
-            What::Write { source, size, .. } => (source, *size),
-            What::Update(update) => (&update.source, update.size),
-            _ => return false,
-        };
-        !matches!(source, Source::Inline { .. }) && size > self.plan.huge_above
+    fn weighs_most(&self, at: usize, action: &Action) -> bool {
+        Weight::of(&action.what, &self.plan.options(at)) == Weight::Huge
     }
 
     /// A job is asked to end. It hears of that soon, or only when it is done.
@@ -56,7 +52,7 @@ impl World {
             return;
         };
         self.trace(|| format!("{at}: job {asked} gives way"));
-        let outcomes = job.actions.iter().map(|action| match self.weighs(action) {
+        let outcomes = job.actions.iter().map(|action| match self.weighs_most(at, action) {
             true => Outcome::GaveWay,
             false => Outcome::Raced,
         });
