@@ -14,6 +14,7 @@ use replicator_ebpf::{FLAG_MAPPED, word};
 use crate::kernel::{count, get, is_own, read, set_word, uncount, word};
 use crate::mark;
 use crate::place::{self, Subject};
+use crate::table::{self, MAPPED, UNSYNCED};
 
 /// An operation that was announced this long ago has taken effect, or holds
 /// locks that readers wait for; it may have been pushed out of the table.
@@ -44,43 +45,35 @@ static ANNOUNCED: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 
 #[inline(always)]
 pub fn mapped(subject: &Subject) -> u64 {
     let writable: i32 = read(subject.mapping, get::MAPPING_WRITABLE()).unwrap_or(0);
-    if subject.entry.is_null() {
-        if writable <= 0 {
-            return 0;
-        }
-        // Whether it just became so is not known.
-        mark::note_range(subject.number, 0, u64::MAX, FLAG_MAPPED);
-        return FLAG_MAPPED;
-    }
-    // SAFETY: the pointer is to an element of the map.
-    let entry = unsafe { &mut *subject.entry };
+    let known = subject.known.state();
     if writable <= 0 {
-        entry.state &= !(place::MAPPED | place::UNSYNCED);
-        if get::FAULTS_TOLD() == 0 {
-            entry.state |= place::UNSYNCED;
-        }
-        return 0;
+        let unsynced = if get::FAULTS_TOLD() == 0 { UNSYNCED } else { 0 };
+        let state = known & !(MAPPED | UNSYNCED) | unsynced;
+        // What is read unsynced must be remembered as such.
+        let remembered = subject.known.set_state(state);
+        return if remembered { 0 } else { FLAG_MAPPED };
     }
-    if entry.state & place::MAPPED == 0 {
-        let unsynced = entry.state & place::UNSYNCED != 0;
-        entry.state = entry.state & !place::UNSYNCED | place::MAPPED;
-        if unsynced {
+    if known & MAPPED == 0 {
+        let state = known & !UNSYNCED | MAPPED;
+        let remembered = subject.known.set_state(state);
+        if known & UNSYNCED != 0 || !remembered {
             mark::note_range(subject.number, 0, u64::MAX, FLAG_MAPPED);
         }
     }
     FLAG_MAPPED
 }
 
-/// Somebody other than the daemon wrote `[start, end)`.
+/// Somebody other than the daemon wrote `[start, end)`. Nothing is returned
+/// where that is outside of the folder, or was the daemon.
 #[inline(always)]
-pub fn written(inode: u64, start: u64, end: u64) {
+pub fn written(inode: u64, start: u64, end: u64) -> Option<()> {
     if is_own() || start >= end {
-        return;
+        return None;
     }
-    if let Some(subject) = place::subject(inode) {
-        let flags = mapped(&subject);
-        mark::range(subject.number, start, end, flags);
-    }
+    let subject = place::subject(inode)?;
+    let flags = mapped(&subject);
+    mark::range(subject.number, start, end, flags);
+    Some(())
 }
 
 /// Somebody other than the daemon set the size or the attributes.
@@ -130,17 +123,20 @@ pub fn announced(inode: u64, start: u64, end: u64) {
     set_word(word::ANNOUNCED_AT, unsafe { bpf_ktime_get_ns() });
 }
 
-/// The task touches the metadata of the inode: tells again what it announced,
-/// for the last time where the operation is `over`.
+/// The task touches the metadata of the inode: tells again what it announced.
 #[inline(always)]
-pub fn settled(inode: u64, over: bool) {
+pub fn settled(inode: u64) {
     let Some(pending) = pending() else { return };
     if read::<u64>(inode, get::INODE_NUMBER()) == Some(pending.inode) {
         tell(pending);
-        if over {
-            end(pending);
-        }
     }
+}
+
+/// May the task have announced something that is not over? Costs little where
+/// nobody has.
+#[inline(always)]
+pub fn is_waiting() -> bool {
+    pending().is_some()
 }
 
 /// The task is done with a step that names no inode: tells once more whose
@@ -210,7 +206,7 @@ pub fn is_unmet_work(inode: u64) -> Option<bool> {
     }
     let mapping: u64 = read(inode, get::INODE_MAPPING())?;
     let writable: i32 = read(mapping, get::MAPPING_WRITABLE())?;
-    Some(writable <= 0 && !place::is_met(read(inode, get::INODE_NUMBER())?))
+    Some(writable <= 0 && !table::has(read(inode, get::INODE_NUMBER())?))
 }
 
 /// Notices that the size is another one than at the last event, or that the
@@ -223,13 +219,7 @@ pub fn sized(inode: u64, set: bool) -> Option<()> {
     let subject = place::subject(inode)?;
     let flags = mapped(&subject);
     let size: u64 = read(inode, get::INODE_SIZE())?;
-    let mut changed = true;
-    if !subject.entry.is_null() {
-        // SAFETY: the pointer is to an element of the map.
-        let entry = unsafe { &mut *subject.entry };
-        changed = entry.size != size;
-        entry.size = size;
-    }
+    let changed = subject.known.set_size(size);
     if (changed || set) && !is_own() {
         mark::size(subject.number, flags);
     }

@@ -2,10 +2,11 @@
 //! constants that the daemon filled in before it loaded them, and reads of
 //! kernel memory.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::mem::MaybeUninit;
 use replicator_ebpf::word;
 
 macro_rules! given {
@@ -31,6 +32,7 @@ given! {
     ROOT_INODE: u64,
     OWN_TGID: u32,
     SLOT_MASK: u32,
+    SET_MASK: u32,
     PAGE_SHIFT: u32,
     EXITS: u32,
     FAULTS_TOLD: u32,
@@ -40,7 +42,6 @@ given! {
     INODE_GENERATION: u32,
     INODE_LINKS: u32,
     INODE_SIZE: u32,
-    INODE_BLOCK_BITS: u32,
     INODE_SUPER: u32,
     INODE_DENTRIES: u32,
     INODE_MAPPING: u32,
@@ -70,6 +71,10 @@ given! {
     ITER_START: u32,
     ITER_PROCESSED: u32,
     XFS_INODE_VFS: u32,
+    TRANSACTION_ITEMS: u32,
+    ITEM_LINKS: u32,
+    ITEM_KIND: u32,
+    ITEM_INODE: u32,
     BTRFS_INODE_VFS: u32,
     BTRFS_INODE_ROOT: u32,
     BTRFS_ROOT_DEVICE: u32,
@@ -97,13 +102,24 @@ pub fn read<T>(base: u64, offset: u32) -> Option<T> {
 /// costs more than the bytes that it brings.
 pub struct Head<const WORDS: usize> {
     base: u64,
-    words: [u64; WORDS],
+    words: MaybeUninit<[u64; WORDS]>,
 }
 
 impl<const WORDS: usize> Head<WORDS> {
+    /// To be filled before anything is asked; moved after that, it would be
+    /// copied word by word.
     #[inline(always)]
-    pub fn of(base: u64) -> Option<Self> {
-        Some(Self { base, words: read(base, 0)? })
+    pub fn at(base: u64) -> Self {
+        Self { base, words: MaybeUninit::uninit() }
+    }
+
+    #[inline(always)]
+    pub fn fill(&mut self) -> Option<()> {
+        let (to, bytes) = (self.words.as_mut_ptr().cast(), WORDS as u32 * 8);
+        // SAFETY: there is room for so many bytes, and the helper checks the
+        // address it reads from.
+        let error = unsafe { generated::bpf_probe_read_kernel(to, bytes, self.base as *const _) };
+        (error == 0).then_some(())
     }
 
     /// A member, of up to 8 bytes. Where one lies is known when the programs

@@ -42,6 +42,30 @@ pub struct Slot {
     pub bits: [u64; SLOT_WORDS],
 }
 
+/// Entries of a [`Set`].
+pub const WAYS: usize = 4;
+
+/// What is remembered of one inode. The words before the size carry the
+/// version they belong to in their lowest 16 bits.
+#[repr(C)]
+pub struct Entry {
+    /// Its number.
+    pub owner: u64,
+    /// What the verdict about its place holds for.
+    pub basis: u64,
+    /// Its generation, and what is known of its place and its mappings.
+    pub state: u64,
+    pub size: u64,
+    /// 0 where nobody asked since the entries of the set were last all used.
+    pub used: u64,
+}
+
+/// The entries of inodes with one hash.
+#[repr(C)]
+pub struct Set {
+    pub ways: [Entry; WAYS],
+}
+
 /// The note is about a slot.
 pub const NOTE_SLOT: u32 = 0;
 /// The note is about a range that is in no slot.
@@ -94,8 +118,7 @@ pub mod word {
     /// Where the kernel keeps the file system of the root, once a program met
     /// one of its inodes. It stays there while the daemon has the root open.
     pub const SUPER: u32 = 11;
-    /// Inodes that came into the table of verdicts: met for the first time, or
-    /// pushed out of it before.
-    pub const MET: u32 = 12;
+    /// Inodes that were pushed out of the table of verdicts by others.
+    pub const EVICTED: u32 = 12;
     pub const COUNT: u32 = 512;
 }

@@ -15,6 +15,7 @@ mod exits;
 mod kernel;
 mod mark;
 mod place;
+mod table;
 mod tracepoints;
 
 #[cfg(not(test))]

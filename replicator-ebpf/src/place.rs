@@ -1,49 +1,27 @@
 //! Is this inode in the folder?
 //!
 //! Decided by a walk from a name of the inode up to the folder's root, and
-//! remembered in a table of bounded size. A verdict holds for one generation:
+//! remembered in the [`table`]. A verdict holds for one generation:
 //! the daemon starts a new one whenever a name came to be or moved. What
 //! cannot be decided counts as inside, so that nothing is missed; the daemon
 //! knows its inodes and drops the rest.
 
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
 use replicator_ebpf::word;
 
 use crate::kernel::{Head, count, get, read, set_word, word};
+use crate::table::{self, Basis, Known, OUTSIDE};
 
 /// Directories between an inode and the root before the walk gives up.
 const DEPTH_MAX: u32 = 64;
 /// Names of an inode that are looked through for one that it still has.
 const ALIASES_MAX: u32 = 8;
 /// Words at the beginning of an inode with all that is asked about it.
-const HEAD_WORDS: usize = 16;
+const HEAD_WORDS: usize = 10;
 const PRIVATE: [u8; 12] = *b".replicator\0";
 const BTRFS_MAGIC: u64 = 0x9123_683e;
 const MODE_TYPE: u16 = 0o170_000;
 const MODE_REGULAR: u16 = 0o100_000;
 const MODE_DIRECTORY: u16 = 0o040_000;
-
-const OUTSIDE: u32 = 1;
-/// A writable shared mapping was there at the last event.
-pub const MAPPED: u32 = 2;
-/// Ranges were reported while none was there, and so read unsynced.
-pub const UNSYNCED: u32 = 4;
-
-/// What is remembered of an inode.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Entry {
-    generation: u32,
-    /// Tells inodes apart that had the same number one after the other.
-    inode_generation: u32,
-    links: u32,
-    pub state: u32,
-    pub size: u64,
-}
-
-#[map]
-static INODES: LruHashMap<u64, Entry> = LruHashMap::with_max_entries(1024, 0);
 
 /// An inode that is in the folder, or may be.
 #[derive(Clone, Copy)]
@@ -51,8 +29,7 @@ pub struct Subject {
     pub number: u64,
     /// Its page cache.
     pub mapping: u64,
-    /// Null where nothing is remembered.
-    pub entry: *mut Entry,
+    pub known: Known,
 }
 
 #[derive(PartialEq)]
@@ -69,7 +46,8 @@ enum Verdict {
 /// `None` where the inode is outside.
 #[inline(never)]
 pub fn subject(inode: u64) -> Option<Subject> {
-    let head = Head::<HEAD_WORDS>::of(inode)?;
+    let mut head = Head::<HEAD_WORDS>::at(inode);
+    head.fill()?;
     let super_block: u64 = head.get(get::INODE_SUPER())?;
     if !is_same_file_system(inode, super_block)? {
         return None;
@@ -82,29 +60,17 @@ pub fn subject(inode: u64) -> Option<Subject> {
     let number: u64 = head.get(get::INODE_NUMBER())?;
     let mapping: u64 = head.get(get::INODE_MAPPING())?;
     let links: u32 = head.get(get::INODE_LINKS())?;
-    let inode_generation: u32 = head.get(get::INODE_GENERATION())?;
-    if let Some(entry) = INODES.get_ptr_mut(&number) {
-        // SAFETY: the pointer is to an element of the map.
-        let known = unsafe { &*entry };
-        if known.inode_generation == inode_generation
-            && known.links == links
-            && known.generation == word(word::GENERATION) as u32
-        {
-            let outside = known.state & OUTSIDE != 0;
-            return if outside { None } else { Some(Subject { number, mapping, entry }) };
-        }
+    let basis = Basis { generation: word(word::GENERATION) as u32, links };
+    let known = table::find(number, Some(basis));
+    if !known.is_nothing() {
+        let outside = known.state() & OUTSIDE != 0;
+        return if outside { None } else { Some(Subject { number, mapping, known }) };
     }
     if is_outside(inode, number) {
         return None;
     }
-    let entry = INODES.get_ptr_mut(&number).unwrap_or(core::ptr::null_mut());
-    Some(Subject { number, mapping, entry })
-}
-
-/// Is anything remembered of an inode with this number?
-#[inline(always)]
-pub fn is_met(number: u64) -> bool {
-    INODES.get_ptr(&number).is_some()
+    // Where that is undecided there is no verdict, but what is known of it holds.
+    Some(Subject { number, mapping, known: table::find(number, None) })
 }
 
 /// Is the inode on the file system of the root, and where one has several
@@ -160,22 +126,7 @@ fn try_decide(inode: u64, number: u64) -> Option<bool> {
     }
     let outside = verdict == Verdict::Outside && named_once;
     let inode_generation: u32 = read(inode, get::INODE_GENERATION())?;
-    let mut fresh = Entry { generation, inode_generation, links, state: UNSYNCED, size: u64::MAX };
-    let known = INODES.get_ptr(&number);
-    if let Some(known) = known {
-        // SAFETY: the pointer is to an element of the map.
-        let known = unsafe { &*known };
-        if known.inode_generation == inode_generation {
-            fresh.size = known.size;
-            fresh.state = known.state & !OUTSIDE;
-        }
-    }
-    if outside {
-        fresh.state |= OUTSIDE;
-    }
-    if INODES.insert(&number, &fresh, 0).is_ok() && known.is_none() {
-        count(word::MET);
-    }
+    table::remember(number, inode_generation, Basis { generation, links }, outside);
     Some(outside)
 }
 

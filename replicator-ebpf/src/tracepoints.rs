@@ -8,7 +8,8 @@ use aya_ebpf::programs::RawTracePointContext;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
 use crate::event::{
-    Pending, announced, finished, is_unmet_work, mapped, moved_on, settled, sized, written,
+    Pending, announced, finished, is_unmet_work, is_waiting, mapped, moved_on, set, settled, sized,
+    written,
 };
 use crate::kernel::{Head, count, get, read};
 use crate::{mark, place};
@@ -20,7 +21,9 @@ const IOMAP_DIRECT: u32 = 1 << 4;
 const IOMAP_UNSHARE: u32 = 1 << 7;
 const ENOTBLK: i64 = -15;
 const EXT4_HANDLE_INODE: u32 = 1;
-const XFS_IOLOCK_EXCL: u32 = 1;
+const XFS_LI_INODE: u32 = 0x123b;
+/// Items of a transaction that are looked through for an inode: it comes first.
+const ITEMS_MAX: u32 = 8;
 /// Words at the beginning of an iteration with all that is asked about it.
 const ITER_WORDS: usize = 8;
 
@@ -52,9 +55,9 @@ macro_rules! programs {
 
 programs! {
     /// `(inode, pos, len, copied)`
-    ext4_da_write_end(context) { write_end(context) }
-    ext4_write_end(context) { write_end(context) }
-    ext4_journalled_write_end(context) { write_end(context) }
+    ext4_da_write_end(context) { write_end(context)? }
+    ext4_write_end(context) { write_end(context)? }
+    ext4_journalled_write_end(context) { write_end(context)? }
 
     /// `(inode)`: the size is the new one, nothing behind it is left.
     ext4_truncate_exit(context) {
@@ -62,13 +65,9 @@ programs! {
         written(inode, read(inode, get::INODE_SIZE())?, u64::MAX);
     }
 
-    /// `(inode, offset, blocks, result)`
-    ext4_fallocate_exit(context) {
-        let inode: u64 = context.arg(0);
-        let bits = read::<u8>(inode, get::INODE_BLOCK_BITS())? & 31;
-        let (start, blocks): (u64, u64) = (context.arg(1), context.arg::<u32>(2).into());
-        written(inode, start, start.saturating_add((blocks + 1) << bits));
-    }
+    /// `(inode, offset, blocks, result)`: what was allocated reads as the zeros
+    /// that were there before, so only the size is in question.
+    ext4_fallocate_exit(context) { set(context.arg(0)) }
 
     /// `(inode, offset, length, …)`, before it happens.
     ext4_punch_hole(context) { announced_range(context) }
@@ -79,7 +78,7 @@ programs! {
     ext4_insert_range(context) { announced(context.arg(0), context.arg(1), u64::MAX) }
 
     /// `(inode, caller)`
-    ext4_mark_inode_dirty(context) { settled(context.arg(0), false) }
+    ext4_mark_inode_dirty(context) { settled(context.arg(0)) }
 
     /// `(inode, blocks, …, kind)`: what sets file flags asks the journal for one
     /// block of an inode, as nothing does that happens often.
@@ -100,7 +99,8 @@ programs! {
 
     /// `(iter, operations, caller)`, after each step of a write.
     iomap_iter(context) {
-        let iter = Head::<ITER_WORDS>::of(context.arg(0))?;
+        let mut iter = Head::<ITER_WORDS>::at(context.arg(0));
+        iter.fill()?;
         if iter.get::<u64>(get::ITER_MAP_LENGTH())? == 0 {
             return None;
         }
@@ -124,7 +124,11 @@ programs! {
         if zeroes_only && start >= read(inode, get::INODE_SIZE())? {
             return None;
         }
-        written(inode, start, end);
+        written(inode, start, end)?;
+        // The others are parts of what was announced.
+        if flags & (IOMAP_ZERO | IOMAP_UNSHARE) == 0 {
+            moved_on();
+        }
     }
 
     /// `(kiocb, iter, …)`: whether a transfer reads or writes. Its end does not
@@ -167,7 +171,7 @@ programs! {
     /// `(inode)`, before it happens, with the inode locked.
     xfs_setattr(context) { xfs_size(context) }
     xfs_ioctl_setattr(context) { xfs_size(context) }
-    xfs_alloc_file_space(context) { xfs_whole(context) }
+    xfs_alloc_file_space(context) { xfs_size(context) }
     xfs_free_file_space(context) { xfs_whole(context) }
     xfs_zero_file_space(context) { xfs_whole(context) }
     xfs_collapse_file_space(context) { xfs_whole(context) }
@@ -188,11 +192,24 @@ programs! {
     /// of each.
     xfs_exchrange_after(context) { written(xfs_inode(context.arg(0)), 0, u64::MAX) }
 
-    /// `(inode, lock flags, caller)`, when they were given back: that which
-    /// keeps other operations off at the end of one, others after its steps.
-    xfs_iunlock(context) {
-        let over = context.arg::<u32>(1) & XFS_IOLOCK_EXCL != 0;
-        settled(xfs_inode(context.arg(0)), over);
+    /// `(transaction, caller)`, with what it changed of inodes: their size and
+    /// attributes are the new ones.
+    xfs_trans_commit(context) {
+        if !is_waiting() {
+            return None;
+        }
+        let items = context.arg::<u64>(0) + u64::from(get::TRANSACTION_ITEMS());
+        let mut at: u64 = read(items, 0)?;
+        for _ in 0..ITEMS_MAX {
+            if at == items {
+                break;
+            }
+            let item = at - u64::from(get::ITEM_LINKS());
+            if read::<u32>(item, get::ITEM_KIND())? == XFS_LI_INODE {
+                settled(xfs_inode(read(item, get::ITEM_INODE())?));
+            }
+            at = read(at, 0)?;
+        }
     }
 
     /// `(folio, mapping)`, before the page is tagged as dirty. A reader that
@@ -247,16 +264,17 @@ programs! {
         }
         // Older kernels zero the edges of a range after they touched the
         // metadata of the inode.
-        settled(inode, false);
+        settled(inode);
         sized(inode, is_whole_inode(context.arg(1)))?;
     }
 }
 
 #[inline(always)]
-fn write_end(context: &RawTracePointContext) {
-    moved_on();
+fn write_end(context: &RawTracePointContext) -> Option<()> {
     let (start, copied): (u64, u64) = (context.arg(1), context.arg::<u32>(3).into());
-    written(context.arg(0), start, start.saturating_add(copied));
+    written(context.arg(0), start, start.saturating_add(copied))?;
+    moved_on();
+    Some(())
 }
 
 #[inline(always)]
@@ -304,8 +322,8 @@ fn xfs_whole(context: &RawTracePointContext) {
     announced(xfs_inode(context.arg(0)), 0, u64::MAX);
 }
 
-/// Only the size or the attributes are in question: what lies behind the new end is told by
-/// `xfs_itruncate_extents_end`, what is zeroed by `iomap_iter`.
+/// Only the size or the attributes are in question: what lies behind the new
+/// end is told by `xfs_itruncate_extents_end`, what is zeroed by `iomap_iter`.
 #[inline(always)]
 fn xfs_size(context: &RawTracePointContext) {
     announced(xfs_inode(context.arg(0)), 0, 0);

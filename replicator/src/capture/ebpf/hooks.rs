@@ -126,7 +126,7 @@ pub const HOOKS: &[Hook] = &[
     Hook { name: "ext4_insert_range", essential: true, shows: "inserted ranges", ..EXT4 },
     Hook { name: "ext4_journal_start_inode", shows: FLAGS, ..EXT4 },
     Hook { name: "jbd2_handle_stats", shows: FLAGS, ..EXT4 },
-    Hook { name: "xfs_iunlock", essential: true, shows: "operations, as they are done", ..XFS },
+    Hook { name: "xfs_trans_commit", essential: true, shows: "sizes, as they are set", ..XFS },
     Hook { name: "iomap_iter", needs: Needs::Iter, essential: true, shows: "writes", ..XFS },
     Hook { name: "xfs_setattr", essential: true, shows: "grown files", ..XFS },
     Hook { name: "xfs_ioctl_setattr", shows: FLAGS, ..XFS },

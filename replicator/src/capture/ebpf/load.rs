@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
-use replicator_ebpf::Note;
+use replicator_ebpf::{Note, Set};
 
 use super::Kernel;
 use super::btf::Btf;
@@ -52,7 +52,7 @@ const NOTE_BYTES: usize = size_of::<Note>() + 8;
 struct Sizes {
     slots: u32,
     notes_bytes: u32,
-    inodes: u32,
+    sets: u32,
     tasks: u32,
 }
 
@@ -66,8 +66,8 @@ impl Sizes {
             slots,
             // A note of every slot, and some more, fit at once.
             notes_bytes: (slots * 64).max(1 << 16),
-            // Some 100 bytes each in the kernel.
-            inodes: (bytes / 512) as u32,
+            // An eighth at most.
+            sets: 1 << (bytes / 8 / size_of::<Set>()).ilog2(),
             tasks: (bytes / 8192).clamp(512, 8192) as u32,
         }
     }
@@ -209,7 +209,7 @@ fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebp
     // As the kernel writes a device number for itself.
     let device: u32 = major << 20 | minor;
     let own = own_number();
-    let mask = sizes.slots - 1;
+    let (slot_mask, set_mask) = (sizes.slots - 1, sizes.sets - 1);
     let page_shift: u32 = rustix::param::page_size().ilog2();
     let subvolume = u32::from(folder.file_system == FileSystem::Btrfs);
     let mut loader = EbpfLoader::new();
@@ -219,12 +219,13 @@ fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("ROOT_DEVICE", &device, true)
         .override_global("ROOT_INODE", &stat.st_ino, true)
         .override_global("OWN_TGID", &own, true)
-        .override_global("SLOT_MASK", &mask, true)
+        .override_global("SLOT_MASK", &slot_mask, true)
+        .override_global("SET_MASK", &set_mask, true)
         .override_global("PAGE_SHIFT", &page_shift, true)
         .override_global("SUBVOLUME", &subvolume, true)
         .map_max_entries("SLOTS", sizes.slots)
         .map_max_entries("NOTES", sizes.notes_bytes)
-        .map_max_entries("INODES", sizes.inodes)
+        .map_max_entries("INODES", sizes.sets)
         .map_max_entries("DIRTYING", sizes.tasks)
         .map_max_entries("ANNOUNCED", sizes.tasks)
         .map_max_entries("READING", sizes.tasks)
@@ -307,7 +308,6 @@ fn assemble(
         // room is spread over the processors.
         announcers_max: u64::from(sizes.tasks) / 2,
         check_at: Instant::now() + IDLE_CHECK_INTERVAL,
-        verdicts_max: u64::from(sizes.inodes),
         drained_at: SystemTime::now().into(),
         checked_at: SystemTime::now().into(),
         pending: Default::default(),

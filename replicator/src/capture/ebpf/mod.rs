@@ -53,8 +53,6 @@ pub struct Kernel {
     announcers: u64,
     /// More of them between two checks may have pushed each other out.
     announcers_max: u64,
-    /// Inodes that the table of verdicts has room for.
-    verdicts_max: u64,
     check_at: Instant,
     /// When the last drain began: what was dropped since then is not known.
     drained_at: Timestamp,
@@ -192,8 +190,7 @@ impl Kernel {
         self.tally.no_slot.set(self.word(word::NO_SLOT));
         self.tally.undecided.set(self.word(word::UNDECIDED));
         self.tally.decided.set(self.word(word::DECIDED));
-        // None is ever taken out of the table but for another one.
-        self.tally.evicted.set(self.word(word::MET).saturating_sub(self.verdicts_max));
+        self.tally.evicted.set(self.word(word::EVICTED));
         self.tally.forgotten.set(self.word(word::FORGOTTEN));
         let dropped = self.word(word::RANGE_NOTES_DROPPED);
         if dropped != self.range_notes_dropped {

@@ -16,7 +16,6 @@ const COMMON: &[Member] = &[
     ("INODE_GENERATION", "inode", "i_generation"),
     ("INODE_LINKS", "inode", "i_nlink"),
     ("INODE_SIZE", "inode", "i_size"),
-    ("INODE_BLOCK_BITS", "inode", "i_blkbits"),
     ("INODE_SUPER", "inode", "i_sb"),
     ("INODE_DENTRIES", "inode", "i_dentry"),
     ("INODE_MAPPING", "inode", "i_mapping"),
@@ -63,7 +62,14 @@ const BTRFS: &[Member] = &[
     ("BTRFS_ROOT_DEVICE", "btrfs_root", "anon_dev"),
 ];
 
-const XFS: &[Member] = &[("XFS_INODE_VFS", "xfs_inode", "i_vnode")];
+const XFS: &[Member] = &[
+    ("XFS_INODE_VFS", "xfs_inode", "i_vnode"),
+    ("TRANSACTION_ITEMS", "xfs_trans", "t_items"),
+    ("ITEM_LINKS", "xfs_log_item", "li_trans"),
+    ("ITEM_KIND", "xfs_log_item", "li_type"),
+    // The item is its first member.
+    ("ITEM_INODE", "xfs_inode_log_item", "ili_inode"),
+];
 
 /// What was found in the kernel's description of itself.
 pub struct Offsets {

@@ -79,7 +79,7 @@ fn write_in_every_way(watched: &mut Watched) {
             32768,
         ),
         ("truncate -s 3000000 f", 3_000_000, 8 * MIB),
-        ("fallocate -l 4M f", 3_000_000, 4 * MIB),
+        ("dd if=/dev/zero of=f bs=1M seek=3 count=1 conv=notrunc status=none", 3 * MIB, 4 * MIB),
         ("fallocate -p -o 100000 -l 50000 f", 100_000, 150_000),
         ("fallocate -z -o 200000 -l 9000 f", 200_000, 209_000),
         ("fallocate -c -o 4096 -l 4096 f", 4096, 4 * MIB),
@@ -122,6 +122,8 @@ fn truncation_tells_what_was_cut_off_and_no_bytes_of_what_grew() {
             ("truncate -s 0 f", Some(0)),
             ("truncate -s 1G f", None),
             ("truncate -s 0 f; truncate -s 1M f", Some(0)),
+            ("fallocate -l 8M f", None),
+            ("fallocate -n -o 16M -l 1M f", None),
         ];
         for (script, cut_at) in cases {
             let inode = watched.inode("f");
