@@ -5,7 +5,7 @@
 //! what came to lie in a place that a scan had passed is not missing, but may
 //! have come and gone before it passed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::core::Core;
 use super::effect::{Effect, Listed, Now};
@@ -18,14 +18,32 @@ use crate::path::RelPath;
 #[derive(Debug)]
 pub(super) struct Scanning {
     beneath: RelPath,
-    met: HashSet<RelPath>,
+    /// Each with its inode.
+    met: HashMap<RelPath, u64>,
     /// What came to lie here in its time.
     came: HashSet<RelPath>,
     since: Option<Timestamp>,
+    before: Option<Before>,
     /// It was asked for once more, perhaps because of what it has passed by.
-    again: bool,
+    again: Option<Again>,
     /// An event told of the directory: what is missing went with another one.
     told: bool,
+}
+
+/// What the scan of this place that has just ended did by itself. Were all of it
+/// asked of the next one, too, each in a row of losses would have everything
+/// read that changed since the first.
+#[derive(Debug)]
+struct Before {
+    since: Timestamp,
+    /// The inodes it met; others it passed by, as a directory was moved then.
+    met: HashSet<u64>,
+}
+
+/// What the next scan of a place is for.
+#[derive(Debug, Default)]
+struct Again {
+    since: Option<Timestamp>,
     /// Mappings may have stored what nobody was told of.
     sync: bool,
 }
@@ -61,17 +79,27 @@ impl<S: Store> Core<S> {
                 Effect::Scan { beneath: at, sync } if *at == beneath => Some(sync),
                 _ => None,
             });
-            scan.again |= asked.is_none();
-            asked.into_iter().for_each(|asked| *asked |= sync);
-            scan.sync |= sync;
             scan.told |= told;
-            scan.since = [scan.since, since].into_iter().flatten().min();
+            scan.since = scan.since.into_iter().chain(since).min();
+            match asked {
+                Some(asked) => *asked |= sync,
+                None => {
+                    let again = scan.again.get_or_insert_default();
+                    again.since = again.since.into_iter().chain(since).min();
+                    again.sync |= sync;
+                }
+            }
             return;
         }
-        let (met, came) = (HashSet::new(), HashSet::new());
-        let again = false;
-        let scan = Scanning { beneath: beneath.clone(), met, came, since, again, told, sync };
-        self.scans.push(scan);
+        self.scans.push(Scanning {
+            beneath: beneath.clone(),
+            met: HashMap::new(),
+            came: HashSet::new(),
+            since,
+            before: None,
+            again: None,
+            told,
+        });
         self.effects.push_back(Effect::Scan { beneath, sync });
     }
 
@@ -103,7 +131,7 @@ impl<S: Store> Core<S> {
     /// Until the first scan has met it, what is told of it is not all.
     pub(super) fn is_unmet(&self, path: &RelPath) -> bool {
         let first = self.scans.iter().find(|scan| !self.surveyed && scan.beneath.is_root());
-        first.is_some_and(|scan| !scan.met.contains(path))
+        first.is_some_and(|scan| !scan.met.contains_key(path))
     }
 
     /// What a scan met.
@@ -112,8 +140,10 @@ impl<S: Store> Core<S> {
             let mut dirt = Dirt::compare();
             let mut since = None;
             if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
-                scan.met.insert(entry.path.clone());
-                since = scan.since;
+                let inode = entry.fingerprint.inode;
+                scan.met.insert(entry.path.clone(), inode);
+                let before = scan.before.as_ref().filter(|before| !before.met.contains(&inode));
+                since = before.map(|before| before.since).into_iter().chain(scan.since).min();
                 dirt.told = scan.told;
             }
             let known = self.lying_at(&entry.path);
@@ -147,15 +177,20 @@ impl<S: Store> Core<S> {
             return;
         };
         let scan = self.scans.swap_remove(at);
-        if scan.again {
-            self.begin_scan(beneath.clone(), scan.since, scan.told, scan.sync);
+        let is_last = scan.again.is_none();
+        if let Some(Again { since, sync }) = scan.again {
+            self.begin_scan(beneath.clone(), since, scan.told, sync);
+            let before = scan.before.map(|before| before.since).into_iter().chain(scan.since);
+            if let (Some(since), Some(next)) = (before.min(), self.scans.last_mut()) {
+                next.before = Some(Before { since, met: scan.met.values().copied().collect() });
+            }
         }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
         let (mut held, mut missing, mut unmet) = (0, Vec::new(), Vec::new());
         self.for_each_within(beneath, |_, path, row| {
             if row.on_disk().is_some() && path != *beneath {
                 held += 1;
-                if !scan.met.contains(&path) {
+                if !scan.met.contains_key(&path) {
                     let came = scan.came.contains(&path);
                     if came { &mut unmet } else { &mut missing }.push(path);
                 }
@@ -165,7 +200,7 @@ impl<S: Store> Core<S> {
         for path in unmet {
             self.settle.look(now.monotonic, Spot::Path(path), Dirt::entry());
         }
-        if beneath.is_root() && !scan.again {
+        if beneath.is_root() && is_last {
             self.has_listed_to_verify();
         }
         self.turn(now);

@@ -24,6 +24,7 @@ mod compared;
 mod disk;
 mod first;
 mod ledger;
+mod losses;
 mod many_names;
 mod mappings;
 mod numbers;
