@@ -42,8 +42,9 @@ pub enum Change {
     Lost {
         beneath: RelPath,
         cause: LossCause,
-        /// Ranges went untold: of a file whose change time is not older than
-        /// this every byte may have changed, though it looks as known.
+        /// Nothing went untold before: of a file whose change time is not
+        /// older than this every byte may have changed, though it looks as
+        /// known.
         since: Option<Timestamp>,
     },
 }

@@ -17,14 +17,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use super::change::LossCause;
 use super::counters::Tally;
-use super::limits::EVENT_BUFFER_BYTES;
+use super::limits::{EVENT_BUFFER_BYTES, LOSS_MARGIN};
 use super::outbox::{Outbox, Stopped};
+use crate::entry::Timestamp;
 use crate::path::RelPath;
 
 const INTEREST: WatchFlags = WatchFlags::CREATE
@@ -47,6 +49,9 @@ pub struct Inotify {
     unwatched: BTreeSet<RelPath>,
     /// The first half of a rename; the other, if it comes, comes next.
     moved_from: Option<(u32, RelPath)>,
+    /// When the last drain began: the kernel had told of whatever it dropped
+    /// before.
+    drained_at: Timestamp,
     tally: Arc<Tally>,
 }
 
@@ -73,6 +78,7 @@ impl Inotify {
             watched: HashMap::new(),
             unwatched: BTreeSet::new(),
             moved_from: None,
+            drained_at: SystemTime::now().into(),
             tally,
         };
         inotify.watch_tree(&RelPath::root());
@@ -114,7 +120,7 @@ impl Inotify {
         }
         for directory in std::mem::take(&mut self.unwatched) {
             self.watch_tree(&directory);
-            outbox.lost(directory, LossCause::WatchLimit)?;
+            outbox.lost(directory, LossCause::WatchLimit, None)?;
         }
         if self.unwatched.is_empty() {
             tracing::info!("inotify watches all of the folder now");
@@ -129,6 +135,7 @@ impl Inotify {
 
     /// Reports what was queued when this was called.
     pub fn drain(&mut self, outbox: &mut Outbox) -> Result<(), Stopped> {
+        let started = SystemTime::now().into();
         let queued = self.queue().and_then(|queue| rustix::io::ioctl_fionread(queue).ok());
         let mut left = queued.unwrap_or(0) as usize;
         while left > 0 {
@@ -141,7 +148,13 @@ impl Inotify {
                 self.report(&event, outbox)?;
             }
         }
+        self.drained_at = started;
         Ok(())
+    }
+
+    /// What was not told of happened after the last drain began.
+    fn lost(&self, cause: LossCause, outbox: &mut Outbox) -> Result<(), Stopped> {
+        outbox.lost(RelPath::root(), cause, Some(self.drained_at.before(LOSS_MARGIN)))
     }
 
     /// One buffer of events and their size; `None` where nothing is queued.
@@ -170,7 +183,7 @@ impl Inotify {
                 Err(Errno::INTR) => continue,
                 Err(error) => {
                     tracing::error!(%error, "inotify cannot be read");
-                    outbox.lost(RelPath::root(), LossCause::Malformed)?;
+                    self.lost(LossCause::Malformed, outbox)?;
                     return Ok(None);
                 }
             }
@@ -184,7 +197,7 @@ impl Inotify {
         if event.what.contains(ReadFlags::QUEUE_OVERFLOW) {
             // A directory may have appeared in what was dropped.
             self.watch_tree(&RelPath::root());
-            return outbox.lost(RelPath::root(), LossCause::InotifyOverflow);
+            return self.lost(LossCause::InotifyOverflow, outbox);
         }
         if event.what.contains(ReadFlags::IGNORED) {
             self.watched.remove(&event.watch);
@@ -244,7 +257,7 @@ impl Inotify {
                 if before == 0 {
                     self.warn(true);
                 }
-                outbox.lost(path.clone(), LossCause::WatchLimit)?;
+                outbox.lost(path.clone(), LossCause::WatchLimit, None)?;
             } else if was_filled {
                 outbox.unlisted(path.clone())?;
             }

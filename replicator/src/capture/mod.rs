@@ -46,7 +46,7 @@ pub struct Options {
     /// The folder's root: an absolute path without symbolic links.
     pub root: PathBuf,
     pub choice: CaptureChoice,
-    /// Bound of the kernel memory for dirty bitmaps.
+    /// Bound of the kernel memory for what was written and which names changed.
     pub memory_bytes: usize,
 }
 

@@ -67,16 +67,15 @@ impl Outbox {
         self.once(directory, Change::Unlisted)
     }
 
-    /// Names went unseen, or contents that a look will tell to have changed.
-    pub fn lost(&mut self, beneath: RelPath, cause: LossCause) -> Result<(), Stopped> {
+    /// Changes of any kind went unseen here, where it is known when since then.
+    pub fn lost(
+        &mut self,
+        beneath: RelPath,
+        cause: LossCause,
+        since: Option<Timestamp>,
+    ) -> Result<(), Stopped> {
         self.tally.lost(cause);
-        self.push(Change::Lost { beneath, cause, since: None })
-    }
-
-    /// Written ranges went unseen since then, anywhere in the folder.
-    pub fn lost_ranges(&mut self, cause: LossCause, since: Timestamp) -> Result<(), Stopped> {
-        self.tally.lost(cause);
-        self.push(Change::Lost { beneath: RelPath::root(), cause, since: Some(since) })
+        self.push(Change::Lost { beneath, cause, since })
     }
 
     pub fn push(&mut self, change: Change) -> Result<(), Stopped> {

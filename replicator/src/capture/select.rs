@@ -13,6 +13,7 @@ use super::ebpf::{self, FileSystem};
 use super::fanotify::{Fanotify, Interest};
 use super::inotify::Inotify;
 use super::level::Level;
+use super::limits::QUEUE_ONE_IN;
 use super::sys;
 use super::worker::Sources;
 use super::{Error, Lack, MEMORY_BYTES_MIN, Options};
@@ -24,14 +25,20 @@ pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Descrip
         .map_err(|source| Error::Root { root: options.root.clone(), source })?;
     let mut why_not_higher = None;
     if matches!(options.choice, CaptureChoice::Auto | CaptureChoice::Ebpf) {
-        match ebpf(&root, options.memory_bytes, tally) {
+        let queue_bytes = options.memory_bytes / QUEUE_ONE_IN;
+        let watched =
+            Fanotify::watch(root.as_fd(), Interest::Names, queue_bytes, Arc::clone(tally));
+        match ebpf(&root, watched, options.memory_bytes - queue_bytes, tally) {
             Ok(found) => return Ok(found),
             Err(lack) if options.choice == CaptureChoice::Ebpf => return Err(Error::Ebpf(lack)),
             Err(lack) => why_not_higher = Some(format!("ebpf: {}", lack.reason)),
         }
     }
     if matches!(options.choice, CaptureChoice::Auto | CaptureChoice::Fanotify) {
-        match watch(&root, Interest::NamesAndContent, tally) {
+        let interest = Interest::NamesAndContent;
+        let watched =
+            Fanotify::watch(root.as_fd(), interest, options.memory_bytes, Arc::clone(tally));
+        match followed(&root, watched) {
             Ok(fanotify) => {
                 let sources = Sources { fanotify: Some(fanotify), ..Sources::default() };
                 return Ok((sources, description(Level::Fanotify, why_not_higher)));
@@ -52,12 +59,13 @@ pub fn select(options: &Options, tally: &Arc<Tally>) -> Result<(Sources, Descrip
 
 fn ebpf(
     root: &File,
+    names: io::Result<Fanotify>,
     memory_bytes: usize,
     tally: &Arc<Tally>,
 ) -> Result<(Sources, Description), Lack> {
     let file_system = rustix::fs::fstatfs(root).map_err(|error| error.to_string())?;
     let file_system = FileSystem::from_magic(file_system.f_type as i64)?;
-    let fanotify = watch(root, Interest::Names, tally)?;
+    let fanotify = followed(root, names)?;
     let attached = ebpf::load(root.as_fd(), file_system, memory_bytes, Arc::clone(tally))?;
     let description = Description {
         hook_set: attached.hook_set,
@@ -78,8 +86,9 @@ pub fn probe(root: &Path) -> Vec<Finding> {
         Err(error) => return vec![finding("folder", Err(error.to_string()), "")],
     };
     let tally = Arc::default();
-    let ebpf = ebpf(&folder, MEMORY_BYTES_MIN, &tally);
-    let fanotify = watch(&folder, Interest::NamesAndContent, &tally);
+    let try_out = |interest| Fanotify::try_out(folder.as_fd(), interest);
+    let ebpf = ebpf(&folder, try_out(Interest::Names), MEMORY_BYTES_MIN, &tally);
+    let fanotify = followed(&folder, try_out(Interest::NamesAndContent));
     let level = match (&ebpf, &fanotify) {
         (Ok(_), _) => Level::Ebpf,
         (_, Ok(_)) => Level::Fanotify,
@@ -97,7 +106,15 @@ pub fn probe(root: &Path) -> Vec<Finding> {
         let what = format!("hook {}", missing.name);
         findings.push(finding(&what, Err(missing.costs), ""));
     }
-    let marks = fanotify.map(|_| "the folder's file system can be marked".to_owned());
+    let marks = fanotify.map(|_| {
+        let fixed = Fanotify::fixed_queue().map_or_else(String::new, |events| {
+            format!(
+                "; names wait in a queue of {events}: where that is short, set \
+                 fs.fanotify.max_queued_events on the host"
+            )
+        });
+        format!("the folder's file system can be marked{fixed}")
+    });
     let marks = marks.map_err(|lack| lack.reason);
     findings.push(finding("fanotify", marks, "names are learnt through one watch a directory"));
     let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
@@ -132,10 +149,9 @@ fn finding(what: &str, result: Result<String, String>, advice: &str) -> Finding 
     Finding { what: what.to_owned(), available, detail, advice: advice.to_owned() }
 }
 
-fn watch(root: &File, interest: Interest, tally: &Arc<Tally>) -> Result<Fanotify, Lack> {
-    let fanotify = Fanotify::watch(root.as_fd(), interest, Arc::clone(tally));
-    let fanotify = fanotify.map_err(|error| refusal(&error))?;
-    // Its events name directories in a way that not everybody may follow.
+/// Its events name directories in a way that not everybody may follow.
+fn followed(root: &File, watched: io::Result<Fanotify>) -> Result<Fanotify, Lack> {
+    let fanotify = watched.map_err(|error| refusal(&error))?;
     match sys::open_again_by_handle(root.as_fd()) {
         Ok(_) => Ok(fanotify),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {

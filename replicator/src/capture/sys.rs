@@ -12,13 +12,12 @@ use rustix::event::EventfdFlags;
 /// `MAX_HANDLE_SZ` of the kernel.
 const HANDLE_BYTES_MAX: usize = 128;
 
-/// A fanotify group that names directories, entries and objects. `queue` is
-/// `FAN_UNLIMITED_QUEUE`, or 0 for one as long as the system allows others.
-pub fn fanotify_init(queue: libc::c_uint) -> io::Result<OwnedFd> {
+/// A fanotify group that names directories, entries and objects, with a queue
+/// as long as the system allows everybody at this moment.
+pub fn fanotify_init() -> io::Result<OwnedFd> {
     let flags = libc::FAN_CLASS_NOTIF
         | libc::FAN_CLOEXEC
         | libc::FAN_NONBLOCK
-        | queue
         | libc::FAN_REPORT_DFID_NAME_TARGET;
     // SAFETY: the call takes two integers and touches no memory of ours.
     let fd = unsafe { libc::fanotify_init(flags, libc::O_RDONLY as u32) };

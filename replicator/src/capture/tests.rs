@@ -19,7 +19,7 @@ use super::*;
 use crate::choice::CaptureChoice;
 use crate::path::RelPath;
 
-mod disk;
+pub(super) mod disk;
 mod mappings;
 mod ranges;
 mod writer;

@@ -32,6 +32,7 @@ use super::counters::Tally;
 use super::limits::{IDLE_CHECK_INTERVAL, LOSS_MARGIN, MISS_CHECK_DELAY, PENDING_INODES_MAX};
 use super::outbox::{Outbox, Stopped};
 use crate::entry::Timestamp;
+use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
 
 /// The programs of one folder, attached.
@@ -195,7 +196,7 @@ impl Kernel {
         let dropped = self.word(word::RANGE_NOTES_DROPPED);
         if dropped != self.range_notes_dropped {
             self.range_notes_dropped = dropped;
-            outbox.lost_ranges(LossCause::RingFull, self.drained_at.before(LOSS_MARGIN))?;
+            lost(LossCause::RingFull, self.drained_at.before(LOSS_MARGIN), outbox)?;
         }
         let now = Instant::now();
         if self.check_at <= now {
@@ -214,13 +215,13 @@ impl Kernel {
         let since = self.checked_at.before(LOSS_MARGIN);
         let missed = self.programs.iter().map(|&program| misses(program)).sum();
         if std::mem::replace(&mut self.missed, missed) != missed {
-            outbox.lost_ranges(LossCause::NestedPrograms, since)?;
+            lost(LossCause::NestedPrograms, since, outbox)?;
         }
         let (full, announcers) = (self.word(word::UNREMEMBERED), self.word(word::ANNOUNCERS));
         let before = std::mem::replace(&mut self.announcers, announcers);
         let pushed_out = announcers - before > self.announcers_max;
         if std::mem::replace(&mut self.unremembered, full) != full || pushed_out {
-            outbox.lost_ranges(LossCause::TableFull, since)?;
+            lost(LossCause::TableFull, since, outbox)?;
         }
         self.checked_at = started;
         Ok(())
@@ -253,6 +254,11 @@ impl AsFd for Kernel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.notes.as_fd()
     }
+}
+
+/// Written ranges went unseen since then, anywhere in the folder.
+fn lost(cause: LossCause, since: Timestamp, outbox: &mut Outbox) -> Result<(), Stopped> {
+    outbox.lost(RelPath::root(), cause, Some(since))
 }
 
 /// How often the kernel skipped the program because it was running already on

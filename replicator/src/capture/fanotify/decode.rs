@@ -153,7 +153,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64, Malformed> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -185,6 +185,25 @@ mod tests {
         event.extend(77i32.to_ne_bytes());
         event.extend(bytes);
         event
+    }
+
+    /// As Linux 6.18 writes it where the queue was full: nothing but the head.
+    pub fn overflow() -> Vec<u8> {
+        let mut event = (METADATA_BYTES as u32).to_ne_bytes().to_vec();
+        event.extend([METADATA_VERSION, 0]);
+        event.extend((METADATA_BYTES as u16).to_ne_bytes());
+        event.extend(libc::FAN_Q_OVERFLOW.to_ne_bytes());
+        event.extend((-1i32).to_ne_bytes());
+        event.extend(0i32.to_ne_bytes());
+        event
+    }
+
+    #[test]
+    fn an_overflow_carries_nothing_else() {
+        let bytes = overflow();
+        let event = events(&bytes).next().unwrap().unwrap();
+        assert_eq!((event.mask, event.pid), (libc::FAN_Q_OVERFLOW, 0));
+        assert_eq!((event.place, event.old_place, event.object), (None, None, None));
     }
 
     #[test]

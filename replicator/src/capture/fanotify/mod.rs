@@ -7,19 +7,22 @@
 //! kernel programs do that, cheaper and exactly.
 
 mod decode;
+mod queue;
 mod resolve;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use self::decode::{Event, Place};
 use self::resolve::{Placement, Resolver};
 use super::change::{Change, Extent, LossCause};
 use super::counters::Tally;
-use super::limits::EVENT_BUFFER_BYTES;
+use super::limits::{EVENT_BUFFER_BYTES, LOSS_MARGIN};
 use super::outbox::{Outbox, Stopped};
 use super::sys;
+use crate::entry::Timestamp;
 use crate::path::RelPath;
 use crate::range::RangeSet;
 
@@ -44,23 +47,45 @@ pub struct Fanotify {
     resolver: Resolver,
     buffer: Vec<u8>,
     own_pid: i32,
+    /// When the last drain began: the kernel had told of whatever it dropped
+    /// before, as that stands in the queue where it happened.
+    drained_at: Timestamp,
     tally: Arc<Tally>,
 }
 
 impl Fanotify {
     /// From here on the kernel queues every event of the file system that
-    /// `root` lies on. Only where it finds no memory for one it says that the
-    /// queue overflowed.
-    pub fn watch(root: BorrowedFd<'_>, interest: Interest, tally: Arc<Tally>) -> io::Result<Self> {
-        Self::queue(sys::fanotify_init(libc::FAN_UNLIMITED_QUEUE)?, root, interest, tally)
+    /// `root` lies on, as many as fit into so much of its memory; then, or where
+    /// it finds none, it says that the queue overflowed.
+    pub fn watch(
+        root: BorrowedFd<'_>,
+        interest: Interest,
+        memory_bytes: usize,
+        tally: Arc<Tally>,
+    ) -> io::Result<Self> {
+        let group = queue::group(queue::events_in(memory_bytes))?;
+        Self::read_from(group, root, interest, tally)
     }
 
-    fn queue(
+    /// Where this process cannot have a queue of the length it wants: the length
+    /// it has.
+    pub fn fixed_queue() -> Option<u64> {
+        queue::fixed()
+    }
+
+    /// The same as [`Self::watch`] with a queue as long as the system allows everybody, whose
+    /// limits stay as they are.
+    pub fn try_out(root: BorrowedFd<'_>, interest: Interest) -> io::Result<Self> {
+        Self::read_from(sys::fanotify_init()?, root, interest, Arc::default())
+    }
+
+    fn read_from(
         group: OwnedFd,
         root: BorrowedFd<'_>,
         interest: Interest,
         tally: Arc<Tally>,
     ) -> io::Result<Self> {
+        let drained_at = SystemTime::now().into();
         let content = if interest == Interest::Names { 0 } else { CONTENT };
         mark(group.as_fd(), NAMES | content | libc::FAN_ONDIR, root)?;
         Ok(Self {
@@ -68,6 +93,7 @@ impl Fanotify {
             resolver: Resolver::new(root)?,
             buffer: vec![0; EVENT_BUFFER_BYTES],
             own_pid: std::process::id() as i32,
+            drained_at,
             tally,
         })
     }
@@ -79,6 +105,7 @@ impl Fanotify {
         outbox: &mut Outbox,
         names_moved: &mut dyn FnMut(),
     ) -> Result<(), Stopped> {
+        let started = SystemTime::now().into();
         // The kernel answers with the number of events times the size of
         // their fixed part.
         let queued = rustix::io::ioctl_fionread(&self.group).unwrap_or(0);
@@ -91,13 +118,19 @@ impl Fanotify {
                 Ok(length) => self.handle(&buffer[..length], outbox, names_moved),
                 Err(error) => {
                     tracing::error!(%error, "fanotify cannot be read");
-                    outbox.lost(RelPath::root(), LossCause::Malformed).map(|()| usize::MAX)
+                    self.lost(RelPath::root(), LossCause::Malformed, outbox).map(|()| usize::MAX)
                 }
             };
             self.buffer = buffer;
             left = left.saturating_sub(handled?);
         }
+        self.drained_at = started;
         Ok(())
+    }
+
+    /// What was not told of happened after the last drain began.
+    fn lost(&self, beneath: RelPath, cause: LossCause, outbox: &mut Outbox) -> Result<(), Stopped> {
+        outbox.lost(beneath, cause, Some(self.drained_at.before(LOSS_MARGIN)))
     }
 
     /// Gives the number of events in the buffer.
@@ -110,8 +143,10 @@ impl Fanotify {
         let mask = decode::events(bytes).flatten().fold(0, |mask, event| mask | event.mask);
         // An event that waited behind a move may already tell of the new
         // place, and one before it may have been merged with a later one.
-        let moved =
-            mask & libc::FAN_ONDIR != 0 && mask & (libc::FAN_RENAME | libc::FAN_DELETE) != 0;
+        // What overflowed may have told of any of it.
+        let overflowed = mask & libc::FAN_Q_OVERFLOW != 0;
+        let moved = overflowed
+            || mask & libc::FAN_ONDIR != 0 && mask & (libc::FAN_RENAME | libc::FAN_DELETE) != 0;
         if moved {
             self.resolver.forget();
         }
@@ -119,7 +154,7 @@ impl Fanotify {
         // as a link: what is decided by it then must not stand. A name that
         // came may be that of an old file, which has as many as before once
         // another of them went.
-        if mask & (libc::FAN_CREATE | libc::FAN_RENAME | libc::FAN_DELETE) != 0 {
+        if overflowed || mask & (libc::FAN_CREATE | libc::FAN_RENAME | libc::FAN_DELETE) != 0 {
             names_moved();
         }
         let mut count = 0;
@@ -127,7 +162,9 @@ impl Fanotify {
             count += 1;
             match event {
                 Ok(event) => self.report(&event, outbox)?,
-                Err(decode::Malformed) => outbox.lost(RelPath::root(), LossCause::Malformed)?,
+                Err(decode::Malformed) => {
+                    self.lost(RelPath::root(), LossCause::Malformed, outbox)?;
+                }
             }
         }
         self.tally.events.add(count as u64);
@@ -139,7 +176,7 @@ impl Fanotify {
 
     fn report(&mut self, event: &Event<'_>, outbox: &mut Outbox) -> Result<(), Stopped> {
         if event.mask & libc::FAN_Q_OVERFLOW != 0 {
-            return outbox.lost(RelPath::root(), LossCause::FanotifyOverflow);
+            return self.lost(RelPath::root(), LossCause::FanotifyOverflow, outbox);
         }
         if event.pid == self.own_pid {
             self.tally.own_filtered.add(1);
@@ -203,7 +240,7 @@ impl Fanotify {
             Placement::Inside(directory) => directory,
             Placement::Outside => return Ok(None),
             Placement::Beneath(top) => {
-                outbox.lost(top, LossCause::Unresolved)?;
+                self.lost(top, LossCause::Unresolved, outbox)?;
                 return Ok(None);
             }
             Placement::Vanished => {
@@ -213,7 +250,7 @@ impl Fanotify {
                 return Ok(None);
             }
             Placement::Unresolved => {
-                outbox.lost(RelPath::root(), LossCause::Unresolved)?;
+                self.lost(RelPath::root(), LossCause::Unresolved, outbox)?;
                 return Ok(None);
             }
         };
@@ -250,34 +287,77 @@ impl AsFd for Fanotify {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::tests::skip;
+    use crate::capture::limits::QUEUED_EVENT_BYTES;
+    use crate::capture::tests::disk::Disk;
+    use crate::capture::tests::{sh, skip};
 
-    /// With a queue as long as the system allows everybody.
+    /// Queued by a shell, as what this process does is dropped.
+    fn make_files(folder: &std::path::Path, from: u64, to: u64) {
+        let script = format!("i={from}; while [ $i -lt {to} ]; do i=$((i+1)); : > $i; done");
+        sh(folder, &script);
+    }
+
     #[test]
-    fn a_queue_that_overflows_is_told_as_a_loss_of_names() {
-        let folder = tempfile::tempdir().unwrap();
+    fn a_queue_that_overflows_is_told_as_a_loss_since_it_was_last_read() {
+        let Some(disk) = Disk::make("tmpfs") else { return };
+        let folder = disk.folder();
         let root = std::fs::File::open(folder.path()).unwrap();
+        let everybodys = std::fs::read_to_string(queue::SETTING).unwrap();
+        // More than the system allows others.
+        let events = everybodys.trim().parse::<u64>().unwrap() + 1000;
+        let memory_bytes = events as usize * QUEUED_EVENT_BYTES;
         let tally: Arc<Tally> = Arc::default();
-        let watch = |group| Fanotify::queue(group, root.as_fd(), Interest::Names, tally.clone());
-        let mut fanotify = match sys::fanotify_init(0).and_then(watch) {
+        let watch = Fanotify::watch(root.as_fd(), Interest::Names, memory_bytes, tally.clone());
+        let mut fanotify = match watch {
             Ok(fanotify) => fanotify,
             Err(error) => return skip(&error.to_string()),
         };
-        let limit = std::fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").unwrap();
-        // From another process: what this one does is dropped.
-        let script = format!("i=0; while [ $i -le {} ]; do i=$((i+1)); : > $i; done", limit.trim());
-        let mut shell = std::process::Command::new("sh");
-        let done = shell.arg("-ec").arg(script).current_dir(folder.path()).status().unwrap();
-        assert!(done.success());
-
         let (sender, mut changes) = tokio::sync::mpsc::channel(1024);
         let mut outbox = Outbox::new(sender, Arc::default(), tally.clone()).unwrap();
-        fanotify.drain(&mut outbox, &mut || {}).unwrap();
-        outbox.send().unwrap();
-        let told = std::iter::from_fn(|| changes.try_recv().ok()).flatten();
-        let cause = LossCause::FanotifyOverflow;
-        let lost = Change::Lost { beneath: RelPath::root(), cause, since: None };
-        assert_eq!(told.filter(|change| *change == lost).count(), 1);
+        let mut drain = || {
+            let (mut names_moved, before) = (0, Timestamp::from(SystemTime::now()));
+            fanotify.drain(&mut outbox, &mut || names_moved += 1).unwrap();
+            outbox.send().unwrap();
+            let told = std::iter::from_fn(|| changes.try_recv().ok()).flatten().collect::<Vec<_>>();
+            (before, names_moved, told)
+        };
+        make_files(folder.path(), 0, events);
+        let (drained_at, _, told) = drain();
+        assert_eq!(told.len() as u64, events);
+        assert_eq!(tally.snapshot().lost.fanotify_overflow, 0);
+
+        make_files(folder.path(), events, 2 * events + 100);
+        let (_, _, told) = drain();
+        assert_eq!(told.len() as u64, events + 1);
+        let Some(Change::Lost { beneath, cause, since: Some(since) }) = told.last() else {
+            panic!("{:?}", told.last())
+        };
+        assert_eq!((beneath, cause), (&RelPath::root(), &LossCause::FanotifyOverflow));
+        let (earliest, latest) = (drained_at.before(2 * LOSS_MARGIN), drained_at);
+        assert!(*since > earliest && *since < latest, "{since:?} of {drained_at:?}");
         assert_eq!(tally.snapshot().lost.fanotify_overflow, 1);
+        assert_eq!(std::fs::read_to_string(queue::SETTING).unwrap(), everybodys);
+    }
+
+    /// What was dropped may have told of any move.
+    #[test]
+    fn an_overflow_voids_what_is_known_of_places() {
+        let Some(disk) = Disk::make("tmpfs") else { return };
+        let folder = disk.folder();
+        let root = std::fs::File::open(folder.path()).unwrap();
+        let mut fanotify = match Fanotify::try_out(root.as_fd(), Interest::Names) {
+            Ok(fanotify) => fanotify,
+            Err(error) => return skip(&error.to_string()),
+        };
+        let (sender, _changes) = tokio::sync::mpsc::channel(1024);
+        let mut outbox = Outbox::new(sender, Arc::default(), Arc::default()).unwrap();
+        let mut overflow = decode::tests::overflow();
+        let mut names_moved = 0;
+        fanotify.handle(&overflow, &mut outbox, &mut || names_moved += 1).unwrap();
+        assert_eq!(names_moved, 1);
+        // Of other marks of the kernel's, as of an attribute, that is not so.
+        overflow[8..16].copy_from_slice(&libc::FAN_ATTRIB.to_ne_bytes());
+        fanotify.handle(&overflow, &mut outbox, &mut || names_moved += 1).unwrap();
+        assert_eq!(names_moved, 1);
     }
 }
