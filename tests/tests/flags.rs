@@ -218,6 +218,8 @@ fn a_peer_that_may_set_no_flags_takes_none_from_the_others() {
     poll::eventually(ARRIVAL_LIMIT, "the edit arrives", || {
         fs::read_to_string(root.path("file")).is_ok_and(|found| found.ends_with("stopped"))
     });
+    // It is bound again only after the bytes are there.
+    assert_eq!(root.wait(ARRIVAL_LIMIT).unwrap().code, 0);
     assert_eq!(flags::of(&root.path("file")).unwrap(), "i");
     bind(root, "file", "");
     fs::write(root.path("file"), "free").unwrap();
