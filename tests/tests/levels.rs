@@ -40,9 +40,11 @@ fn at_level(level: &str) {
 #[test]
 fn the_best_level_of_this_machine() {
     let cluster = Cluster::running(2);
-    let level = cluster[0].status().unwrap().capture().to_string();
+    let status = cluster[0].status().unwrap();
+    let level = status.capture();
     assert_eq!(level, levels::best(cluster.dir()));
-    assert!(cluster[0].log().contains(&level), "the log does not name the level");
+    assert_eq!(status.hooks(), levels::hooks(level));
+    assert!(cluster[0].log().contains(level), "the log does not name the level");
     exercise(&cluster);
 }
 

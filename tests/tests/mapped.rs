@@ -180,8 +180,22 @@ fn files_that_are_mapped_from_their_birth_on_xfs() {
 }
 
 #[test]
-fn files_that_were_mapped_outside_of_the_folder() {
-    let Some((mut cluster, here, _there)) = told(FileSystem::Ext4) else { return };
+fn files_that_are_mapped_from_their_birth_on_btrfs() {
+    mapped_at_birth(FileSystem::Btrfs);
+}
+
+#[test]
+fn files_that_were_mapped_outside_of_the_folder_on_ext4() {
+    mapped_outside(FileSystem::Ext4);
+}
+
+#[test]
+fn files_that_were_mapped_outside_of_the_folder_on_btrfs() {
+    mapped_outside(FileSystem::Btrfs);
+}
+
+fn mapped_outside(kind: FileSystem) {
+    let Some((mut cluster, here, _there)) = told(kind) else { return };
     cluster.start();
     cluster.assert_same();
     let beside = here.path().join("beside");
@@ -201,8 +215,17 @@ fn files_that_were_mapped_outside_of_the_folder() {
 }
 
 #[test]
-fn files_that_were_mapped_before_their_node_started() {
-    let Some((mut cluster, _here, _there)) = told(FileSystem::Ext4) else { return };
+fn files_that_were_mapped_before_their_node_started_on_ext4() {
+    mapped_before(FileSystem::Ext4);
+}
+
+#[test]
+fn files_that_were_mapped_before_their_node_started_on_btrfs() {
+    mapped_before(FileSystem::Btrfs);
+}
+
+fn mapped_before(kind: FileSystem) {
+    let Some((mut cluster, _here, _there)) = told(kind) else { return };
     let map =
         |number| (format!("early-{number}"), mapped(&cluster[0].path(format!("early-{number}"))));
     let files: Vec<_> = (0..FILES).map(map).collect();
@@ -251,7 +274,8 @@ fn stores_to_a_page_just_patched(kind: FileSystem) {
         // Nothing sleeps: the stores are to meet the patch before it is over.
         let start = Instant::now();
         while held.load(PATCHED as usize) != byte {
-            assert!(start.elapsed() < ARRIVAL_LIMIT, "round {round}: the patch does not arrive");
+            let limit = ARRIVAL_LIMIT * poll::patience();
+            assert!(start.elapsed() < limit, "round {round}: the patch does not arrive");
         }
         let met = Instant::now();
         while met.elapsed() < STEP * (round % STEPS) as u32 {
@@ -277,6 +301,11 @@ fn stores_to_a_page_just_patched_on_ext4() {
 #[test]
 fn stores_to_a_page_just_patched_on_xfs() {
     stores_to_a_page_just_patched(FileSystem::Xfs);
+}
+
+#[test]
+fn stores_to_a_page_just_patched_on_btrfs() {
+    stores_to_a_page_just_patched(FileSystem::Btrfs);
 }
 
 fn first_difference(here: &Path, there: &Path) -> Option<usize> {

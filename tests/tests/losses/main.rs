@@ -1,7 +1,8 @@
 //! Knowledge that the kernel or the daemon drops is counted by its cause and
 //! got back by looking at what it could have been about, not at everything.
 //!
-//! `REPLICATOR_STOPPED_SECONDS` is how long a daemon is held, a minute otherwise.
+//! `REPLICATOR_STOPPED_SECONDS` is how long a daemon is held, a minute otherwise;
+//! `REPLICATOR_FILE_SYSTEM` is what the folders lie on, ext4 otherwise.
 
 mod queues;
 
@@ -66,7 +67,11 @@ fn kernel_memory(node: &Node) -> u64 {
 
 /// Two nodes that share a large file nobody touches and many small ones.
 fn prepared(options: &[&str]) -> Option<(Cluster, Volume)> {
-    let volume = Volume::or_skip_of(Form { size: 2 << 30, ..Form::of(FileSystem::Ext4) })?;
+    let kind = match std::env::var("REPLICATOR_FILE_SYSTEM") {
+        Ok(name) => FileSystem::ALL.into_iter().find(|kind| kind.to_string() == name).unwrap(),
+        Err(_) => FileSystem::Ext4,
+    };
+    let volume = Volume::or_skip_of(Form { size: 2 << 30, ..Form::of(kind) })?;
     let mut cluster = Cluster::new(2).with_roots_in(volume.path()).with_options(options);
     let root = cluster[0].root();
     sample::random_file(&root.join("untouched"), UNTOUCHED_BYTES, 1).unwrap();
