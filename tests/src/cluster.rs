@@ -4,6 +4,7 @@
 //! Its methods panic with what went wrong: they are for tests. Programs that
 //! must go on use [`Node`] directly.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::ops::{Index, IndexMut};
@@ -15,13 +16,17 @@ use tempfile::TempDir;
 
 use crate::network::Network;
 use crate::node::{Node, Settings, free_port};
-use crate::{flags, machine, poll, tree};
+use crate::{flags, levels, machine, poll, tree};
 
 /// A story's trees are small: what takes longer than this hangs.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(25);
 
 /// Set, it makes a story that fails leave its folders for a look at them.
 const KEEP_VARIABLE: &str = "REPLICATOR_KEEP";
+
+/// Set, it names the hooks that every node must have whose folder has kernel
+/// programs by itself: a story that is told to prove them is told with them.
+const HOOKS_VARIABLE: &str = "REPLICATOR_HOOKS";
 
 /// Where nodes listen that have a machine of their own.
 const DEFAULT_PORT: u16 = 7400;
@@ -112,6 +117,9 @@ impl Cluster {
     pub fn start(&mut self) {
         for node in &mut self.nodes {
             node.start().unwrap_or_else(|error| panic!("{error:#}"));
+        }
+        if let Some(wanted) = std::env::var_os(HOOKS_VARIABLE) {
+            self.nodes.iter().for_each(|node| assert_hooks(node, &wanted));
         }
     }
 
@@ -273,4 +281,16 @@ pub fn write_password(dir: &Path, name: &str, text: &str) -> PathBuf {
     fs::write(&path, text).expect("own directory");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("own file");
     path
+}
+
+/// Of nodes of this user whose level nobody chose.
+#[track_caller]
+fn assert_hooks(node: &Node, wanted: &OsStr) {
+    let settings = &node.settings;
+    let is_chosen = settings.options.iter().any(|option| option == "--capture");
+    if is_chosen || !settings.prefix.is_empty() || levels::best(&settings.root) != "ebpf" {
+        return;
+    }
+    let status = node.status().unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(OsStr::new(status.hooks()), wanted, "{status}");
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use replicator_tests::{apt, machine, sample};
@@ -92,20 +93,29 @@ fn install_tools() {
     }
 }
 
-/// Builds `fsx` below the target folder unless that was done before, and
-/// gives a search path with it.
+/// A search path with `fsx`.
 fn install_fsx() -> Option<OsString> {
-    let tools = cargo::target().join("tools").join(format!("{FSX}-{FSX_VERSION}"));
-    if !tools.join("bin").join(FSX).is_file() {
-        let mut install = cargo::cargo(&["install", "--quiet", "--locked", FSX]);
-        install.args(["--version", FSX_VERSION, "--root"]).arg(&tools);
-        install.arg("--target-dir").arg(tools.join("build"));
-        if let Err(error) = cargo::run(&mut install) {
+    let fsx = match fsx() {
+        Ok(fsx) => fsx,
+        Err(error) => {
             println!("note: could not build {FSX}: {error:#}");
             return None;
         }
-    }
+    };
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(tools.join("bin")).chain(std::env::split_paths(&path));
+    let folders = fsx.parent().map(PathBuf::from).into_iter().chain(std::env::split_paths(&path));
     std::env::join_paths(folders).ok()
+}
+
+/// Builds `fsx` below the target folder unless that was done before.
+pub fn fsx() -> Result<PathBuf> {
+    let tools = cargo::target().join("tools").join(format!("{FSX}-{FSX_VERSION}"));
+    let program = tools.join("bin").join(FSX);
+    if !program.is_file() {
+        let mut install = cargo::cargo(&["install", "--quiet", "--locked", FSX]);
+        install.args(["--version", FSX_VERSION, "--root"]).arg(&tools);
+        install.arg("--target-dir").arg(tools.join("build"));
+        cargo::run(&mut install)?;
+    }
+    Ok(program)
 }

@@ -18,7 +18,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, FileSystem, Form, Volume, levels, machine, nobody};
+use replicator_tests::{Cluster, FileSystem, Form, Node, Volume, levels, machine, nobody};
 
 use scene::{Due, Method, Outcome, Scene, Seen};
 
@@ -74,21 +74,37 @@ const OF_FORM: [&str; 26] = [
     "store behind the old end",
 ];
 
+/// What is tried on a busy file where little else is: each is told of by another
+/// program in the kernel.
+const BUSY: [&str; 4] = ["write", "O_DIRECT", "PUNCH_HOLE", "stores and pwrites by turns"];
+
+/// How a method is tried: alone, and on a file that others write to.
+fn hows(method: &Method) -> &'static [(&'static str, bool)] {
+    // For machines on which everything takes long.
+    let spares = std::env::var_os("REPLICATOR_ALONE").is_some() && !BUSY.contains(&method.name);
+    &[("alone", false), ("while others write", true)][..if spares { 1 } else { 2 }]
+}
+
 /// What only late kernels have: not to be tried with others, which is said.
 fn of_late_kernels(kind: FileSystem, method: &str) -> bool {
     method == "XFS_IOC_EXCHANGE_RANGE" && kind == FileSystem::Xfs
 }
 
-/// Says which methods there are to whoever asks for rows, and that a row tells
-/// which method it is about.
+/// Says which methods there are, and how they are tried, to whoever asks for
+/// rows, and that a row tells which method it is about.
 #[test]
 fn every_method_has_a_name_of_its_own() {
+    for method in methods() {
+        for (how, _) in hows(method) {
+            machine::row("any", "any", &format!("{}, {how}", method.name), "listed");
+        }
+    }
     let mut names: Vec<_> = methods().map(|method| method.name).collect();
-    names.iter().for_each(|name| machine::row("any", "any", name, "listed"));
     names.sort_unstable();
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     if std::env::var_os("REPLICATOR_METHODS").is_none() {
-        let unknown: Vec<_> = OF_FORM.iter().filter(|name| !names.contains(name)).collect();
+        let unknown: Vec<_> =
+            OF_FORM.iter().chain(&BUSY).filter(|name| !names.contains(name)).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
     }
 }
@@ -216,8 +232,6 @@ fn story_in(volume: &Volume, level: &str, is_told: impl Fn(&Method) -> bool) {
     let tell = |method: &str, how: &str, outcome: &str| {
         machine::row(&kind.to_string(), status.hooks(), &format!("{method}, {how}"), outcome);
     };
-    // For machines on which everything takes long.
-    let tries_busy = std::env::var_os("REPLICATOR_ALONE").is_none();
     let outside = volume.path().join("outside");
     fs::create_dir(&outside).unwrap();
 
@@ -232,14 +246,13 @@ fn story_in(volume: &Volume, level: &str, is_told: impl Fn(&Method) -> bool) {
         if due != Due::AtOnce && !told_late.iter().any(|line| line.contains(word)) {
             failures.push(format!("{}: the status does not say that it is seen late", method.name));
         }
-        for busy in [false, true].into_iter().take(1 + usize::from(tries_busy)) {
+        for &(how, busy) in hows(method) {
             let number = 2 * number as u64 + u64::from(busy);
             let roots = (cluster[0].root(), cluster[1].root());
             let outside = outside.join(format!("{number}"));
             let scene =
                 Scene::new(roots, method.name, &outside, number, busy, due).exact(level == "ebpf");
             scene.prepare().unwrap();
-            let how = if busy { "while others write" } else { "alone" };
             match scene.play(method) {
                 Outcome::Done if due != Due::Verified => {
                     tell(method.name, how, "same");
@@ -282,7 +295,34 @@ fn story_in(volume: &Volume, level: &str, is_told: impl Fn(&Method) -> bool) {
     if !skipped.is_empty() {
         machine::skip(&format!("on {kind}: {}", skipped.join(", ")));
     }
+    if level == "ebpf" {
+        let lost = lost(&cluster);
+        machine::row(
+            &kind.to_string(),
+            status.hooks(),
+            "what was lost meanwhile",
+            match &*lost {
+                "" => "nothing",
+                lost => lost,
+            },
+        );
+        failures.extend((!lost.is_empty()).then(|| format!("lost: {lost}")));
+    }
     assert!(failures.is_empty(), "{} methods failed:\n{}", failures.len(), failures.join("\n"));
     cluster.assert_same_within(VERIFIED_LIMIT);
     cluster.assert_rsync_agrees();
+}
+
+/// What either node lost track of, by its causes: nothing of so little, but
+/// that kernels with no programs on functions skip one when a disk interrupts it.
+fn lost(cluster: &Cluster) -> String {
+    let of_node = |node: &Node| {
+        let status = node.status().unwrap();
+        let is_usual =
+            |cause: &str| cause == "nested_programs" && status.hooks() == "raw tracepoints";
+        let losses = status.losses().into_iter();
+        let losses = losses.filter(|(cause, count)| *count > 0 && !is_usual(cause));
+        losses.map(|(cause, count)| format!("{count} by {cause}")).collect::<Vec<_>>()
+    };
+    cluster.nodes().iter().flat_map(of_node).collect::<Vec<_>>().join(", ")
 }

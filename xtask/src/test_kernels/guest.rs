@@ -1,9 +1,9 @@
 //! One boot of an emulated machine: what it runs, what it says, and its end,
 //! which always comes.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use replicator_tests::end_with_this_thread;
+
+use super::trials::Trial;
 
 /// Begins a line of the guest that is one row of the result.
 const ROW: &str = "matrix|";
@@ -20,12 +22,17 @@ const END: &str = "guest ended with ";
 /// For each program of stories.
 const OPTIONS: &str = "--exact --nocapture --test-threads=1";
 
+/// Of each disk, which takes no more than is written to it.
+const DISK_BYTES: u64 = 8 << 30;
+
 /// An emulated processor is some thirty times slower than a real one.
 const PATIENCE: u32 = 20;
 
 pub struct Guest<'a> {
     pub kernel: &'a Path,
     pub initrd: &'a Path,
+    /// Where the guest's disks are made, which go with it.
+    pub disks: Vec<PathBuf>,
     pub accelerator: &'a str,
     pub log: &'a Path,
     pub verbose: bool,
@@ -51,21 +58,26 @@ impl Row {
         })
     }
 
-    /// Neither the same bytes nor something this kernel does not have.
+    /// Neither the same bytes, nor something this kernel does not have, nor
+    /// what was lost and is nothing.
     pub fn is_failure(&self) -> bool {
-        self.outcome != "same" && !self.outcome.starts_with("lacking")
+        !["same", "nothing"].contains(&self.outcome.as_str())
+            && !self.outcome.starts_with("lacking")
     }
 }
 
-/// What the guest does: mounts, loads, tries, and turns itself off.
-pub fn init(stories: &[String], variables: &[(&str, &str)]) -> String {
-    let runs: String =
-        stories.iter().map(|story| format!("/bin/{story} {OPTIONS} || code=$?\n")).collect();
+/// What the guest does: mounts, loads, tries, and turns itself off. Stories are
+/// told on disks of their own, one for each of these file systems.
+pub fn init(trials: &[Trial], told_on: &[&str], variables: &[(&str, String)]) -> String {
     let exports: String = variables
         .iter()
-        .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', "")))
         .collect();
+    let disks: String = ('a'..='z')
+        .zip(told_on)
+        .map(|(letter, file_system)| format!("disk /dev/vd{letter} {file_system}\n"))
+        .collect();
+    let lines: String = trials.iter().map(|trial| trial.line() + "\n").collect();
     format!(
         r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -77,9 +89,27 @@ mkdir -p /dev/shm
 mount -t tmpfs -o size=80% tmpfs /tmp
 while read name; do insmod "/modules/$name" || echo "cannot load $name"; done < /modules/order
 ip link set lo up
-export REPLICATOR_BIN=/bin/replicator REPLICATOR_PATIENCE={PATIENCE} REPLICATOR_ROWS=1
+export REPLICATOR_BIN=/bin/replicator REPLICATOR_PATIENCE={PATIENCE}
 {exports}code=0
-{runs}echo "{END}$code"
+disk() {{
+  force=-f; [ "$2" = ext4 ] && force=-F
+  "mkfs.$2" -q $force "$1" && mkdir -p "/on/$2" && mount -t "$2" "$1" "/on/$2" && chmod 1777 "/on/$2" || code=1
+}}
+table() {{
+  program=$1; shift
+  REPLICATOR_ROWS=1 "/bin/$program" "$@" {OPTIONS} || code=$?
+}}
+story() {{
+  rm -f /tmp/skipped
+  REPLICATOR_SKIPPED=/tmp/skipped REPLICATOR_FILE_SYSTEM=$1 TMPDIR="/on/$1" "/bin/$2" "$3" {OPTIONS}
+  ended=$?
+  outcome=same
+  [ ! -s /tmp/skipped ] || outcome=$(head -n 1 /tmp/skipped)
+  [ $ended = 0 ] || {{ outcome="failed with $ended"; code=$ended; }}
+  echo
+  echo "{ROW}$1|$REPLICATOR_HOOKS|$4|$outcome"
+}}
+{disks}{lines}echo "{END}$code"
 sync
 poweroff -f
 "#
@@ -89,6 +119,10 @@ poweroff -f
 impl Guest<'_> {
     /// Boots, and collects the rows until the guest turns itself off.
     pub fn run(&self, limit: Duration) -> Result<Vec<Row>> {
+        for disk in &self.disks {
+            // Nothing of an earlier guest's.
+            File::create(disk)?.set_len(DISK_BYTES)?;
+        }
         let mut machine = Machine(self.command().spawn().context("cannot run the emulator")?);
         let lines = lines(machine.0.stdout.take().context("the emulator has no console")?);
         let mut log = File::create(self.log)?;
@@ -101,6 +135,10 @@ impl Guest<'_> {
                 Err(mpsc::RecvTimeoutError::Timeout) => break,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return self.judge(rows, code),
             };
+            // The emulator has them open; so they go with it, however it ends.
+            for disk in self.disks.iter().filter(|disk| disk.exists()) {
+                fs::remove_file(disk)?;
+            }
             writeln!(log, "{:6.1} {line}", start.elapsed().as_secs_f32())?;
             if self.verbose {
                 println!("{line}");
@@ -126,6 +164,10 @@ impl Guest<'_> {
         command.args(["-nodefaults", "-no-reboot", "-kernel"]).arg(self.kernel);
         command.arg("-initrd").arg(self.initrd);
         command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off rdinit=/init"]);
+        for disk in &self.disks {
+            let file = format!("file={},format=raw,if=virtio,cache=unsafe", disk.display());
+            command.args(["-drive", &file]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         end_with_this_thread(&mut command);
         command
@@ -169,13 +211,18 @@ mod tests {
         assert!(!row.is_failure());
         assert!(Row::parse("matrix|xfs|x|y|f differs: 1|2").unwrap().is_failure());
         assert!(!Row::parse("matrix|xfs|x|y|lacking: no such thing").unwrap().is_failure());
+        assert!(!Row::parse("matrix|xfs|x|y|nothing").unwrap().is_failure());
+        assert!(Row::parse("matrix|xfs|x|y|skipped: x: no setpriv").unwrap().is_failure());
         assert_eq!(Row::parse("something else"), None);
     }
 
     #[test]
-    fn what_is_empty_is_not_exported() {
-        let text = init(&["matrix on_ext4".to_owned()], &[("ONE", "it's"), ("OTHER", "")]);
-        assert!(text.contains("export ONE='its'\n") && !text.contains("OTHER"), "{text}");
-        assert!(text.contains("\n/bin/matrix on_ext4 --exact"), "{text}");
+    fn the_script_says_what_is_tried_and_where() {
+        let stories = vec!["on_ext4".to_owned()];
+        let trials = [Trial::Table { program: "matrix", stories }];
+        let text = init(&trials, &["xfs"], &[("ONE", "it's".to_owned())]);
+        assert!(text.contains("export ONE='its'\n"), "{text}");
+        assert!(text.contains("\ntable matrix on_ext4\n"), "{text}");
+        assert!(text.contains("\ndisk /dev/vda xfs\n"), "{text}");
     }
 }
