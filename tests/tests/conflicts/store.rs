@@ -1,5 +1,5 @@
-//! Two nodes change the same thing at once: one winner everywhere, nothing
-//! lost, everything listed.
+//! The commands about what lost: listed, restored, dropped, with and without a
+//! running node, by its user, by root and by a stranger.
 
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -48,23 +48,6 @@ fn keeps(node: &Node, content: &str) -> bool {
 
 fn listed(node: &Node) -> usize {
     node.conflicts().unwrap().as_array().map_or(0, Vec::len)
-}
-
-#[test]
-fn the_later_edit_wins_and_the_other_is_kept_and_listed() {
-    let mut cluster = parted();
-    write_at(&cluster[0].path("file"), "the earlier edit", 1);
-    write_at(&cluster[1].path("file"), "the later edit", 2);
-    cluster[1].start().unwrap();
-    cluster.assert_same();
-
-    for node in cluster.nodes() {
-        let content = fs::read_to_string(node.path("file")).unwrap();
-        assert_eq!(content, "the later edit", "on {}", node.name());
-    }
-    // By the node that had it, and by no other.
-    assert!(keeps(&cluster[0], "the earlier edit"), "the loser is not kept");
-    assert_eq!((listed(&cluster[0]), listed(&cluster[1])), (1, 0));
 }
 
 #[test]
@@ -227,58 +210,6 @@ fn a_stranger_is_told_whom_the_conflicts_belong_to() {
     }
     open(cluster[0].root(), 0o700);
     refused(&by_stranger(&["list"]), "run as its owner or as root");
-}
-
-#[test]
-fn the_same_edit_on_both_is_no_conflict() {
-    let mut cluster = parted();
-    fs::write(cluster[0].path("file"), "the same idea").unwrap();
-    fs::write(cluster[1].path("file"), "the same idea").unwrap();
-    cluster[1].start().unwrap();
-    cluster.assert_same();
-    for node in cluster.nodes() {
-        assert_eq!(listed(node), 0, "on {}", node.name());
-    }
-}
-
-#[test]
-fn an_edit_beats_a_deletion() {
-    let mut cluster = parted();
-    fs::remove_file(cluster[0].path("file")).unwrap();
-    fs::write(cluster[1].path("file"), "still needed").unwrap();
-    cluster[1].start().unwrap();
-    cluster.assert_same();
-    assert_eq!(fs::read_to_string(cluster[0].path("file")).unwrap(), "still needed");
-}
-
-#[test]
-fn an_edit_follows_a_rename() {
-    let mut cluster = parted();
-    fs::rename(cluster[0].path("file"), cluster[0].path("renamed")).unwrap();
-    fs::write(cluster[1].path("file"), "edited under the old name").unwrap();
-    cluster[1].start().unwrap();
-    cluster.assert_same();
-    for node in cluster.nodes() {
-        let content = fs::read_to_string(node.path("renamed")).unwrap();
-        assert_eq!(content, "edited under the old name", "on {}", node.name());
-        assert!(!node.path("file").exists(), "the rename is undone on {}", node.name());
-        assert_eq!(listed(node), 0, "on {}", node.name());
-    }
-}
-
-#[test]
-fn a_file_made_in_a_folder_deleted_elsewhere_survives() {
-    let mut cluster = Cluster::running(2);
-    fs::create_dir(cluster[0].path("folder")).unwrap();
-    fs::write(cluster[0].path("folder/old"), "old").unwrap();
-    cluster.assert_same();
-    cluster[1].stop().unwrap();
-    fs::remove_dir_all(cluster[0].path("folder")).unwrap();
-    fs::write(cluster[1].path("folder/new"), "new").unwrap();
-    cluster[1].start().unwrap();
-    cluster.assert_same();
-    assert_eq!(fs::read_to_string(cluster[0].path("folder/new")).unwrap(), "new");
-    assert!(!cluster[1].path("folder/old").exists());
 }
 
 #[test]
