@@ -222,6 +222,11 @@ impl Cluster {
         cluster
     }
 
+    /// Parts with the last node, of which nothing is asked any more.
+    pub fn take_last(&mut self) -> Option<Node> {
+        self.nodes.pop()
+    }
+
     /// One more node that was told of nobody.
     pub fn add_stranger(&mut self) {
         let name = char::from(b'a' + self.nodes.len() as u8).to_string();

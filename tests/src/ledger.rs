@@ -6,21 +6,23 @@
 //! replaces out of the tree in one step with putting the new value there, so
 //! it knows exactly what it replaced, whoever else works there.
 
+mod large;
+mod value;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use value::{Holds, content, read};
+
 use crate::Node;
 use crate::random::Random;
 use crate::tree::PRIVATE_DIR;
-
-/// Bytes of the line every value starts with.
-const HEAD_BYTES: usize = 40;
 
 /// What has been written, by all writers.
 #[derive(Debug, Default)]
@@ -33,14 +35,6 @@ pub struct Ledger {
 struct Story {
     written: String,
     replaced: Option<String>,
-}
-
-/// What one file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holds {
-    Value(u64),
-    /// Not a value, or not a whole one.
-    Torn,
 }
 
 impl Ledger {
@@ -59,11 +53,7 @@ impl Ledger {
         let mut found = BTreeSet::new();
         for root in roots {
             gather(root, &mut |path, holds| {
-                if let Holds::Value(number) = holds
-                    && is_kept(root, path)
-                {
-                    found.insert(number);
-                }
+                found.extend(holds.number().filter(|_| is_kept(root, path)));
             })?;
         }
         let is_missing = |(number, story): (&u64, &Story)| {
@@ -76,8 +66,8 @@ impl Ledger {
     /// Nothing is missing from these trees, and every file of theirs holds a
     /// whole value.
     #[track_caller]
-    pub fn assert_kept(&self, nodes: &[Node]) {
-        let roots: Vec<PathBuf> = nodes.iter().map(|node| node.root().into()).collect();
+    pub fn assert_kept<'a>(&self, nodes: impl IntoIterator<Item = &'a Node>) {
+        let roots: Vec<PathBuf> = nodes.into_iter().map(|node| node.root().into()).collect();
         let missing = self.missing(&roots).unwrap();
         assert!(missing.is_empty(), "of {} values: {missing:#?}", self.len());
         for root in &roots {
@@ -135,6 +125,8 @@ pub struct Writer<'a> {
     aside: PathBuf,
     random: Random,
     number: u64,
+    /// One in so many things it does it does with a large file.
+    large_one_in: Option<u64>,
 }
 
 impl<'a> Writer<'a> {
@@ -154,12 +146,21 @@ impl<'a> Writer<'a> {
             aside: aside.into(),
             random: Random::new(seed ^ number.wrapping_mul(0x9e37_79b9)),
             number: number << 32,
+            large_one_in: None,
         })
+    }
+
+    /// Now and then it works on files of up to 22 MiB, too.
+    pub fn with_large_files(self, one_in: u64) -> Self {
+        Self { large_one_in: Some(one_in), ..self }
     }
 
     /// Does one thing, chosen at random. What cannot be done, since another
     /// was faster, is not done.
     pub fn act(&mut self) -> io::Result<()> {
+        if self.large_one_in.is_some_and(|one_in| self.random.below(one_in) == 0) {
+            return self.act_on_large();
+        }
         let done = match self.random.below(100) {
             0..45 => self.try_put(),
             45..60 => self.try_edit(),
@@ -186,9 +187,13 @@ impl<'a> Writer<'a> {
 
     fn try_put(&mut self) -> io::Result<()> {
         let (path, number) = (self.path(), self.next_value());
+        self.put_content(&path, number, &content(number))
+    }
+
+    fn put_content(&mut self, path: &Path, number: u64, content: &[u8]) -> io::Result<()> {
         let new = self.aside.join(format!("new-{number}"));
-        fs::write(&new, content(number))?;
-        let result = self.place(&new, &path, number);
+        fs::write(&new, content)?;
+        let result = self.place(&new, path, number);
         if result.is_err() {
             // Where it was placed nothing of this name is left.
             let _ = fs::remove_file(&new);
@@ -219,7 +224,7 @@ impl<'a> Writer<'a> {
         let (new, shown) = (content(number), self.shown(&path));
         file.write_all_at(&new, 0)?;
         file.set_len(new.len() as u64)?;
-        if let Holds::Value(old) = holds {
+        if let Some(old) = holds.number() {
             self.ledger.replaced(old, format!("edited into {number} at {shown}"));
         }
         // Otherwise it went into a file that somebody had replaced.
@@ -264,7 +269,7 @@ impl<'a> Writer<'a> {
     /// Enters what was taken out of the tree and deletes it.
     fn retire(&self, path: &Path, how: &str) -> io::Result<()> {
         if !fs::symlink_metadata(path)?.is_dir() {
-            if let Holds::Value(number) = read(&File::open(path)?)? {
+            if let Some(number) = read(&File::open(path)?)?.number() {
                 self.ledger.replaced(number, how.to_string());
             }
             return fs::remove_file(path);
@@ -311,33 +316,6 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The bytes of a value: mostly small, some of several leaves.
-pub fn content(number: u64) -> Vec<u8> {
-    let mut random = Random::new(number);
-    let limit = match random.below(50) {
-        0 => 400 << 10,
-        1..5 => 30 << 10,
-        _ => 800,
-    };
-    let length = random.below(limit) as usize;
-    let mut bytes = format!("value {number:>20} {length:>12}\n").into_bytes();
-    debug_assert_eq!(bytes.len(), HEAD_BYTES);
-    bytes.extend(random.bytes(length));
-    bytes
-}
-
-fn read(mut file: &File) -> io::Result<Holds> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let number = bytes
-        .get(..HEAD_BYTES)
-        .and_then(|head| std::str::from_utf8(head).ok()?.split_whitespace().nth(1)?.parse().ok());
-    Ok(match number {
-        Some(number) if content(number) == bytes => Holds::Value(number),
-        _ => Holds::Torn,
-    })
-}
-
 /// Meets every file below `folder`, private ones too.
 fn gather(folder: &Path, meet: &mut impl FnMut(&Path, Holds)) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
@@ -373,7 +351,8 @@ mod tests {
         let (root, aside) = (dir.path().join("root"), dir.path().join("aside"));
         fs::create_dir(&root).unwrap();
         let ledger = Ledger::default();
-        let mut writer = Writer::new(&ledger, 1, &root, &aside, 7).unwrap();
+        let writer = Writer::new(&ledger, 1, &root, &aside, 7).unwrap();
+        let mut writer = writer.with_large_files(20);
         (0..2000).for_each(|_| writer.act().unwrap());
         assert!(ledger.len() > 300, "{} values", ledger.len());
         assert_eq!(ledger.missing(std::slice::from_ref(&root)).unwrap(), Vec::<String>::new());

@@ -1,7 +1,8 @@
-//! A shared mapping of a file's first page.
+//! Shared mappings: of a file's first page while it is needed, and of all of a
+//! file for a few stores.
 
 use std::ffi::c_void;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Result;
 use std::path::Path;
 use std::ptr;
@@ -58,4 +59,23 @@ impl Drop for Mapping {
         // SAFETY: it was mapped with this length, and is not used again.
         let _ = unsafe { rustix::mm::munmap(self.0, PAGE_BYTES) };
     }
+}
+
+/// Stores bytes at these places of a file, through one mapping of all of it.
+/// Nobody may shorten the file meanwhile.
+pub fn store_through(file: &File, length: usize, stores: &[(usize, &[u8])]) -> Result<()> {
+    let flags = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses the address, so nothing is mapped over.
+    let start =
+        unsafe { rustix::mm::mmap(ptr::null_mut(), length, flags, MapFlags::SHARED, file, 0) }?;
+    for &(at, bytes) in stores {
+        assert!(at + bytes.len() <= length);
+        // SAFETY: these bytes are mapped and writable, and nothing else in this
+        // process refers to them.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), start.cast::<u8>().add(at), bytes.len())
+        };
+    }
+    // SAFETY: it was mapped with this length, and is not used again.
+    unsafe { rustix::mm::munmap(start, length) }.map_err(Into::into)
 }

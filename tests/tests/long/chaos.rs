@@ -1,22 +1,31 @@
-//! Five nodes, writers on all of them, cuts, kills and restarts at random, for
-//! minutes: in the end one tree, and every value accounted for. What is then
-//! deleted stays away, whoever starts again.
+//! Five nodes, writers on all of them, large files among what they write, cuts,
+//! kills and restarts at random, one node that joins late and one that leaves,
+//! for minutes: in the end one tree, and every value accounted for. What is
+//! then deleted stays away, whoever starts again.
 //!
 //! `REPLICATOR_CHAOS_SECONDS` widens it, `REPLICATOR_CHAOS_SEED` repeats the
-//! choices of a run (not the kernel's timing).
+//! choices of a run (not the kernel's timing), and with
+//! `REPLICATOR_CHAOS_XFS=1` all folders lie on XFS.
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use replicator_tests::ledger::{Ledger, Writer};
 use replicator_tests::network::{self, Network};
 use replicator_tests::random::Random;
-use replicator_tests::{Cluster, machine, tree};
+use replicator_tests::{Cluster, FileSystem, Form, Node, Volume, machine, tree};
 
+/// Those of the end.
 const NODES: usize = 5;
+
+/// Of these, who joins when a third of the time is over, and one more, who
+/// leaves after two thirds.
+const LATE: usize = NODES - 1;
+const LEAVING: usize = NODES;
 
 /// Without the variable.
 const SECONDS_DEFAULT: u64 = 90;
@@ -24,11 +33,23 @@ const SECONDS_DEFAULT: u64 = 90;
 /// Between two things a writer does.
 const WRITER_PAUSE_MS_MAX: u64 = 60;
 
+/// Who also writes large files, and how often: a machine has to carry all of
+/// them to all nodes.
+const LARGE_BY: [usize; 2] = [0, LATE];
+const LARGE_ONE_IN: u64 = 60;
+
 /// Between two blows.
 const BLOW_PAUSE_MS_MAX: u64 = 2500;
 
 /// Until all nodes have met again and have the same tree.
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a leave may wait for the others, and how often it is tried.
+const LEAVE_TIMEOUT: &str = "5s";
+const LEAVES_MAX: usize = 20;
+
+/// Of the file system that holds all folders, with their trash.
+const VOLUME_BYTES: u64 = 16 << 30;
 
 #[test]
 fn five_nodes_survive_partitions_and_kills_and_lose_nothing() {
@@ -41,48 +62,54 @@ fn five_nodes_survive_partitions_and_kills_and_lose_nothing() {
     let seconds = number("REPLICATOR_CHAOS_SECONDS").unwrap_or(SECONDS_DEFAULT);
     println!("REPLICATOR_CHAOS_SEED={seed} REPLICATOR_CHAOS_SECONDS={seconds}");
 
+    let form = Form { size: VOLUME_BYTES, ..Form::of(FileSystem::Xfs) };
+    let on_xfs = number("REPLICATOR_CHAOS_XFS").is_some();
+    let volume = on_xfs.then(|| Volume::of(form).unwrap());
     // Before the cluster: daemons end before their machines go.
-    let network = Network::of_equals(NODES).unwrap();
-    let mut cluster = Cluster::on_hosts(&network, NODES);
-    for number in 1..NODES {
+    let network = Network::of_equals(NODES + 1).unwrap();
+    let mut cluster = Cluster::on_hosts(&network, NODES + 1);
+    if let Some(volume) = &volume {
+        cluster = cluster.with_roots_in(volume.path());
+    }
+    for number in 1..=NODES {
         cluster.introduce(number, "10.77.0.1");
     }
     // A node that comes back while the first is away needs another to ask.
     cluster.introduce(0, "10.77.0.2");
-    cluster.start();
+    for number in (0..=NODES).filter(|number| *number != LATE) {
+        cluster[number].start().unwrap_or_else(|error| panic!("{error:#}"));
+    }
 
     let ledger = Ledger::default();
     let mut arena = Arena::new(&network, cluster, seed);
     let over = AtomicBool::new(false);
-    let writers: Vec<Writer> = (0..NODES)
-        .map(|number| {
-            let node = &arena.cluster[number];
-            let aside = arena.cluster.dir().join(format!("{}.aside", node.name()));
-            Writer::new(&ledger, number as u64 + 1, node.root(), &aside, seed).unwrap()
-        })
-        .collect();
+    let retired = AtomicBool::new(false);
+    let third = Duration::from_secs(seconds) / 3;
     thread::scope(|scope| {
-        for (number, mut writer) in writers.into_iter().enumerate() {
-            let (over, mut pace) = (&over, Random::new(seed + number as u64));
-            scope.spawn(move || {
-                while !over.load(Ordering::Relaxed) {
-                    writer.act().unwrap_or_else(|error| panic!("writer {number}: {error}"));
-                    thread::sleep(Duration::from_millis(pace.below(WRITER_PAUSE_MS_MAX)));
-                }
-            });
-        }
         // A guard: a blow that fails must not leave the writers at work.
-        let _stop = Stop(&over);
-        let end = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < end {
-            arena.blow();
-        }
+        let (_stop, _retire) = (Stop(&over), Stop(&retired));
+        let write = |arena: &Arena, number: usize| {
+            let over = if number == LEAVING { &retired } else { &over };
+            let writer = writer(&ledger, &arena.cluster[number], number, seed);
+            work(scope, writer, over, seed + number as u64);
+        };
+        (0..=NODES).filter(|number| *number != LATE).for_each(|number| write(&arena, number));
+        arena.rage(third);
+        arena.let_one_join();
+        write(&arena, LATE);
+        arena.rage(2 * third);
+        retired.store(true, Ordering::Relaxed);
+        arena.let_one_leave();
+        arena.rage(3 * third);
     });
     arena.heal();
 
-    let Arena { mut cluster, .. } = arena;
+    let Arena { mut cluster, left, .. } = arena;
     cluster.assert_same_within(HEAL_LIMIT);
-    ledger.assert_kept(cluster.nodes());
+    // Of who left, all that its folder showed lies on the others.
+    let left = left.unwrap();
+    forget_tree(&left);
+    ledger.assert_kept(cluster.nodes().iter().chain([&left]));
     for node in cluster.nodes() {
         for left in ["tmp", "redo"] {
             let count = fs::read_dir(node.private(left)).map_or(0, Iterator::count);
@@ -103,12 +130,7 @@ fn stays_deleted(cluster: &mut Cluster) {
     let entries = fs::read_dir(cluster[0].root()).unwrap().map(|entry| entry.unwrap().file_name());
     let entries: Vec<OsString> = entries.filter(|name| name != tree::PRIVATE_DIR).collect();
     for (number, name) in entries.iter().enumerate() {
-        let path = cluster[number % NODES].path(name);
-        let is_gone = match path.is_dir() {
-            true => fs::remove_dir_all(path),
-            false => fs::remove_file(path),
-        };
-        is_gone.unwrap();
+        remove(&cluster[number % NODES].path(name));
     }
     cluster.assert_same_within(HEAL_LIMIT);
     assert_eq!(tree::count(cluster[0].root()).unwrap().0, 0, "files were not deleted");
@@ -119,6 +141,44 @@ fn stays_deleted(cluster: &mut Cluster) {
     }
     cluster.assert_same_within(HEAL_LIMIT);
     assert_eq!(tree::count(cluster[0].root()).unwrap().0, 0, "deleted files came back");
+}
+
+fn writer<'a>(ledger: &'a Ledger, node: &Node, number: usize, seed: u64) -> Writer<'a> {
+    // Beside the root: on the same file system.
+    let aside = node.root().with_extension("aside");
+    let writer = Writer::new(ledger, number as u64 + 1, node.root(), &aside, seed).unwrap();
+    if LARGE_BY.contains(&number) { writer.with_large_files(LARGE_ONE_IN) } else { writer }
+}
+
+fn work<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    mut writer: Writer<'scope>,
+    over: &'scope AtomicBool,
+    seed: u64,
+) {
+    let mut pace = Random::new(seed);
+    scope.spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            writer.act().unwrap_or_else(|error| panic!("a writer cannot go on: {error}"));
+            thread::sleep(Duration::from_millis(pace.below(WRITER_PAUSE_MS_MAX)));
+        }
+    });
+}
+
+/// All that a folder shows is gone, and what lost against something stays.
+fn forget_tree(node: &Node) {
+    for entry in fs::read_dir(node.root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().is_some_and(|name| name == tree::PRIVATE_DIR) {
+            continue;
+        }
+        remove(&path);
+    }
+}
+
+fn remove(path: &Path) {
+    let is_gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    is_gone.unwrap();
 }
 
 struct Stop<'a>(&'a AtomicBool);
@@ -135,16 +195,31 @@ struct Arena<'a> {
     cluster: Cluster,
     random: Random,
     begun: Instant,
+    joined: bool,
+    /// Who left.
+    left: Option<Node>,
 }
 
 impl<'a> Arena<'a> {
     fn new(network: &'a Network, cluster: Cluster, seed: u64) -> Self {
-        Self { network, cluster, random: Random::new(seed), begun: Instant::now() }
+        let (random, begun) = (Random::new(seed), Instant::now());
+        Self { network, cluster, random, begun, joined: false, left: None }
+    }
+
+    /// Blow upon blow, until so much time has passed since the beginning.
+    fn rage(&mut self, until: Duration) {
+        while self.begun.elapsed() < until {
+            self.blow();
+        }
     }
 
     /// One random blow, and a random while to live with it.
     fn blow(&mut self) {
-        let node = self.random.below(NODES as u64) as usize;
+        let nodes = self.cluster.nodes().len();
+        let node = match self.random.below(nodes as u64) as usize {
+            LATE if !self.joined => 0,
+            node => node,
+        };
         match self.random.below(10) {
             0..3 => self.part(),
             3 => self.mend(),
@@ -170,7 +245,7 @@ impl<'a> Arena<'a> {
 
     /// Every node lands in one of up to three parts.
     fn part(&mut self) {
-        let parts: Vec<u64> = (0..NODES).map(|_| self.random.below(3)).collect();
+        let parts: Vec<u64> = (0..=NODES).map(|_| self.random.below(3)).collect();
         self.tell(format!("parted: {parts:?}"), |arena| {
             for (node, part) in parts.iter().enumerate() {
                 let switch = ["lan", "island", "islet"][*part as usize];
@@ -181,7 +256,7 @@ impl<'a> Arena<'a> {
 
     fn mend(&mut self) {
         self.tell("mended".into(), |arena| {
-            for node in 0..NODES {
+            for node in 0..=NODES {
                 arena.network.set_port(node, "lan", true).unwrap();
                 arena.network.replug(node, "lan", "lan").unwrap();
             }
@@ -197,6 +272,36 @@ impl<'a> Arena<'a> {
                 arena.cluster[number].start().unwrap_or_else(|error| panic!("{error:#}"));
             });
         }
+    }
+
+    /// The one with one address: it may find that node away for a while.
+    fn let_one_join(&mut self) {
+        self.joined = true;
+        self.fell(LATE, |_| {}, "joined");
+    }
+
+    /// All of the others write, and some are away, or it is itself: it tries
+    /// until those that are there have all that it has.
+    fn let_one_leave(&mut self) {
+        for _ in 0..LEAVES_MAX {
+            self.blow();
+            if self.cluster[LEAVING].pid().is_none() {
+                self.fell(LEAVING, |_| {}, "back");
+            }
+            let answer = self.cluster[LEAVING].leave(&["--timeout", LEAVE_TIMEOUT]).unwrap();
+            self.tell(format!("a leave says {answer:?}"), |_| ());
+            match answer.code {
+                0 => {
+                    let mut node = self.cluster.take_last().unwrap();
+                    assert!(node.ended_within(HEAL_LIMIT).unwrap().success(), "{}", node.log());
+                    self.left = Some(node);
+                    return;
+                }
+                1 => self.mend(),
+                _ => panic!("{answer:?}"),
+            }
+        }
+        panic!("it cannot leave");
     }
 
     fn heal(&mut self) {
