@@ -156,6 +156,8 @@ pub(super) struct Looking {
     pub dirt: Dirt,
     /// More of the body is known to have changed.
     pub is_part: bool,
+    /// What it found is here, and is doubted.
+    pub is_over: bool,
 }
 
 impl<S: Store> Core<S> {

@@ -6,7 +6,7 @@
 //! the deleted one back. So the sight waits until capture has told of
 //! everything that had happened when the look was over, and then until what
 //! it told to have gone from there is met. Looks, reports and what an
-//! application does may come in any order.
+//! application does may come in any order, and reading a file takes its time.
 
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ pub(super) struct Doubt {
     is_followed: bool,
     /// Until then what lay there may be met.
     until: Option<Duration>,
+    /// That time is over, and what lay there may be the file that is read
+    /// elsewhere: what that shows ends the wait.
+    is_late: bool,
 }
 
 /// Has capture told of everything that had happened by then?
@@ -43,7 +46,7 @@ enum Heard {
 impl Doubt {
     /// When it ends by itself.
     pub fn until(&self) -> Option<Duration> {
-        self.until.filter(|_| self.is_heard())
+        self.until.filter(|_| self.is_heard() && !self.is_late)
     }
 
     /// May what lay there have been moved, for all that is known?
@@ -71,7 +74,13 @@ impl Doubt {
 impl<S: Store> Core<S> {
     /// What looks found.
     pub fn handle_sights(&mut self, now: Now, sights: Vec<Sight>) {
-        let doubt = |sight| Doubt { sight, heard: Heard::Unasked, is_followed: false, until: None };
+        for sight in &sights {
+            if let Some(look) = self.looks.get_mut(&sight.path) {
+                look.is_over = true;
+            }
+        }
+        let (heard, is_followed, until, is_late) = (Heard::Unasked, false, None, false);
+        let doubt = |sight| Doubt { sight, heard, is_followed, until, is_late };
         self.doubts.extend(sights.into_iter().map(doubt));
         self.believe(now);
         self.turn(now);
@@ -142,8 +151,9 @@ impl<S: Store> Core<S> {
         if !doubt.is_heard() {
             return true;
         }
-        if doubt.until.is_some_and(|until| until <= now.monotonic) {
-            return false;
+        if let Some(until) = doubt.until.filter(|until| *until <= now.monotonic) {
+            doubt.is_late = self.is_being_met(&doubt.sight.path, until);
+            return doubt.is_late;
         }
         if doubt.is_followed && !self.is_to_be_met(&doubt.sight.path) {
             doubt.heard = Heard::Unasked;

@@ -68,7 +68,8 @@ impl<S: Store> Core<S> {
             // Elsewhere nobody was told of what mappings stored.
             let sync = dirt.mapped || dirt.came;
             looks.push(Look { path: path.clone(), depth, sync, busy, known });
-            self.looks.insert(path, Looking { at: now.monotonic, bodies, lay, dirt, is_part });
+            let (at, is_over) = (now.monotonic, false);
+            self.looks.insert(path, Looking { at, bodies, lay, dirt, is_part, is_over });
         }
         self.ask_to_look(looks);
         if self.looks.is_empty() && self.jobs.is_empty() {

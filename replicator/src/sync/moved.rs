@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::core::{Core, Looking};
 use super::doubt::Doubt;
-use super::effect::{Found, Now};
+use super::effect::{Found, Listed, Now};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use crate::entry::{Kind, Stat};
@@ -135,18 +135,46 @@ impl<S: Store> Core<S> {
         row.and_then(|row| Some(row.disk.as_ref()?.names.len())) == Some(1)
     }
 
+    /// A scan meets a file at another place than it lay: a hint as good as what
+    /// capture tells. Directories are met at once, with all that is in them.
+    pub(super) fn met_elsewhere(&mut self, entry: &Listed) {
+        if entry.kind != Kind::File {
+            return;
+        }
+        let body = self.store.body_of_inode(entry.fingerprint.inode);
+        let Some(lying) = body.and_then(|id| self.lying_as(Some((id, entry.kind)))) else { return };
+        let disk = lying.disk();
+        if let [from] = disk.names.as_slice()
+            && *from != entry.path
+            && disk.fingerprint.is_inode(&entry.fingerprint)
+        {
+            self.moves.tell(from.clone(), entry.path.clone());
+        }
+    }
+
     /// Was it told that what lay here, or anything in it, was moved to a place
     /// that is yet to be looked at?
     pub(super) fn is_to_be_met(&self, path: &RelPath) -> bool {
-        let mut inside = self.moves.below(path).map(|(from, _)| from);
-        self.is_on_its_way(path)
-            || inside.any(|from| self.is_on_its_way(from) && self.lies_only_at(from))
+        self.is_to_be_met_where(path, |place| {
+            self.looks.contains_key(place) || self.settle.holds(&Spot::Path(place.clone()))
+        })
     }
 
-    fn is_on_its_way(&self, path: &RelPath) -> bool {
-        let is_open = |place: &RelPath| {
-            self.looks.contains_key(place) || self.settle.holds(&Spot::Path(place.clone()))
-        };
+    /// Is such a place being looked at since before that moment? What is doubted
+    /// is not: two may doubt for one another.
+    pub(super) fn is_being_met(&self, path: &RelPath, before: Duration) -> bool {
+        self.is_to_be_met_where(path, |place| {
+            self.looks.get(place).is_some_and(|look| look.at <= before && !look.is_over)
+        })
+    }
+
+    fn is_to_be_met_where(&self, path: &RelPath, is_open: impl Fn(&RelPath) -> bool) -> bool {
+        let mut inside = self.moves.below(path).map(|(from, _)| from);
+        self.is_on_its_way(path, &is_open)
+            || inside.any(|from| self.is_on_its_way(from, &is_open) && self.lies_only_at(from))
+    }
+
+    fn is_on_its_way(&self, path: &RelPath, is_open: impl Fn(&RelPath) -> bool) -> bool {
         let mut places = vec![path.clone()];
         let mut at = 0;
         while at < places.len() && places.len() < PLACES_MAX {

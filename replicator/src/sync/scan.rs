@@ -159,6 +159,7 @@ impl<S: Store> Core<S> {
             }
             if !same {
                 self.note_restored(&entry);
+                self.met_elsewhere(&entry);
             }
             if self.is_listing_to_verify(beneath) {
                 self.mark_to_verify(&entry.path, &mut dirt);

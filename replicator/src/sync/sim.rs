@@ -27,6 +27,7 @@ mod ledger;
 mod losses;
 mod many_names;
 mod mappings;
+mod moved_unseen;
 mod numbers;
 mod one_way;
 mod outage;
