@@ -82,3 +82,19 @@ fn what_changed_on_two_is_carried_by_a_third() {
     scene.cluster.assert_same();
     scene.assert_outcomes(&[0, 1, 0]);
 }
+
+/// Neither has looked at all of it, or told of any.
+#[test]
+fn what_changed_on_two_that_were_killed_then() {
+    let mut cluster = Cluster::new(2);
+    let relay = Relay::before(&mut cluster, 403).unwrap();
+    cluster.start();
+    let mut scene = Scene::begin(cluster);
+    relay.set(DARK);
+    scene.act();
+    scene.cluster.nodes_mut().iter_mut().for_each(|node| node.kill9().unwrap());
+    relay.set(Weather::default());
+    scene.cluster.start();
+    scene.cluster.assert_same();
+    scene.assert_outcomes(&[0, 1]);
+}
