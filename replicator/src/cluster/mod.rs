@@ -80,6 +80,9 @@ pub struct Cluster {
     /// When connected peers that are no members yet are greeted again: a
     /// greeting may have been lost.
     greet_at: Option<Instant>,
+    /// When the connections of a large cluster are compared with its members:
+    /// once for what comes in a moment.
+    rewire_at: Option<Instant>,
     /// The address was given, and is not to be guessed from what peers see.
     address_is_given: bool,
     seeds: Vec<Address>,
@@ -114,6 +117,7 @@ impl Cluster {
             has_left: false,
             gossip_at: None,
             greet_at: None,
+            rewire_at: None,
             address_is_given,
             seeds,
             connected: BTreeSet::new(),
@@ -190,7 +194,8 @@ impl Cluster {
             self.greet_strangers(now);
             self.settle(now);
         }
-        if self.search.next_turn().is_some_and(|at| at <= now) {
+        let turns = [self.search.next_turn(), self.rewire_at];
+        if turns.into_iter().flatten().any(|at| at <= now) {
             self.rewire(now);
         }
     }
@@ -226,7 +231,8 @@ impl Cluster {
     /// When to call [`Cluster::handle_timeout`], if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let search = self.search.next_turn();
-        [self.alarms.next(), self.gossip_at, self.greet_at, search].into_iter().flatten().min()
+        let wakes = [self.alarms.next(), self.gossip_at, self.greet_at, self.rewire_at, search];
+        wakes.into_iter().flatten().min()
     }
 
     /// This node as the others see it.
@@ -311,8 +317,10 @@ impl Cluster {
                 self.renew(now);
             }
         }
-        if changed {
+        if changed && self.ring.is_mesh() {
             self.rewire(now);
+        } else if changed {
+            self.rewire_at.get_or_insert(now + REWIRE_PAUSE);
         }
         while let Some((to, payload)) = self.runtime.to_send() {
             self.forward(Relayed::new(to.id, &payload), None);
@@ -335,6 +343,7 @@ impl Cluster {
 
     /// Compares the connections there should be with those there are.
     fn rewire(&mut self, now: Instant) {
+        self.rewire_at = None;
         let alive = self.foca.iter_members().map(|member| member.id().id);
         let alive: Vec<_> = alive.filter(|id| !self.retired.contains(id)).collect();
         self.ring = Ring::new(self.id(), alive);
@@ -413,6 +422,10 @@ const GOSSIP_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Pause between greetings: a lost one delays a join by no more.
 const GREET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What many datagrams tell of members, as when a large cluster is cut in two,
+/// is acted on once in this time: it takes a walk over all of them.
+const REWIRE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a member that is down is dialed at every moment. After it, it is
 /// looked for at times ([`search`]).

@@ -17,7 +17,7 @@ const DATAGRAMS_MAX: u64 = 1500;
 const ALARMS_MAX: usize = 32;
 
 /// `count` nodes of which the last lives by a clock that is ahead by so much.
-fn with_a_clock_ahead(count: u8, ahead_ms: u64) -> World {
+fn with_a_clock_ahead(count: u16, ahead_ms: u64) -> World {
     let mut world = World::with_seed_node(count - 1);
     world.start_node_in_life(count, &[1], Vec::new(), ahead_ms);
     world.until_all_see(1..=count);
@@ -26,7 +26,7 @@ fn with_a_clock_ahead(count: u8, ahead_ms: u64) -> World {
 }
 
 /// The last node starts again, its clock set right, and is soon back.
-fn returns_cheaply(world: &mut World, count: u8) {
+fn returns_cheaply(world: &mut World, count: u16) {
     let (begin, before) = (world.now, world.datagrams);
     world.start_node_in_life(count, &[1], Vec::new(), 1);
     while !is_back(world, count) {
@@ -40,7 +40,7 @@ fn returns_cheaply(world: &mut World, count: u8) {
 }
 
 /// All others see it in the life it lives, and it sees all of them.
-fn is_back(world: &World, n: u8) -> bool {
+fn is_back(world: &World, n: u16) -> bool {
     let me = world.nodes[&id(n)].me();
     (1..n).all(|other| world.nodes[&id(other)].members().contains(me))
         && world.members[&id(n)].len() == usize::from(n) - 1

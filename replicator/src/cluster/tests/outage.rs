@@ -11,15 +11,15 @@ const HEALED_WITHIN: Duration = Duration::from_secs(120);
 /// Two parts no longer reach each other, and know it.
 fn part(
     world: &mut World,
-    one: impl Iterator<Item = u8> + Clone,
-    other: impl Iterator<Item = u8> + Clone,
+    one: impl Iterator<Item = u16> + Clone,
+    other: impl Iterator<Item = u16> + Clone,
 ) {
     world.split_off(one.clone());
     world.until_all_see(one);
     world.until_all_see(other);
 }
 
-fn heals(world: &mut World, alive: impl Iterator<Item = u8> + Clone) {
+fn heals(world: &mut World, alive: impl Iterator<Item = u16> + Clone) {
     world.cut = None;
     let took = world.until_all_see(alive);
     assert!(took <= HEALED_WITHIN, "{took:?}");

@@ -1,0 +1,182 @@
+//! What membership costs as the cluster grows: an idle minute, a node that
+//! joins, one that dies, a cut that heals.
+//!
+//! `cargo test -p replicator --lib scale -- --nocapture` prints this table
+//! beside the one of the sync core (`sync/sim/scale.rs`), and
+//! `REPLICATOR_SIM_NODES=1000` makes both longer. What may grow, by a step for
+//! each doubling of the nodes: connections, the hops of a datagram, and the
+//! rounds until news are everywhere (SWIM, Das et al., 2002: each tells a few
+//! at random, so those who know multiply). So costs are held against
+//! connections.
+
+use super::*;
+
+/// Clusters to measure, and the largest where nothing else is asked for.
+const SIZES: [u16; 3] = [10, 100, 1000];
+const NODES_MAX: u16 = 100;
+
+/// Until nothing but the ordinary is said.
+const CALM: Duration = Duration::from_secs(20);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What each connection carries in a second of rest, at the most: twice what
+/// was seen, as with all that follow.
+const IDLE_DATAGRAMS_MAX: f64 = 0.9;
+const IDLE_BYTES_MAX: f64 = 75.0;
+
+/// What one member that comes or goes costs a connection, until all know.
+const JOIN_BYTES_MAX: f64 = 700.0;
+const DEATH_BYTES_MAX: f64 = 1200.0;
+
+/// When a cut heals, each node hears of each on the other side.
+const HEAL_BYTES_MAX: f64 = 2000.0;
+
+/// How long a join may take for one doubling of the nodes.
+const DOUBLING_TIME_MAX: Duration = Duration::from_millis(300);
+
+/// A dead node is soon probed by somebody, however many there are, and then
+/// suspected for three seconds.
+const DEATH_TIME_MAX: Duration = Duration::from_secs(12);
+
+/// When halves that reach each other again are one.
+const HEAL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// After which nothing is waited for.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Of the members so many per cent are most. Of many news at once, and of all
+/// members at a join, the last come late: at the latest when each has probed
+/// all, a second for each.
+const MOST: usize = 90;
+
+/// What a node sent.
+#[derive(Clone, Copy)]
+struct Cost {
+    took: Duration,
+    datagrams: f64,
+    bytes: f64,
+}
+
+struct Row {
+    nodes: u16,
+    links: f64,
+    /// A second of it.
+    idle: Cost,
+    join: Cost,
+    /// Of the others, the one that joined knows so many per cent at once.
+    known: usize,
+    death: Cost,
+    heal: Cost,
+}
+
+#[test]
+fn membership_costs_a_node_in_step_with_its_connections() {
+    let most = std::env::var("REPLICATOR_SIM_NODES").ok().and_then(|most| most.parse().ok());
+    let sizes = SIZES.into_iter().filter(|nodes| *nodes <= most.unwrap_or(NODES_MAX));
+    let rows: Vec<Row> = sizes.map(measure).collect();
+    println!(
+        "members:     idle, a second      a join, per node           a death, per node          \
+         a healed cut, per node"
+    );
+    println!(
+        "nodes links  datagrams  bytes    datagrams  bytes     ms    datagrams  bytes     ms    \
+         datagrams  bytes     ms"
+    );
+    rows.iter().for_each(Row::print);
+    rows.iter().for_each(Row::is_in_step);
+}
+
+fn measure(nodes: u16) -> Row {
+    let mut world = World::long_met(nodes - 1);
+    world.run(CALM);
+    let connections: usize = (1..nodes).map(|n| world.degree(n)).sum();
+    let links = connections as f64 / f64::from(nodes - 1);
+    let minute = cost(&mut world, |world| world.run(MINUTE));
+    let share = 1.0 / MINUTE.as_secs_f64();
+    let (datagrams, bytes) = (minute.datagrams * share, minute.bytes * share);
+    let idle = Cost { took: Duration::from_secs(1), datagrams, bytes };
+
+    let new = id(nodes);
+    let join = cost(&mut world, |world| {
+        world.start_node(nodes, &[1]);
+        let knows =
+            |(node, seen): (&NodeId, &BTreeSet<NodeId>)| *node == new || seen.contains(&new);
+        world.until(LIMIT, |world| world.members.iter().all(knows));
+    });
+    let known = 100 * world.members[&new].len() / usize::from(nodes - 1);
+    world.run(CALM);
+
+    let dead = id(1);
+    let death = cost(&mut world, |world| {
+        world.kill(1);
+        let knows = |node: &NodeId, seen: &BTreeSet<NodeId>| *node == dead || !seen.contains(&dead);
+        world.until(LIMIT, |world| world.members.iter().all(|(node, seen)| knows(node, seen)));
+    });
+    world.run(CALM);
+    let heal = part_and_heal(&mut world, nodes);
+    Row { nodes, links, idle, join, known, death, heal }
+}
+
+/// Splits the living in halves until these know it; what it takes until they
+/// are one again.
+fn part_and_heal(world: &mut World, nodes: u16) -> Cost {
+    let half = nodes / 2;
+    let others = usize::from(nodes - 2);
+    world.split_off(2..=half);
+    let sees_few = |seen: usize| 100 * seen.saturating_sub(others / 2) < (100 - MOST) * others;
+    world.until(LIMIT, |world| world.views().into_iter().all(sees_few));
+    cost(world, |world| {
+        world.cut = None;
+        let sees_most = |seen: usize| 100 * seen >= MOST * others;
+        world.until(LIMIT, |world| world.views().into_iter().all(sees_most));
+    })
+}
+
+/// What each node sent meanwhile.
+fn cost(world: &mut World, what: impl FnOnce(&mut World)) -> Cost {
+    let (began, datagrams, bytes) = (world.now, world.datagrams, world.bytes);
+    what(world);
+    let each = |sent: u64| sent as f64 / world.nodes.len() as f64;
+    let (datagrams, bytes) = (each(world.datagrams - datagrams), each(world.bytes - bytes));
+    Cost { took: world.now - began, datagrams, bytes }
+}
+
+impl Row {
+    fn print(&self) {
+        let Self { nodes, links, idle, .. } = self;
+        let once = [self.join, self.death, self.heal].map(|cost| {
+            let ms = cost.took.as_millis();
+            format!("{:>9.0} {:>6.0} {ms:>6}", cost.datagrams, cost.bytes)
+        });
+        let idle = format!("{:>9.1} {:>6.0}", idle.datagrams, idle.bytes);
+        println!("{nodes:>5} {links:>5.1}  {idle}    {}", once.join("    "));
+    }
+
+    fn is_in_step(&self) {
+        let Self { nodes, links, idle, join, known, death, heal } = self;
+        let doublings = nodes.ilog2();
+        let is_mesh = usize::from(*nodes) <= topology::MESH_NODES_MAX;
+        let links_max = if is_mesh { nodes - 1 } else { 2 * (doublings as u16 + 1) };
+        assert!(*links <= f64::from(links_max), "{links:.1} connections among {nodes}");
+        let other_side = f64::from(nodes / 2);
+        let costs = [
+            ("a second of rest: datagrams", idle.datagrams / links, IDLE_DATAGRAMS_MAX),
+            ("a second of rest: bytes a connection", idle.bytes / links, IDLE_BYTES_MAX),
+            ("a join: bytes a connection", join.bytes / links, JOIN_BYTES_MAX),
+            ("a death: bytes a connection", death.bytes / links, DEATH_BYTES_MAX),
+            ("a healed cut: bytes a member", heal.bytes / other_side, HEAL_BYTES_MAX),
+        ];
+        for (what, cost, most) in costs {
+            assert!(cost < most, "among {nodes}, {what}: {cost:.2}");
+        }
+        let times = [
+            ("a join", join.took, DOUBLING_TIME_MAX * doublings),
+            ("a death", death.took, DEATH_TIME_MAX),
+            ("a healed cut", heal.took, HEAL_TIME_MAX),
+        ];
+        for (what, took, most) in times {
+            assert!(took <= most, "among {nodes}, {what} takes {took:?}");
+        }
+        assert!(*known >= MOST, "among {nodes}, who joined knows {known} per cent");
+    }
+}
