@@ -146,7 +146,10 @@ impl<S: Store> Core<S> {
     pub fn confirm_deletions(&mut self, now: Now) -> u64 {
         let held = std::mem::take(&mut self.brake.held);
         for path in &held {
-            self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::compare());
+            // A person told of it: a scan that comes before the look does not
+            // hold it once more.
+            let dirt = Dirt { told: true, ..Dirt::compare() };
+            self.settle.look(now.monotonic, Spot::Path(path.clone()), dirt);
         }
         self.turn(now);
         held.len() as u64

@@ -23,6 +23,7 @@ mod claims;
 mod compared;
 mod disk;
 mod first;
+mod held;
 mod ledger;
 mod losses;
 mod many_names;

@@ -1,0 +1,160 @@
+//! The edges of what the brake lets pass, and what a person says of what it
+//! holds.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::alone::Alone;
+use super::path;
+use super::plan::Plan;
+use crate::id::Actor;
+use crate::limits::UNSEEN_DELETIONS_MAX;
+use crate::path::RelPath;
+use crate::sync::core::{Core, Options};
+
+/// In which all that is looked at is looked at.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A node that knows so many entries, the folder itself among them.
+fn knowing(entries: usize) -> Alone {
+    let mut node = Alone::new();
+    write(&mut node, 0..entries - 1);
+    node.core.scan(RelPath::root());
+    node.rest();
+    assert_eq!((known(&node), held(&node)), (entries, 0));
+    node
+}
+
+fn file(number: usize) -> RelPath {
+    path(&format!("{number:04}"))
+}
+
+fn write(node: &mut Alone, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        node.disk.write(&file(number), b"precious", &mut BTreeSet::new());
+    }
+}
+
+/// Nobody sees them go.
+fn lose(node: &mut Alone, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        node.disk.remove_all(&file(number), &mut BTreeSet::new());
+    }
+}
+
+fn options(delete_brake: Option<u8>) -> Options {
+    Options { delete_brake, ..Plan::peaceful(0).options(0) }
+}
+
+fn start_again(node: &mut Alone, delete_brake: Option<u8>) {
+    let store = std::mem::take(node.core.store_mut());
+    node.core = Core::new(options(delete_brake), Actor(2), 1, store);
+    node.core.scan(RelPath::root());
+    node.wait(SOON);
+}
+
+fn scan(node: &mut Alone) {
+    node.core.scan(RelPath::root());
+    node.wait(SOON);
+}
+
+fn known(node: &Alone) -> usize {
+    node.core.progress().entries() as usize
+}
+
+fn held(node: &Alone) -> usize {
+    node.core.progress().deletions_held as usize
+}
+
+#[test]
+fn half_of_a_folder_and_a_hundred_entries_pass_and_no_more() {
+    let most = UNSEEN_DELETIONS_MAX;
+    let half = most + 20;
+    let edges = [(2 * half, half, false), (2 * half, half + 1, true)];
+    let few = [(most + 50, most, false), (most + 50, most + 1, true)];
+    for (entries, lost, is_held) in edges.into_iter().chain(few) {
+        for starts in [false, true] {
+            let mut node = knowing(entries);
+            lose(&mut node, 0..lost);
+            match starts {
+                true => start_again(&mut node, Some(50)),
+                false => scan(&mut node),
+            }
+            let expected = if is_held { (lost, entries) } else { (0, entries - lost) };
+            assert_eq!((held(&node), known(&node)), expected, "{lost} of {entries}");
+        }
+    }
+}
+
+#[test]
+fn all_of_a_small_folder_is_held_where_it_is_missing_at_the_start() {
+    let mut node = knowing(4);
+    lose(&mut node, 0..3);
+    start_again(&mut node, Some(50));
+    assert_eq!(known(&node) - held(&node), 1, "the folder itself is there");
+}
+
+#[test]
+fn a_brake_that_is_off_holds_nothing() {
+    let mut node = knowing(300);
+    lose(&mut node, 0..300);
+    start_again(&mut node, None);
+    assert_eq!((held(&node), known(&node)), (0, 1));
+}
+
+/// What its users removed before the eyes of the node counts for nothing in
+/// what goes missing then.
+#[test]
+fn removals_that_were_seen_do_not_count() {
+    let mut node = knowing(300);
+    for number in 0..150 {
+        let told = node.disk.remove_all(&file(number), &mut BTreeSet::new());
+        node.tell(told);
+    }
+    node.rest();
+    lose(&mut node, 150..150 + UNSEEN_DELETIONS_MAX);
+    scan(&mut node);
+    assert_eq!((held(&node), known(&node)), (0, 150 - UNSEEN_DELETIONS_MAX));
+}
+
+#[test]
+fn what_goes_missing_beside_what_is_held_is_held_with_it() {
+    let mut node = knowing(200);
+    lose(&mut node, 0..120);
+    scan(&mut node);
+    lose(&mut node, 120..130);
+    scan(&mut node);
+    assert_eq!((held(&node), known(&node)), (130, 200));
+    assert_eq!(node.core.confirm_deletions(node.clock()), 130);
+    node.wait(SOON);
+    assert_eq!((held(&node), known(&node)), (0, 70));
+}
+
+/// What a person said was deleted is not held once more by a scan that comes
+/// before the looks at it.
+#[test]
+fn a_scan_does_not_take_a_confirmation_back() {
+    let mut node = knowing(200);
+    lose(&mut node, 0..120);
+    scan(&mut node);
+    lose(&mut node, 120..130);
+    assert_eq!(node.core.confirm_deletions(node.clock()), 120);
+    let listed = node.disk.list(&RelPath::root());
+    node.core.scan(RelPath::root());
+    node.core.handle_listed(node.clock(), &RelPath::root(), listed);
+    node.core.handle_scanned(node.clock(), &RelPath::root());
+    node.wait(SOON);
+    assert_eq!((held(&node), known(&node)), (0, 70));
+}
+
+#[test]
+fn a_start_holds_what_was_held_and_lets_go_of_what_is_back() {
+    let mut node = knowing(200);
+    lose(&mut node, 0..120);
+    scan(&mut node);
+    start_again(&mut node, Some(50));
+    assert_eq!((held(&node), known(&node)), (120, 200));
+    write(&mut node, 0..20);
+    scan(&mut node);
+    assert_eq!((held(&node), known(&node)), (100, 200));
+}
