@@ -172,10 +172,22 @@ impl Store for Index {
     fn put_roster(&mut self, roster: Roster) {
         self.put_note(ROSTER_NOTE, tables::encode(&roster));
     }
+
+    fn unmet(&self) -> Option<Dot> {
+        let note = self.note(UNMET_NOTE)?;
+        tables::decode(&note).map_err(|error| self.fail(&error)).ok().flatten()
+    }
+
+    fn put_unmet(&mut self, unmet: Option<Dot>) {
+        self.put_note(UNMET_NOTE, tables::encode(&unmet));
+    }
 }
 
 /// Where the members are remembered.
 const ROSTER_NOTE: &str = "roster";
+
+/// Where the first change is that nobody was told of.
+const UNMET_NOTE: &str = "unmet";
 
 /// A value in a batch, or one of the database that was not decoded yet.
 enum Found<T> {

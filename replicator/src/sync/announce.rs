@@ -123,6 +123,7 @@ impl<S: Store> Core<S> {
         if self.membership.refuses(from) {
             return;
         }
+        self.has_met();
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };

@@ -403,6 +403,7 @@ impl<S: Store> Core<S> {
         self.next_counter += 1;
         self.progress.changes_made += 1;
         self.advance_have(&[dot], None);
+        self.note_unmet(dot);
         dot
     }
 

@@ -17,8 +17,10 @@ use super::effect::{Effect, Now};
 use super::message::Message;
 use super::news::News;
 use super::roster::{MemberNews, MemberRecord, Roster};
+#[cfg(test)]
+use super::sim::planted::{Bug, is_planted};
 use super::store::Store;
-use super::version::VersionVector;
+use super::version::{Dot, VersionVector};
 use crate::id::{Actor, NodeId};
 
 /// Rounds in one retention: in each, every member says what it holds and
@@ -56,6 +58,11 @@ pub(super) struct Membership {
     /// This node lacks part of what is below this floor, since then.
     behind: Option<(VersionVector, Duration)>,
     ended: bool,
+    /// Somebody was met in this life, and found to know no more of this node's
+    /// log than it does.
+    has_met: bool,
+    /// The first change that nobody can have been told of.
+    unmet: Option<Dot>,
 }
 
 impl Membership {
@@ -89,6 +96,7 @@ impl<S: Store> Core<S> {
         for member in self.membership.roster.members().filter(|member| member.record.retired) {
             self.effects.push_back(Effect::Forget(member.record.node));
         }
+        self.membership.unmet = self.store.unmet();
         self.membership.me = Some(me);
     }
 
@@ -149,14 +157,8 @@ impl<S: Store> Core<S> {
         let theirs = theirs.record(&Arc::new(known));
         self.membership.news.was_met(from, Arc::clone(&theirs.have));
         let have = self.store.have();
-        if theirs.have.get(self.actor) >= self.next_counter() {
-            // They hold more of this node's log than it ever wrote, as far as
-            // it knows: its state is from a backup. What it wrote since under
-            // the same numbers would be taken for what they hold.
-            self.end(match self.has_written() {
-                true => Effect::Rejoin,
-                false => Effect::NewActor,
-            });
+        if let Some(effect) = self.is_rolled_back(&theirs.have) {
+            self.end(effect);
             return;
         }
         let share = shares(&theirs.have, &have);
@@ -182,6 +184,51 @@ impl<S: Store> Core<S> {
             self.membership.roster.floor.join(&floor);
             self.store.put_roster(self.membership.roster.clone());
             self.judge_again(from, &theirs.have);
+        }
+    }
+
+    /// What to do where somebody holds more of this node's log than it ever
+    /// wrote, or told, as far as it knows: its state is from a backup. What it
+    /// wrote since under the same numbers would be taken for what they hold.
+    fn is_rolled_back(&self, known: &VersionVector) -> Option<Effect> {
+        #[cfg(test)]
+        if is_planted(Bug::IgnoreRollback) {
+            return None;
+        }
+        let told_by_none = self.membership.unmet.is_some_and(|unmet| known.contains(unmet));
+        let is_more = known.get(self.actor) >= self.next_counter();
+        match told_by_none || (is_more && self.has_written()) {
+            true => Some(Effect::Rejoin),
+            false => is_more.then_some(Effect::NewActor),
+        }
+    }
+
+    /// The same, as others heard this node itself say it. What it said since
+    /// the change that nobody was told of may have been heard, too.
+    fn is_echo_rolled_back(&self, echo: &MemberRecord) -> Option<Effect> {
+        let said = self.my_record().map_or(0, |mine| mine.version);
+        let is_former = echo.version > said || echo.have.get(self.actor) >= self.next_counter();
+        self.is_rolled_back(&echo.have).filter(|_| is_former)
+    }
+
+    /// This change is told to nobody before somebody was met, be it in a later
+    /// life.
+    pub(super) fn note_unmet(&mut self, dot: Dot) {
+        let Membership { me, has_met, unmet, .. } = &mut self.membership;
+        if me.is_some() && !*has_met && unmet.is_none() {
+            *unmet = Some(dot);
+            self.store.put_unmet(*unmet);
+        }
+    }
+
+    /// A peer that was met is about to be told what this node wrote.
+    pub(super) fn has_met(&mut self) {
+        if self.membership.ended {
+            return;
+        }
+        self.membership.has_met = true;
+        if self.membership.unmet.take().is_some() {
+            self.store.put_unmet(None);
         }
     }
 
@@ -246,6 +293,10 @@ impl<S: Store> Core<S> {
                 record.have = Arc::clone(&mine);
             }
             if node == me && !record.retired {
+                if let Some(effect) = self.is_echo_rolled_back(&record) {
+                    self.end(effect);
+                    return;
+                }
                 // An echo; one from a former state of this node must not
                 // outlive what it says now.
                 self.outrun(&record);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::record::{BodyRow, Content, Key, NameRow};
 use super::roster::Roster;
-use super::version::VersionVector;
+use super::version::{Dot, VersionVector};
 use crate::entry::{Fingerprint, Timestamp};
 use crate::hash::{Digest, Leaves};
 use crate::id::{Actor, BodyId};
@@ -76,6 +76,12 @@ pub trait Store {
     fn roster(&self) -> Option<Roster>;
 
     fn put_roster(&mut self, roster: Roster);
+
+    /// The first own change since this node last met another one, as far as
+    /// it was ever written.
+    fn unmet(&self) -> Option<Dot>;
+
+    fn put_unmet(&mut self, unmet: Option<Dot>);
 }
 
 /// The content on the disk by which a body is found, if it is worth finding.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::planted::Bug;
+use super::world::Backup;
 use crate::choice::Mode;
 use crate::entry::Flags;
 use crate::limits::{JOB_BYTES_MAX, MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX, WHOLE_BYTES_MAX};
@@ -65,6 +66,8 @@ pub(super) struct Plan {
     /// Nodes begin with copies of one folder, each with up to so many
     /// differences.
     pub copies: Option<u64>,
+    /// One node's state, folder, or both are put back to what they were.
+    pub backup: Option<Backup>,
     /// Nodes know each other as members and forget what was deleted.
     pub members: bool,
     /// All but the first node want members to be waited for a tenth of the
@@ -119,6 +122,7 @@ impl Plan {
             unsaid: false,
             renewals: false,
             copies: None,
+            backup: None,
             members: false,
             impatient: false,
             moving: false,
@@ -291,6 +295,21 @@ impl Plan {
             stretch_rows: 1 + (seed * 7 % 40) as usize,
             crashes: !seed.is_multiple_of(5),
             copies: Some(4),
+            ..Self::deleting(seed)
+        }
+    }
+
+    /// One of them is restored from a backup, in the midst of it or when all
+    /// know what it did since.
+    pub(super) fn restored(seed: u64) -> Self {
+        let backup = Backup::ALL[(seed % 4) as usize];
+        Self {
+            nodes: 2 + (seed / 4 % 3) as usize,
+            operations: 30,
+            deletions: if seed.is_multiple_of(3) { 12 } else { 0 },
+            backup: Some(backup),
+            // Only members say what they hold of a log.
+            members: true,
             ..Self::deleting(seed)
         }
     }

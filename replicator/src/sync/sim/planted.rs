@@ -20,18 +20,21 @@ pub(in crate::sync) enum Bug {
     CloseEarly,
     /// What lies in the way is removed without being kept.
     KeepNothing,
+    /// A node goes on though its peers know more of its log than it does.
+    IgnoreRollback,
     /// A known number is taken to be that of the file that had it.
     TrustNumber,
 }
 
 /// Those that any crowd finds; `numbers.rs` tells of the last one.
-pub(super) const ALL: [Bug; 6] = [
+pub(super) const ALL: [Bug; 7] = [
     Bug::DropVectorEntry,
     Bug::SkipTombstone,
     Bug::ReuseCounter,
     Bug::DropLosers,
     Bug::CloseEarly,
     Bug::KeepNothing,
+    Bug::IgnoreRollback,
 ];
 
 thread_local! {

@@ -130,6 +130,10 @@ impl World {
     pub(super) fn operate(&mut self, is_tidying: bool) {
         let any = self.random.below(self.nodes.len() as u64) as usize;
         let at = self.plan.one_way.filter(|_| is_tidying).map_or(any, |(only, _)| only);
+        self.operate_at(at, is_tidying);
+    }
+
+    pub(super) fn operate_at(&mut self, at: usize, is_tidying: bool) {
         if self.nodes[at].left {
             return;
         }

@@ -1,6 +1,7 @@
 //! Nodes, the network between them and the order in which things happen:
 //! all drawn from one seed.
 
+mod backups;
 mod events;
 mod jobs;
 mod links;
@@ -10,6 +11,8 @@ mod rounds;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub(super) use self::backups::Backup;
+use self::backups::Saved;
 pub(super) use self::events::Event;
 use self::links::Link;
 use super::disk::{Change, Disk};
@@ -76,6 +79,10 @@ pub(super) struct World {
     pub starts: u64,
     /// A user had held deletions undone.
     pub has_restored: bool,
+    /// What a backup of a node holds.
+    saved: Option<Saved>,
+    /// This node reaches nobody for a while.
+    alone: Option<usize>,
     /// When a change was last applied somewhere.
     pub applied_at: Duration,
     pub random: Random,
@@ -101,6 +108,8 @@ impl World {
             connections: 0,
             starts: 0,
             has_restored: false,
+            saved: None,
+            alone: None,
             applied_at: Duration::ZERO,
             random: Random::new(plan.seed),
             now: Duration::ZERO,
@@ -226,7 +235,7 @@ impl World {
             match effect {
                 Effect::Forget(member) => self.disconnect(at, node_of(member)),
                 Effect::Rejoin => self.rejoin(at),
-                Effect::NewActor => unreachable!("no state is restored here"),
+                Effect::NewActor => self.go_on_anew(at),
                 Effect::Retired => self.stop(at),
                 Effect::Look(looks) if self.plan.steady => {
                     self.after(at, 4, Event::Look(at, life, looks));

@@ -16,6 +16,7 @@ pub struct MemoryStore {
     log: BTreeMap<(Actor, u64), Key>,
     have: VersionVector,
     roster: Option<Roster>,
+    unmet: Option<Dot>,
 }
 
 impl MemoryStore {
@@ -159,5 +160,13 @@ impl Store for MemoryStore {
 
     fn put_roster(&mut self, roster: Roster) {
         self.roster = Some(roster);
+    }
+
+    fn unmet(&self) -> Option<Dot> {
+        self.unmet
+    }
+
+    fn put_unmet(&mut self, unmet: Option<Dot>) {
+        self.unmet = unmet;
     }
 }

@@ -45,6 +45,15 @@ pub(in crate::sync::sim) enum Event {
     /// The last node goes for good, and a user says so elsewhere.
     Leave,
     Retire,
+    /// Of a user of this node.
+    OperationOf(usize),
+    /// A backup of this node is made, and put back.
+    Backup(usize),
+    Restore(usize),
+    /// It ends and starts again, well or badly.
+    Restart(usize),
+    /// Who was alone reaches the others.
+    Reach,
     /// A user says what held deletions are.
     Judged(usize, u32, bool),
 }
@@ -53,6 +62,11 @@ impl World {
     pub(super) fn handle(&mut self, event: Event) {
         match event {
             Event::Operation(is_tidying) => self.operate(is_tidying),
+            Event::OperationOf(at) => self.operate_at(at, false),
+            Event::Backup(at) => self.back_up(at),
+            Event::Restore(at) => self.restore(at),
+            Event::Restart(at) if self.nodes[at].running => self.crash(at),
+            Event::Reach => self.set_alone(None),
             Event::Trouble => self.trouble(),
             Event::Start(at) => self.start(at),
             Event::Leave => self.leave(self.nodes.len() - 1),
@@ -131,7 +145,7 @@ impl World {
                     self.with(from, life, |core, now| core.handle_sent(now, node_id(to)));
                 }
             }
-            Event::Look(..) | Event::Scan(..) | Event::Job(..) => {}
+            Event::Look(..) | Event::Scan(..) | Event::Job(..) | Event::Restart(_) => {}
         }
     }
 

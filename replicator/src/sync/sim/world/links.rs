@@ -44,6 +44,7 @@ impl World {
     pub(in crate::sync::sim) fn connect(&mut self, one: usize, other: usize) {
         let is_ready = self.nodes[one].running && self.nodes[other].running;
         if !is_ready
+            || self.alone.is_some_and(|alone| alone == one || alone == other)
             || !self.plan.are_neighbours(one, other)
             || self.links.contains_key(&(one, other))
         {

@@ -144,7 +144,7 @@ impl World {
 }
 
 /// What an index says lies on its disk.
-fn contents_known(store: &MemoryStore) -> Vec<Digest> {
+pub(super) fn contents_known(store: &MemoryStore) -> Vec<Digest> {
     let names = store.names_within(&RelPath::root(), None, usize::MAX);
     let bodies = names.into_iter().filter_map(|(_, row)| store.body(row.on_disk()?.0));
     let digest = |body: Arc<BodyRow>| match body.content_on_disk() {

@@ -52,7 +52,15 @@ impl World {
                 self.at(leave + told, Event::Retire);
             }
         }
+        if plan.backup.is_some() {
+            self.plan_backup(span);
+        }
         self.round(plan.operations, false)?;
+        if self.has_backup() {
+            check::check(self)?;
+            self.restore(plan.restored_node());
+            self.round(plan.operations / 2, false)?;
+        }
         if plan.deletions == 0 {
             return Ok(());
         }
@@ -99,6 +107,7 @@ impl World {
         self.trace(|| "peace".into());
         let plan = self.plan;
         (self.plan.partitions, self.plan.crashes) = (false, false);
+        self.alone = None;
         for at in 0..self.nodes.len() {
             self.start(at);
         }
