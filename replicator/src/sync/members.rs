@@ -335,10 +335,13 @@ impl<S: Store> Core<S> {
     }
 
     fn outrun(&mut self, echo: &MemberRecord) {
-        let known = self.my_record().map_or(0, |mine| mine.version);
-        if echo.version > known {
-            let mut record = echo.clone();
-            record.have = Arc::default();
+        let Some(mine) = self.my_record() else { return };
+        // Of two that say different things under one version, others would
+        // keep the one that they heard first.
+        let is_other = echo.version == mine.version && echo.have != mine.have;
+        if echo.version > mine.version || is_other {
+            let version = echo.version + 1;
+            let record = MemberRecord { version, have: Arc::default(), ..echo.clone() };
             self.membership.roster.accept(&record);
             self.say_what_is_held();
         }

@@ -191,6 +191,9 @@ fn seeds_that_failed_once_stay_well() {
         // A renamed file was removed without being kept, since its former name
         // had not been looked at yet.
         Plan::deleting(509),
+        // What a member says of itself, under a version used before.
+        Plan::restored(470),
+        Plan::restored(2103),
         // A node put back wrote so much that nobody knew more of its log.
         Plan::restored(123),
         Plan::restored(303),
