@@ -247,6 +247,21 @@ fn a_clean_end_keeps_the_actor_and_any_other_makes_a_new_one() {
     assert_eq!(open(&dir, 14).former, [Actor(11), Actor(13)]);
 }
 
+#[test]
+fn the_first_change_that_nobody_was_told_of_is_remembered() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = open(&dir, 11);
+    assert_eq!(opened.index.unmet(), None);
+    let dot = Dot { actor: Actor(11), counter: 7 };
+    for unmet in [Some(dot), None] {
+        opened.index.put_unmet(unmet);
+        assert_eq!(opened.index.unmet(), unmet);
+        opened.index.close(42).unwrap();
+        opened = open(&dir, 12);
+        assert_eq!(opened.index.unmet(), unmet);
+    }
+}
+
 /// Rows that each turn of [`a_killed_node_finds_whole_turns`] writes anew.
 const ROWS_PER_TURN: u64 = 40;
 
