@@ -164,10 +164,7 @@ pub const ROWS: &[Row] = &[
         name: "edit and symbolic link in its place",
         before: |at| at.write("name", "common"),
         here: |at| at.write("name", "here"),
-        there: |at| {
-            at.remove("name");
-            at.symlink("name", "there");
-        },
+        there: |at| at.replace_by_symlink("name", "there"),
         tree: Tree::Always("name~>there"),
         kept: Some("here"),
     },

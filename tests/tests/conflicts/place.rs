@@ -40,8 +40,14 @@ impl Place<'_> {
 
     /// Another file takes the name, as editors do it.
     pub fn replace(&self, name: &str, content: &str) {
-        let beside = Self { folder: self.aside.clone(), aside: self.aside.clone(), ..*self };
-        beside.write("new", content);
+        self.beside().write("new", content);
+        fs::rename(self.aside.join("new"), self.folder.join(name)).unwrap();
+    }
+
+    /// A symbolic link takes the name. At once: were the name gone for a moment,
+    /// the other side could hear of that alone, and bring back what it edited.
+    pub fn replace_by_symlink(&self, name: &str, target: &str) {
+        self.beside().symlink("new", target);
         fs::rename(self.aside.join("new"), self.folder.join(name)).unwrap();
     }
 
@@ -79,6 +85,10 @@ impl Place<'_> {
 
     pub fn chmod(&self, name: &str, mode: u32) {
         fs::set_permissions(self.folder.join(name), Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn beside(&self) -> Self {
+        Self { folder: self.aside.clone(), aside: self.aside.clone(), ..*self }
     }
 
     /// File systems tell the time in ticks of some milliseconds.

@@ -132,7 +132,12 @@ impl Programs {
         if args.all && args.method.is_empty() {
             trials.extend(self.stories(args)?);
         }
-        ensure!(!trials.is_empty(), "no story is called like {}", args.story);
+        ensure!(
+            !trials.is_empty(),
+            "no story is called like {}{}",
+            args.story,
+            if args.all { "" } else { "; most are told with --all only" }
+        );
         Ok(trials)
     }
 
