@@ -35,6 +35,11 @@ pub const DIRECTORY_CACHE_MAX: usize = 8192;
 /// resolved, before everything is looked at again instead.
 pub const RESOLVE_TRIES: usize = 4;
 
+/// How often a handle is opened while an inode of its number is being made, and
+/// the time in between: some hundred times as long as that takes.
+pub const CREATION_TRIES: usize = 50;
+pub const CREATION_WAIT: Duration = Duration::from_micros(100);
+
 /// Directories gone through upwards from one whose path is too long to be told:
 /// thirty times as many as a path of names of one byte has.
 pub const ANCESTORS_MAX: usize = 64 << 10;

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::EventfdFlags;
 
+use super::limits::{CREATION_TRIES, CREATION_WAIT};
+
 /// `MAX_HANDLE_SZ` of the kernel.
 const HANDLE_BYTES_MAX: usize = 128;
 
@@ -155,7 +157,25 @@ mod btrfs {
 
 /// Opens what a `struct file_handle` (as the kernel wrote it, at most its
 /// largest size) stands for, as a mere place (`O_PATH`).
+///
+/// While an inode is being made with the number of this handle, which most often
+/// is that of a directory just removed, Linux says that it lacks memory (ext4 of
+/// 6.18, `iget_locked`): asked again, it says what there is.
 pub fn open_by_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> {
+    let mut opened = try_open_by_handle(mount, handle);
+    for _ in 1..CREATION_TRIES {
+        let is_being_made =
+            opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOMEM));
+        if !is_being_made {
+            break;
+        }
+        std::thread::sleep(CREATION_WAIT);
+        opened = try_open_by_handle(mount, handle);
+    }
+    opened
+}
+
+fn try_open_by_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> {
     /// The header, and `MAX_HANDLE_SZ`, aligned as `struct file_handle` is.
     #[repr(C, align(8))]
     struct Room([u8; 8 + HANDLE_BYTES_MAX]);
