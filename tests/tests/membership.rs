@@ -295,7 +295,7 @@ fn two_environments_meet_through_one_address_and_survive_its_loss() {
     poll::eventually(PASSED_ON_LIMIT, "the node in the middle passes changes on", || {
         cluster[4].path("through").exists()
     });
-    a_large_file_passes(&cluster[0], &cluster[4]);
+    a_large_file_passes(&cluster, 0, 4);
     cluster.assert_same();
 
     // Without it they are apart until the firewall opens; then the addresses
@@ -320,7 +320,8 @@ fn two_environments_meet_through_one_address_and_survive_its_loss() {
 
 /// A film, what is done to it, and its end, between two nodes that have no
 /// connection with each other.
-fn a_large_file_passes(here: &Node, there: &Node) {
+fn a_large_file_passes(cluster: &Cluster, here: usize, there: usize) {
+    let (here, there) = (&cluster[here], &cluster[there]);
     let shows_the_same = |name: &str| {
         let size = |node: &Node| fs::metadata(node.path(name)).ok().map(|found| found.len());
         let same = || fs::read(here.path(name)).unwrap() == fs::read(there.path(name)).unwrap();
@@ -330,6 +331,8 @@ fn a_large_file_passes(here: &Node, there: &Node) {
     sample::random_file(&here.path("raw/film"), FILM_BYTES, 1).unwrap();
     poll::eventually(2 * PASSED_ON_LIMIT, "the film comes through", || shows_the_same("raw/film"));
 
+    // It may serve the film to others when it has all of it itself.
+    cluster.assert_same();
     let before = there.status().unwrap().traffic();
     let film = File::options().write(true).open(here.path("raw/film")).unwrap();
     film.write_all_at(&[7; 4096], FILM_BYTES / 2 + 4096).unwrap();
