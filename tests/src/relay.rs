@@ -47,6 +47,17 @@ pub struct Weather {
     pub dark: bool,
 }
 
+impl Weather {
+    pub const DARK: Self = Self {
+        delay: Duration::ZERO,
+        lost: 0,
+        doubled: 0,
+        overtaken: 0,
+        bytes_per_second: None,
+        dark: true,
+    };
+}
+
 /// What the relay has done so far, for a story to see that it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {

@@ -25,15 +25,6 @@ const SITE_FILES: u64 = 350;
 /// A tenth of what the line's loss leaves of it is enough for this.
 const FAR_LIMIT: Duration = Duration::from_secs(60);
 
-const DARK: Weather = Weather {
-    delay: Duration::ZERO,
-    lost: 0,
-    doubled: 0,
-    overtaken: 0,
-    bytes_per_second: None,
-    dark: true,
-};
-
 /// A connection that hears nothing is given up after six seconds; this is
 /// longer, and than what a dialer waits between two tries.
 const BLACKOUT: Duration = Duration::from_secs(12);
@@ -72,7 +63,7 @@ fn a_blackout_heals_by_itself() {
     fs::write(cluster[0].path("before"), "before").unwrap();
     cluster.start();
     cluster.assert_same();
-    relay.set(DARK);
+    relay.set(Weather::DARK);
     for node in cluster.nodes() {
         fs::write(node.path(format!("meanwhile-{}", node.name())), "in the dark").unwrap();
         fs::write(node.path("both"), format!("by {}", node.name())).unwrap();
@@ -276,7 +267,7 @@ fn cut_off_in_the_middle(seed: u64, there: u64) {
         before = received() - begun;
         before > BYTES / 2
     });
-    relay.set(DARK);
+    relay.set(Weather::DARK);
     poll::eventually(RETURN_LIMIT, "the cut is noticed", || {
         cluster.nodes().iter().all(|node| node.status().unwrap().peers_connected() == 0)
     });

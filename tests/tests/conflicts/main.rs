@@ -10,21 +10,11 @@ mod scene;
 mod store;
 
 use std::fs;
-use std::time::Duration;
 
 use replicator_tests::relay::{Relay, Weather};
 use replicator_tests::{Cluster, FileSystem, SETTLE_LIMIT, Volume, poll, tree};
 
 use scene::Scene;
-
-const DARK: Weather = Weather {
-    delay: Duration::ZERO,
-    lost: 0,
-    doubled: 0,
-    overtaken: 0,
-    bytes_per_second: None,
-    dark: true,
-};
 
 #[test]
 fn what_changed_beside_a_stopped_node_and_is_restored() {
@@ -49,7 +39,7 @@ fn what_changed_on_two_file_systems_that_did_not_hear_of_each_other() {
     let relay = Relay::before(&mut cluster, 401).unwrap();
     cluster.start();
     let scene = Scene::begin(cluster);
-    relay.set(DARK);
+    relay.set(Weather::DARK);
     scene.act();
     scene.await_own_changes();
     relay.set(Weather::default());
@@ -64,7 +54,7 @@ fn what_changed_on_two_is_carried_by_a_third() {
     let relay = Relay::before(&mut cluster, 402).unwrap();
     cluster.start();
     let scene = Scene::begin(cluster);
-    relay.set(DARK);
+    relay.set(Weather::DARK);
     scene.act();
     scene.await_own_changes();
     let root = |node: usize| scene.cluster[node].root();
@@ -90,7 +80,7 @@ fn what_changed_on_two_that_were_killed_then() {
     let relay = Relay::before(&mut cluster, 403).unwrap();
     cluster.start();
     let mut scene = Scene::begin(cluster);
-    relay.set(DARK);
+    relay.set(Weather::DARK);
     scene.act();
     scene.cluster.nodes_mut().iter_mut().for_each(|node| node.kill9().unwrap());
     relay.set(Weather::default());
