@@ -363,11 +363,12 @@ impl Node {
     /// Capture tells its last, and the core looks at that.
     fn begin_end(&mut self) {
         self.ending = Some(Ending::new(self.now().seconds()));
+        self.core.wind_up();
         self.report_when_told(Report::LastTold);
     }
 
     fn has_ended(&mut self) -> bool {
-        let is_read = self.core.is_read();
+        let is_read = self.core.is_read() && self.core.is_wound_up();
         self.ending.as_ref().is_some_and(|ending| ending.is_over(is_read, self.core.store_mut()))
     }
 

@@ -2,7 +2,8 @@
 //!
 //! What was told before the end is looked at first, within reason: what was
 //! told and not read would be read as a whole at the next start, and a file
-//! that came seconds ago may be large. A note in the index says up to when
+//! that came seconds ago may be large. What is being applied comes to its end,
+//! so that the index knows of it. A note in the index says up to when
 //! everything was read.
 
 use std::time::{Duration, Instant};

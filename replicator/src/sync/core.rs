@@ -125,6 +125,8 @@ pub struct Core<S> {
     pub(super) planning: Planning,
     /// A directory waits to be moved: nothing new begins before that.
     pub(super) draining: bool,
+    /// The life is about to end: nothing new begins that changes the disk.
+    pub(super) winding_up: bool,
     /// Peers in the middle of a series of records.
     pub(super) mid_series: BTreeSet<NodeId>,
     pub(super) cut_off: CutOff,
@@ -194,6 +196,7 @@ impl<S: Store> Core<S> {
             retries: HashMap::new(),
             planning: Planning::default(),
             draining: false,
+            winding_up: false,
             mid_series: BTreeSet::new(),
             cut_off: CutOff::default(),
             jobs: BTreeMap::new(),
@@ -307,6 +310,18 @@ impl<S: Store> Core<S> {
     /// Has everything that was told been looked at?
     pub fn is_read(&self) -> bool {
         !self.is_looking() && self.unread.len() == 0
+    }
+
+    /// The life is about to end: what changes the disk comes to its end, and
+    /// nothing new begins. What ends unheard of would look, at the next start,
+    /// as if a user had done it, or had removed what never came.
+    pub fn wind_up(&mut self) {
+        self.winding_up = true;
+    }
+
+    /// Is nothing on its way to the disk any more, but what may take hours?
+    pub fn is_wound_up(&self) -> bool {
+        self.quick_jobs() == 0
     }
 
     /// Is something being looked at or applied, or about to be? Not what could

@@ -158,6 +158,9 @@ impl<S: Store> Core<S> {
     pub(super) fn plan_on(&mut self, now: Now) {
         self.draining = false;
         self.planning.due = None;
+        if self.winding_up {
+            return;
+        }
         if self.planning.waits_until().is_some_and(|until| until <= now.monotonic) {
             self.planning.huge_held_until.take_if(|until| *until <= now.monotonic);
             self.planning.aside.clear();

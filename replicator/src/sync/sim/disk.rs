@@ -283,7 +283,7 @@ impl Disk {
     }
 }
 
-fn timestamp(at: i64) -> Timestamp {
+pub(super) fn timestamp(at: i64) -> Timestamp {
     let seconds = at.div_euclid(1_000_000_000);
     Timestamp { seconds, nanos: at.rem_euclid(1_000_000_000) as u32 }
 }

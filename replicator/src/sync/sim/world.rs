@@ -20,6 +20,7 @@ use super::ledger::Ledger;
 use super::plan::Plan;
 use super::random::Random;
 use super::users::Contents;
+use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
 use crate::sync::Introduction;
 use crate::sync::core::Core;
@@ -60,6 +61,8 @@ pub(super) struct Node {
     pub rejoined: u32,
     /// Counts starts: what was under way before one is void.
     pub life: u32,
+    /// Since when the next start reads what was changed.
+    unread_since: Option<Timestamp>,
     snapshots: Vec<(Duration, MemoryStore)>,
     /// By how much its clock is off, in nanoseconds.
     pub skew: i64,
@@ -150,6 +153,7 @@ impl World {
             lives: Vec::new(),
             rejoined: 0,
             life: 0,
+            unread_since: None,
             snapshots: Vec::new(),
             skew,
             capture_at: Duration::ZERO,

@@ -2,13 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{ALL_AT_ONCE_MAX, Event, World, new_core, node_id};
 use crate::hash::Digest;
 use crate::path::RelPath;
+use crate::sync::effect::What;
 use crate::sync::record::{BodyRow, Content};
+use crate::sync::sim::disk::timestamp;
 use crate::sync::sim::planted::Bug;
+use crate::sync::step::Step;
 use crate::sync::store::{MemoryStore, Store};
+
+/// How far back a start reads what was changed, beyond the time a change may
+/// wait: after a clean end and after another, as the node does
+/// (`node/ending.rs`).
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
+const UNREAD_MARGIN: Duration = Duration::from_secs(10);
 
 impl World {
     /// A crash, a cut, or nothing.
@@ -51,8 +61,20 @@ impl World {
         }
         let back = self.random.below(self.nodes[at].snapshots.len().max(1) as u64) as usize;
         let (fresh, plan) = (self.next_actor(), self.plan);
+        let core = &self.nodes[at].core;
+        // Else it is not over yet, or ends as if it had been killed.
+        let is_clean = is_clean && core.is_read() && core.is_wound_up();
+        let written = self.nodes[at].snapshots.get(back).filter(|_| !is_clean);
+        let written = written.map_or(self.now, |(when, _)| *when);
+        let unread =
+            if is_clean { LAST_MOMENTS } else { plan.options(at).max_delay + UNREAD_MARGIN };
+        let ago = i64::try_from((self.now + unread - written).as_nanos()).expect("some seconds");
+        let since = timestamp(self.clock(at).wall - ago);
         let node = &mut self.nodes[at];
         node.life += 1;
+        node.unread_since = Some(since);
+        let unheard_of = node.core.jobs.values().flat_map(|job| &job.steps);
+        let unheard_of: Vec<Digest> = unheard_of.filter_map(brought).collect();
         let store = match is_clean {
             true => node.core.store().clone(),
             false => node.snapshots.get(back).map(|(_, store)| store.clone()).unwrap_or_default(),
@@ -62,7 +84,7 @@ impl World {
         // What a user destroyed since then is as if it had never come here.
         let forgets = node.snapshots.iter().skip(back).filter(|_| !is_clean);
         let later = forgets.map(|(_, store)| store).chain([node.core.store()]);
-        let knew: BTreeSet<Digest> = later.flat_map(contents_known).collect();
+        let knew: BTreeSet<Digest> = later.flat_map(contents_known).chain(unheard_of).collect();
         let destroyed =
             self.contents.dead.iter().filter(|content| knew.contains(&Digest::of(content)));
         let gone = lying.into_iter().chain(destroyed.cloned());
@@ -131,7 +153,7 @@ impl World {
             return;
         }
         node.running = true;
-        node.core.scan(RelPath::root());
+        node.core.scan_since(RelPath::root(), node.unread_since);
         self.starts += 1;
         let actor = self.nodes[at].actor;
         self.trace(|| format!("{at}: STARTS as {actor:?}"));
@@ -140,6 +162,15 @@ impl World {
             return self.connect_all();
         }
         (0..self.nodes.len()).for_each(|other| self.connect_soon(at, other));
+    }
+}
+
+/// The content that a step brings.
+fn brought(step: &Step) -> Option<Digest> {
+    match &step.action.what {
+        What::Write { digest, .. } => Some(*digest),
+        What::Update(update) => Some(update.to),
+        _ => None,
     }
 }
 
