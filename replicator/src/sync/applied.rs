@@ -131,6 +131,7 @@ impl<S: Store> Core<S> {
                 // The other names of the inode: its ctime has moved.
                 stat.iter().for_each(|stat| self.refresh(body, stat));
                 self.set_on_disk(&path, None, &name_seen);
+                self.look_beneath(now, &path, kind);
             }
             (What::Rename { from, .. }, Some(stat)) => {
                 self.renamed(&from, &path, body, kind, &stat, &name_seen);
@@ -153,6 +154,14 @@ impl<S: Store> Core<S> {
             (_, None) => {
                 self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
             }
+        }
+    }
+
+    /// What came into a directory after it was to be removed, and is gone again
+    /// with it: of a place in a directory that is no more, nobody is told.
+    fn look_beneath(&mut self, now: Now, removed: &RelPath, kind: Kind) {
+        for (path, _) in self.subtree(removed, kind) {
+            self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
         }
     }
 
@@ -324,8 +333,9 @@ impl<S: Store> Core<S> {
             self.unchecked.insert(Key::Name(path.clone()));
             return;
         }
-        let seen = row.map(|row| row.content_seen().clone()).unwrap_or_default();
-        let was = Replaced { body, seen };
+        // No user took it from here: where it cannot go back, since another
+        // took its place meanwhile, it is not what anybody threw away.
+        let was = Replaced { body, seen: VersionVector::new() };
         let binding = Binding::Gone { was, kind, moved: true };
         let row = write_name(None, self.next_dot(), when, binding, Some((body, kind)));
         self.put_name(path, None, row);

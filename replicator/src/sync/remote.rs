@@ -96,7 +96,9 @@ impl<S: Store> Core<S> {
         }
         row.stamp = if theirs { record.stamp } else { self.next_dot() };
         self.stand_in(&mut row);
-        let is_lost = row.content.winner().value.is_lost();
+        // Or another file of its names may be the one that was changed last.
+        let (winner, former) = (row.content.winner(), before.content.winner());
+        let gives_way = winner.value.is_lost() || winner.when < former.when;
         let deleted = row.bound.is_empty() && row.grave.is_some();
         let bound = row.bound.clone();
         self.put_body(id, row);
@@ -106,7 +108,7 @@ impl<S: Store> Core<S> {
         self.retries.remove(&Spot::Body(id));
         for path in bound {
             self.retries.remove(&Spot::Path(path.clone()));
-            if is_lost {
+            if gives_way {
                 self.unchecked.insert(Key::Name(path));
             }
         }

@@ -197,6 +197,14 @@ fn seeds_that_failed_once_stay_well() {
         // A node put back wrote so much that nobody knew more of its log.
         Plan::restored(123),
         Plan::restored(303),
+        // What a directory that was moved took along, and could not go back.
+        Plan::hurried(6942),
+        // What came into a directory that was being removed, and left it again.
+        Plan::hurried(33156),
+        // A deleted file, changed elsewhere, whose other name another took.
+        Plan::hurried(32194),
+        // A write that counts as older than the one it knew of.
+        Plan::hurried(33299),
     ];
     for plan in plans {
         run(plan).1.unwrap_or_else(|reason| panic!("{plan:?}\n    {reason}"));

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::record::{Binding, BodyRow, Disk, Held, NameRow, Paths};
+use super::record::{Binding, BodyRow, Disk, Held, Key, NameRow, Paths};
 use super::register::{Rank, Register};
 use super::store::Store;
 use super::version::VersionVector;
@@ -83,16 +83,8 @@ impl<S: Store> Core<S> {
         } else {
             self.pending_names.remove(path);
         }
-        let grave = match &row.binding.winner().value {
-            // Also where this node never knew the name: what it knows of the
-            // body may be more than the deletion had seen.
-            Binding::Gone { was, moved: false, .. }
-                if former.is_none_or(|former| former.binding != row.binding) =>
-            {
-                Some(was.body)
-            }
-            _ => None,
-        };
+        let is_new = former.is_none_or(|former| former.binding != row.binding);
+        let grave = is_new.then(|| self.buried_by(&row.binding.winner().value)).flatten();
         self.sweep_again(&row);
         self.store.put_name(path, row);
         if let Some((body, _)) = wanted.filter(|_| wanted != wanted_before)
@@ -101,6 +93,8 @@ impl<S: Store> Core<S> {
             self.orphans.entry(body).or_default().push(path.clone());
             self.orphaned = true;
         }
+        // What was deleted, and had a name yet until another took it.
+        let mut unnamed = false;
         // Each body is written once, whatever of it changes.
         let ids = [wanted_before, wanted, disk_before, disk].map(|body| body.map(|(id, _)| id));
         let mut bodies: Vec<BodyId> = ids.into_iter().flatten().chain(grave).collect();
@@ -118,12 +112,16 @@ impl<S: Store> Core<S> {
                 if grave == Some(id) {
                     row.grave = Some(path.clone());
                 }
+                unnamed = is(wanted_before, id) && row.bound.is_empty() && row.grave.is_some();
                 match (is(disk_before, id), is(disk, id), &mut row.disk) {
                     (true, false, _) => leave_disk(row, path),
                     (false, true, Some(disk)) => insert_path(&mut disk.names, path),
                     _ => {}
                 }
             });
+            if std::mem::take(&mut unnamed) {
+                self.unchecked.insert(Key::Body(id));
+            }
         }
         if disk_before != disk {
             if disk.is_some() {
@@ -132,6 +130,27 @@ impl<S: Store> Core<S> {
             disk_before.iter().for_each(|(_, kind)| self.progress.forget(*kind));
             disk.iter().for_each(|(_, kind)| self.progress.count(*kind));
         }
+    }
+
+    /// The body that this leaves no way back: what is deleted, which may have
+    /// been changed in a way its deleter had not seen, or replaced by who knew
+    /// all of it. Also where this node never knew the name: what it knows of
+    /// the body may be more than that.
+    fn buried_by(&self, binding: &Binding) -> Option<BodyId> {
+        let id = match binding {
+            Binding::Gone { was, moved: false, .. } => was.body,
+            Binding::Bound { body, over: Some(over), .. } if over.body != *body => over.body,
+            _ => return None,
+        };
+        let body = self.store.body(id)?;
+        let is_known = |binding: &Binding| {
+            let replaced = binding.replaced().filter(|replaced| replaced.body == id);
+            replaced.is_some_and(|was| was.seen.contains(body.content.winner().dot))
+        };
+        let grave = body.grave.as_ref().and_then(|grave| self.store.name(grave));
+        let was_known = grave.is_some_and(|grave| is_known(&grave.binding.winner().value));
+        let is_deletion = matches!(binding, Binding::Gone { .. });
+        (is_known(binding) || (is_deletion && !was_known)).then_some(id)
     }
 
     /// Writes a body's row.

@@ -46,10 +46,22 @@ impl<S: Store> Core<S> {
             // Several others were here since. What this node wrote itself may
             // be unknown to who replaced it.
             0 => body.content_is_pending() || !self.lives.contains(&written.dot.actor),
-            _ => name.binding.values().any(|binding| body.is_replaced_by(lying.id, binding)),
+            _ => self.is_let_go_at(name, lying) || self.is_buried(lying),
         };
         // That nobody holds it was said of it before it was found here.
         let is_found = written.value.is_lost();
         if was_seen && !is_found { Keep::Trash } else { Keep::Conflict(written.dot.actor) }
+    }
+
+    /// Was it taken from this name by somebody who knew all that lies here?
+    fn is_let_go_at(&self, name: &NameRow, lying: &Lying) -> bool {
+        let is_replaced = |binding| lying.row().is_replaced_by(lying.id, binding);
+        name.binding.values().any(is_replaced)
+    }
+
+    /// Was it, with its last name, which may be one that it has no more here?
+    fn is_buried(&self, lying: &Lying) -> bool {
+        let grave = lying.row().grave.as_ref().and_then(|grave| self.store.name(grave));
+        grave.is_some_and(|grave| self.is_let_go_at(&grave, lying))
     }
 }

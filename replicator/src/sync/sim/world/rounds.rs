@@ -144,8 +144,8 @@ impl World {
         for at in 0..self.nodes.len() {
             let now = self.clock(at);
             let node = &mut self.nodes[at];
-            if node.running && mends(&mut node.core, now) {
-                return Err(format!("node {at} at rest has something to mend"));
+            if let Some(mended) = node.running.then(|| mends(&mut node.core, now)).flatten() {
+                return Err(format!("node {at} at rest has something to mend at {mended}"));
             }
         }
         Ok(())
@@ -187,14 +187,16 @@ impl World {
     }
 }
 
-/// Does a check of every name change anything?
-fn mends(core: &mut Core<MemoryStore>, now: Now) -> bool {
+/// A name whose check changes anything.
+fn mends(core: &mut Core<MemoryStore>, now: Now) -> Option<RelPath> {
     let counter = core.next_counter();
     let mut names = Vec::new();
     core.for_each_within(&RelPath::root(), |_, path, _| names.push(path));
     // What may be this node's own is looked at, and not changed.
     names.retain(|path| !core.may_be_own(path));
-    core.unchecked.extend(names.into_iter().map(Key::Name));
-    core.check_tree(now);
-    core.next_counter() != counter
+    names.into_iter().find(|path| {
+        core.unchecked.insert(Key::Name(path.clone()));
+        core.check_tree(now);
+        core.next_counter() != counter
+    })
 }
