@@ -43,7 +43,7 @@ impl<S: Store> Core<S> {
         // What is left are directories set back to their metadata.
         for outcome in outcomes {
             if let Outcome::Done(Some(stat), _) = outcome {
-                self.directory_restored(&stat);
+                self.directory_restored(now, &stat);
             }
         }
         self.turn(now);
@@ -341,10 +341,19 @@ impl<S: Store> Core<S> {
         self.put_name(path, None, row);
     }
 
-    fn directory_restored(&mut self, stat: &Stat) {
+    /// Its time is what it was. What else somebody changed of it meanwhile has a
+    /// look: by its times nobody would find it any more.
+    fn directory_restored(&mut self, now: Now, stat: &Stat) {
         let Some(id) = self.store.body_of_inode(stat.fingerprint.inode) else {
             return;
         };
+        let row = self.store.body(id);
+        let known = row.as_ref().and_then(|row| row.metadata_on_disk().cloned());
+        let same = known
+            .is_none_or(|known| Metadata { mtime: stat.metadata.mtime, ..known } == stat.metadata);
+        if !same {
+            self.settle.look(now.monotonic, Spot::Body(id), Dirt::compare());
+        }
         self.refresh(id, stat);
     }
 }

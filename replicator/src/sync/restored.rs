@@ -14,7 +14,7 @@ use super::record::{Binding, Key, NameRow};
 use super::store::Store;
 use super::tree::held_binding;
 use super::version::VersionVector;
-use crate::entry::Kind;
+use crate::entry::{Fingerprint, Kind, Timestamp};
 use crate::id::BodyId;
 use crate::path::RelPath;
 
@@ -68,7 +68,8 @@ impl<S: Store> Core<S> {
             let lies = there.as_ref().and_then(|row| row.disk.as_ref());
             lies.is_some_and(|disk| disk.fingerprint.is_inode(&entry.fingerprint))
         });
-        let is_older = entry.fingerprint.mtime < lying.disk().fingerprint.mtime;
+        let (found, lay) = (&entry.fingerprint, &lying.disk().fingerprint);
+        let is_older = found.mtime < lay.mtime && !is_written_after(found, lay);
         if lying.kind() != Kind::File || moved {
             return;
         }
@@ -97,4 +98,12 @@ impl<S: Store> Core<S> {
         self.put_name(path, Some(&former), NameRow { stamp: dot, binding, held });
         self.unchecked.insert(Key::Name(path.clone()));
     }
+}
+
+/// Do all times of a file say that it was written here, after the other came,
+/// whose own time lies ahead then? What a backup brings bears a time from before
+/// it was made anew. A file system that tells no birth cannot say so.
+fn is_written_after(found: &Fingerprint, other: &Fingerprint) -> bool {
+    let is_born = found.birth != Timestamp::default() && found.birth <= found.mtime;
+    is_born && other.ctime <= found.mtime && found.mtime <= found.ctime
 }

@@ -205,6 +205,14 @@ fn seeds_that_failed_once_stay_well() {
         Plan::hurried(32194),
         // A write that counts as older than the one it knew of.
         Plan::hurried(33299),
+        // Applied, and removed by a user before the index knew of it.
+        Plan::hurried(8940),
+        // A file of a later time to come, replaced while nobody looked.
+        Plan::hurried(30359),
+        // Flags changed while names were changed in a directory, and not told.
+        Plan::hurried(45937),
+        // Given up, at a name that it took from another file.
+        Plan::hurried(53823),
     ];
     for plan in plans {
         run(plan).1.unwrap_or_else(|reason| panic!("{plan:?}\n    {reason}"));
