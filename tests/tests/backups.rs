@@ -154,6 +154,27 @@ fn old_files_put_into_the_folder_of_a_stopped_node() {
     assert_eq!(kept.as_array().map(Vec::len), Some(2), "{kept}");
 }
 
+/// It came from a node whose clock is fast, say. What was written in its place
+/// bears an earlier time, and is not a backup's for that.
+#[test]
+fn a_file_of_a_time_to_come_replaced_while_a_node_is_stopped() {
+    let mut cluster = in_sync();
+    let file = File::create(cluster[0].path("1")).unwrap();
+    (&file).write_all(b"of a fast clock").unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(86_400)).unwrap();
+    drop(file);
+    cluster.assert_same();
+    cluster[1].stop().unwrap();
+    fs::remove_file(cluster[1].path("1")).unwrap();
+    fs::write(cluster[1].path("1"), "by a user").unwrap();
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    for node in cluster.nodes() {
+        assert_eq!(reads(node, "1"), "by a user");
+        assert_eq!(node.conflicts().unwrap().as_array().map(Vec::len), Some(0));
+    }
+}
+
 /// As `cp -a` does: into the file that is there, with all that it is.
 #[test]
 fn old_bytes_put_into_the_files_of_a_stopped_node() {
