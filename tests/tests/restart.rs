@@ -214,6 +214,55 @@ fn is_patched(cluster: &Cluster, number: u64) -> bool {
     panic!("the patch does not arrive");
 }
 
+/// Small files that one program edits, and what it writes to the middle of each.
+const EDITED: u64 = 400;
+const EDITED_BYTES: u64 = 4096;
+const MIDDLE: u64 = EDITED_BYTES / 2;
+
+#[test]
+fn a_node_is_killed_while_it_patches_many_files() {
+    let mut cluster = Cluster::new(2);
+    for number in 0..EDITED {
+        let path = cluster[0].path(format!("{number}"));
+        sample::random_file(&path, EDITED_BYTES, number).unwrap();
+    }
+    cluster.start();
+    cluster.assert_same();
+    let mut cut_off = 0;
+    for round in 0..PATCHES_MAX {
+        if cut_off == CUT_OFF {
+            break;
+        }
+        let bytes = Random::new(1000 + round).bytes(16);
+        for number in 0..EDITED {
+            let path = cluster[0].path(format!("{number}"));
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            file.write_all_at(&bytes, MIDDLE).unwrap();
+        }
+        let last = cluster[1].path(format!("{}", EDITED - 1));
+        let is_shown = || {
+            let mut shown = [0; 16];
+            File::open(&last).unwrap().read_exact_at(&mut shown, MIDDLE).unwrap();
+            shown == *bytes
+        };
+        // At the first records, or once many are there.
+        let most = round as usize % 4 * 30;
+        poll::eventually(TRANSFER_LIMIT, "patches on their way", || {
+            count_private(&cluster[1], "redo") > most || is_shown()
+        });
+        cluster[1].kill9().unwrap();
+        // They share their flushes, so that most are met together.
+        cut_off += usize::from(count_private(&cluster[1], "redo") > 1);
+        cluster[1].start().unwrap();
+        cluster.assert_same();
+    }
+    assert_eq!(cut_off, CUT_OFF, "in {PATCHES_MAX} rounds too few were met under way");
+    for node in cluster.nodes() {
+        assert_eq!(count_private(node, "redo"), 0);
+        assert_eq!(node.status().unwrap().conflicts(), 0, "{}", node.log());
+    }
+}
+
 /// A cut-off file under its real name is too short or, where its length is set
 /// first, ends in a hole.
 fn half_file(target: &Path, number: u64) -> Option<String> {

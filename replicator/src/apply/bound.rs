@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use rustix::fs::{self, AtFlags};
 use serde::{Deserialize, Serialize};
 
+use super::durable::flush_named;
 use super::{Error, moment, sealed};
 use crate::entry::{Flags, Stat, Timestamp};
 use crate::path::RelPath;
@@ -72,7 +73,8 @@ impl Note {
         let name = moment::name(SystemTime::now()) + SUFFIX;
         let note = Self { dir, name };
         let parts = [&MAGIC[..], &promise].into_iter();
-        sealed::write(note.dir.as_fd(), &note.name, parts).map_err(failed)?;
+        let file = sealed::write(note.dir.as_fd(), &note.name, parts).map_err(failed)?;
+        flush_named(root, note.dir.as_fd(), &[file.as_fd()]).map_err(failed)?;
         Ok(note)
     }
 }

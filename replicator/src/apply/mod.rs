@@ -16,6 +16,7 @@ mod beside;
 mod bound;
 pub mod conflicts;
 mod content;
+mod durable;
 mod error;
 mod in_place;
 mod lease;
@@ -29,14 +30,16 @@ mod sealed;
 mod settled;
 mod staged;
 mod step;
+mod together;
 pub mod trash;
 mod worker;
 
 pub use applier::Applier;
 pub use content::punch;
+pub use durable::flush_all;
 pub use error::Error;
 pub use redo::Recovered;
-pub use staged::{Staged, check_room, flush, flush_all};
+pub use staged::{Staged, check_room, flush};
 pub use step::{Expect, Keep, Outcome, Over, Step};
 
 #[cfg(test)]

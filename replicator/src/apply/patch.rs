@@ -10,10 +10,9 @@ use rustix::fs;
 use rustix::io::Errno;
 
 use super::content::{punch, write_at};
-use super::lease::Lease;
 use super::settled::own_bytes;
 use super::{Error, metadata};
-use crate::entry::{Metadata, Stat};
+use crate::entry::{Metadata, Stat, Timestamp};
 use crate::path::RelPath;
 use crate::range::Range;
 use crate::root::Root;
@@ -31,22 +30,34 @@ pub(super) struct Patch {
 }
 
 impl Patch {
-    /// Writes it, durably, and gives the file its metadata. Who waits to open
-    /// the file does not wait for the disk.
+    /// Writes the bytes, which are not durable by that. Gives the time that
+    /// the file has then.
     pub(super) fn write(
         &self,
         root: &Root,
         path: &RelPath,
         file: BorrowedFd<'_>,
         size_before: u64,
-        lease: Option<Lease<'_>>,
+    ) -> Result<Timestamp, Error> {
+        self.write_bytes(file, size_before)
+            .map_err(|errno| Error::entry(path, "write to", errno))?;
+        Ok(root.glance_fd(file)?.fingerprint.mtime)
+    }
+
+    /// Gives the file its metadata, once its bytes are durable. Where it no
+    /// longer has the time that it had when they were `written`, somebody wrote
+    /// to it since: it keeps that time, so that the next look finds a change.
+    pub(super) fn dress(
+        &self,
+        root: &Root,
+        path: &RelPath,
+        file: BorrowedFd<'_>,
+        written: Timestamp,
     ) -> Result<Stat, Error> {
-        let failed = |errno| Error::entry(path, "write to", errno);
-        self.write_bytes(file, size_before).map_err(failed)?;
-        drop(lease);
-        fs::fdatasync(file).map_err(failed)?;
         let now = root.stat_fd(file)?;
-        metadata::set(root, file, &now, &self.metadata)
+        let seen = now.metadata.mtime;
+        let mtime = if seen == written { self.metadata.mtime } else { seen };
+        metadata::set(root, file, &now, &Metadata { mtime, ..self.metadata.clone() })
             .map_err(|errno| Error::entry(path, "set the metadata of", errno))?;
         let mut after = root.stat_fd(file)?;
         own_bytes(&mut after, self.size, self.metadata.mtime);

@@ -13,14 +13,15 @@
 //! begun. A record with one is carried out again after a crash: writing the
 //! same bytes twice does no harm.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rustix::fs::{self, AtFlags};
+use rustix::fs::{self, AtFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::durable::flush_named;
 use super::patch::{PATCH_BYTES_MAX, Patch};
 use super::{Error, beside, bound, conflicts, metadata, moment, sealed};
 use crate::entry::{Metadata, Stat, Timestamp};
@@ -34,8 +35,9 @@ const MAGIC: &[u8; 8] = b"rplredo3";
 const HEADER_BYTES_MAX: u64 = 64 << 20;
 
 /// A file whose mtime is this much later than its record was written by
-/// somebody else after the crash: patches take milliseconds. A copy of it is
-/// kept before the patch is carried out again.
+/// somebody else after the crash: patches take milliseconds from their
+/// beginning, of which the record's mtime tells. A copy of it is kept before
+/// the patch is carried out again.
 const PATCH_NANOS_MAX: i64 = 1_000_000_000;
 
 /// What a start found to repair.
@@ -69,9 +71,19 @@ struct Header {
     undo: Option<Metadata>,
 }
 
-/// A durable record.
+/// A record, durable once it is flushed.
 pub(super) struct Record {
     name: String,
+    file: OwnedFd,
+}
+
+/// Makes records durable, before the first byte of their patches is written.
+pub(super) fn flush<'a>(
+    root: &Root,
+    records: impl Iterator<Item = &'a Record>,
+) -> Result<(), Errno> {
+    let files: Vec<_> = records.map(|record| record.file.as_fd()).collect();
+    flush_named(root, root.redo(), &files)
 }
 
 impl Record {
@@ -107,32 +119,42 @@ impl Record {
         if header.len() as u64 > HEADER_BYTES_MAX {
             return Err(Error::BadPatch { path: path.clone(), reason: "it has too many ranges" });
         }
-        let record = Self { name: moment::name(now) };
+        let name = moment::name(now);
         let bytes = if appends { &[][..] } else { &patch.writes[..] };
-        let written = record.write_parts(root, &header, bytes);
-        if let Err(errno) = written {
-            // The patch has not begun; what stays is dropped at the start.
-            let _ = fs::unlinkat(root.redo(), record.name.as_str(), AtFlags::empty());
-            return Err(failed(errno));
+        match write_parts(root, &name, &header, bytes) {
+            Ok(file) => Ok(Self { name, file }),
+            Err(errno) => {
+                // The patch has not begun; what stays is dropped at the start.
+                let _ = fs::unlinkat(root.redo(), name.as_str(), AtFlags::empty());
+                Err(failed(errno))
+            }
         }
-        Ok(record)
     }
 
-    fn write_parts(
-        &self,
-        root: &Root,
-        header: &[u8],
-        writes: &[(u64, Bytes)],
-    ) -> Result<(), Errno> {
-        let length = (header.len() as u32).to_le_bytes();
-        let fixed = [&MAGIC[..], &length, header].into_iter();
-        let parts = fixed.chain(writes.iter().map(|(_, bytes)| bytes.as_ref()));
-        sealed::write(root.redo(), &self.name, parts)
+    /// The patch begins, which may be a while after its record was written:
+    /// that tells its own time from one of somebody else's.
+    pub(super) fn begin(&self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        // Without it a copy too many is kept after a crash.
+        let _ = fs::futimens(&self.file, &times);
     }
 
     pub(super) fn remove(&self, root: &Root) -> Result<(), Error> {
         remove(root, self.name.as_bytes())
     }
+}
+
+fn write_parts(
+    root: &Root,
+    name: &str,
+    header: &[u8],
+    writes: &[(u64, Bytes)],
+) -> Result<OwnedFd, Errno> {
+    let length = (header.len() as u32).to_le_bytes();
+    let fixed = [&MAGIC[..], &length, header].into_iter();
+    let parts = fixed.chain(writes.iter().map(|(_, bytes)| bytes.as_ref()));
+    sealed::write(root.redo(), name, parts)
 }
 
 /// Carries out again what a crash cut short. The first failure ends it, for
@@ -148,7 +170,7 @@ pub(super) fn recover(root: &Root) -> Result<Recovered, Error> {
             continue;
         }
         match read(root, &name)? {
-            Some((header, patch)) if replay(root, &header, &patch)? => {
+            Some((header, patch)) if replay(root, &header, &patch, begun(root, &name)?)? => {
                 recovered.replayed.push(header.path);
             }
             _ => recovered.dropped += 1,
@@ -163,8 +185,15 @@ fn remove(root: &Root, name: &[u8]) -> Result<(), Error> {
         .map_err(|errno| Error::private("remove a redo record", errno))
 }
 
+/// When the patch of a record began, or its record was written.
+fn begun(root: &Root, name: &[u8]) -> Result<Timestamp, Error> {
+    let stat = fs::statat(root.redo(), name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| Error::private("look at a redo record", errno))?;
+    Ok(Timestamp { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 })
+}
+
 /// `false` where there is nothing to do again.
-fn replay(root: &Root, header: &Header, patch: &Patch) -> Result<bool, Error> {
+fn replay(root: &Root, header: &Header, patch: &Patch, begun: Timestamp) -> Result<bool, Error> {
     let path = &header.path;
     let Some(file) = root.open_file(path, Access::Read)? else {
         return Ok(false);
@@ -186,7 +215,8 @@ fn replay(root: &Root, header: &Header, patch: &Patch) -> Result<bool, Error> {
         }
         return Ok(false);
     }
-    let latest = header.written.as_nanos().saturating_add(PATCH_NANOS_MAX);
+    let begun = begun.as_nanos().max(header.written.as_nanos());
+    let latest = begun.saturating_add(PATCH_NANOS_MAX);
     let by_others = now.fingerprint.mtime != header.before;
     let longer = header.undo.is_some() && now.fingerprint.size > header.size;
     if longer || (by_others && now.fingerprint.mtime.as_nanos() > latest) {
@@ -201,7 +231,9 @@ fn replay(root: &Root, header: &Header, patch: &Patch) -> Result<bool, Error> {
     match &header.undo {
         Some(metadata) => undo(root, header, metadata, file)?,
         None => {
-            patch.write(root, path, file, header.before_size, None)?;
+            let written = patch.write(root, path, file, header.before_size)?;
+            fs::fdatasync(file).map_err(|errno| Error::entry(path, "write to", errno))?;
+            patch.dress(root, path, file, written)?;
         }
     }
     Ok(true)

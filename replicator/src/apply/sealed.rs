@@ -1,10 +1,10 @@
-//! Durable files that say of themselves whether they are whole: some parts,
+//! Files that say of themselves whether they are whole: some parts,
 //! then the BLAKE3 hash of all of them. Redo records and notes of flags are
 //! such files. What a crash cut short is nothing.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 use rustix::fs::{self, Mode, OFlags};
@@ -14,13 +14,13 @@ use super::content::write_at;
 
 const HASH_BYTES: usize = 32;
 
-/// Makes a file of these parts in a private directory, and makes it durable
-/// with its name.
+/// Makes a file of these parts in a private directory. It is the caller's to
+/// make it durable with its name (`durable.rs`).
 pub(super) fn write<'part>(
     dir: BorrowedFd<'_>,
     name: &str,
     parts: impl Iterator<Item = &'part [u8]>,
-) -> Result<(), Errno> {
+) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
     let mut hasher = blake3::Hasher::new();
@@ -31,8 +31,7 @@ pub(super) fn write<'part>(
         at += part.len() as u64;
     }
     write_at(file.as_fd(), hasher.finalize().as_bytes(), at)?;
-    fs::fsync(&file)?;
-    fs::fsync(dir)
+    Ok(file)
 }
 
 /// What was written, behind the `magic` that it begins with; `None` where it

@@ -23,6 +23,7 @@ mod names;
 mod patch;
 mod place;
 mod staged;
+mod together;
 
 struct Folder {
     dir: tempfile::TempDir,

@@ -1,4 +1,4 @@
-//! Carries out steps, one after the other.
+//! Carries out steps, one after the other, and patches together.
 //!
 //! Every step opens the directories it works in anew, beneath the root. A
 //! cache of them would be quicker by a microsecond or two a step, and a
@@ -6,6 +6,7 @@
 //! to where it went.
 
 use std::collections::HashMap;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -18,10 +19,11 @@ use super::lease::Patience;
 use super::patch::Patch;
 use super::place::Made;
 use super::settled::{own_bytes, unbound};
-use super::{Error, Expect, Keep, Outcome, Step, conflicts, in_place, metadata, redo, trash};
+use super::together::{Due, Together};
+use super::{Error, Expect, Outcome, Step, metadata, redo};
 use crate::entry::{Fingerprint, Flags, Kind, Metadata, Stat};
 use crate::path::RelPath;
-use crate::root::{Access, Root};
+use crate::root::Root;
 
 pub(super) struct Worker {
     pub(super) root: Arc<Root>,
@@ -32,7 +34,7 @@ pub(super) struct Worker {
     /// long as this run works in them.
     opened: HashMap<u64, Lifted>,
     /// With who has a file open that is to be written.
-    patience: Patience,
+    pub(super) patience: Patience,
     /// A patch was cut short and its redo record waits.
     pub(super) unfinished: bool,
 }
@@ -49,8 +51,16 @@ impl Worker {
         if self.unfinished {
             self.finish_patches();
         }
-        let step = |step| self.step(step).unwrap_or_else(Outcome::Failed);
-        let outcomes = steps.into_iter().map(step).collect();
+        let mut outcomes = Vec::with_capacity(steps.len());
+        let mut together = Together::default();
+        for step in steps {
+            if !together.takes(&step) {
+                outcomes.extend(self.patch(mem::take(&mut together)));
+            }
+            let outcome = self.step(step, &mut together).transpose();
+            outcomes.extend(outcome.map(|outcome| outcome.unwrap_or_else(Outcome::Failed)));
+        }
+        outcomes.extend(self.patch(together));
         self.opened.clear();
         outcomes
     }
@@ -62,8 +72,9 @@ impl Worker {
         }
     }
 
-    fn step(&mut self, step: Step) -> Result<Outcome, Error> {
-        match step {
+    /// `None` for a patch, which is put to those that are carried out together.
+    fn step(&mut self, step: Step, together: &mut Together) -> Result<Option<Outcome>, Error> {
+        let outcome = match step {
             Step::MakeDirectory { path, metadata, over } => {
                 let mode = Mode::RWXU;
                 let made = self.make(&path, Kind::Directory, &metadata, |beside| {
@@ -96,7 +107,9 @@ impl Worker {
             Step::Link { from, to, expect, over } => self.link(&from, &to, &expect, over.as_ref()),
             Step::Remove { path, expect, keep } => self.remove(&path, &expect, &keep),
             Step::Patch { path, expect, writes, holes, size, metadata, keep } => {
-                self.patch(&path, &expect, &Patch { writes, holes, size, metadata }, &keep)
+                let patch = Patch { writes, holes, size, metadata };
+                together.push(Due { path, expect, patch, keep });
+                return Ok(None);
             }
             Step::Touch { path, expect, mtime } => {
                 self.set_metadata(&path, &expect, |now| Metadata { mtime, ..now.clone() })
@@ -104,7 +117,8 @@ impl Worker {
             Step::SetMetadata { path, expect, metadata } => {
                 self.set_metadata(&path, &expect, |_| metadata)
             }
-        }
+        };
+        outcome.map(Some)
     }
 
     fn make(
@@ -169,46 +183,6 @@ impl Worker {
     ) -> Result<(), Error> {
         metadata::set(&self.root, fd, now, wanted)
             .map_err(|errno| Error::entry(path, "set the metadata of", errno))
-    }
-
-    fn patch(
-        &mut self,
-        path: &RelPath,
-        expect: &Expect,
-        patch: &Patch,
-        keep: &Keep,
-    ) -> Result<Outcome, Error> {
-        refuse_private(path)?;
-        let Some(found) = self.root.stat(path)? else {
-            return Ok(Outcome::Raced);
-        };
-        if found.kind != Kind::File || !self.is_expected(expect, &found) {
-            return Ok(Outcome::Raced);
-        }
-        if *keep != Keep::Discard {
-            let Some(file) = self.root.open_file(path, Access::Read)? else {
-                return Ok(Outcome::Raced);
-            };
-            let (root, file) = (&self.root, file.as_fd());
-            match keep {
-                Keep::Conflict { label } => {
-                    conflicts::keep_copy(root, file, path, &found, label)?;
-                }
-                _ => trash::keep_copy(root, file, path, &found)?,
-            }
-        }
-        let outcome = in_place::carry_out(patch, &self.root, path, &found, &mut self.patience);
-        match outcome {
-            Ok(Some(after)) => {
-                self.remember(&found, &after);
-                Ok(Outcome::Done(Some(after)))
-            }
-            Ok(None) => Ok(Outcome::Raced),
-            Err((error, begun)) => {
-                self.unfinished |= begun;
-                Err(error)
-            }
-        }
     }
 
     fn set_metadata(
@@ -295,7 +269,7 @@ pub(super) fn open_private(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, 
     fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn refuse_private(path: &RelPath) -> Result<(), Error> {
+pub(super) fn refuse_private(path: &RelPath) -> Result<(), Error> {
     if path.is_private() { Err(Error::Private { path: path.clone() }) } else { Ok(()) }
 }
 

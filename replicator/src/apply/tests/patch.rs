@@ -112,9 +112,29 @@ fn what_somebody_appends_beside_a_patch_stays() {
         size: 1000,
         metadata: metadata(),
     };
-    let after = patch.write(&folder.root, &rel("f"), file.as_fd(), 1000, None).unwrap();
+    let written = patch.write(&folder.root, &rel("f"), file.as_fd(), 1000).unwrap();
+    let after = patch.dress(&folder.root, &rel("f"), file.as_fd(), written).unwrap();
     assert!(folder.read("f").ends_with(b"appended"));
     assert_ne!(after, folder.stat("f"), "the append must be found by the next look");
+}
+
+/// While the bytes of the patch are made durable.
+#[test]
+fn what_somebody_writes_before_a_patch_is_durable_is_found() {
+    let folder = Folder::new();
+    folder.write("f", &[7; 1000]);
+    let file = folder.root.open_file(&rel("f"), Access::ReadWrite).unwrap().unwrap();
+    let writes = vec![(5, Bytes::from_static(b"NEW"))];
+    let patch = Patch { writes, holes: Vec::new(), size: 1000, metadata: metadata() };
+    let written = patch.write(&folder.root, &rel("f"), file.as_fd(), 1000).unwrap();
+    let theirs = std::fs::OpenOptions::new().write(true).open(folder.at("f")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&theirs, b"theirs", 500).unwrap();
+    // However coarse the clock of the file system is.
+    theirs.set_modified(std::time::SystemTime::now() + Duration::from_secs(1)).unwrap();
+    let after = patch.dress(&folder.root, &rel("f"), file.as_fd(), written).unwrap();
+    assert!(!after.fingerprint.same_bytes(&folder.stat("f").fingerprint));
+    assert_eq!(after.metadata, metadata());
+    assert_eq!(folder.stat("f").metadata.mode, metadata().mode);
 }
 
 #[test]
@@ -137,6 +157,24 @@ fn a_torn_record_or_one_of_another_file_changes_nothing() {
     let recovered = redo::recover(&folder.root).unwrap();
     assert_eq!((recovered.replayed.len(), recovered.dropped), (0, 1));
     assert_eq!(folder.read("f"), b"another file");
+}
+
+/// Its record took a while to become durable, as many do at once on a busy disk.
+#[test]
+fn a_patch_that_began_late_is_no_edit_of_somebody_else() {
+    let folder = Folder::new();
+    let old = vec![7; 150_000];
+    cut_short(&folder, &old);
+    let [name] = &folder.private("redo")[..] else { panic!("one record") };
+    let record = folder.at(".replicator/redo").join(OsStr::from_bytes(name));
+    let late = std::time::SystemTime::now() + Duration::from_secs(5);
+    for begun in [record, folder.at("f")] {
+        let file = std::fs::OpenOptions::new().write(true).open(begun).unwrap();
+        file.set_modified(late).unwrap();
+    }
+    assert_eq!(redo::recover(&folder.root).unwrap().replayed, [rel("f")]);
+    assert_eq!(folder.read("f"), patched(&old));
+    assert!(conflicts::list(&folder.root).unwrap().is_empty());
 }
 
 #[test]
