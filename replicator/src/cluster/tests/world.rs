@@ -20,6 +20,8 @@ pub(super) struct World {
     addresses: HashMap<NodeId, SocketAddr>,
     places: HashMap<Address, NodeId>,
     links: BTreeSet<(NodeId, NodeId)>,
+    /// What each dials, since which happening.
+    dials: HashMap<(NodeId, Address), u64>,
     queue: BTreeMap<(Instant, u64), Happening>,
     happenings: u64,
     /// When nodes want to be woken.
@@ -35,7 +37,7 @@ pub(super) struct World {
 }
 
 enum Happening {
-    Dialed { by: NodeId, address: Address },
+    Dialed { by: NodeId, address: Address, dial: u64 },
     Arrived { from: NodeId, to: NodeId, bytes: Bytes },
     LinkLost { a: NodeId, b: NodeId },
 }
@@ -61,6 +63,7 @@ impl World {
             addresses: HashMap::new(),
             places: HashMap::new(),
             links: BTreeSet::new(),
+            dials: HashMap::new(),
             queue: BTreeMap::new(),
             happenings: 0,
             timers: BTreeSet::new(),
@@ -132,6 +135,7 @@ impl World {
     /// Without a word: peers find out by silence.
     pub(super) fn kill(&mut self, n: u16) {
         self.nodes.remove(&id(n));
+        self.dials.retain(|(by, _), _| *by != id(n));
         self.set_timer(id(n));
         for (a, b) in self.links_of(id(n)) {
             self.links.remove(&(a, b));
@@ -181,9 +185,13 @@ impl World {
                     self.later(DATAGRAM_TIME, arrived);
                 }
                 Output::Dial(address) => {
-                    self.later(HANDSHAKE_TIME, Happening::Dialed { by: node, address });
+                    let dial = self.happenings;
+                    self.dials.insert((node, address.clone()), dial);
+                    self.later(HANDSHAKE_TIME, Happening::Dialed { by: node, address, dial });
                 }
-                Output::Forget(_) => {}
+                Output::Forget(address) => {
+                    self.dials.remove(&(node, address));
+                }
                 Output::Disconnect(peer) => {
                     self.links.remove(&pair(node, peer));
                     self.lose(node, peer);
@@ -225,18 +233,21 @@ impl World {
         }
     }
 
-    fn connect(&mut self, by: NodeId, wanted: Address) {
-        let still_wanted =
-            self.nodes.get(&by).is_some_and(|cluster| cluster.dialing.contains(&wanted));
-        if !still_wanted {
+    fn connect(&mut self, by: NodeId, wanted: Address, dial: u64) {
+        let is_wanted = self.dials.get(&(by, wanted.clone())) == Some(&dial);
+        if !is_wanted {
             return;
         }
         // Dials go on for as long as they are wanted, as the transport's do.
-        self.later(REDIAL_TIME, Happening::Dialed { by, address: wanted.clone() });
+        self.later(REDIAL_TIME, Happening::Dialed { by, address: wanted.clone(), dial });
         let Some(&peer) = self.places.get(&wanted) else { return };
         let new = peer != by && self.nodes.contains_key(&peer) && !self.apart(by, peer);
         if new && self.links.insert(pair(by, peer)) {
             for (node, peer) in [(by, peer), (peer, by)] {
+                // It was one too many, and ended before this side heard of it.
+                if !self.links.contains(&pair(node, peer)) {
+                    break;
+                }
                 let cluster = self.nodes.get_mut(&node).unwrap();
                 // The transport reports the end of a former connection first.
                 if cluster.connected.contains(&peer) {
@@ -272,7 +283,7 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Dialed { by, address } => self.connect(by, address),
+            Happening::Dialed { by, address, dial } => self.connect(by, address, dial),
             Happening::Arrived { from, to, bytes } => {
                 if self.links.contains(&pair(from, to))
                     && let Some(cluster) = self.nodes.get_mut(&to)
