@@ -36,7 +36,12 @@ impl Address {
 
     /// Whether the host is a number: it will never mean another machine.
     pub fn is_literal(&self) -> bool {
-        self.host.parse::<IpAddr>().is_ok()
+        self.literal().is_some()
+    }
+
+    /// Where it leads, if the host is a number.
+    pub fn literal(&self) -> Option<SocketAddr> {
+        self.host.parse().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
 }
 

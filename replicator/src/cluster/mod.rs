@@ -26,8 +26,9 @@ mod search;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod wiring;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::{Duration, Instant};
@@ -146,7 +147,7 @@ impl Cluster {
         self.learn_address(seen_from);
         self.greet(Member { id: peer, address, life: 0 });
         self.settle(now);
-        self.rewire(now);
+        self.rewire_soon(now);
         self.greet_at.get_or_insert(now + GREET_INTERVAL);
     }
 
@@ -154,7 +155,7 @@ impl Cluster {
     pub fn handle_down(&mut self, now: Instant, peer: NodeId) {
         self.connected.remove(&peer);
         self.settle(now);
-        self.rewire(now);
+        self.rewire_soon(now);
     }
 
     /// A datagram came in on the connection with `from`.
@@ -317,10 +318,8 @@ impl Cluster {
                 self.renew(now);
             }
         }
-        if changed && self.ring.is_mesh() {
-            self.rewire(now);
-        } else if changed {
-            self.rewire_at.get_or_insert(now + REWIRE_PAUSE);
+        if changed {
+            self.rewire_soon(now);
         }
         while let Some((to, payload)) = self.runtime.to_send() {
             self.forward(Relayed::new(to.id, &payload), None);
@@ -340,92 +339,13 @@ impl Cluster {
             self.outputs.push_back(Output::SendDatagram { to: next, bytes: relayed.encode() });
         }
     }
-
-    /// Compares the connections there should be with those there are.
-    fn rewire(&mut self, now: Instant) {
-        self.rewire_at = None;
-        let alive = self.foca.iter_members().map(|member| member.id().id);
-        let alive: Vec<_> = alive.filter(|id| !self.retired.contains(id)).collect();
-        self.ring = Ring::new(self.id(), alive);
-        // Members that are away are dialed as well, or a cluster that was cut
-        // in two would never know that the cut has healed.
-        let known: BTreeMap<NodeId, Member> = self
-            .foca
-            .iter_membership_state()
-            .map(|member| (member.id().id, member.id().clone()))
-            .filter(|(id, _)| !self.retired.contains(id))
-            .collect();
-        let mut wanted = self.ring.neighbours();
-        wanted.extend(Ring::new(self.id(), known.keys().copied()).neighbours());
-        wanted.remove(&self.id());
-
-        let mut addresses: HashSet<Address> = wanted
-            .iter()
-            .filter_map(|id| known.get(id))
-            .filter(|member| self.can_dial(member.address.ip()))
-            .map(|member| Address::from(member.address))
-            .collect();
-        if self.ring.is_mesh() || self.connected.is_empty() {
-            addresses.extend(self.seeds.iter().cloned());
-        }
-        addresses.extend(self.lost_to_dial(now, &addresses));
-        let gone: Vec<_> = self.dialing.difference(&addresses).cloned().collect();
-        let new: Vec<_> = addresses.difference(&self.dialing).cloned().collect();
-        self.outputs.extend(gone.into_iter().map(Output::Forget));
-        self.outputs.extend(new.into_iter().map(Output::Dial));
-        self.dialing = addresses;
-        self.thin_out(&wanted);
-    }
-
-    /// Whom to look for now, beside those that are dialed anyway.
-    fn lost_to_dial(&mut self, now: Instant, dialed: &HashSet<Address>) -> Vec<Address> {
-        let members = self.members();
-        let alive: HashSet<Address> =
-            members.iter().map(|member| Address::from(member.address)).collect();
-        let lost = self.search.lost().filter(|member| self.can_dial(member.address.ip()));
-        let lost = lost.map(|member| Address::from(member.address));
-        let candidates = lost.chain(self.seeds.iter().cloned());
-        let is_met = |address: &Address| alive.contains(address) || dialed.contains(address);
-        let candidates: BTreeSet<_> = candidates.filter(|address| !is_met(address)).collect();
-        let alone = self.connected.is_empty();
-        self.search.turn(now, &candidates, members.len(), alone).iter().cloned().collect()
-    }
-
-    /// In a large cluster a node that many joined through would keep them all.
-    /// The lower id of a pair lets go, once it is well connected without.
-    fn thin_out(&mut self, wanted: &BTreeSet<NodeId>) {
-        if self.ring.is_mesh() || self.connected.intersection(wanted).count() < CONNECTIONS_MIN {
-            return;
-        }
-        let me = self.id();
-        let surplus: Vec<_> = self
-            .connected
-            .extract_if(.., |peer| {
-                *peer > me && !wanted.contains(peer) && self.ring.contains(*peer)
-            })
-            .collect();
-        self.outputs.extend(surplus.into_iter().map(Output::Disconnect));
-    }
-
-    /// Another machine's loopback is not where that machine is.
-    fn can_dial(&self, address: IpAddr) -> bool {
-        let ours = self.foca.identity().address.ip();
-        !address.is_unspecified() && (!address.is_loopback() || ours.is_loopback())
-    }
 }
-
-/// With this many wanted connections the others are surplus.
-const CONNECTIONS_MIN: usize = 4;
 
 /// News goes out in steps of this, and not at all without news.
 const GOSSIP_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Pause between greetings: a lost one delays a join by no more.
 const GREET_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What many datagrams tell of members, as when a large cluster is cut in two,
-/// is acted on once in this time: it takes a walk over all of them.
-const REWIRE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a member that is down is dialed at every moment. After it, it is
 /// looked for at times ([`search`]).

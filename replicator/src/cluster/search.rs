@@ -78,6 +78,11 @@ impl Search {
         self.trying.retain(|trying| trying.is_literal() && trying != at);
     }
 
+    /// Nobody is dialed now, and it is not the time yet.
+    pub fn waits(&self, now: Instant, alone: bool) -> bool {
+        !alone && self.trying.is_empty() && self.next_turn.is_some_and(|next| next > now)
+    }
+
     /// Which of `candidates` are to be dialed now, in a cluster of so many
     /// `members`; a node that is `alone` makes no pauses.
     pub fn turn(

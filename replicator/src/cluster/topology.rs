@@ -32,6 +32,11 @@ impl Ring {
         self.members.len() <= MESH_NODES_MAX
     }
 
+    /// How many members there are beside ourselves.
+    pub(super) fn others(&self) -> usize {
+        self.members.len() - 1
+    }
+
     pub(super) fn contains(&self, id: NodeId) -> bool {
         self.members.binary_search(&id).is_ok()
     }
