@@ -225,7 +225,12 @@ fn seeds_that_failed_once_stay_well() {
 fn planted_bugs_are_found() {
     const SEEDS: u64 = 200;
     for bug in planted::ALL {
-        let plan = if bug == Bug::IgnoreRollback { Plan::restored } else { Plan::deleting };
+        let plan = match bug {
+            Bug::IgnoreRollback => Plan::restored,
+            // It takes writes over writes that were merged just before.
+            Bug::DropVectorEntry => Plan::editing,
+            _ => Plan::deleting,
+        };
         let is_well = |bug, seed| attempt(Plan { bug, ..plan(seed) }).is_ok();
         let finds = |seed: &u64| !is_well(Some(bug), *seed) && is_well(None, *seed);
         let found = (0..SEEDS).find(finds);
