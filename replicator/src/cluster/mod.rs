@@ -22,6 +22,7 @@ mod alarm;
 mod life;
 mod member;
 mod relay;
+mod roll;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ use crate::address::Address;
 use crate::id::NodeId;
 use alarm::Alarms;
 use relay::Relayed;
+use roll::{Call, Roll};
 use search::{REMEMBERED_MAX, Search};
 use topology::Ring;
 
@@ -90,6 +92,7 @@ pub struct Cluster {
     connected: BTreeSet<NodeId>,
     retired: BTreeSet<NodeId>,
     search: Search,
+    roll: Roll,
     dialing: HashSet<Address>,
     ring: Ring,
     outputs: VecDeque<Output>,
@@ -121,6 +124,7 @@ impl Cluster {
             rewire_at: None,
             address_is_given,
             seeds,
+            roll: Roll::default(),
             connected: BTreeSet::new(),
             retired: BTreeSet::new(),
             dialing: HashSet::new(),
@@ -160,6 +164,10 @@ impl Cluster {
 
     /// A datagram came in on the connection with `from`.
     pub fn handle_datagram(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+        if let Some(call) = Call::decode(bytes) {
+            self.handle_call(now, from, call);
+            return;
+        }
         let Some(mut relayed) = Relayed::decode(bytes) else {
             tracing::debug!(%from, "a datagram of the cluster is not readable");
             return;
@@ -194,6 +202,9 @@ impl Cluster {
             self.greet_at = None;
             self.greet_strangers(now);
             self.settle(now);
+        }
+        if self.roll.next_turn().is_some_and(|at| at <= now) {
+            self.read_roll(now);
         }
         let turns = [self.search.next_turn(), self.rewire_at];
         if turns.into_iter().flatten().any(|at| at <= now) {
@@ -231,9 +242,9 @@ impl Cluster {
 
     /// When to call [`Cluster::handle_timeout`], if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let search = self.search.next_turn();
-        let wakes = [self.alarms.next(), self.gossip_at, self.greet_at, self.rewire_at, search];
-        wakes.into_iter().flatten().min()
+        let turns = [self.search.next_turn(), self.roll.next_turn()];
+        let wakes = [self.alarms.next(), self.gossip_at, self.greet_at, self.rewire_at];
+        wakes.into_iter().chain(turns).flatten().min()
     }
 
     /// This node as the others see it.
@@ -294,6 +305,7 @@ impl Cluster {
             match notification {
                 OwnedNotification::MemberUp(member) => {
                     self.search.find(member.id);
+                    self.roll.hear(now);
                     self.outputs.push_back(Output::MemberUp(member));
                 }
                 OwnedNotification::MemberDown(member) => {
@@ -305,6 +317,7 @@ impl Cluster {
                 // A living member that is renamed has a new address; one that
                 // was down is reported by the MemberUp that follows.
                 OwnedNotification::Rename(_, member) if self.is_alive(&member) => {
+                    self.roll.hear(now);
                     self.outputs.push_back(Output::MemberUp(member));
                 }
                 OwnedNotification::Idle => self.alarms.drop_stale(),

@@ -98,6 +98,21 @@ fn who_leaves_says_so() {
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
+/// Of 300 members it reaches two, and what these say of others in passing are
+/// a few at random.
+#[test]
+fn who_hears_of_many_reads_the_whole_list() {
+    for (loss_percent, limit) in [(0, 4), (20, 12)] {
+        let mut world = World::long_met(300);
+        (3..=300).for_each(|n| world.kill(n));
+        world.loss_percent = loss_percent;
+        world.start_node(301, &[1]);
+        // Some are found out to be gone meanwhile.
+        let knows_most = |world: &World| world.members[&id(301)].len() > 270;
+        world.until(Duration::from_secs(limit), knows_most);
+    }
+}
+
 #[test]
 fn nonsense_changes_nothing() {
     let mut world = World::with_seed_node(3);

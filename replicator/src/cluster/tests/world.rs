@@ -119,6 +119,8 @@ impl World {
             let others = others.map(foca::Member::alive);
             cluster.foca.apply_many(others, false, &mut cluster.runtime).unwrap();
             cluster.settle(world.now);
+            // What they know they have long compared.
+            cluster.roll = Roll::default();
             world.insert(n, cluster);
         }
         world

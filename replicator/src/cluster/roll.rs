@@ -1,0 +1,241 @@
+//! The list of all members, read from a peer page by page.
+//!
+//! What SWIM tells is a few members at random. Of a thousand others a node
+//! that joins would lack the last until these have probed it, each in its turn
+//! of a quarter of an hour; nobody knows whom it lacks, so nobody tells it. So
+//! whoever hears of many members in a moment, at a join or when a cut heals,
+//! reads the list of a connected peer once that is over, and of the next one
+//! until a list brings nobody new.
+//!
+//! It is never done for the news of a few, which gossip brings to all, nor by
+//! the clock: at rest it costs nothing. And it judges nobody: what was read
+//! goes to `foca` as any other news.
+
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use foca::State;
+
+use super::member::Member;
+use super::topology::MESH_NODES_MAX;
+use super::{Cluster, Output, log};
+use crate::id::NodeId;
+use crate::limits::DATAGRAM_BYTES_MAX;
+
+/// How many members may come in a moment without the list being read.
+const FEW: usize = MESH_NODES_MAX;
+
+/// While more than a few come in each of these, it is no time to read. After
+/// as long without an answer another peer is asked.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// What a datagram begins with, where a relayed one has its version.
+const ASK: u8 = 2;
+const TELL: u8 = 3;
+
+/// Before the first of all ids, where a list begins.
+const START: NodeId = NodeId::from_bytes([0; 16]);
+
+/// How far this node has read, if it is reading.
+pub(super) struct Roll {
+    /// Members that came or came back lately.
+    heard: usize,
+    is_wanted: bool,
+    /// The last member read of the list, by id: all lists have one order, so
+    /// any peer can go on with it.
+    after: NodeId,
+    asked: Option<NodeId>,
+    next_turn: Option<Instant>,
+}
+
+impl Default for Roll {
+    fn default() -> Self {
+        Self { heard: 0, is_wanted: false, after: START, asked: None, next_turn: None }
+    }
+}
+
+impl Roll {
+    pub fn next_turn(&self) -> Option<Instant> {
+        self.next_turn
+    }
+
+    /// A member came, or came back.
+    pub fn hear(&mut self, now: Instant) {
+        self.heard += 1;
+        self.next_turn.get_or_insert(now + MOMENT);
+    }
+
+    /// Whom of `connected` to ask now.
+    fn turn(&mut self, now: Instant, connected: &BTreeSet<NodeId>) -> Option<NodeId> {
+        self.next_turn = Some(now + MOMENT);
+        let begins = self.after == START;
+        if begins && self.heard > FEW {
+            (self.heard, self.is_wanted) = (0, true);
+            return None;
+        }
+        let last = self.asked.unwrap_or(START);
+        let next = connected.range((Excluded(last), Unbounded)).next().or(connected.first());
+        let next = next.copied().filter(|_| self.is_wanted);
+        match next {
+            // Whoever is alone hears of all again when it meets somebody.
+            None => *self = Self { asked: self.asked, ..Self::default() },
+            Some(_) if begins => (self.heard, self.asked) = (0, next),
+            Some(_) => self.asked = next,
+        }
+        next
+    }
+
+    /// Whether this is what was asked for.
+    fn expects(&self, from: NodeId, after: NodeId) -> bool {
+        self.is_wanted && self.asked == Some(from) && self.after == after
+    }
+
+    /// The page up to `last` was read, or the empty one behind the end. A list
+    /// that brought somebody is not taken for the last word.
+    fn read(&mut self, now: Instant, last: Option<NodeId>) {
+        self.next_turn = Some(now + MOMENT);
+        self.after = last.unwrap_or(START);
+        self.is_wanted = last.is_some() || self.heard > 0;
+    }
+}
+
+/// What is said of a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Who comes behind this member?
+    Ask { after: NodeId },
+    /// These do, in the order of their ids; nobody, where the list ends.
+    Tell { after: NodeId, members: Vec<foca::Member<Member>> },
+}
+
+impl Call {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (kind, rest) = bytes.split_first()?;
+        let (after, mut rest) = rest.split_at_checked(16)?;
+        let after = NodeId::from_bytes(after.try_into().ok()?);
+        match *kind {
+            ASK if rest.is_empty() => Some(Self::Ask { after }),
+            TELL => {
+                let (mut members, mut last) = (Vec::new(), after);
+                while !rest.is_empty() {
+                    let member: foca::Member<Member>;
+                    (member, rest) = postcard::take_from_bytes(rest).ok()?;
+                    let follows = member.id().id > last;
+                    last = member.id().id;
+                    members.push(member);
+                    follows.then_some(())?;
+                }
+                Some(Self::Tell { after, members })
+            }
+            _ => None,
+        }
+    }
+
+    /// Of more members than there is room for, the first.
+    pub fn encode(&self) -> Bytes {
+        let (kind, after, members) = match self {
+            Self::Ask { after } => (ASK, after, &[][..]),
+            Self::Tell { after, members } => (TELL, after, &members[..]),
+        };
+        let mut bytes = BytesMut::with_capacity(DATAGRAM_BYTES_MAX);
+        bytes.put_u8(kind);
+        bytes.put_slice(after.as_bytes());
+        for member in members {
+            match postcard::to_stdvec(member) {
+                Ok(member) if bytes.len() + member.len() <= DATAGRAM_BYTES_MAX => {
+                    bytes.put_slice(&member);
+                }
+                _ => break,
+            }
+        }
+        bytes.freeze()
+    }
+}
+
+impl Cluster {
+    /// Asks for the list, or for what comes next of it.
+    pub(super) fn read_roll(&mut self, now: Instant) {
+        if let Some(peer) = self.roll.turn(now, &self.connected) {
+            self.ask(peer);
+        }
+    }
+
+    pub(super) fn handle_call(&mut self, now: Instant, from: NodeId, call: Call) {
+        match call {
+            Call::Ask { after } => self.tell(from, after),
+            Call::Tell { after, members } if self.roll.expects(from, after) => {
+                let last = members.last().map(|member| member.id().id);
+                let result = self.foca.apply_many(members.into_iter(), true, &mut self.runtime);
+                log(result);
+                self.settle(now);
+                self.roll.read(now, last);
+                if last.is_some() {
+                    self.ask(from);
+                }
+            }
+            Call::Tell { .. } => tracing::debug!(%from, "a list nobody waits for"),
+        }
+    }
+
+    fn ask(&mut self, peer: NodeId) {
+        let bytes = Call::Ask { after: self.roll.after }.encode();
+        self.outputs.push_back(Output::SendDatagram { to: peer, bytes });
+    }
+
+    fn tell(&mut self, peer: NodeId, after: NodeId) {
+        let alive = self.foca.iter_membership_state();
+        let alive = alive.filter(|member| member.state() != State::Down);
+        let is_told = |id: NodeId| id > after && id != peer && !self.retired.contains(&id);
+        let mut members: Vec<_> = alive.filter(|member| is_told(member.id().id)).cloned().collect();
+        members.sort_unstable_by_key(|member| member.id().id);
+        let bytes = Call::Tell { after, members }.encode();
+        self.outputs.push_back(Output::SendDatagram { to: peer, bytes });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(n: u8) -> foca::Member<Member> {
+        let address = ([10, 0, 0, n], 7400).into();
+        foca::Member::alive(Member { id: NodeId::from_bytes([n; 16]), address, life: 5 })
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let after = NodeId::from_bytes([3; 16]);
+        let ask = Call::Ask { after };
+        assert_eq!(&ask.encode()[..], [&[ASK][..], &[3; 16]].concat());
+        assert_eq!(Call::decode(&ask.encode()), Some(ask));
+        let tell = Call::Tell { after, members: vec![member(4)] };
+        // Id, IPv4, address, port, life, incarnation, state.
+        let one = [&[4; 16][..], &[0, 10, 0, 0, 4, 0xe8, 0x39, 5, 0, 0]].concat();
+        assert_eq!(&tell.encode()[..], [&[TELL][..], &[3; 16], &one].concat());
+        assert_eq!(Call::decode(&tell.encode()), Some(tell));
+    }
+
+    #[test]
+    fn a_page_is_full_and_no_longer_than_a_datagram() {
+        let members: Vec<_> = (1..=200).map(member).collect();
+        let bytes = Call::Tell { after: START, members: members.clone() }.encode();
+        assert!((DATAGRAM_BYTES_MAX - 40..=DATAGRAM_BYTES_MAX).contains(&bytes.len()));
+        let Some(Call::Tell { members: told, .. }) = Call::decode(&bytes) else { panic!() };
+        assert_eq!(told[..], members[..told.len()]);
+    }
+
+    #[test]
+    fn other_things_are_not_read() {
+        let after = NodeId::from_bytes([3; 16]);
+        // No list goes back, or in a circle.
+        for members in [vec![member(3)], vec![member(5), member(4)]] {
+            assert_eq!(Call::decode(&Call::Tell { after, members }.encode()), None);
+        }
+        let page = Call::Tell { after, members: vec![member(4)] }.encode();
+        assert_eq!(Call::decode(&page[..page.len() - 1]), None);
+        assert_eq!(Call::decode(&[1; 17]), None);
+        assert_eq!(Call::decode(&[ASK; 18]), None);
+    }
+}
