@@ -204,15 +204,8 @@ impl<S: Store> Core<S> {
     }
 
     /// Where a name was given up with its content, and an older file lies here
-    /// that nobody took away knowingly, that one is shown again. `before`: the
-    /// name as it was until then, which may say who took it away.
-    pub(super) fn fell_back(
-        &mut self,
-        now: Now,
-        path: &RelPath,
-        name: &NameRow,
-        before: &NameRow,
-    ) -> bool {
+    /// that nobody took away knowingly, that one is shown again.
+    pub(super) fn fell_back(&mut self, now: Now, path: &RelPath, name: &NameRow) -> bool {
         let Binding::Gone { was, moved: false, .. } = &name.binding.winner().value else {
             return false;
         };
@@ -224,8 +217,7 @@ impl<S: Store> Core<S> {
             return false;
         };
         let (id, body) = (lying.id, lying.row());
-        let mut bindings = name.binding.values().chain(before.binding.values());
-        let is_meant = bindings.any(|binding| body.is_replaced_by(id, binding));
+        let is_meant = name.binding.values().any(|binding| body.is_replaced_by(id, binding));
         if is_meant || !body.bound.is_empty() || body.kind() == Kind::Directory {
             return false;
         }

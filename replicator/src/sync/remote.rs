@@ -211,13 +211,13 @@ impl<S: Store> Core<S> {
                     self.keep_parents(now, path);
                 } else if !self.gave_up(now, path, *body) {
                     self.keep_parents(now, path);
-                } else if let Some(given_up) = self.store.name(path) {
+                } else if let Some(row) = self.store.name(path) {
                     // At once: the older file would be taken away next.
-                    self.fell_back(now, path, &given_up, &row);
+                    self.fell_back(now, path, &row);
                 }
             }
             Binding::Gone { was, moved: false, .. } => {
-                if !self.fell_back(now, path, &row, &row) {
+                if !self.fell_back(now, path, &row) {
                     self.revive(now, was.body);
                 }
             }

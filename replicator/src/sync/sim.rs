@@ -211,8 +211,6 @@ fn seeds_that_failed_once_stay_well() {
         Plan::hurried(30359),
         // Flags changed while names were changed in a directory, and not told.
         Plan::hurried(45937),
-        // Given up, at a name that it took from another file.
-        Plan::hurried(53823),
     ];
     for plan in plans {
         run(plan).1.unwrap_or_else(|reason| panic!("{plan:?}\n    {reason}"));
