@@ -211,7 +211,11 @@ impl<S: Store> Core<S> {
         self.planning.counted.clear();
         let room = self.room();
         while self.planning.left > 0 && in_vain < LOOKED_AT_MAX && !gathered.is_full() {
-            let Some(spot) = self.next_pending() else { break };
+            let Some(spot) = self.next_pending() else {
+                // What was left was settled meanwhile.
+                self.planning.left = 0;
+                break;
+            };
             let aside = self.planning.aside.get(&spot);
             let waits = aside.is_some_and(|weight| !room.has(*weight));
             match if waits { Next::Blocked } else { self.next_at(now, &spot) } {

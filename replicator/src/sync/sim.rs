@@ -211,6 +211,8 @@ fn seeds_that_failed_once_stay_well() {
         Plan::hurried(30359),
         // Flags changed while names were changed in a directory, and not told.
         Plan::hurried(45937),
+        // It woke for ever, a hundred times a second, with nothing to do.
+        Plan::alike(2617),
     ];
     for plan in plans {
         run(plan).1.unwrap_or_else(|reason| panic!("{plan:?}\n    {reason}"));
