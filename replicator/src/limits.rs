@@ -179,3 +179,12 @@ pub const BODIES_ASKED_MAX: usize = 256;
 
 /// Log places gone through in one turn for tombstones to forget.
 pub const SWEEP_PLACES_MAX: usize = 512;
+
+/// How long before the index was last written a write may lie that was told
+/// and never read, beyond the time it was to wait: looks that take their time.
+pub const UNREAD_MARGIN: Duration = Duration::from_secs(10);
+
+/// How long before a clean end a write may lie whose bytes came after the last
+/// look at its file and are told by no time: file systems count in ticks, and
+/// set the time of a write before they write.
+pub const LAST_MOMENTS: Duration = Duration::from_secs(2);

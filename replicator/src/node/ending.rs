@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::entry::Timestamp;
 use crate::index::{self, Index};
+use crate::limits::{LAST_MOMENTS, UNREAD_MARGIN};
 
 /// Where a life ended with everything read: when it was asked for the last
 /// time, in seconds since 1970.
@@ -17,15 +18,6 @@ const NOTE: &str = "read";
 
 /// How long capture may take to tell its last, and that may take to be read.
 const LAST_LOOKS_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long before the index was last written a write may lie that was told
-/// and never read, beyond the time it was to wait: looks that take their time.
-const UNREAD_MARGIN: Duration = Duration::from_secs(10);
-
-/// How long before a clean end a write may lie whose bytes came after the last
-/// look at its file and are told by no time: file systems count in ticks, and
-/// set the time of a write before they write.
-const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
 /// A run that is ending.
 pub(super) struct Ending {

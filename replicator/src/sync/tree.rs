@@ -93,8 +93,6 @@ impl<S: Store> Core<S> {
             self.orphans.entry(body).or_default().push(path.clone());
             self.orphaned = true;
         }
-        // What was deleted, and had a name yet until another took it.
-        let mut unnamed = false;
         // Each body is written once, whatever of it changes.
         let ids = [wanted_before, wanted, disk_before, disk].map(|body| body.map(|(id, _)| id));
         let mut bodies: Vec<BodyId> = ids.into_iter().flatten().chain(grave).collect();
@@ -103,6 +101,8 @@ impl<S: Store> Core<S> {
         let is =
             |body: Option<(BodyId, Kind)>, id: BodyId| body.is_some_and(|(body, _)| body == id);
         for id in bodies {
+            // It was deleted, and had a name yet until another took it.
+            let mut unnamed = false;
             self.edit_body(id, |row| {
                 match (is(wanted_before, id), is(wanted, id)) {
                     (true, false) => remove_path(&mut row.bound, path),
@@ -119,7 +119,7 @@ impl<S: Store> Core<S> {
                     _ => {}
                 }
             });
-            if std::mem::take(&mut unnamed) {
+            if unnamed {
                 self.unchecked.insert(Key::Body(id));
             }
         }

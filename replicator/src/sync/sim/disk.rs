@@ -194,7 +194,7 @@ impl Disk {
 
     fn tick(&mut self) -> Timestamp {
         self.clock += 1;
-        timestamp(self.clock)
+        Timestamp::from_nanos(self.clock)
     }
 
     fn make(&mut self, kind: Kind, content: Vec<u8>, metadata: Option<Metadata>) -> u64 {
@@ -281,9 +281,4 @@ impl Disk {
             }
         }
     }
-}
-
-pub(super) fn timestamp(at: i64) -> Timestamp {
-    let seconds = at.div_euclid(1_000_000_000);
-    Timestamp { seconds, nanos: at.rem_euclid(1_000_000_000) as u32 }
 }

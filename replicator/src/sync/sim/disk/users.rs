@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, Disk, timestamp};
-use crate::entry::{Flags, Kind};
+use super::{Change, Disk};
+use crate::entry::{Flags, Kind, Timestamp};
 use crate::path::RelPath;
 
 impl Disk {
@@ -193,7 +193,7 @@ impl Disk {
         self.touch(id);
         let inode = self.inodes.get_mut(&id).expect("a name leads to an inode");
         let mtime = inode.metadata.mtime.as_nanos() - by;
-        inode.metadata.mtime = timestamp(mtime);
+        inode.metadata.mtime = Timestamp::from_nanos(mtime);
         vec![Change::Name(path.clone())]
     }
 }

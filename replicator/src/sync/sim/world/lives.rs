@@ -2,23 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{ALL_AT_ONCE_MAX, Event, World, new_core, node_id};
+use crate::entry::Timestamp;
 use crate::hash::Digest;
+use crate::limits::{LAST_MOMENTS, UNREAD_MARGIN};
 use crate::path::RelPath;
 use crate::sync::effect::What;
 use crate::sync::record::{BodyRow, Content};
-use crate::sync::sim::disk::timestamp;
 use crate::sync::sim::planted::Bug;
 use crate::sync::step::Step;
 use crate::sync::store::{MemoryStore, Store};
-
-/// How far back a start reads what was changed, beyond the time a change may
-/// wait: after a clean end and after another, as the node does
-/// (`node/ending.rs`).
-const LAST_MOMENTS: Duration = Duration::from_secs(2);
-const UNREAD_MARGIN: Duration = Duration::from_secs(10);
 
 impl World {
     /// A crash, a cut, or nothing.
@@ -69,7 +63,7 @@ impl World {
         let unread =
             if is_clean { LAST_MOMENTS } else { plan.options(at).max_delay + UNREAD_MARGIN };
         let ago = i64::try_from((self.now + unread - written).as_nanos()).expect("some seconds");
-        let since = timestamp(self.clock(at).wall - ago);
+        let since = Timestamp::from_nanos(self.clock(at).wall - ago);
         let node = &mut self.nodes[at];
         node.life += 1;
         node.unread_since = Some(since);
