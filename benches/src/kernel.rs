@@ -1,15 +1,19 @@
 //! What the kernel programs cost those who write: processor time of one small
 //! write with and without a daemon, of one outside of the folder, and of a
-//! system call that has nothing to do with files.
+//! system call that has nothing to do with files; and what programs that do
+//! nothing cost at the tracepoints of a write, which is the least that is
+//! possible with tracepoints on this machine.
 //!
-//! With and without take turns within one run. Processor time of the writing
-//! thread is measured, so that neighbours on the machine count for little.
+//! All take turns within one run. Processor time of the writing thread is
+//! measured, so that neighbours on the machine count for little.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use aya::programs::RawTracePoint;
 use replicator_tests::{Cluster, FileSystem, Volume};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -25,11 +29,22 @@ const SAMPLES: usize = 5;
 const WRITE_BYTES: usize = 8;
 
 /// The most the programs should add, in nanoseconds.
-const AIMS: [(&str, f64); 3] = [("watched", 150.0), ("outside", 100.0), ("getppid", 20.0)];
+const AIMS: [(&str, f64); 3] = [("getppid", 20.0), ("outside", 100.0), ("watched", 150.0)];
+
+/// The kernel programs, one of which does nothing.
+static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../replicator-ebpf/replicator.bpf.o"
+));
+
+/// What is there beside the writer.
+const NOBODY: usize = 0;
+const EMPTY: usize = 1;
+const DAEMON: usize = 2;
 
 /// Measures on every file system that this machine has and prints a table.
 pub fn measure(work: &Path, rounds: usize) -> Result<()> {
-    println!("{:10} {:10} {:>9} {:>9} {:>8} {:>6}", "", "", "without", "with", "more", "aim");
+    println!("           {:10} {:>9} {:>9} {:>8} {:>6}", "", "without", "with", "more", "aim");
     for kind in FileSystem::ALL {
         match Volume::new(kind) {
             Ok(volume) => measure_on(&kind.to_string(), volume.path(), rounds)?,
@@ -43,37 +58,76 @@ fn measure_on(name: &str, dir: &Path, rounds: usize) -> Result<()> {
     let mut cluster = Cluster::new(1).with_roots_in(dir);
     let watched = File::create(cluster[0].path("watched"))?;
     let outside = File::create(dir.join("outside"))?;
-    let mut samples: [[Vec<f64>; 2]; 3] = Default::default();
+    let tracepoint = FileSystem::of(dir).and_then(write_tracepoint);
+    let mut samples: [[Vec<f64>; 3]; 3] = Default::default();
     let mut level = String::new();
     for _ in 0..rounds {
-        for with in [0, 1] {
-            if with == 1 {
-                cluster.start();
-                level = cluster[0].status()?.capture().to_owned();
+        for beside in [NOBODY, EMPTY, DAEMON] {
+            let mut empty = None;
+            match (beside, tracepoint) {
+                (EMPTY, None) => continue,
+                (EMPTY, Some(tracepoint)) => empty = Some(attach_nothing(tracepoint)?),
+                (DAEMON, _) => {
+                    cluster.start();
+                    level = cluster[0].status()?.capture().to_owned();
+                }
+                _ => {}
             }
             for sample in 0..=SAMPLES {
+                // In this order: what was written wakes the daemon, which then
+                // shares a core with what comes next.
                 let nanos = [
-                    nanos_each(WRITES, || write(&watched))?,
-                    nanos_each(WRITES, || write(&outside))?,
                     nanos_each(OTHER_CALLS, other_call)?,
+                    nanos_each(WRITES, || write(&outside))?,
+                    nanos_each(WRITES, || write(&watched))?,
                 ];
                 if sample > 0 {
-                    (0..nanos.len()).for_each(|what| samples[what][with].push(nanos[what]));
+                    (0..nanos.len()).for_each(|what| samples[what][beside].push(nanos[what]));
                 }
             }
+            drop(empty);
         }
         cluster.nodes_mut()[0].stop()?;
     }
-    for ((what, aim), [without, with]) in AIMS.into_iter().zip(samples) {
-        let (without, with) = (median(without), median(with));
+    for ((what, aim), samples) in AIMS.into_iter().zip(samples) {
+        let [without, empty, with] = samples.map(median);
         let more = with - without;
-        let verdict = if more <= aim { "" } else { "  more than it should" };
+        let verdict = match empty - without {
+            _ if more <= aim => "",
+            least if least > aim => "  more than it should; as a program that does nothing would",
+            _ => "  more than it should",
+        };
         println!(
             "{name:10} {what:10} {without:6.0} ns {with:6.0} ns {more:5.0} ns {aim:6.0}{verdict}"
         );
+        if what == "outside"
+            && let Some(tracepoint) = tracepoint
+        {
+            let least = empty - without;
+            println!("{name:10} with an empty program at {tracepoint} {least:5.0} ns");
+        }
     }
     println!("{name:10} at the level {level}");
     Ok(())
+}
+
+/// Where a write on the file system meets a program.
+fn write_tracepoint(kind: FileSystem) -> Option<&'static str> {
+    match kind {
+        FileSystem::Ext4 => Some("ext4_da_write_end"),
+        FileSystem::Xfs => Some("iomap_iter"),
+        _ => None,
+    }
+}
+
+/// Attached until what is returned is dropped.
+fn attach_nothing(tracepoint: &str) -> Result<Ebpf> {
+    let mut programs = Ebpf::load(PROGRAMS)?;
+    let nothing = programs.program_mut("nothing").context("the object has no such program")?;
+    let nothing: &mut RawTracePoint = nothing.try_into()?;
+    nothing.load()?;
+    nothing.attach(tracepoint)?;
+    Ok(programs)
 }
 
 fn write(file: &File) -> Result<()> {

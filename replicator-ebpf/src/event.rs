@@ -11,7 +11,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
-use crate::kernel::{count, get, is_own, read, set_word, uncount, word};
+use crate::kernel::{count, get, is_own, look, read, words};
 use crate::mark;
 use crate::place::{self, Subject};
 use crate::table::{self, MAPPED, UNSYNCED};
@@ -44,7 +44,7 @@ static ANNOUNCED: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 
 /// leaves the mappings that are older than what is remembered.
 #[inline(always)]
 pub fn mapped(subject: &Subject) -> u64 {
-    let writable: i32 = read(subject.mapping, get::MAPPING_WRITABLE()).unwrap_or(0);
+    let writable: i32 = look(subject.mapping, get::MAPPING_WRITABLE()).unwrap_or(0);
     let known = subject.known.state();
     if writable <= 0 {
         let unsynced = if get::FAULTS_TOLD() == 0 { UNSYNCED } else { 0 };
@@ -63,17 +63,46 @@ pub fn mapped(subject: &Subject) -> u64 {
     FLAG_MAPPED
 }
 
-/// Somebody other than the daemon wrote `[start, end)`. Nothing is returned
+/// Somebody other than the daemon changed `[start, end)`. Nothing is returned
 /// where that is outside of the folder, or was the daemon.
+#[inline(never)]
+pub fn changed(inode: u64, start: u64, end: u64) -> Option<()> {
+    written(inode, start, end)
+}
+
+/// The same for programs that run at every write.
 #[inline(always)]
 pub fn written(inode: u64, start: u64, end: u64) -> Option<()> {
-    if is_own() || start >= end {
+    if start >= end {
         return None;
     }
-    let subject = place::subject(inode)?;
+    let subject = place::subject_inline(inode)?;
+    // Most writes add nothing to what the daemon is about to read, and then
+    // it does not matter whose they are.
+    if let Some(flags) = unchanged(&subject)
+        && mark::is_marked(subject.number, start, end, flags)
+    {
+        return Some(());
+    }
+    if is_own() {
+        return None;
+    }
     let flags = mapped(&subject);
     mark::range(subject.number, start, end, flags);
     Some(())
+}
+
+/// What [`mapped`] says, where it would notice nothing new.
+#[inline(always)]
+fn unchanged(subject: &Subject) -> Option<u64> {
+    let writable: i32 = look(subject.mapping, get::MAPPING_WRITABLE())?;
+    let known = subject.known.state() & (MAPPED | UNSYNCED);
+    if writable > 0 {
+        (known & MAPPED != 0).then_some(FLAG_MAPPED)
+    } else {
+        let unsynced = if get::FAULTS_TOLD() == 0 { UNSYNCED } else { 0 };
+        (known == unsynced && !subject.known.is_nothing()).then_some(0)
+    }
 }
 
 /// Somebody other than the daemon set the size or the attributes.
@@ -119,8 +148,10 @@ pub fn announced(inode: u64, start: u64, end: u64) {
     } else if !is_pending {
         count(word::PENDING);
     }
-    // SAFETY: the helper has no precondition.
-    set_word(word::ANNOUNCED_AT, unsafe { bpf_ktime_get_ns() });
+    if let Some(words) = words() {
+        // SAFETY: the helper has no precondition.
+        words.set(word::ANNOUNCED_AT, unsafe { bpf_ktime_get_ns() });
+    }
 }
 
 /// The task touches the metadata of the inode: tells again what it announced.
@@ -165,11 +196,12 @@ pub fn moved_on() {
 /// anybody's, which costs little to see.
 #[inline(always)]
 fn pending() -> Option<&'static mut Pending> {
-    if word(word::PENDING) == 0 {
+    let words = words()?;
+    if words.get(word::PENDING) == 0 {
         return None;
     }
     // SAFETY: the helper has no precondition.
-    let age = unsafe { bpf_ktime_get_ns() }.wrapping_sub(word(word::ANNOUNCED_AT));
+    let age = unsafe { bpf_ktime_get_ns() }.wrapping_sub(words.get(word::ANNOUNCED_AT));
     if age > ANNOUNCEMENT_NANOS {
         return None;
     }
@@ -183,7 +215,9 @@ fn pending() -> Option<&'static mut Pending> {
 #[inline(always)]
 fn end(pending: &mut Pending) {
     pending.inode = 0;
-    uncount(word::PENDING);
+    if let Some(words) = words() {
+        words.add(word::PENDING, u64::MAX);
+    }
 }
 
 #[inline(always)]

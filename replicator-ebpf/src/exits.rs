@@ -13,7 +13,7 @@ use aya_ebpf::programs::{FEntryContext, FExitContext};
 use core::hint::black_box;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
-use crate::event::{Pending, mapped, set, written};
+use crate::event::{Pending, changed, mapped, set, written};
 use crate::kernel::{count, get, is_own, read};
 use crate::{mark, place};
 
@@ -63,7 +63,7 @@ programs! {
             written(inode, end.saturating_sub(written_bytes as u64), end);
         } else if may_have_changed(written_bytes) {
             // It does not say how far it got.
-            written(file_inode(read(kiocb, get::KIOCB_FILE())?)?, 0, u64::MAX);
+            changed(file_inode(read(kiocb, get::KIOCB_FILE())?)?, 0, u64::MAX);
         }
     }
 
@@ -111,9 +111,9 @@ programs! {
         let mode = argument(context, 1)? as u32;
         let (start, length) = (argument(context, 2)?, argument(context, 3)?);
         if mode & (FALLOC_COLLAPSE | FALLOC_INSERT) != 0 {
-            written(inode, start, u64::MAX);
+            changed(inode, start, u64::MAX);
         } else if mode & !FALLOC_KEEP_SIZE != 0 {
-            written(inode, start, start.saturating_add(length));
+            changed(inode, start, start.saturating_add(length));
         } else {
             set(inode);
         }
@@ -125,7 +125,7 @@ programs! {
         let attributes = argument(context, 2)?;
         let valid: u32 = read(attributes, get::ATTRIBUTES_VALID())?;
         if valid & ATTR_SIZE != 0 {
-            written(inode, read(attributes, get::ATTRIBUTES_SIZE())?, u64::MAX);
+            changed(inode, read(attributes, get::ATTRIBUTES_SIZE())?, u64::MAX);
         } else {
             set(inode);
         }
@@ -142,9 +142,9 @@ programs! {
         let start = argument(context, 3)?;
         if copied_bytes > 0 {
             let inode = file_inode(argument(context, 2)?)?;
-            written(inode, start, start.saturating_add(copied_bytes as u64));
+            changed(inode, start, start.saturating_add(copied_bytes as u64));
         } else if may_have_changed(copied_bytes) {
-            written(file_inode(argument(context, 2)?)?, start, u64::MAX);
+            changed(file_inode(argument(context, 2)?)?, start, u64::MAX);
         }
     }
 
@@ -152,7 +152,7 @@ programs! {
     /// snapshot's do. What is returned is their compressed size.
     fexit encoded_write(context: FExitContext) {
         if returned(context)? > 0 {
-            written(file_inode(read(argument(context, 0)?, get::KIOCB_FILE())?)?, 0, u64::MAX);
+            changed(file_inode(read(argument(context, 0)?, get::KIOCB_FILE())?)?, 0, u64::MAX);
         }
     }
 

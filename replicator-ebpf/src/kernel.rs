@@ -7,6 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::mem::MaybeUninit;
+use core::ptr::{null, read_volatile, write_volatile};
 use replicator_ebpf::word;
 
 macro_rules! given {
@@ -35,6 +36,7 @@ given! {
     SET_MASK: u32,
     PAGE_SHIFT: u32,
     EXITS: u32,
+    CASTS: u32,
     FAULTS_TOLD: u32,
     SUBVOLUME: u32,
     INODE_MODE: u32,
@@ -88,7 +90,7 @@ given! {
 }
 
 #[map]
-static WORDS: Array<u64> = Array::with_max_entries(word::COUNT, 1 << 10);
+static WORDS: Array<[u64; word::COUNT as usize]> = Array::with_max_entries(1, 1 << 10);
 
 /// Kernel memory at `base + offset`.
 #[inline(always)]
@@ -98,23 +100,30 @@ pub fn read<T>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
 }
 
-/// A kernel structure, with its first words read at once: a call of the helper
-/// costs more than the bytes that it brings.
-pub struct Head<const WORDS: usize> {
+/// A kernel structure that is there for sure: what a tracepoint was given, or
+/// what that holds. Read in place where this kernel lets programs do so, which
+/// costs nothing; else with its first words read at once, because a call of the
+/// helper costs more than the bytes that it brings.
+pub struct View<const WORDS: usize> {
     base: u64,
+    place: *const u8,
     words: MaybeUninit<[u64; WORDS]>,
 }
 
-impl<const WORDS: usize> Head<WORDS> {
+impl<const WORDS: usize> View<WORDS> {
     /// To be filled before anything is asked; moved after that, it would be
     /// copied word by word.
     #[inline(always)]
     pub fn at(base: u64) -> Self {
-        Self { base, words: MaybeUninit::uninit() }
+        Self { base, place: null(), words: MaybeUninit::uninit() }
     }
 
     #[inline(always)]
     pub fn fill(&mut self) -> Option<()> {
+        if get::CASTS() != 0 {
+            self.place = cast(self.base);
+            return Some(());
+        }
         let (to, bytes) = (self.words.as_mut_ptr().cast(), WORDS as u32 * 8);
         // SAFETY: there is room for so many bytes, and the helper checks the
         // address it reads from.
@@ -127,6 +136,10 @@ impl<const WORDS: usize> Head<WORDS> {
     #[inline(always)]
     pub fn get<T: Copy>(&self, offset: u32) -> Option<T> {
         let at = offset as usize;
+        if get::CASTS() != 0 {
+            // SAFETY: the kernel reads 0 where there is nothing.
+            return Some(unsafe { self.place.add(at).cast::<T>().read_volatile() });
+        }
         if at + size_of::<T>() > WORDS * 8 {
             return read(self.base, offset);
         }
@@ -135,41 +148,73 @@ impl<const WORDS: usize> Head<WORDS> {
     }
 }
 
+/// One member of a structure that is there for sure.
+#[inline(always)]
+pub fn look<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    if get::CASTS() == 0 {
+        return read(base, offset);
+    }
+    // SAFETY: the kernel reads 0 where there is nothing.
+    Some(unsafe { cast(base).add(offset as usize).cast::<T>().read_volatile() })
+}
+
+/// The address as a pointer to what may be read. The daemon writes the number
+/// of the kernel's `bpf_rdonly_cast` into this call, where there is one; the
+/// verifier then puts a move in its place.
+#[inline(always)]
+fn cast(address: u64) -> *const u8 {
+    // SAFETY: a call of a number, as those of the helpers are.
+    let cast: unsafe extern "C" fn(u64, u64) -> *const u8 =
+        unsafe { core::mem::transmute(replicator_ebpf::CAST_CALL as usize) };
+    // SAFETY: the function has no precondition. 0 stands for no type.
+    unsafe { cast(address, 0) }
+}
+
 /// Is the daemon itself running this?
 #[inline(always)]
 pub fn is_own() -> bool {
     (bpf_get_current_pid_tgid() >> 32) as u32 == get::OWN_TGID()
 }
 
+/// The numbered words.
+#[derive(Clone, Copy)]
+pub struct Words(*mut u64);
+
+/// There always are some: what the verifier does not know.
 #[inline(always)]
-pub fn word(number: u32) -> u64 {
-    // SAFETY: the pointer is to an element of the map.
-    WORDS.get_ptr(number).map_or(0, |word| unsafe { core::ptr::read_volatile(word) })
+pub fn words() -> Option<Words> {
+    WORDS.get_ptr_mut(0).map(|words| Words(words.cast()))
 }
 
-#[inline(always)]
-pub fn set_word(number: u32, value: u64) {
-    if let Some(word) = WORDS.get_ptr_mut(number) {
+impl Words {
+    #[inline(always)]
+    pub fn get(self, number: u32) -> u64 {
+        // SAFETY: the pointer is to the element of the map.
+        unsafe { read_volatile(self.at(number)) }
+    }
+
+    #[inline(always)]
+    pub fn set(self, number: u32, value: u64) {
         // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(word, value) }
+        unsafe { write_volatile(self.at(number), value) }
+    }
+
+    #[inline(always)]
+    pub fn add(self, number: u32, more: u64) {
+        // SAFETY: as above.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.at(number), more) };
+    }
+
+    #[inline(always)]
+    fn at(self, number: u32) -> *mut u64 {
+        // SAFETY: all numbers are below their count.
+        unsafe { self.0.add(number as usize) }
     }
 }
 
 #[inline(always)]
 pub fn count(number: u32) {
-    add(number, 1);
-}
-
-/// Takes back what was counted.
-#[inline(always)]
-pub fn uncount(number: u32) {
-    add(number, u64::MAX);
-}
-
-#[inline(always)]
-fn add(number: u32, more: u64) {
-    if let Some(word) = WORDS.get_ptr_mut(number) {
-        // SAFETY: as above.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, more) };
+    if let Some(words) = words() {
+        words.add(number, 1);
     }
 }

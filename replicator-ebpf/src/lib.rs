@@ -5,6 +5,10 @@
 //! virtual machine, the daemon for its own.
 #![no_std]
 
+/// The number of a call that no kernel has, for one of `bpf_rdonly_cast`, which
+/// has another number on every kernel.
+pub const CAST_CALL: u32 = 0x7e57_ca57;
+
 /// Bits of a block number within a [`Slot`]: a slot covers 4096 blocks.
 pub const SLOT_BLOCKS_SHIFT: u32 = 12;
 /// log2 of the bytes one bit stands for.

@@ -18,7 +18,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, RingBuf};
 use core::hint::black_box;
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 use replicator_ebpf::{
     BLOCK_SHIFT, NOTE_RANGE, NOTE_SLOT, Note, REGION_SHIFT, SLOT_BLOCKS_SHIFT, SLOT_CLAIMED,
@@ -45,9 +45,7 @@ pub fn range(inode: u64, start: u64, end: u64, flags: u64) {
         note_range(inode, start, end, flags);
         return;
     }
-    let blocks = (1u64 << SLOT_BLOCKS_SHIFT) - 1;
-    let from = (start >> BLOCK_SHIFT) & blocks;
-    let to = ((end - 1) >> BLOCK_SHIFT) & blocks;
+    let (from, to) = (block(start), block(end - 1));
     let Some((slot, index)) = find(inode, first) else {
         note_range(inode, start, end, flags);
         return;
@@ -60,6 +58,20 @@ pub fn range(inode: u64, start: u64, end: u64, flags: u64) {
     if !announce(slot, index, inode, first, flags, queued) {
         note_range(inode, start, end, flags);
     }
+}
+
+/// Is `[start, end)` marked, and the daemon about to take the mark? Looks at
+/// the first place only, and changes nothing.
+#[inline(always)]
+pub fn is_marked(inode: u64, start: u64, end: u64, flags: u64) -> bool {
+    let region = start >> REGION_SHIFT;
+    if (end - 1) >> REGION_SHIFT != region {
+        return false;
+    }
+    let index = hash(inode, region) & get::SLOT_MASK();
+    let Some(slot) = SLOTS.get_ptr_mut(index) else { return false };
+    let (from, to) = (block(start), block(end - 1));
+    is_queued(slot) && has(slot, from, to, flags) && is(slot, inode, region)
 }
 
 /// Asks the daemon to look at the size of the inode.
@@ -87,7 +99,7 @@ pub fn note_range(inode: u64, start: u64, end: u64, flags: u64) {
 /// The slot of this region and its number, claimed if there was none.
 #[inline(always)]
 fn find(inode: u64, region: u64) -> Option<(*mut Slot, u32)> {
-    let hash = ((inode ^ region.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
+    let hash = hash(inode, region);
     let mask = get::SLOT_MASK();
     let mut free = u32::MAX;
     for probe in 0..SLOT_PROBES {
@@ -110,6 +122,18 @@ fn find(inode: u64, region: u64) -> Option<(*mut Slot, u32)> {
     }
     count(word::NO_SLOT);
     None
+}
+
+/// Where the slot of the region is looked for first.
+#[inline(always)]
+fn hash(inode: u64, region: u64) -> u32 {
+    ((inode ^ region.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+/// The number of a byte's block within its region.
+#[inline(always)]
+fn block(at: u64) -> u64 {
+    at >> BLOCK_SHIFT & ((1 << SLOT_BLOCKS_SHIFT) - 1)
 }
 
 #[inline(always)]
@@ -197,6 +221,15 @@ fn has(slot: *mut Slot, from: u64, to: u64, flags: u64) -> bool {
 fn queue(slot: *mut Slot) -> bool {
     // SAFETY: the pointer is to an element of the map.
     unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*slot).queued), 1) != 0 }
+}
+
+/// Is a note under way? Orders as [`queue`] does: it adds nothing to it.
+#[inline(always)]
+fn is_queued(slot: *mut Slot) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*slot).queued), 0) != 0
+    }
 }
 
 /// Sends a note about the slot unless one is under way, and was when it was

@@ -8,10 +8,10 @@ use aya_ebpf::programs::RawTracePointContext;
 use replicator_ebpf::{FLAG_MAPPED, word};
 
 use crate::event::{
-    Pending, announced, finished, is_unmet_work, is_waiting, mapped, moved_on, set, settled, sized,
-    written,
+    Pending, announced, changed, finished, is_unmet_work, is_waiting, mapped, moved_on, set,
+    settled, sized, written,
 };
-use crate::kernel::{Head, count, get, read};
+use crate::kernel::{View, count, get, read};
 use crate::{mark, place};
 
 const FMODE_WRITE: u32 = 2;
@@ -36,6 +36,12 @@ static DIRTYING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8192, 0
 /// as a write.
 #[map]
 static READING: LruHashMap<u64, u8> = LruHashMap::with_max_entries(8192, 0);
+
+/// Does nothing: a measurement attaches it to learn what any program costs.
+#[raw_tracepoint]
+pub fn nothing(_: RawTracePointContext) -> i32 {
+    0
+}
 
 macro_rules! programs {
     ($($(#[$note:meta])* $name:ident($context:ident) $body:block)*) => {$(
@@ -62,7 +68,7 @@ programs! {
     /// `(inode)`: the size is the new one, nothing behind it is left.
     ext4_truncate_exit(context) {
         let inode: u64 = context.arg(0);
-        written(inode, read(inode, get::INODE_SIZE())?, u64::MAX);
+        changed(inode, read(inode, get::INODE_SIZE())?, u64::MAX);
     }
 
     /// `(inode, offset, blocks, result)`: what was allocated reads as the zeros
@@ -99,7 +105,7 @@ programs! {
 
     /// `(iter, operations, caller)`, after each step of a write.
     iomap_iter(context) {
-        let mut iter = Head::<ITER_WORDS>::at(context.arg(0));
+        let mut iter = View::<ITER_WORDS>::at(context.arg(0));
         iter.fill()?;
         if iter.get::<u64>(get::ITER_MAP_LENGTH())? == 0 {
             return None;
@@ -161,10 +167,10 @@ programs! {
         let inode: u64 = read(file, get::FILE_INODE())?;
         let end: u64 = read(kiocb, get::KIOCB_POSITION())?;
         if result > 0 {
-            written(inode, end.saturating_sub(result as u64), end);
+            changed(inode, end.saturating_sub(result as u64), end);
         } else if result < 0 && result != ENOTBLK {
             // A part may have been written.
-            written(inode, end, u64::MAX);
+            changed(inode, end, u64::MAX);
         }
     }
 
@@ -179,7 +185,7 @@ programs! {
 
     /// `(inode, new size)`
     xfs_itruncate_extents_end(context) {
-        written(xfs_inode(context.arg(0)), context.arg(1), u64::MAX);
+        changed(xfs_inode(context.arg(0)), context.arg(1), u64::MAX);
     }
 
     /// `(source, from, length, target, to)`, before it happens.
@@ -190,7 +196,7 @@ programs! {
 
     /// `(inode, which of two, …)`, when two files have exchanged ranges; tells
     /// of each.
-    xfs_exchrange_after(context) { written(xfs_inode(context.arg(0)), 0, u64::MAX) }
+    xfs_exchrange_after(context) { changed(xfs_inode(context.arg(0)), 0, u64::MAX) }
 
     /// `(transaction, caller)`, with what it changed of inodes: their size and
     /// attributes are the new ones.

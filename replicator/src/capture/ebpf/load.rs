@@ -24,7 +24,7 @@ use crate::capture::describe::MissingHook;
 use crate::capture::limits::{IDLE_CHECK_INTERVAL, MEMORY_BYTES_MIN};
 
 /// Built by `cargo xtask build-ebpf` and kept with its sources' digest.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../replicator-ebpf/replicator.bpf.o"
 ));
@@ -114,7 +114,7 @@ fn load_described(
     if let Some(lack) = file_system.lacks_tracepoints() {
         return Err(Lack { reason: format!("{lack}, and {why_not_exits}"), is_denied });
     }
-    let attached = folder.attach_tracepoints()?;
+    let attached = folder.attach_tracepoints(&kernel)?;
     Ok(Attached { why_not_exits: Some(why_not_exits), ..attached })
 }
 
@@ -136,7 +136,7 @@ impl Folder<'_> {
 
     fn attach_exits(&self, plan: Plan) -> Result<Attached, Lack> {
         let constants = [("EXITS", 1), ("FAULTS_TOLD", u32::from(plan.faults_told))];
-        let mut ebpf = prepare(self, &constants)?;
+        let mut ebpf = prepare(self, OBJECT, &constants)?;
         let code = Code::of(OBJECT, &ebpf)?;
         let module = plan.found.iter().any(|found| found.in_module);
         let module = module.then(|| sys::module_types(self.file_system.name())).transpose();
@@ -159,8 +159,14 @@ impl Folder<'_> {
         Ok(assemble(ebpf, self, programs, "function exits")?)
     }
 
-    fn attach_tracepoints(&self) -> Result<Attached, Lack> {
-        let mut ebpf = prepare(self, &[])?;
+    fn attach_tracepoints(&self, kernel: &Btf<'_>) -> Result<Attached, Lack> {
+        let mut object = OBJECT.to_vec();
+        let casts = code::probe_casts(kernel);
+        if let Some(number) = casts {
+            code::set_casts(&mut object, number);
+        }
+        let constants = [("CASTS", u32::from(casts.is_some()))];
+        let mut ebpf = prepare(self, &object, &constants)?;
         let mut programs = Programs::default();
         for hook in self.hooks() {
             programs.attach(&mut ebpf, hook, &self.offsets)?;
@@ -202,7 +208,11 @@ impl Programs {
     }
 }
 
-fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebpf, Lack> {
+fn prepare(
+    folder: &Folder<'_>,
+    object: &[u8],
+    constants: &[(&'static str, u32)],
+) -> Result<Ebpf, Lack> {
     let (offsets, sizes) = (&folder.offsets, &folder.sizes);
     let stat = rustix::fs::fstat(folder.root).map_err(|error| error.to_string())?;
     let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
@@ -233,7 +243,7 @@ fn prepare(folder: &Folder<'_>, constants: &[(&'static str, u32)]) -> Result<Ebp
     for (global, value) in offsets.values.iter().chain(constants) {
         loader.override_global(global, value, true);
     }
-    loader.load(OBJECT).map_err(|error| {
+    loader.load(object).map_err(|error| {
         tracing::debug!(?error, "the kernel programs cannot be loaded");
         let refused = chain(&error);
         // A container's root may lack what root stands for elsewhere.
@@ -362,64 +372,4 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capture::ebpf::btf::doctored;
-    use crate::capture::tests::skip;
-    use std::fs::{self, File};
-
-    fn refused(types: &Path) -> String {
-        let root = File::open(types).unwrap();
-        let (memory, tally) = (MEMORY_BYTES_MIN, Arc::default());
-        match load_described(types, root.as_fd(), FileSystem::Ext4, memory, tally) {
-            Ok(_) => panic!("programs were loaded for a kernel nobody knows"),
-            Err(lack) => lack.reason,
-        }
-    }
-
-    #[test]
-    fn a_kernel_without_the_functions_gets_the_tracepoints() {
-        let Some(blob) = doctored::running_kernel() else { return };
-        let types = tempfile::tempdir().unwrap();
-        let lacking = doctored::without(blob, "vfs_fallocate");
-        fs::write(types.path().join(KERNEL), lacking).unwrap();
-        let root = File::open(types.path()).unwrap();
-        let (memory, tally) = (MEMORY_BYTES_MIN, Arc::default());
-        match load_described(types.path(), root.as_fd(), FileSystem::Ext4, memory, tally) {
-            Ok(attached) => {
-                assert_eq!(attached.hook_set, "raw tracepoints");
-                let reason = attached.why_not_exits.unwrap();
-                assert!(reason.ends_with("lacks the function vfs_fallocate"), "{reason}");
-            }
-            Err(Lack { reason, .. }) => {
-                let lacks = ["it needs root", "has no such tracepoint"];
-                assert!(lacks.iter().any(|lack| reason.contains(lack)), "{reason}");
-                skip(&reason);
-            }
-        }
-    }
-
-    #[test]
-    fn a_kernel_that_does_not_describe_itself_gets_one_plain_line() {
-        let types = tempfile::tempdir().unwrap();
-        let reason = refused(types.path());
-        assert!(reason.contains("cannot be read: No such file"), "{reason}");
-        for garbage in [&b""[..], b"nothing of use", &[0; 4096]] {
-            fs::write(types.path().join(KERNEL), garbage).unwrap();
-            let reason = refused(types.path());
-            assert!(reason.contains("is malformed") && !reason.contains('\n'), "{reason}");
-        }
-    }
-
-    #[test]
-    fn a_kernel_that_lacks_a_member_gets_one_plain_line() {
-        let Some(blob) = doctored::running_kernel() else { return };
-        let types = tempfile::tempdir().unwrap();
-        for (structure, member) in [("inode", "i_generation"), ("dentry", "d_parent")] {
-            let lacking = doctored::without(blob.clone(), member);
-            fs::write(types.path().join(KERNEL), lacking).unwrap();
-            let reason = refused(types.path());
-            assert!(reason.ends_with(&format!("lacks {structure}.{member}")), "{reason}");
-        }
-    }
-}
+mod tests;

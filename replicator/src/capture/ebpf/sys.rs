@@ -1,5 +1,5 @@
 //! The few `bpf` system calls that the loader library does not offer: a
-//! tracing program on a function of a module.
+//! tracing program on a function of a module, and asking what a kernel takes.
 //!
 //! Owns the `unsafe` around them. Knows nothing of hooks and folders.
 
@@ -27,19 +27,27 @@ pub struct Function<'a> {
     pub moment: Moment,
 }
 
-/// Loads a tracing program. The kernel's own words go to the debug log.
-pub fn load(code: &[bpf_insn], license: &CStr, function: Function<'_>) -> io::Result<OwnedFd> {
+/// What a program is to be attached to.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind<'a> {
+    Function(Function<'a>),
+    /// Any raw one.
+    Tracepoint,
+}
+
+/// Loads a program. The kernel's own words go to the debug log.
+pub fn load(code: &[bpf_insn], license: &CStr, kind: Kind<'_>) -> io::Result<OwnedFd> {
     let mut log = Vec::new();
-    let refused = match try_load(code, license, function, &mut log) {
+    let refused = match try_load(code, license, kind, &mut log) {
         Err(error) if error.raw_os_error() != Some(libc::EPERM) => error,
         answer => return answer,
     };
     log.resize(LOG_BYTES, 0);
-    let again = try_load(code, license, function, &mut log);
+    let again = try_load(code, license, kind, &mut log);
     if again.is_err() {
         let end = log.iter().position(|&byte| byte == 0).unwrap_or(0);
         let log = String::from_utf8_lossy(&log[..end]);
-        tracing::debug!(error = %refused, ?function, %log, "the kernel refused a program");
+        tracing::debug!(error = %refused, ?kind, %log, "the kernel refused a program");
     }
     again.map_err(|_| refused)
 }
@@ -47,24 +55,29 @@ pub fn load(code: &[bpf_insn], license: &CStr, function: Function<'_>) -> io::Re
 fn try_load(
     code: &[bpf_insn],
     license: &CStr,
-    function: Function<'_>,
+    kind: Kind<'_>,
     log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     // SAFETY: a structure of integers and unions of integers.
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: as above, every bit pattern is valid.
     let load = unsafe { &mut attributes.__bindgen_anon_3 };
-    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
-    load.expected_attach_type = match function.moment {
-        Moment::Entry => bpf_attach_type::BPF_TRACE_FENTRY as u32,
-        Moment::Exit => bpf_attach_type::BPF_TRACE_FEXIT as u32,
+    load.prog_type = match kind {
+        Kind::Function(_) => bpf_prog_type::BPF_PROG_TYPE_TRACING as u32,
+        Kind::Tracepoint => bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32,
     };
     load.insns = code.as_ptr() as u64;
     load.insn_cnt = code.len() as u32;
     load.license = license.as_ptr() as u64;
-    load.attach_btf_id = function.number;
-    if let Some(module) = function.module {
-        load.__bindgen_anon_1.attach_btf_obj_fd = module.as_raw_fd() as u32;
+    if let Kind::Function(function) = kind {
+        load.expected_attach_type = match function.moment {
+            Moment::Entry => bpf_attach_type::BPF_TRACE_FENTRY as u32,
+            Moment::Exit => bpf_attach_type::BPF_TRACE_FEXIT as u32,
+        };
+        load.attach_btf_id = function.number;
+        if let Some(module) = function.module {
+            load.__bindgen_anon_1.attach_btf_obj_fd = module.as_raw_fd() as u32;
+        }
     }
     if !log.is_empty() {
         load.log_level = 1;
