@@ -87,8 +87,14 @@ pub(super) fn all_indexes_are_equal(world: &World) -> Result<(), String> {
     for &at in &staying[1..] {
         let store = world.nodes[at].core.store();
         let waiting = apart::deletions_that_wait(world, at);
-        if names(first, &waiting) != names(store, &waiting) {
-            return Err(format!("the indexes of node {} and {at} differ", staying[0]));
+        let (one, other) = (names(first, &waiting), names(store, &waiting));
+        if one != other {
+            let differing = one.iter().find(|name| !other.contains(name));
+            let differing = differing.or_else(|| other.iter().find(|name| !one.contains(name)));
+            return Err(format!(
+                "the indexes of node {} and {at} differ: {differing:?}",
+                staying[0]
+            ));
         }
         if first.have() != store.have() {
             let (one, other) = (first.have(), store.have());
