@@ -4,7 +4,8 @@
 //! may destroy the bytes while it is cut off, forget in a crash that it wrote
 //! them, or leave for good. Somebody then puts [`Content::Lost`] in its place,
 //! beside which any other content wins. Who still holds any version writes
-//! that one anew; where nobody does, who said so gives up the names.
+//! that one anew; where none of its peers does, which it knows once they have
+//! heard of it, who said so gives up the names.
 //!
 //! Who may say so: the node that wrote the content, once every peer has
 //! answered that it does not hold it either; and any node, once every member
@@ -12,6 +13,7 @@
 //! are waited for no longer. As long as another member is away nobody speaks
 //! for it: it may have the only copy.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::core::Core;
@@ -21,6 +23,7 @@ use super::register::Sibling;
 use super::settle::Spot;
 use super::store::Store;
 use super::tree::{held, held_at};
+use super::version::Dot;
 use crate::entry::Kind;
 use crate::id::{Actor, BodyId, NodeId};
 use crate::path::RelPath;
@@ -32,6 +35,32 @@ const ASKS_MIN: u32 = 4;
 /// The same for what another node wrote, of every member: it may be slow to
 /// find again what it wrote.
 const ASKS_OF_OTHERS_MIN: u32 = 8;
+
+/// Names that wait to be given up, by the change that said that their content
+/// is lost.
+#[derive(Debug, Default)]
+pub(super) struct GivingUp(BTreeMap<Actor, BTreeSet<(u64, RelPath)>>);
+
+impl GivingUp {
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.values().map(BTreeSet::len).sum()
+    }
+
+    fn insert(&mut self, lost: Dot, path: RelPath) {
+        self.0.entry(lost.actor).or_default().insert((lost.counter, path));
+    }
+
+    /// Takes those out that wait for no later change of this actor.
+    fn take_heard(&mut self, actor: Actor, heard: u64) -> impl Iterator<Item = RelPath> {
+        let mut names = self.0.remove(&actor).unwrap_or_default();
+        let waiting: BTreeSet<_> = names.extract_if(.., |(counter, _)| *counter > heard).collect();
+        if !waiting.is_empty() {
+            self.0.insert(actor, waiting);
+        }
+        names.into_iter().map(|(_, path)| path)
+    }
+}
 
 impl<S: Store> Core<S> {
     /// Names this node's lives before this one: what they wrote is its own.
@@ -161,6 +190,38 @@ impl<S: Store> Core<S> {
         if let Some(disk) = &mut row.disk {
             disk.content = super::record::Held::Winner;
         }
+    }
+
+    /// Looks once more at names of which all peers know by now that their content
+    /// is lost.
+    pub(super) fn give_up_heard(&mut self) {
+        let actors: Vec<Actor> = self.giving_up.0.keys().copied().collect();
+        for actor in actors {
+            let heard = self.heard_by_all(actor);
+            self.unchecked.extend(self.giving_up.take_heard(actor, heard).map(Key::Name));
+        }
+    }
+
+    /// How far all peers hold this log. Without any, somebody has yet to hear of
+    /// all of it, unless there is nobody.
+    fn heard_by_all(&self, actor: Actor) -> u64 {
+        let heard = self.peers.values().map(|peer| peer.told(actor)).min();
+        heard.unwrap_or_else(|| if self.has_all_members() { u64::MAX } else { 0 })
+    }
+
+    /// May a peer still write a version anew that it holds, of what this node
+    /// says is lost?
+    pub(super) fn waits_to_give_up(&mut self, path: &RelPath, id: BodyId) -> bool {
+        let Some(row) = self.store.body(id).filter(|row| row.disk.is_none()) else {
+            return false;
+        };
+        let Sibling { dot, value, .. } = row.content.winner();
+        let is_mine = value.is_lost() && self.lives.contains(&dot.actor);
+        let waits = is_mine && dot.counter > self.heard_by_all(dot.actor);
+        if waits {
+            self.giving_up.insert(*dot, path.clone());
+        }
+        waits
     }
 
     /// Checks a name whose body may be lost. True where the name was given up.

@@ -257,6 +257,7 @@ fn left_over(core: &Core<MemoryStore>) -> Vec<(&'static str, usize)> {
         ("pending bodies", core.pending_bodies.len()),
         ("orphans", core.orphans.len()),
         ("unchecked keys", core.unchecked.len()),
+        ("names to give up", core.giving_up.len()),
         ("retries", core.retries.len()),
         ("peers in a series", core.mid_series.len()),
         ("jobs", core.jobs.len()),

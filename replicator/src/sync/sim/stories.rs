@@ -84,6 +84,33 @@ fn the_older_file_stays_where_the_newer_went_with_its_node() {
     assert!(kept > 0, "its bytes always come in time");
 }
 
+/// A file is renamed onto another here, and edited and deleted there: the edit is
+/// lost, and who renamed it has it as it was. That is to be shown, and not what
+/// it replaced.
+#[test]
+fn a_renamed_file_stays_where_its_edit_is_lost() {
+    let mut stayed = 0;
+    for seed in 0..SEEDS {
+        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| {
+            user.write("f", "renamed");
+            user.write("g", "replaced");
+        });
+        story.part();
+        story.act(1, |user| user.rename("f", "g"));
+        story.act(0, |user| user.write("f", "edited"));
+        story.act(0, |user| user.remove("f"));
+        story.settle();
+        story.join(0, 1);
+        // Where its bytes rode along with what was told of it, it is not lost.
+        let tree = story.tree(0);
+        assert!(["g=renamed", "g=edited"].contains(&&*tree), "seed {seed}: {tree}");
+        assert_eq!(story.tree(1), tree, "seed {seed}");
+        stayed += usize::from(tree == "g=renamed");
+        story.is_at_rest().unwrap();
+    }
+    assert!(stayed > 0, "the edit always comes in time");
+}
+
 /// A directory was renamed elsewhere, and a file in it is written to while its
 /// node is away, which knows of both when it begins: it may move the directory
 /// before it has met the file, or while it is told what lies where.
