@@ -90,7 +90,8 @@ impl<S: Store> Core<S> {
             return;
         }
         let have = records.have.clone();
-        self.note_half_told(&records);
+        let names = records.names.iter().map(|record| record.stamp);
+        self.note_half_told(names.chain(records.bodies.iter().map(|record| record.stamp)));
         self.merge(records);
         match have {
             Some(have) => {

@@ -217,6 +217,9 @@ fn seeds_that_failed_once_stay_well() {
         // Written to while its node was away, and moved with its directory
         // before a scan met it.
         Plan::alike(4357),
+        // Taken in outline from one that forgot in a crash what it had told.
+        Plan::alike(14604),
+        Plan::alike(19712),
         // It woke for ever, a hundred times a second, with nothing to do.
         Plan::alike(2617),
     ];
