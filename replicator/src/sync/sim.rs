@@ -220,6 +220,9 @@ fn seeds_that_failed_once_stay_well() {
         // Taken in outline from one that forgot in a crash what it had told.
         Plan::alike(14604),
         Plan::alike(19712),
+        // Seen at a name that was not known yet before its mode was changed at
+        // the other.
+        Plan::alike(17257),
         // It woke for ever, a hundred times a second, with nothing to do.
         Plan::alike(2617),
     ];
