@@ -119,9 +119,14 @@ impl<S: Store> Core<S> {
             let Some((id, row)) = id.and_then(|(id, _)| Some((id, self.store.body(id)?))) else {
                 continue;
             };
-            let from = row.content_on_disk().and_then(Content::digest);
-            let is_file = row.kind() == Kind::File;
-            if is_file && self.source(spot, id, &row, from).is_none() {
+            let source = match &spot {
+                Spot::Path(path) => self.source_at(path, id, &row, self.lying_at(path).as_ref()),
+                Spot::Body(_) => {
+                    let from = row.content_on_disk().and_then(Content::digest);
+                    self.source(spot, id, &row, from)
+                }
+            };
+            if row.kind() == Kind::File && source.is_none() {
                 self.give_up_content(now, id, row);
             }
         }
