@@ -327,7 +327,7 @@ impl<S: Store> Core<S> {
 
     /// What was told of a name that is gone may have been the metadata of a
     /// file that has others; of one in a directory that is gone nothing is told.
-    fn may_have_changed(&mut self, now: Now, (body, kind): (BodyId, Kind)) {
+    pub(super) fn may_have_changed(&mut self, now: Now, (body, kind): (BodyId, Kind)) {
         if kind != Kind::Directory && self.place_of(&Spot::Body(body)).is_some() {
             self.settle.touch(now.monotonic, Spot::Body(body), Dirt::entry());
         }
