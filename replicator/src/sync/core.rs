@@ -378,6 +378,7 @@ impl<S: Store> Core<S> {
         }
         self.tell_on(now);
         self.check_lost(now);
+        self.check_orphans(now);
         self.check_tree(now);
         self.ask_all_for_bodies();
         self.try_unread(now);

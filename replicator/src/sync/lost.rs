@@ -23,7 +23,7 @@ use super::register::Sibling;
 use super::settle::Spot;
 use super::store::Store;
 use super::tree::{held, held_at};
-use super::version::Dot;
+use super::version::{Dot, VersionVector};
 use crate::entry::Kind;
 use crate::id::{Actor, BodyId, NodeId};
 use crate::path::RelPath;
@@ -133,7 +133,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Is every member connected that is waited for?
-    fn has_all_members(&self) -> bool {
+    pub(super) fn has_all_members(&self) -> bool {
         let Some(me) = self.membership.me() else { return false };
         let mut others = self.membership.roster.waited_for().filter(|record| record.node != me);
         others.all(|record| self.peers.contains_key(&record.node))
@@ -247,19 +247,21 @@ impl<S: Store> Core<S> {
         if !self.lives.contains(&winner.dot.actor) {
             return false;
         }
-        self.give_up(now, path, id, &row);
+        self.give_up(now, path, id, row.content.context().clone());
         true
     }
 
     /// Takes the name away from a body of which nothing is left. What others
     /// bound it to concurrently stays; a version that turns up again brings
     /// the name back.
-    fn give_up(&mut self, now: Now, path: &RelPath, id: BodyId, body: &BodyRow) {
+    pub(super) fn give_up(&mut self, now: Now, path: &RelPath, id: BodyId, seen: VersionVector) {
         let Some(former) = self.store.name(path) else {
             return;
         };
-        let was = Replaced { body: id, seen: body.content.context().clone() };
-        let gone = Binding::Gone { was, kind: body.kind(), moved: false };
+        let Some((_, kind)) = former.wanted().filter(|(body, _)| *body == id) else {
+            return;
+        };
+        let gone = Binding::Gone { was: Replaced { body: id, seen }, kind, moved: false };
         let dot = self.next_dot();
         let mut binding = former.binding.clone();
         let is_bound = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);

@@ -229,6 +229,8 @@ fn seeds_that_failed_once_stay_well() {
         // A file in the place of a directory, and what was in that thought to be
         // there still.
         Plan::alike(22070),
+        // A name that was given up led to a file that nobody remembers.
+        Plan { unsaid: true, ..Plan::leaving(10464) },
         // It woke for ever, a hundred times a second, with nothing to do.
         Plan::alike(2617),
     ];
