@@ -231,6 +231,11 @@ fn seeds_that_failed_once_stay_well() {
         Plan::alike(22070),
         // A name that was given up led to a file that nobody remembers.
         Plan { unsaid: true, ..Plan::leaving(10464) },
+        // An edit that was lost, and before had kept the file from two deletions,
+        // its own among them.
+        Plan::wild(11935),
+        // Deleted on a node that began anew before it had looked.
+        Plan::coming(8448),
         // It woke for ever, a hundred times a second, with nothing to do.
         Plan::alike(2617),
     ];
