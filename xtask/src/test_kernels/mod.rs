@@ -16,7 +16,9 @@ mod trials;
 
 use std::ffi::OsString;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -94,6 +96,9 @@ pub struct Args {
     /// What runs the guest's code: `tcg` works everywhere, `kvm` is fast
     #[arg(long, default_value = "tcg")]
     accelerator: String,
+    /// Where the emulator or the kernels cannot be had, say so and do nothing
+    #[arg(long)]
+    or_skip: bool,
     /// Show what the guests print
     #[arg(long)]
     verbose: bool,
@@ -111,20 +116,27 @@ pub fn run(args: Args) -> Result<()> {
     let kernels: Vec<_> = KERNELS.iter().filter(wanted).collect();
     ensure!(!kernels.is_empty(), "only {} are known", KERNELS.map(|k| k.version).join(" and "));
     ensure!(file_systems(&args).count() > 0, "only {} are tried", FILE_SYSTEMS.join(", "));
-    packages::install("qemu-system-x86_64", "qemu-system-x86")?;
+    let stock = match fetch(&kernels) {
+        Err(error) if args.or_skip => {
+            println!("skipped: test-kernels: {error:#}");
+            return Ok(());
+        }
+        stock => stock?,
+    };
     let programs = Programs::build(&args)?;
     let trials = programs.trials(&args)?;
     let wanted = programs.rows(&args, &trials)?;
     let mut rows = Vec::new();
     let mut failed = Vec::new();
-    for kernel in kernels {
-        let tried = boot(kernel, &programs, &trials, &args).and_then(|found| {
+    let tried = boot_all(&stock, &programs, &trials, &args);
+    for (version, tried) in stock.iter().map(|stock| stock.version).zip(tried) {
+        let judged = tried.and_then(|found| {
             let judged = judge(&found, &wanted);
-            rows.extend(found.into_iter().map(|row| (kernel.version, row)));
+            rows.extend(found.into_iter().map(|row| (version, row)));
             judged
         });
-        if let Err(error) = tried {
-            failed.push(format!("{}: {error:#}", kernel.version));
+        if let Err(error) = judged {
+            failed.push(format!("{version}: {error:#}"));
         }
     }
     print!("{}", table(&rows));
@@ -137,16 +149,50 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn boot(kernel: &Kernel, programs: &Programs, trials: &[Trial], args: &Args) -> Result<Vec<Row>> {
-    let place = cargo::target().join("kernels").join(kernel.version);
-    let unpacked = packages::fetch("linux-image-amd64", kernel.suite, &place)?;
-    let busybox = packages::fetch("busybox-static", kernel.suite, &place.join("busybox"))?;
-    let release = modules::release(&unpacked)?;
+/// A kernel and what its guest starts with, fetched.
+struct Stock {
+    version: &'static str,
+    place: PathBuf,
+    unpacked: PathBuf,
+    release: String,
+    busybox: PathBuf,
+}
+
+fn fetch(kernels: &[&Kernel]) -> Result<Vec<Stock>> {
+    packages::install("qemu-system-x86_64", "qemu-system-x86")?;
+    let fetch = |kernel: &&Kernel| {
+        let Kernel { version, suite } = **kernel;
+        let place = cargo::target().join("kernels").join(version);
+        let unpacked = packages::fetch("linux-image-amd64", suite, &place)?;
+        let release = modules::release(&unpacked)?;
+        let busybox = packages::fetch("busybox-static", suite, &place.join("busybox"))?;
+        let busybox = ["usr/bin/busybox", "bin/busybox"].map(|at| busybox.join(at));
+        let busybox = busybox.into_iter().find(|path| path.is_file());
+        let busybox = busybox.context("no busybox in its package")?;
+        Ok(Stock { version, place, unpacked, release, busybox })
+    };
+    kernels.iter().map(fetch).collect()
+}
+
+/// At once: one guest alone keeps little more than one core busy.
+fn boot_all(
+    stock: &[Stock],
+    programs: &Programs,
+    trials: &[Trial],
+    args: &Args,
+) -> Vec<Result<Vec<Row>>> {
+    thread::scope(|scope| {
+        let boot = |stock| scope.spawn(move || boot(stock, programs, trials, args));
+        let guests: Vec<_> = stock.iter().map(boot).collect();
+        let ends = guests.into_iter().map(ScopedJoinHandle::join);
+        ends.map(|end| end.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
+fn boot(stock: &Stock, programs: &Programs, trials: &[Trial], args: &Args) -> Result<Vec<Row>> {
+    let Stock { place, unpacked, release, busybox, .. } = stock;
     let mut image = Image::default();
     programs.add(args, &mut image)?;
-    let busybox = ["usr/bin/busybox", "bin/busybox"].map(|at| busybox.join(at));
-    let busybox =
-        busybox.iter().find(|path| path.is_file()).context("no busybox in its package")?;
     image.program("/bin/busybox", busybox)?;
     for tool in TOOLS {
         match machine::program(tool) {
@@ -154,7 +200,7 @@ fn boot(kernel: &Kernel, programs: &Programs, trials: &[Trial], args: &Args) -> 
             None => println!("note: without {tool} some methods cannot be tried"),
         }
     }
-    Modules::of(&unpacked, &release)?.add(&MODULES, &mut image)?;
+    Modules::of(unpacked, release)?.add(&MODULES, &mut image)?;
     let told_on: Vec<_> = match args.all {
         true => file_systems(args).collect(),
         false => Vec::new(),
