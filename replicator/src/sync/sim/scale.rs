@@ -3,8 +3,9 @@
 //! each other as members.
 //!
 //! `cargo test -p replicator --lib sync::sim::scale -- --nocapture` prints the
-//! table; `REPLICATOR_SIM_NODES=1000` makes it longer. Contents that do not
-//! ride along are not counted: each node fetches them once.
+//! table; `REPLICATOR_SIM_NODES=1000` makes it longer, and with `--release` takes
+//! a quarter of an hour. Contents that do not ride along are not counted: each
+//! node fetches them once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
