@@ -93,7 +93,7 @@ fn another_protocol_version_is_refused_on_both_sides() {
 }
 
 /// Copies the program under test and lets the copy speak the version that
-/// comes next, `replicator/6`: the compiler keeps the name in a piece or as
+/// comes after `replicator/6`: the compiler keeps the name in a piece or as
 /// numbers of eight and of four bytes.
 fn speak_another_version(copy: &Path) {
     const END: &[u8] = b"or/6";
@@ -102,7 +102,7 @@ fn speak_another_version(copy: &Path) {
         (0..program.len() - END.len()).filter(|&at| program[at..].starts_with(END)).collect();
     assert!(!places.is_empty(), "the program does not name its protocol");
     for at in places {
-        program[at + END.len() - 1] = b'6';
+        program[at + END.len() - 1] += 1;
     }
     let beside = copy.with_extension("written");
     fs::write(&beside, program).unwrap();
