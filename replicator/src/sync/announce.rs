@@ -7,7 +7,7 @@
 //! for it. A record that was replaced is not sent: what replaced it lies
 //! further on in some log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::core::Core;
@@ -59,6 +59,10 @@ pub(super) struct Peer {
     untold: BTreeSet<Actor>,
     /// Whom it was told that this node is connected to.
     links_told: Option<Vec<Actor>>,
+    /// Bodies that it was asked for and has not answered yet, and those of which
+    /// it knows nothing.
+    pub asked_for: VecDeque<Vec<BodyId>>,
+    pub unknown: BTreeSet<BodyId>,
     /// It came with a log of its own, so it may hold much of what it is told
     /// of; bytes are not pressed on it until it is complete.
     seeded: bool,
@@ -79,6 +83,8 @@ impl Peer {
             news: BTreeSet::new(),
             untold: BTreeSet::new(),
             links_told: None,
+            asked_for: VecDeque::new(),
+            unknown: BTreeSet::new(),
             seeded: true,
         }
     }

@@ -130,11 +130,12 @@ impl<S: Store> Core<S> {
             (What::Remove { .. }, stat) => {
                 // The other names of the inode: its ctime has moved.
                 stat.iter().for_each(|stat| self.refresh(body, stat));
+                self.bytes_stay_with(now, &path, body);
                 self.set_on_disk(&path, None, &name_seen);
                 self.look_beneath(now, &path, kind);
             }
             (What::Rename { from, .. }, Some(stat)) => {
-                self.renamed(&from, &path, body, kind, &stat, &name_seen);
+                self.renamed(now, (&from, &path), (body, kind), &stat, &name_seen);
             }
             (What::Exchange { with, .. }, Some(stat)) => {
                 self.exchanged(now, &with, &path, kind, &stat, &name_seen);
@@ -210,19 +211,28 @@ impl<S: Store> Core<S> {
 
     fn renamed(
         &mut self,
-        from: &RelPath,
-        to: &RelPath,
-        body: BodyId,
-        kind: Kind,
+        now: Now,
+        (from, to): (&RelPath, &RelPath),
+        (body, kind): (BodyId, Kind),
         stat: &Stat,
         seen: &VersionVector,
     ) {
         self.refresh(body, stat);
         self.own.exchange(from, to);
         let moved = self.subtree(from, kind);
+        moved.iter().for_each(|(path, (id, _))| self.bytes_stay_with(now, path, *id));
         self.replant(&moved, from, to, seen);
         self.set_on_disk(to, Some((body, kind)), seen);
         self.scan_moved(to, kind);
+    }
+
+    /// Bytes that are yet to be read at a place go where what lay there goes.
+    fn bytes_stay_with(&mut self, now: Now, path: &RelPath, body: BodyId) {
+        if let Some(dirt) = self.settle.dirt(&Spot::Path(path.clone()))
+            && let Some(bytes) = dirt.of_bytes()
+        {
+            self.settle.look(now.monotonic, Spot::Body(body), bytes);
+        }
     }
 
     /// What happened in a directory just before it was moved is reported, if
@@ -248,6 +258,8 @@ impl<S: Store> Core<S> {
         if let Some((id, _)) = there.first().map(|(_, held)| *held) {
             self.refresh(id, stat);
         }
+        let bodies = there.iter().chain(&here);
+        bodies.for_each(|(path, (id, _))| self.bytes_stay_with(now, path, *id));
         // Each body is named at its new place before it loses the old one.
         for (moved, from, to) in [(&there, with, path), (&here, path, with)] {
             for (old, held) in moved.iter() {

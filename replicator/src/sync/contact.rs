@@ -78,7 +78,7 @@ impl<S: Store> Core<S> {
             Message::Members(news) => self.handle_members(from, news),
             Message::Refused { floor } => self.handle_refused(now, from, floor),
             Message::WantBodies(wanted) => self.handle_want_bodies(from, &wanted),
-            Message::Bodies(bodies) => self.handle_bodies(bodies),
+            Message::Bodies(bodies) => self.handle_bodies(from, bodies),
             Message::Offer(offer) => self.handle_offer(from, &offer),
             Message::Answer { id, answers } => self.handle_answer(from, id, &answers),
         }
@@ -90,7 +90,8 @@ impl<S: Store> Core<S> {
             return;
         }
         let have = records.have.clone();
-        self.note_half_told(&records);
+        let names = records.names.iter().map(|record| record.stamp);
+        self.note_half_told(names.chain(records.bodies.iter().map(|record| record.stamp)));
         self.merge(records);
         match have {
             Some(have) => {

@@ -9,6 +9,7 @@ use super::cut_off::CutOff;
 use super::doubt::Doubt;
 use super::effect::{Effect, Now};
 use super::history::History;
+use super::lost::GivingUp;
 use super::mapped::Mapped;
 use super::members::Membership;
 use super::message::Message;
@@ -121,6 +122,8 @@ pub struct Core<S> {
     /// Names and bodies whose place in the tree is to be checked once the
     /// peer's records are complete.
     pub(super) unchecked: HashSet<Key>,
+    /// Names that are given up once all peers know that their content is lost.
+    pub(super) giving_up: GivingUp,
     pub(super) retries: HashMap<Spot, Retry>,
     pub(super) planning: Planning,
     /// A directory waits to be moved: nothing new begins before that.
@@ -193,6 +196,7 @@ impl<S: Store> Core<S> {
             orphans: BTreeMap::new(),
             orphaned: false,
             unchecked: HashSet::new(),
+            giving_up: GivingUp::default(),
             retries: HashMap::new(),
             planning: Planning::default(),
             draining: false,
@@ -374,6 +378,7 @@ impl<S: Store> Core<S> {
         }
         self.tell_on(now);
         self.check_lost(now);
+        self.check_orphans(now);
         self.check_tree(now);
         self.ask_all_for_bodies();
         self.try_unread(now);

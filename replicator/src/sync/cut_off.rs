@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::effect::Now;
-use super::message::Records;
 use super::record::{BodyRow, Key, NameRow};
 use super::store::Store;
-use super::version::VersionVector;
+use super::version::{Dot, VersionVector};
 use crate::limits::SWEEP_PLACES_MAX;
 
 /// A node that is started again, or a line that is mended, is back by then,
@@ -30,10 +29,8 @@ pub(super) struct CutOff {
 }
 
 impl<S: Store> Core<S> {
-    /// These are about to be merged.
-    pub(super) fn note_half_told(&mut self, records: &Records) {
-        let names = records.names.iter().map(|record| record.stamp);
-        let stamps = names.chain(records.bodies.iter().map(|record| record.stamp));
+    /// Rows with these stamps are about to be merged, as records or in outline.
+    pub(super) fn note_half_told(&mut self, stamps: impl Iterator<Item = Dot>) {
         stamps.for_each(|stamp| self.cut_off.told.advance(stamp));
     }
 

@@ -102,7 +102,14 @@ impl<S: Store> Core<S> {
         (lies_in(&lying, stat) && lying.kind() == stat.kind).then_some(lying)
     }
 
-    fn saw_entry(&mut self, now: Now, path: &RelPath, stat: Stat, sighted: Sighted, look: Looking) {
+    fn saw_entry(
+        &mut self,
+        now: Now,
+        path: &RelPath,
+        mut stat: Stat,
+        sighted: Sighted,
+        look: Looking,
+    ) {
         if self.displaces_directory(path, stat.kind) {
             // The directory may have been moved, and be met elsewhere.
             if look.dirt.gone == 0 || self.may_be_moving(&look) {
@@ -150,6 +157,16 @@ impl<S: Store> Core<S> {
                 self.look_later(now, retry, path, dirt);
                 return;
             }
+        };
+        let outdated = known.as_ref().filter(|lying| is_outdated(lying, &stat, &look));
+        let read = match outdated.map(|lying| (lying.id, as_known(lying, &stat))) {
+            Some((id, as_known)) => {
+                let dirt = Dirt { whole: look.dirt.whole, ..Dirt::compare() };
+                self.settle.look(now.monotonic, Spot::Body(id), dirt);
+                stat = as_known;
+                None
+            }
+            None => read,
         };
         let known = known.or_else(|| self.same_again(path, read.as_ref()?));
         if self.is_older(now, path, known.as_ref().map(|lying| lying.id), &stat, read.as_ref()) {
@@ -310,11 +327,24 @@ impl<S: Store> Core<S> {
 
     /// What was told of a name that is gone may have been the metadata of a
     /// file that has others; of one in a directory that is gone nothing is told.
-    fn may_have_changed(&mut self, now: Now, (body, kind): (BodyId, Kind)) {
+    pub(super) fn may_have_changed(&mut self, now: Now, (body, kind): (BodyId, Kind)) {
         if kind != Kind::Directory && self.place_of(&Spot::Body(body)).is_some() {
             self.settle.touch(now.monotonic, Spot::Body(body), Dirt::entry());
         }
     }
+}
+
+/// Was this seen at a name that was not known to lead to the body, before the
+/// body was changed at another? The look held nothing of it then.
+fn is_outdated(lying: &Lying, stat: &Stat, look: &Looking) -> bool {
+    !look.bodies.contains(&lying.id) && stat.fingerprint.ctime < lying.disk().fingerprint.ctime
+}
+
+/// What was seen, but for all that the index knows better.
+fn as_known(lying: &Lying, stat: &Stat) -> Stat {
+    let (row, fingerprint) = (lying.row(), lying.disk().fingerprint);
+    let metadata = row.metadata_on_disk().unwrap_or(&stat.metadata).clone();
+    Stat { fingerprint, metadata, ..stat.clone() }
 }
 
 /// Is this the inode that the body lies in?

@@ -126,21 +126,13 @@ impl<S: Store> Core<S> {
     /// body that lay there, which may be moved before that look.
     pub(super) fn keep_bytes(&mut self, now: Now, wait: Duration, look: Looking) -> Dirt {
         let dirt = look.dirt;
-        let Some(id) = look.bodies.first().filter(|_| dirt.bytes || dirt.whole) else {
+        let Some((id, bytes)) = look.bodies.first().zip(dirt.of_bytes()) else {
             return dirt;
         };
         let compare = dirt.compare || dirt.whole;
         let none = RangeSet::new();
-        let rest = Dirt {
-            compare,
-            bytes: false,
-            whole: false,
-            mapped: false,
-            ranges: none,
-            ..dirt.clone()
-        };
-        let bytes =
-            Dirt { entry: false, compare: false, list: false, came: false, gone: 0, ..dirt };
+        let rest =
+            Dirt { compare, bytes: false, whole: false, mapped: false, ranges: none, ..dirt };
         self.settle.look_after(now.monotonic, wait, Spot::Body(*id), bytes);
         rest
     }

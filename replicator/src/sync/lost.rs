@@ -4,7 +4,8 @@
 //! may destroy the bytes while it is cut off, forget in a crash that it wrote
 //! them, or leave for good. Somebody then puts [`Content::Lost`] in its place,
 //! beside which any other content wins. Who still holds any version writes
-//! that one anew; where nobody does, who said so gives up the names.
+//! that one anew; where none of its peers does, which it knows once they have
+//! heard of it, who said so gives up the names.
 //!
 //! Who may say so: the node that wrote the content, once every peer has
 //! answered that it does not hold it either; and any node, once every member
@@ -12,6 +13,7 @@
 //! are waited for no longer. As long as another member is away nobody speaks
 //! for it: it may have the only copy.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::core::Core;
@@ -21,6 +23,7 @@ use super::register::Sibling;
 use super::settle::Spot;
 use super::store::Store;
 use super::tree::{held, held_at};
+use super::version::{Dot, VersionVector};
 use crate::entry::Kind;
 use crate::id::{Actor, BodyId, NodeId};
 use crate::path::RelPath;
@@ -32,6 +35,32 @@ const ASKS_MIN: u32 = 4;
 /// The same for what another node wrote, of every member: it may be slow to
 /// find again what it wrote.
 const ASKS_OF_OTHERS_MIN: u32 = 8;
+
+/// Names that wait to be given up, by the change that said that their content
+/// is lost.
+#[derive(Debug, Default)]
+pub(super) struct GivingUp(BTreeMap<Actor, BTreeSet<(u64, RelPath)>>);
+
+impl GivingUp {
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.values().map(BTreeSet::len).sum()
+    }
+
+    fn insert(&mut self, lost: Dot, path: RelPath) {
+        self.0.entry(lost.actor).or_default().insert((lost.counter, path));
+    }
+
+    /// Takes those out that wait for no later change of this actor.
+    fn take_heard(&mut self, actor: Actor, heard: u64) -> impl Iterator<Item = RelPath> {
+        let mut names = self.0.remove(&actor).unwrap_or_default();
+        let waiting: BTreeSet<_> = names.extract_if(.., |(counter, _)| *counter > heard).collect();
+        if !waiting.is_empty() {
+            self.0.insert(actor, waiting);
+        }
+        names.into_iter().map(|(_, path)| path)
+    }
+}
 
 impl<S: Store> Core<S> {
     /// Names this node's lives before this one: what they wrote is its own.
@@ -90,16 +119,21 @@ impl<S: Store> Core<S> {
             let Some((id, row)) = id.and_then(|(id, _)| Some((id, self.store.body(id)?))) else {
                 continue;
             };
-            let from = row.content_on_disk().and_then(Content::digest);
-            let is_file = row.kind() == Kind::File;
-            if is_file && self.source(spot, id, &row, from).is_none() {
+            let source = match &spot {
+                Spot::Path(path) => self.source_at(path, id, &row, self.lying_at(path).as_ref()),
+                Spot::Body(_) => {
+                    let from = row.content_on_disk().and_then(Content::digest);
+                    self.source(spot, id, &row, from)
+                }
+            };
+            if row.kind() == Kind::File && source.is_none() {
                 self.give_up_content(now, id, row);
             }
         }
     }
 
     /// Is every member connected that is waited for?
-    fn has_all_members(&self) -> bool {
+    pub(super) fn has_all_members(&self) -> bool {
         let Some(me) = self.membership.me() else { return false };
         let mut others = self.membership.roster.waited_for().filter(|record| record.node != me);
         others.all(|record| self.peers.contains_key(&record.node))
@@ -163,6 +197,38 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// Looks once more at names of which all peers know by now that their content
+    /// is lost.
+    pub(super) fn give_up_heard(&mut self) {
+        let actors: Vec<Actor> = self.giving_up.0.keys().copied().collect();
+        for actor in actors {
+            let heard = self.heard_by_all(actor);
+            self.unchecked.extend(self.giving_up.take_heard(actor, heard).map(Key::Name));
+        }
+    }
+
+    /// How far all peers hold this log. Without any, somebody has yet to hear of
+    /// all of it, unless there is nobody.
+    fn heard_by_all(&self, actor: Actor) -> u64 {
+        let heard = self.peers.values().map(|peer| peer.told(actor)).min();
+        heard.unwrap_or_else(|| if self.has_all_members() { u64::MAX } else { 0 })
+    }
+
+    /// May a peer still write a version anew that it holds, of what this node
+    /// says is lost?
+    pub(super) fn waits_to_give_up(&mut self, path: &RelPath, id: BodyId) -> bool {
+        let Some(row) = self.store.body(id).filter(|row| row.disk.is_none()) else {
+            return false;
+        };
+        let Sibling { dot, value, .. } = row.content.winner();
+        let is_mine = value.is_lost() && self.lives.contains(&dot.actor);
+        let waits = is_mine && dot.counter > self.heard_by_all(dot.actor);
+        if waits {
+            self.giving_up.insert(*dot, path.clone());
+        }
+        waits
+    }
+
     /// Checks a name whose body may be lost. True where the name was given up.
     pub(super) fn gave_up(&mut self, now: Now, path: &RelPath, id: BodyId) -> bool {
         let Some(row) = self.store.body(id) else {
@@ -181,19 +247,21 @@ impl<S: Store> Core<S> {
         if !self.lives.contains(&winner.dot.actor) {
             return false;
         }
-        self.give_up(now, path, id, &row);
+        self.give_up(now, path, id, row.content.context().clone());
         true
     }
 
     /// Takes the name away from a body of which nothing is left. What others
     /// bound it to concurrently stays; a version that turns up again brings
     /// the name back.
-    fn give_up(&mut self, now: Now, path: &RelPath, id: BodyId, body: &BodyRow) {
+    pub(super) fn give_up(&mut self, now: Now, path: &RelPath, id: BodyId, seen: VersionVector) {
         let Some(former) = self.store.name(path) else {
             return;
         };
-        let was = Replaced { body: id, seen: body.content.context().clone() };
-        let gone = Binding::Gone { was, kind: body.kind(), moved: false };
+        let Some((_, kind)) = former.wanted().filter(|(body, _)| *body == id) else {
+            return;
+        };
+        let gone = Binding::Gone { was: Replaced { body: id, seen }, kind, moved: false };
         let dot = self.next_dot();
         let mut binding = former.binding.clone();
         let is_bound = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);

@@ -340,6 +340,7 @@ impl<S: Store> Core<S> {
         else {
             return Answer::Differs;
         };
+        self.note_half_told(entries.iter().flat_map(Entry::stamps));
         for entry in entries {
             entry.bodies.into_iter().for_each(|body| self.merge_body(body));
             self.merge_name(entry.name);

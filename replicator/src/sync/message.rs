@@ -63,6 +63,7 @@ pub enum Message {
     },
     /// Bodies that the sender has forgotten and finds bound again.
     WantBodies(Vec<BodyId>),
+    /// Those of the bodies asked for that the sender remembers.
     Bodies(Vec<BodyRecord>),
     /// What the sender shows, in outline, to one that may show the same.
     Offer(Offer),

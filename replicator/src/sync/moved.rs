@@ -270,6 +270,7 @@ impl<S: Store> Core<S> {
                 }
             }
         }
+        let went = self.went_with_directory(&places, &left);
         // Each body is named at its new place before it loses the old one.
         for (path, (body, _)) in &places {
             self.edit_body(*body, |row| {
@@ -285,6 +286,8 @@ impl<S: Store> Core<S> {
         for path in left.iter().rev().filter(|path| !places.contains_key(path)) {
             self.vanish(now, path);
         }
+        went.iter().rev().for_each(|(path, _)| self.vanish(now, path));
+        went.into_iter().for_each(|(_, lay)| self.may_have_changed(now, lay));
         for (from, to) in moves {
             self.progress.note(now.wall, "moved here", to);
             if places.get(to).is_some_and(|(_, kind)| *kind == Kind::Directory) {
@@ -294,6 +297,28 @@ impl<S: Store> Core<S> {
                 self.scan_found(from.clone(), told, false);
             }
         }
+    }
+
+    /// What lay in directories that went for entries of another kind, which lie in
+    /// their places now: nobody scans those for what they miss.
+    fn went_with_directory(
+        &mut self,
+        places: &BTreeMap<RelPath, (BodyId, Kind)>,
+        left: &[RelPath],
+    ) -> Vec<(RelPath, (BodyId, Kind))> {
+        let mut went = Vec::new();
+        for (path, _) in places.iter().filter(|(_, (_, kind))| *kind != Kind::Directory) {
+            let lay = self.lying_at(path).filter(|lying| lying.kind() == Kind::Directory);
+            if lay.is_none() || left.contains(path) {
+                continue;
+            }
+            self.for_each_within(path, |core, below, row| {
+                let stays = below == *path || places.contains_key(&below) || left.contains(&below);
+                let lay = row.on_disk().filter(|_| !stays && !core.brake.holds(&below));
+                went.extend(lay.map(|lay| (below, lay)));
+            });
+        }
+        went
     }
 
     /// May what is missing be about to be met at another place of which no

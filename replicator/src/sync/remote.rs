@@ -98,7 +98,8 @@ impl<S: Store> Core<S> {
         self.stand_in(&mut row);
         // Or another file of its names may be the one that was changed last.
         let (winner, former) = (row.content.winner(), before.content.winner());
-        let gives_way = winner.value.is_lost() || winner.when < former.when;
+        let is_found = former.value.is_lost();
+        let gives_way = winner.value.is_lost() || is_found || winner.when < former.when;
         let deleted = row.bound.is_empty() && row.grave.is_some();
         let bound = row.bound.clone();
         self.put_body(id, row);
@@ -151,6 +152,7 @@ impl<S: Store> Core<S> {
     /// Mends what concurrent changes left hanging: a child without its
     /// directory, an edit of something deleted.
     pub(super) fn check_tree(&mut self, now: Now) {
+        self.give_up_heard();
         // In the middle of a series a parent may seem to be missing.
         if self.unchecked.is_empty() || !self.mid_series.is_empty() {
             return;
@@ -209,6 +211,8 @@ impl<S: Store> Core<S> {
                 if let Some((id, kind)) = self.latest_of(&row) {
                     self.rebind(now, path, id, kind);
                     self.keep_parents(now, path);
+                } else if self.waits_to_give_up(path, *body) {
+                    // Its directory, too, is needed only if it comes back.
                 } else if !self.gave_up(now, path, *body) {
                     self.keep_parents(now, path);
                 } else if let Some(row) = self.store.name(path) {

@@ -4,19 +4,24 @@
 //! whatever a member writes from then on, it writes knowing of the deletion.
 //! Bodies without a name go with it. Should a member still bind a name to a
 //! body that was forgotten here (it had the file open under another name),
-//! the body is asked for: whoever binds a body has its record.
+//! the body is asked for: whoever binds a body has its record. Where it was
+//! nobody but a node that gave up another one, it may be that none has.
 //!
 //! Logs are gone through in small parts, and only where they have not been
 //! gone through before.
 
 use super::core::Core;
+use super::effect::Now;
 use super::message::Message;
 use super::record::{Binding, BodyRecord, Key, NameRow};
 use super::store::Store;
-use super::version::Dot;
+use super::version::{Dot, VersionVector};
 use crate::id::{BodyId, NodeId};
 use crate::limits::{BODIES_ASKED_MAX, SWEEP_PLACES_MAX};
 use crate::path::RelPath;
+
+/// Questions for bodies that a peer may leave open.
+const ASKED_FOR_MAX: usize = 16;
 
 impl<S: Store> Core<S> {
     /// The floor has risen: what lies below it is to be gone through.
@@ -108,9 +113,16 @@ impl<S: Store> Core<S> {
     /// here and are bound to a name again.
     pub(super) fn ask_for_bodies(&mut self, from: NodeId) {
         let wanted: Vec<BodyId> = self.orphans.keys().copied().take(BODIES_ASKED_MAX).collect();
-        if !wanted.is_empty() && self.membership.me.is_some() {
-            self.send(from, Message::WantBodies(wanted));
+        if wanted.is_empty() || self.membership.me.is_none() {
+            return;
         }
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        if peer.asked_for.len() >= ASKED_FOR_MAX {
+            self.orphaned = true;
+            return;
+        }
+        peer.asked_for.push_back(wanted.clone());
+        self.send(from, Message::WantBodies(wanted));
     }
 
     /// This node may itself have bound a name to one: the loser of a conflict
@@ -127,15 +139,34 @@ impl<S: Store> Core<S> {
     pub(super) fn handle_want_bodies(&mut self, from: NodeId, wanted: &[BodyId]) {
         let known = |id: &BodyId| Some(self.store.body(*id)?.record(*id));
         let bodies: Vec<BodyRecord> = wanted.iter().filter_map(known).collect();
-        if !bodies.is_empty() {
-            self.send(from, Message::Bodies(bodies));
-        }
+        // Also without any: it may be that nobody knows them.
+        self.send(from, Message::Bodies(bodies));
     }
 
-    pub(super) fn handle_bodies(&mut self, bodies: Vec<BodyRecord>) {
+    pub(super) fn handle_bodies(&mut self, from: NodeId, bodies: Vec<BodyRecord>) {
         for record in bodies {
             if self.orphans.contains_key(&record.id) {
                 self.merge_body(record);
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let asked = peer.asked_for.pop_front().unwrap_or_default();
+        peer.unknown.retain(|id| self.orphans.contains_key(id));
+        peer.unknown.extend(asked.into_iter().filter(|id| self.orphans.contains_key(id)));
+    }
+
+    /// A name that leads to a body of which no member remembers anything, as the
+    /// loser of a conflict that was laid aside long ago, leads nowhere.
+    pub(super) fn check_orphans(&mut self, now: Now) {
+        let is_idle = self.orphans.is_empty() || !self.mid_series.is_empty() || !self.surveyed;
+        if is_idle || !self.has_all_members() {
+            return;
+        }
+        let is_unknown = |id: &BodyId| self.peers.values().all(|peer| peer.unknown.contains(id));
+        let unknown: Vec<BodyId> = self.orphans.keys().copied().filter(is_unknown).collect();
+        for id in unknown {
+            for path in self.orphans.remove(&id).unwrap_or_default() {
+                self.give_up(now, &path, id, VersionVector::new());
             }
         }
     }

@@ -3,7 +3,9 @@
 //! What a scan meets is looked at where it is not as known; what it misses has
 //! gone, or has moved, and the brake has a say in that. Events go on meanwhile:
 //! what came to lie in a place that a scan had passed is not missing, but may
-//! have come and gone before it passed.
+//! have come and gone before it passed. And what this node moves meanwhile may
+//! be listed where it is no more, or nowhere: what a scan was to read of it is
+//! read where it lies now.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,6 +14,7 @@ use super::effect::{Effect, Listed, Now};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use crate::entry::{Kind, Timestamp};
+use crate::id::BodyId;
 use crate::path::RelPath;
 
 /// A scan that is under way.
@@ -20,8 +23,8 @@ pub(super) struct Scanning {
     beneath: RelPath,
     /// Each with its inode.
     met: HashMap<RelPath, u64>,
-    /// What came to lie here in its time.
-    came: HashSet<RelPath>,
+    /// What came to lie here in its time, and whether it lay elsewhere before.
+    came: HashMap<RelPath, bool>,
     since: Option<Timestamp>,
     before: Option<Before>,
     /// It was asked for once more, perhaps because of what it has passed by.
@@ -94,7 +97,7 @@ impl<S: Store> Core<S> {
         self.scans.push(Scanning {
             beneath: beneath.clone(),
             met: HashMap::new(),
-            came: HashSet::new(),
+            came: HashMap::new(),
             since,
             before: None,
             again: None,
@@ -121,9 +124,15 @@ impl<S: Store> Core<S> {
 
     /// An entry has come to lie here: a scan that passed its place before
     /// must not take it for missing.
-    pub(super) fn scans_meet(&mut self, path: &RelPath) {
+    pub(super) fn scans_meet(&mut self, path: &RelPath, id: BodyId) {
+        if self.scans.is_empty() {
+            return;
+        }
+        let row = self.store.body(id);
+        let names = row.as_ref().and_then(|row| row.disk.as_ref()).map(|disk| &disk.names);
+        let is_moved = names.is_some_and(|names| names.iter().any(|name| name != path));
         for scan in self.scans.iter_mut().filter(|scan| path.is_within(&scan.beneath)) {
-            scan.came.insert(path.clone());
+            *scan.came.entry(path.clone()).or_default() |= is_moved;
         }
     }
 
@@ -142,8 +151,7 @@ impl<S: Store> Core<S> {
             if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
                 let inode = entry.fingerprint.inode;
                 scan.met.insert(entry.path.clone(), inode);
-                let before = scan.before.as_ref().filter(|before| !before.met.contains(&inode));
-                since = before.map(|before| before.since).into_iter().chain(scan.since).min();
+                since = scan.reads_since(inode);
                 dirt.told = scan.told;
             }
             let known = self.lying_at(&entry.path);
@@ -160,6 +168,7 @@ impl<S: Store> Core<S> {
             if !same {
                 self.note_restored(&entry);
                 self.met_elsewhere(&entry);
+                self.read_where_it_went(now, beneath, &entry, is_late);
             }
             if self.is_listing_to_verify(beneath) {
                 self.mark_to_verify(&entry.path, &mut dirt);
@@ -177,11 +186,12 @@ impl<S: Store> Core<S> {
         let Some(at) = self.scans.iter().position(|scan| scan.beneath == *beneath) else {
             return;
         };
-        let scan = self.scans.swap_remove(at);
-        let is_last = scan.again.is_none();
-        if let Some(Again { since, sync }) = scan.again {
+        let mut scan = self.scans.swap_remove(at);
+        let again = scan.again.take();
+        let is_last = again.is_none();
+        if let Some(Again { since, sync }) = again {
             self.begin_scan(beneath.clone(), since, scan.told, sync);
-            let before = scan.before.map(|before| before.since).into_iter().chain(scan.since);
+            let before = scan.before.iter().map(|before| before.since).chain(scan.since);
             if let (Some(since), Some(next)) = (before.min(), self.scans.last_mut()) {
                 next.before = Some(Before { since, met: scan.met.values().copied().collect() });
             }
@@ -192,18 +202,68 @@ impl<S: Store> Core<S> {
             if row.on_disk().is_some() && path != *beneath {
                 held += 1;
                 if !scan.met.contains_key(&path) {
-                    let came = scan.came.contains(&path);
+                    let came = scan.came.contains_key(&path);
                     if came { &mut unmet } else { &mut missing }.push(path);
                 }
             }
         });
         self.missed(now, beneath, held, missing, scan.told);
-        for path in unmet {
-            self.settle.look(now.monotonic, Spot::Path(path), Dirt::entry());
-        }
+        self.look_at_unmet(now, &scan, unmet);
         if beneath.is_root() && is_last {
             self.has_listed_to_verify();
         }
         self.turn(now);
+    }
+
+    /// A listing met a file that has another name here since: it was moved after
+    /// that, and nothing would be found of it where it was.
+    fn read_where_it_went(&mut self, now: Now, beneath: &RelPath, entry: &Listed, is_late: bool) {
+        let Some(scan) = self.scans.iter().find(|scan| scan.beneath == *beneath) else { return };
+        let body = self.store.body_of_inode(entry.fingerprint.inode);
+        let lying = body.and_then(|id| self.lying_as(Some((id, entry.kind))));
+        let Some(lying) = lying.filter(|_| entry.kind == Kind::File) else { return };
+        let disk = lying.disk();
+        let is_it = disk.fingerprint.is_inode(&entry.fingerprint);
+        let went = disk.names.iter().any(|name| scan.came.get(name) == Some(&true));
+        let is_read = !is_late && disk.fingerprint.same_bytes(&entry.fingerprint);
+        if is_it && went && !is_read && !disk.names.contains(&entry.path) {
+            let dirt = Dirt { entry: false, ..Dirt::whole() };
+            self.settle.look(now.monotonic, Spot::Body(lying.id), dirt);
+        }
+    }
+
+    /// Something came to lie where the scan had passed. An event tells what is
+    /// done to it there, but what was done before this life, or lost, the scan
+    /// was to find.
+    fn look_at_unmet(&mut self, now: Now, scan: &Scanning, unmet: Vec<RelPath>) {
+        let finds_all = !self.surveyed || scan.since.is_some();
+        let is_needed = finds_all && !unmet.is_empty();
+        let met = is_needed.then(|| scan.met.values().copied().collect::<HashSet<u64>>());
+        for path in unmet {
+            let dirt = match &met {
+                Some(met) => self.unread_of(scan, met, &path),
+                None => Dirt::entry(),
+            };
+            self.settle.look(now.monotonic, Spot::Path(path), dirt);
+        }
+    }
+
+    fn unread_of(&self, scan: &Scanning, met: &HashSet<u64>, path: &RelPath) -> Dirt {
+        let lying = self.lying_at(path).filter(|lying| lying.kind() == Kind::File);
+        let moved = lying.filter(|_| scan.came.get(path) == Some(&true));
+        let is_late = moved.is_some_and(|moved| {
+            let lies = moved.disk().fingerprint;
+            let since = scan.reads_since(lies.inode).filter(|_| !met.contains(&lies.inode));
+            since.is_some_and(|since| lies.ctime >= since)
+        });
+        if is_late { Dirt::whole() } else { Dirt::compare() }
+    }
+}
+
+impl Scanning {
+    /// Since when what was changed in this inode is read.
+    fn reads_since(&self, inode: u64) -> Option<Timestamp> {
+        let before = self.before.as_ref().filter(|before| !before.met.contains(&inode));
+        before.map(|before| before.since).into_iter().chain(self.since).min()
     }
 }

@@ -209,6 +209,12 @@ impl Dirt {
         Self { entry: true, whole: true, ..Self::default() }
     }
 
+    /// What of it is about bytes, which go with the body where that goes.
+    pub fn of_bytes(&self) -> Option<Dirt> {
+        let of_place = Dirt { entry: false, compare: false, list: false, ..self.clone() };
+        (self.bytes || self.whole).then_some(Dirt { came: false, gone: 0, ..of_place })
+    }
+
     pub fn merge(&mut self, other: &Dirt) {
         self.entry |= other.entry;
         self.compare |= other.compare;

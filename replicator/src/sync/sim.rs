@@ -211,6 +211,31 @@ fn seeds_that_failed_once_stay_well() {
         Plan::hurried(30359),
         // Flags changed while names were changed in a directory, and not told.
         Plan::hurried(45937),
+        // The name of a renamed file was given up, and an older one shown there,
+        // before its other node said that it holds it as it was renamed.
+        Plan::hurried(53823),
+        // Written to while its node was away, and moved with its directory
+        // before a scan met it.
+        Plan::alike(4357),
+        // Taken in outline from one that forgot in a crash what it had told.
+        Plan::alike(14604),
+        Plan::alike(19712),
+        // Seen at a name that was not known yet before its mode was changed at
+        // the other.
+        Plan::alike(17257),
+        // Every node had made its own file another's that was renamed then, and
+        // thought that nobody holds the one that was left at its name.
+        Plan::alike(14419),
+        // A file in the place of a directory, and what was in that thought to be
+        // there still.
+        Plan::alike(22070),
+        // A name that was given up led to a file that nobody remembers.
+        Plan { unsaid: true, ..Plan::leaving(10464) },
+        // An edit that was lost, and before had kept the file from two deletions,
+        // its own among them.
+        Plan::wild(11935),
+        // Deleted on a node that began anew before it had looked.
+        Plan::coming(8448),
         // It woke for ever, a hundred times a second, with nothing to do.
         Plan::alike(2617),
     ];

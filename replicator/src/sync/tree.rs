@@ -124,8 +124,8 @@ impl<S: Store> Core<S> {
             }
         }
         if disk_before != disk {
-            if disk.is_some() {
-                self.scans_meet(path);
+            if let Some((id, _)) = disk {
+                self.scans_meet(path, id);
             }
             disk_before.iter().for_each(|(_, kind)| self.progress.forget(*kind));
             disk.iter().for_each(|(_, kind)| self.progress.count(*kind));

@@ -249,7 +249,7 @@ impl<S: Store> Core<S> {
             Content::Symlink(target) => What::MakeSymlink { target, metadata, over },
             Content::Fifo => What::MakeFifo { metadata, over },
             Content::File { size, digest } => {
-                let Some(source) = self.source(Spot::Path(path.clone()), id, body, None) else {
+                let Some(source) = self.source_at(path, id, body, lying.as_ref()) else {
                     return Next::Blocked;
                 };
                 What::Write { size, digest, metadata, over, source }

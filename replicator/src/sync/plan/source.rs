@@ -15,9 +15,37 @@ use crate::sync::effect::Source;
 use crate::sync::record::{BodyRow, Content};
 use crate::sync::settle::Spot;
 use crate::sync::store::Store;
+use crate::sync::tree::Lying;
 use crate::sync::version::Dot;
 
 impl<S: Store> Core<S> {
+    /// Where to get the content of a body's winner from, for a place at which the
+    /// same may lie already, as another file that is to have another name yet.
+    /// Where several came with equal trees all may have made theirs that one.
+    pub(in crate::sync) fn source_at(
+        &self,
+        path: &RelPath,
+        id: BodyId,
+        body: &BodyRow,
+        lying: Option<&Lying>,
+    ) -> Option<Source> {
+        let (spot, winner) = (Spot::Path(path.clone()), &body.content.winner().value);
+        let same = lying.filter(|lying| lying.row().content_on_disk() == Some(winner));
+        // It may have changed, and nobody looked yet.
+        let is_its_turn = self.attempts(&spot).is_multiple_of(2);
+        match same.filter(|_| is_its_turn && winner.size() > 0) {
+            Some(lying) => {
+                let expect = lying.disk().fingerprint;
+                Some(Source::Copy { from: path.clone(), expect })
+            }
+            None => self.source(spot, id, body, None),
+        }
+    }
+
+    fn attempts(&self, spot: &Spot) -> usize {
+        self.retries.get(spot).map_or(0, |retry| retry.attempts) as usize
+    }
+
     /// Where to get the content of a body's winner from.
     pub(in crate::sync) fn source(
         &self,
@@ -35,7 +63,7 @@ impl<S: Store> Core<S> {
             patch.truncate(winner.value.size());
             return Some(Source::Inline { writes: patch.writes, holes: patch.holes });
         }
-        let attempts = self.retries.get(&spot).map_or(0, |retry| retry.attempts) as usize;
+        let attempts = self.attempts(&spot);
         if from.is_none()
             && attempts == 0
             && let Some((from, expect)) = self.same_content(id, winner.value.digest()?)

@@ -87,8 +87,14 @@ pub(super) fn all_indexes_are_equal(world: &World) -> Result<(), String> {
     for &at in &staying[1..] {
         let store = world.nodes[at].core.store();
         let waiting = apart::deletions_that_wait(world, at);
-        if names(first, &waiting) != names(store, &waiting) {
-            return Err(format!("the indexes of node {} and {at} differ", staying[0]));
+        let (one, other) = (names(first, &waiting), names(store, &waiting));
+        if one != other {
+            let differing = one.iter().find(|name| !other.contains(name));
+            let differing = differing.or_else(|| other.iter().find(|name| !one.contains(name)));
+            return Err(format!(
+                "the indexes of node {} and {at} differ: {differing:?}",
+                staying[0]
+            ));
         }
         if first.have() != store.have() {
             let (one, other) = (first.have(), store.have());
@@ -196,7 +202,8 @@ fn nothing_is_resurrected(world: &World) -> Result<(), String> {
         let is_moved = contents.is_moved_lately(&entry.content);
         let is_excused = is_moved
             || contents.forgotten.contains(&entry.content)
-            || contents.outdated.contains(&entry.content);
+            || contents.outdated.contains(&entry.content)
+            || contents.is_left_of_forgotten(&entry.content, &world.ledger.lost);
         let is_dead = contents.dead_lately.contains(&entry.content);
         if entry.kind == Kind::File && is_dead && !is_excused {
             let content = String::from_utf8_lossy(&entry.content).into_owned();
@@ -251,6 +258,7 @@ fn left_over(core: &Core<MemoryStore>) -> Vec<(&'static str, usize)> {
         ("pending bodies", core.pending_bodies.len()),
         ("orphans", core.orphans.len()),
         ("unchecked keys", core.unchecked.len()),
+        ("names to give up", core.giving_up.len()),
         ("retries", core.retries.len()),
         ("peers in a series", core.mid_series.len()),
         ("jobs", core.jobs.len()),

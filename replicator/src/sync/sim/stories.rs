@@ -84,6 +84,64 @@ fn the_older_file_stays_where_the_newer_went_with_its_node() {
     assert!(kept > 0, "its bytes always come in time");
 }
 
+/// A file is renamed onto another here, and edited and deleted there: the edit is
+/// lost, and who renamed it has it as it was. That is to be shown, and not what
+/// it replaced.
+#[test]
+fn a_renamed_file_stays_where_its_edit_is_lost() {
+    let mut stayed = 0;
+    for seed in 0..SEEDS {
+        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| {
+            user.write("f", "renamed");
+            user.write("g", "replaced");
+        });
+        story.part();
+        story.act(1, |user| user.rename("f", "g"));
+        story.act(0, |user| user.write("f", "edited"));
+        story.act(0, |user| user.remove("f"));
+        story.settle();
+        story.join(0, 1);
+        // Where its bytes rode along with what was told of it, it is not lost.
+        let tree = story.tree(0);
+        assert!(["g=renamed", "g=edited"].contains(&&*tree), "seed {seed}: {tree}");
+        assert_eq!(story.tree(1), tree, "seed {seed}");
+        stayed += usize::from(tree == "g=renamed");
+        story.is_at_rest().unwrap();
+    }
+    assert!(stayed > 0, "the edit always comes in time");
+}
+
+/// A directory was renamed elsewhere, and a file in it is written to while its
+/// node is away, which knows of both when it begins: it may move the directory
+/// before it has met the file, or while it is told what lies where.
+#[test]
+fn a_file_written_while_its_node_was_away_is_read_where_it_was_moved_to() {
+    for seed in 0..4 * SEEDS {
+        let plan = Plan { durable_after: Some(Duration::ZERO), ..Plan::peaceful(seed) };
+        let mut world = World::new(plan);
+        world.act(0, |disk, _| disk.make_entry(&path("d"), Kind::Directory, b""));
+        write(&mut world, 0, "d/f", "before");
+        begin(&mut world, 0..2);
+        world.act(1, |disk, dead| disk.rename(&path("d"), &path("e"), dead));
+        let has_heard = |world: &World| world.nodes[0].core.progress().names_pending > 0;
+        for _ in 0..MILLISECONDS_MAX * 10 {
+            if !has_heard(&world) {
+                world.run_for(Duration::from_micros(100)).expect("it goes on");
+            }
+        }
+        assert!(has_heard(&world), "seed {seed}: it never hears of it");
+        world.end(0, true);
+        let place = if world.nodes[0].disk.kind(&path("e")).is_some() { "e/f" } else { "d/f" };
+        // Of the same size, so that no look at its metadata tells.
+        write(&mut world, 0, place, "behind");
+        begin(&mut world, 0..1);
+        check(&world).unwrap_or_else(|reason| panic!("seed {seed}: {reason}"));
+        for at in 0..2 {
+            assert_eq!(content(&world, at, "e/f"), Some("behind".into()), "seed {seed}, {at}");
+        }
+    }
+}
+
 /// A file was edited here and deleted there, and much else was done there. Its
 /// node ends when it has heard of the deletion and not of all the rest, and
 /// comes back before the other: the edit is to stay.

@@ -105,7 +105,12 @@ impl World {
         self.isolate(at);
         let (fresh, plan) = (self.next_actor(), self.plan);
         let node = &mut self.nodes[at];
-        self.contents.forgotten.extend(node.disk.contents_within(&RelPath::root()));
+        let contents = &mut self.contents;
+        contents.forgotten.extend(node.disk.contents_within(&RelPath::root()));
+        // Nor did it look yet at what a user destroyed here since.
+        let known: BTreeSet<Digest> = contents_known(node.core.store()).into_iter().collect();
+        let unseen = contents.dead.iter().filter(|content| known.contains(&Digest::of(content)));
+        contents.forgotten.extend(unseen.cloned());
         node.rejoined += 1;
         node.lives.clear();
         node.running = false;
