@@ -23,24 +23,12 @@ fn refused(types: &Path) -> String {
 
 #[test]
 fn a_kernel_without_the_functions_gets_the_tracepoints() {
-    let Some(blob) = doctored::running_kernel() else { return };
-    let types = tempfile::tempdir().unwrap();
-    let lacking = doctored::without(blob, "vfs_fallocate");
-    fs::write(types.path().join(KERNEL), lacking).unwrap();
-    let root = File::open(types.path()).unwrap();
-    let (memory, tally) = (MEMORY_BYTES_MIN, Arc::default());
-    match load_described(types.path(), root.as_fd(), FileSystem::Ext4, memory, tally) {
-        Ok(attached) => {
-            assert_eq!(attached.hook_set, "raw tracepoints");
-            let reason = attached.why_not_exits.unwrap();
-            assert!(reason.ends_with("lacks the function vfs_fallocate"), "{reason}");
-        }
-        Err(Lack { reason, .. }) => {
-            let lacks = ["it needs root", "has no such tracepoint"];
-            assert!(lacks.iter().any(|lack| reason.contains(lack)), "{reason}");
-            skip(&reason);
-        }
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let attached = attach_without(&["vfs_fallocate"], folder.path(), FileSystem::Ext4);
+    let Some(attached) = attached else { return };
+    assert_eq!(attached.hook_set, "raw tracepoints");
+    let reason = attached.why_not_exits.unwrap();
+    assert!(reason.ends_with("lacks the function vfs_fallocate"), "{reason}");
 }
 
 #[test]
@@ -76,7 +64,7 @@ const WRITE: &str = "for file in f ../outside; do
 const CAST: &str = "bpf_rdonly_cast";
 
 /// Attaches the programs for a kernel that lacks these functions.
-fn attach_without(lacking: &[&str], folder: &Path, kind: FileSystem) -> Option<Kernel> {
+fn attach_without(lacking: &[&str], folder: &Path, kind: FileSystem) -> Option<Attached> {
     let mut blob = doctored::running_kernel()?;
     let kernel = Btf::parse(blob.clone(), None).unwrap();
     for &function in lacking {
@@ -91,7 +79,7 @@ fn attach_without(lacking: &[&str], folder: &Path, kind: FileSystem) -> Option<K
     let root = File::open(folder).unwrap();
     let tally = Arc::default();
     match load_described(types.path(), root.as_fd(), kind, MEMORY_BYTES_MIN, tally) {
-        Ok(attached) => Some(attached.kernel),
+        Ok(attached) => Some(attached),
         Err(Lack { reason, .. }) => {
             let lacks = ["it needs root", "has no such tracepoint"];
             assert!(lacks.iter().any(|lack| reason.contains(lack)), "{reason}");
@@ -127,7 +115,8 @@ fn programs_tell_the_same_where_they_cannot_read_in_place() {
             let above = disk.folder();
             let folder = above.path().join("folder");
             fs::create_dir(&folder).unwrap();
-            let Some(mut kernel) = attach_without(lacking, &folder, kind) else { return };
+            let attached = attach_without(lacking, &folder, kind);
+            let Some(Attached { mut kernel, .. }) = attached else { return };
             sh(&folder, CREATE);
             told(&mut kernel);
             sh(&folder, WRITE);
