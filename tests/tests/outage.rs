@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use replicator_tests::{Cluster, FileSystem, Volume};
+use replicator_tests::{Cluster, FileSystem, SETTLE_LIMIT, Volume, poll};
 
 #[test]
 fn what_a_power_loss_takes_comes_back_on_ext4() {
@@ -65,6 +65,11 @@ fn what_a_power_loss_takes_comes_back(kind: FileSystem) {
     written.remove("before-39");
     cluster.assert_same();
 
+    // What the index does not speak of yet cannot be missed at the next start:
+    // it comes back as any news does.
+    poll::eventually(SETTLE_LIMIT, "the index speaks of all of it", || {
+        cluster[1].status().unwrap().number("/index/uncommitted_rows") == 0
+    });
     let node = &mut cluster.nodes_mut()[1];
     volume.lose_power(|| node.kill9().unwrap()).unwrap();
     fs::write(boot.path(), "another boot\n").unwrap();

@@ -121,8 +121,8 @@ pub struct IndexStats {
     /// Tombstones included.
     pub names: u64,
     pub bodies: u64,
-    /// Rows that are not handed to the writer yet.
-    pub waiting_rows: u64,
+    /// Rows that a crash now would lose: their batch is not committed yet.
+    pub uncommitted_rows: u64,
     /// Transactions since the start, and what they put into or took out of
     /// tables.
     pub commits: u64,
@@ -244,8 +244,9 @@ impl Index {
 
     pub fn stats(&self) -> IndexStats {
         let disk_bytes = fs::metadata(&self.path).map_or(0, |file| file.len());
-        let waiting_rows = self.active.weight() as u64;
-        IndexStats { disk_bytes, waiting_rows, ..self.stats }
+        let batches = [Some(&self.active), self.committing.as_deref()];
+        let uncommitted: usize = batches.into_iter().flatten().map(Batch::weight).sum();
+        IndexStats { disk_bytes, uncommitted_rows: uncommitted as u64, ..self.stats }
     }
 
     /// A small fact the node wanted remembered.

@@ -391,9 +391,11 @@ fn a_flood_of_rows_waits_for_the_disk_instead_of_taking_memory() {
     for counter in 1..=5 * BATCH_ROWS_MAX as u64 {
         index.put_name(&path(&format!("f{counter}")), name_row(dot(counter), counter, false));
         index.end_turn(Instant::now());
-        assert!(index.stats().waiting_rows <= BATCH_ROWS_MAX as u64);
+        assert!(index.stats().uncommitted_rows <= 2 * BATCH_ROWS_MAX as u64);
     }
+    assert!(index.stats().uncommitted_rows > 0);
     index.flush().unwrap();
+    assert_eq!(index.stats().uncommitted_rows, 0);
     assert_eq!(index.stats().names, 5 * BATCH_ROWS_MAX as u64);
     assert!(index.stats().commits >= 5);
 }

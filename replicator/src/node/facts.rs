@@ -306,6 +306,7 @@ impl Facts {
             names: stats.names,
             bodies: stats.bodies,
             tombstones: stats.names.saturating_sub(shown),
+            uncommitted_rows: stats.uncommitted_rows,
             disk_bytes: stats.disk_bytes,
         }
     }

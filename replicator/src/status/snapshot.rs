@@ -150,6 +150,9 @@ pub struct IndexFacts {
     pub names: u64,
     pub bodies: u64,
     pub tombstones: u64,
+    /// Told and seen, but not yet in the index's file: a crash now would lose
+    /// it there, and it would come back from the peers as news.
+    pub uncommitted_rows: u64,
     pub disk_bytes: u64,
 }
 
