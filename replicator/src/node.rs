@@ -22,6 +22,7 @@ mod mixture;
 mod nested;
 mod outage;
 mod outbox;
+mod outrun;
 mod pieces;
 mod provenance;
 mod pull;

@@ -15,6 +15,7 @@ use super::arrivals::Arrivals;
 use super::change::Changes;
 use super::download;
 use super::large::Large;
+use super::outrun::Outrun;
 use super::staging::{Written, failed, leaves_of, stage_bytes};
 use super::wanted::Wanted;
 use super::way::Way;
@@ -43,6 +44,7 @@ pub(super) struct Carrier {
     pub arrivals: Arc<Arrivals>,
     /// Changes of files whose bytes were cut off.
     pub changes: Arc<Changes>,
+    pub outrun: Arc<Outrun>,
     /// May files change in place?
     pub in_place: bool,
     /// Bytes to leave free.

@@ -96,6 +96,7 @@ pub(super) async fn live(
         transport,
         arrivals: Arc::default(),
         changes: Arc::default(),
+        outrun: Arc::default(),
         in_place: config.in_place != InPlace::Never,
         min_free,
     };

@@ -44,6 +44,9 @@ impl Carrier {
             (Source::Copy { .. }, None) => Err(Outcome::NotHeld),
             (Source::Peers(peers), None) => self.patch_from(peers, &path, body, &update, way).await,
         };
+        if result.is_ok() {
+            self.outrun.is_over(body);
+        }
         result.unwrap_or_else(Prepared::Ended)
     }
 
@@ -96,7 +99,7 @@ impl Carrier {
         let (writes, holes) = self.fill(change, answer).await?.finish();
         match self.hash_and_patch(path, update, writes, holes).await {
             // It is being written to where these came from.
-            Err(Outcome::Broken) if !update.linked => {
+            Err(Outcome::Broken) if !update.linked && self.outrun.again(body) => {
                 let list = Some((holder, theirs));
                 self.replace_from(peers, path, wanted, list, update, way).await
             }
