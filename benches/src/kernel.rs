@@ -115,7 +115,7 @@ fn measure_on(name: &str, dir: &Path, rounds: usize) -> Result<()> {
 fn write_tracepoint(kind: FileSystem) -> Option<&'static str> {
     match kind {
         FileSystem::Ext4 => Some("ext4_da_write_end"),
-        FileSystem::Xfs => Some("iomap_iter"),
+        FileSystem::Xfs => Some("xfs_file_buffered_write"),
         _ => None,
     }
 }

@@ -4,7 +4,8 @@
 //! is it mapped, then mark its range ([`mark`]). Some tracepoints fire before
 //! the change they tell of. For these the range is remembered by task and
 //! told again when the same task next touches the inode's metadata: by then a
-//! reader waits for the locks of the operation, or sees its result.
+//! reader waits for the locks of the operation, or sees its result. Writes on
+//! xfs are told once, before they are done: whoever looks waits for them.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::macros::map;

@@ -11,21 +11,15 @@ use crate::event::{
     Pending, announced, changed, finished, is_unmet_work, is_waiting, mapped, moved_on, set,
     settled, sized, written,
 };
-use crate::kernel::{View, count, get, read};
+use crate::kernel::{count, get, look, read};
 use crate::{mark, place};
 
 const FMODE_WRITE: u32 = 2;
-const IOMAP_WRITE: u32 = 1;
-const IOMAP_ZERO: u32 = 1 << 1;
-const IOMAP_DIRECT: u32 = 1 << 4;
-const IOMAP_UNSHARE: u32 = 1 << 7;
 const ENOTBLK: i64 = -15;
 const EXT4_HANDLE_INODE: u32 = 1;
 const XFS_LI_INODE: u32 = 0x123b;
 /// Items of a transaction that are looked through for an inode: it comes first.
 const ITEMS_MAX: u32 = 8;
-/// Words at the beginning of an iteration with all that is asked about it.
-const ITER_WORDS: usize = 8;
 
 /// Pages between being announced as dirty and being tagged as dirty.
 #[map]
@@ -103,39 +97,9 @@ programs! {
         }
     }
 
-    /// `(iter, operations, caller)`, after each step of a write.
-    iomap_iter(context) {
-        let mut iter = View::<ITER_WORDS>::at(context.arg(0));
-        iter.fill()?;
-        if iter.get::<u64>(get::ITER_MAP_LENGTH())? == 0 {
-            return None;
-        }
-        let flags: u32 = iter.get(get::ITER_FLAGS())?;
-        let writes = flags & (IOMAP_WRITE | IOMAP_ZERO | IOMAP_UNSHARE) != 0;
-        // Direct writes are told when they are complete.
-        if !writes || flags & IOMAP_DIRECT != 0 {
-            return None;
-        }
-        let position: u64 = iter.get(get::ITER_POSITION())?;
-        let (start, end) = if get::ITER_START() != 0 {
-            (iter.get(get::ITER_START())?, position)
-        } else {
-            // Before Linux 6.15 the step is counted before it is taken.
-            let processed: i64 = iter.get(get::ITER_PROCESSED())?;
-            (position, position.saturating_add(processed.max(0) as u64))
-        };
-        let inode: u64 = iter.get(get::ITER_INODE())?;
-        // Zeros behind the end show only when the size moves, which is told.
-        let zeroes_only = flags & (IOMAP_WRITE | IOMAP_UNSHARE) == 0;
-        if zeroes_only && start >= read(inode, get::INODE_SIZE())? {
-            return None;
-        }
-        written(inode, start, end)?;
-        // The others are parts of what was announced.
-        if flags & (IOMAP_ZERO | IOMAP_UNSHARE) == 0 {
-            moved_on();
-        }
-    }
+    /// `(kiocb, iter)`, before it happens.
+    xfs_file_buffered_write(context) { xfs_write(context)? }
+    xfs_file_dax_write(context) { xfs_write(context)? }
 
     /// `(kiocb, iter, …)`: whether a transfer reads or writes. Its end does not
     /// say, nor do the flags of all that write. One that writes is forgotten to
@@ -173,6 +137,11 @@ programs! {
             changed(inode, end, u64::MAX);
         }
     }
+
+    /// `(inode, …)`: somebody stores through a mapping to a page that was not
+    /// writable, and may be dirty; the mapping may be a new one.
+    xfs_write_fault(context) { xfs_fault(context)? }
+    xfs_filemap_fault(context) { xfs_fault(context)? }
 
     /// `(inode)`, before it happens, with the inode locked.
     xfs_setattr(context) { xfs_size(context) }
@@ -283,6 +252,28 @@ fn write_end(context: &RawTracePointContext) -> Option<()> {
     Some(())
 }
 
+/// With the inode locked against other writers until it is done. What fires
+/// behind the bytes, `iomap_iter`, does so twice a write and once more for
+/// each read from the disk, and a program that does nothing there costs a write
+/// 50 ns each time: so whoever looks waits for that lock instead.
+#[inline(always)]
+fn xfs_write(context: &RawTracePointContext) -> Option<()> {
+    let kiocb: u64 = context.arg(0);
+    let start: u64 = look(kiocb, get::KIOCB_POSITION())?;
+    let length: u64 = look(context.arg(1), get::VECTOR_BYTES())?;
+    let inode: u64 = look(look(kiocb, get::KIOCB_FILE())?, get::FILE_INODE())?;
+    written(inode, start, start.saturating_add(length))?;
+    moved_on();
+    Some(())
+}
+
+#[inline(always)]
+fn xfs_fault(context: &RawTracePointContext) -> Option<()> {
+    let subject = place::subject(xfs_inode(context.arg(0)))?;
+    mapped(&subject);
+    Some(())
+}
+
 #[inline(always)]
 fn announced_range(context: &RawTracePointContext) {
     let (start, length): (u64, u64) = (context.arg(1), context.arg(2));
@@ -329,7 +320,7 @@ fn xfs_whole(context: &RawTracePointContext) {
 }
 
 /// Only the size or the attributes are in question: what lies behind the new
-/// end is told by `xfs_itruncate_extents_end`, what is zeroed by `iomap_iter`.
+/// end is told by `xfs_itruncate_extents_end`, and what is new are zeros.
 #[inline(always)]
 fn xfs_size(context: &RawTracePointContext) {
     announced(xfs_inode(context.arg(0)), 0, 0);

@@ -13,6 +13,9 @@ pub struct Look {
     /// Write dirty pages back before reading: a mapping may store unseen
     /// until they are protected again.
     pub sync: bool,
+    /// Wait for a write that is under way before anything is asked: the news of
+    /// it may have come before its bytes and its size.
+    pub wait: bool,
     /// It is written all the time: bring along all bytes that are read, up to
     /// [`BUSY_LOOK_BYTES_MAX`](crate::limits::BUSY_LOOK_BYTES_MAX), and every hole
     /// among them, so that what is told of them is what was hashed.

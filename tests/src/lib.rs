@@ -28,6 +28,7 @@ mod status;
 mod stopped;
 pub mod tree;
 mod volume;
+pub mod withheld;
 mod xfs;
 
 pub use cluster::{Cluster, SETTLE_LIMIT, write_password};

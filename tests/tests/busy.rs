@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use replicator_tests::mapping::PAGE_BYTES;
 use replicator_tests::random::Random;
-use replicator_tests::{Cluster, Stopped, machine, poll, sample};
+use replicator_tests::withheld::Withheld;
+use replicator_tests::{Cluster, FileSystem, Stopped, Volume, machine, poll, sample};
 
 /// More than is ever kept in memory of one file.
 const LARGE_BYTES: u64 = 64 << 20;
@@ -113,6 +115,35 @@ fn who_joins_gets_a_file_that_grows() {
     cluster.assert_same();
 }
 
+/// A write stands still between its beginning and its bytes, as on a busy
+/// disk. The news of it may come at its beginning, and there is no other.
+#[test]
+fn a_write_that_is_held_up_is_not_lost() {
+    for kind in FileSystem::ALL {
+        let Some(volume) = Volume::or_skip(kind) else { continue };
+        let mut cluster = Cluster::new(2);
+        cluster[0].settings.root = volume.path().join("root");
+        fs::create_dir(cluster[0].root()).unwrap();
+        cluster.start();
+        for (name, size, offset) in [("empty", 0, 0), ("longer", 5, 5), ("inside", 5, 2)] {
+            let here = cluster[0].path(name);
+            sample::random_file(&here, size * PAGE_BYTES as u64, 3).unwrap();
+            cluster.assert_same();
+            let file = OpenOptions::new().write(true).open(&here).unwrap();
+            hold_up(&file, offset * PAGE_BYTES as u64, || {
+                let there = || fs::read(cluster[1].path(name)).unwrap();
+                let before = there();
+                // Ten times as long as a file has to be quiet.
+                poll::holds_for(Duration::from_millis(500), "no half write is shown", || {
+                    there() == before
+                });
+            });
+            cluster.assert_same();
+            assert!(holds(&cluster[1].path(name), offset * PAGE_BYTES as u64, &PAGE), "{kind}");
+        }
+    }
+}
+
 /// Two nodes hold a file.
 fn both_with(name: &str, bytes: u64) -> Option<Cluster> {
     let mut cluster = Cluster::new(2);
@@ -182,6 +213,30 @@ fn while_written(path: &Path, act: impl FnOnce(&File)) {
         scope.spawn(|| write(7));
         act(&open());
         over.store(true, Ordering::Relaxed);
+    });
+}
+
+const PAGE: [u8; PAGE_BYTES] = [b'x'; PAGE_BYTES];
+
+/// Does something while a page is on its way into the file.
+fn hold_up(file: &File, offset: u64, act: impl FnOnce()) {
+    /// Gives the bytes in the end, also where the story fails.
+    struct Giving<'a>(&'a Withheld);
+
+    impl Drop for Giving<'_> {
+        fn drop(&mut self) {
+            self.0.give(PAGE[0]);
+        }
+    }
+
+    let page = Withheld::new().unwrap();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| page.write_to(file, offset));
+        let giving = Giving(&page);
+        page.wait_until_wanted().unwrap();
+        act();
+        drop(giving);
+        writer.join().unwrap().unwrap();
     });
 }
 

@@ -15,6 +15,8 @@ pub struct Description {
     /// Which kind of hooks shows written ranges; `none` without kernel
     /// programs.
     pub hook_set: &'static str,
+    /// Some of them tell of a write before it is done.
+    pub tells_early: bool,
     pub attached: Vec<String>,
     pub missing: Vec<MissingHook>,
     /// Why the hooks on functions, which show the most, are not the ones used.
@@ -136,6 +138,7 @@ mod tests {
         let description = Description {
             level: Level::Ebpf,
             hook_set: "raw tracepoints",
+            tells_early: false,
             attached: Vec::new(),
             missing: vec![
                 MissingHook::unseen("one", "allocation", "this kernel has no such tracepoint"),

@@ -83,6 +83,12 @@ impl Capture {
         self.description.level
     }
 
+    /// May a write be told of before it is done? Whoever looks at the file then
+    /// has to wait for it first.
+    pub fn tells_early(&self) -> bool {
+        self.description.tells_early
+    }
+
     pub fn describe(&self) -> Description {
         self.description.clone()
     }

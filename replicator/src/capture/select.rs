@@ -69,6 +69,7 @@ fn ebpf(
     let attached = ebpf::load(root.as_fd(), file_system, memory_bytes, Arc::clone(tally))?;
     let description = Description {
         hook_set: attached.hook_set,
+        tells_early: attached.tells_early,
         attached: attached.hooks,
         missing: attached.missing,
         why_not_exits: attached.why_not_exits,
@@ -179,6 +180,7 @@ fn description(level: Level, why_not_higher: Option<String>) -> Description {
     Description {
         level,
         hook_set: "none",
+        tells_early: false,
         attached: Vec::new(),
         missing: Vec::new(),
         why_not_exits: None,

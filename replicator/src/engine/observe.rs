@@ -142,7 +142,13 @@ fn look(root: &Root, request: &Look, tries: u32, is_last: bool) -> Result<Option
             Some(target) if is_still(root, path, &stat)? => Content::Symlink(target),
             _ => return Ok(None),
         },
-        Kind::File => return look_at_file(root, request, stat, tries, is_last),
+        Kind::File => {
+            let stat = if request.wait { after_writers(root, path, stat)? } else { Some(stat) };
+            return match stat {
+                Some(stat) => look_at_file(root, request, stat, tries, is_last),
+                None => Ok(None),
+            };
+        }
     };
     Ok(Some(Planned::Seen(Some(Entry { stat, content }))))
 }
@@ -186,6 +192,16 @@ fn look_at_file(
     }
     let content = Content::File(gathered.finish(is_stable));
     Ok(Some(Planned::Seen(Some(Entry { stat, content }))))
+}
+
+/// What the file is once a write is done that was under way. `None`: it is
+/// another one by then. Of one that may not be read nothing but its metadata is
+/// asked, or the reading says why.
+fn after_writers(root: &Root, path: &RelPath, stat: Stat) -> Result<Option<Stat>, Error> {
+    let Ok(Some(file)) = root.open_file(path, Access::Read) else { return Ok(Some(stat)) };
+    threads::wait_for_writers(&file);
+    let now = root.stat(path)?;
+    Ok(now.filter(|now| now.fingerprint.is_inode(&stat.fingerprint)))
 }
 
 fn known_inode(request: &Look, stat: &Stat) -> bool {

@@ -54,6 +54,33 @@ pub(super) fn sync_range(file: &impl AsRawFd, range: Range, waiting: Waiting) ->
     }
 }
 
+/// Waits until a write to the file that is under way is done, on a file system
+/// that lets no two write at once and looks for extents under the same lock.
+/// Blocks. The answer does not matter, nor does a refusal.
+pub(super) fn wait_for_writers(file: &impl AsRawFd) {
+    let mut question = Fiemap { length: 1, ..Fiemap::default() };
+    // SAFETY: the kernel reads and writes the structure, which outlives the
+    // call, and no extents behind it, of which it says that there is room for
+    // none.
+    unsafe { libc::ioctl(file.as_raw_fd(), FIEMAP, &raw mut question) };
+}
+
+/// `FS_IOC_FIEMAP` of Linux.
+const FIEMAP: libc::Ioctl = 0xc020_660b;
+
+/// `struct fiemap` of Linux without any extents: only how many there are is
+/// asked.
+#[repr(C)]
+#[derive(Default)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    found: u32,
+    room: u32,
+    reserved: u32,
+}
+
 /// Threads mostly wait for a disk, so there are more than cores, and enough
 /// that one slow disk read does not stop everything.
 const THREADS_MIN: usize = 4;

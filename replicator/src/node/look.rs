@@ -58,9 +58,10 @@ async fn look_together(
     root: Arc<Root>,
     engine: Engine,
     capture: Arc<Capture>,
-    looks: Vec<Look>,
+    mut looks: Vec<Look>,
     reports: mpsc::Sender<Report>,
 ) {
+    looks.iter_mut().for_each(|look| look.wait = capture.tells_early());
     for look in &looks {
         tracing::trace!(path = %look.path, depth = ?look.depth, sync = look.sync, "looking");
     }

@@ -67,7 +67,7 @@ impl<S: Store> Core<S> {
             let busy = bodies.iter().any(|id| self.busy.contains_key(id));
             // Elsewhere nobody was told of what mappings stored.
             let sync = dirt.mapped || dirt.came;
-            looks.push(Look { path: path.clone(), depth, sync, busy, known });
+            looks.push(Look { path: path.clone(), depth, sync, wait: false, busy, known });
             let (at, is_over) = (now.monotonic, false);
             self.looks.insert(path, Looking { at, bodies, lay, dirt, is_part, is_over });
         }

@@ -35,6 +35,12 @@ impl FileSystem {
         }
     }
 
+    /// Do its tracepoints tell of a write before it is done, with the inode
+    /// locked against other writers?
+    pub fn tells_early(self) -> bool {
+        self == Self::Xfs
+    }
+
     /// Why its tracepoints do not suffice, if so.
     pub fn lacks_tracepoints(self) -> Option<&'static str> {
         match self {
@@ -48,7 +54,6 @@ impl FileSystem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     Nothing,
-    Iter,
     Xfs,
 }
 
@@ -127,7 +132,11 @@ pub const HOOKS: &[Hook] = &[
     Hook { name: "ext4_journal_start_inode", shows: FLAGS, ..EXT4 },
     Hook { name: "jbd2_handle_stats", shows: FLAGS, ..EXT4 },
     Hook { name: "xfs_trans_commit", essential: true, shows: "sizes, as they are set", ..XFS },
-    Hook { name: "iomap_iter", needs: Needs::Iter, essential: true, shows: "writes", ..XFS },
+    Hook { name: "xfs_file_buffered_write", essential: true, shows: "writes", ..XFS },
+    Hook { name: "xfs_file_dax_write", shows: "writes past the page cache", ..XFS },
+    // Until Linux 6.11 the one tells of all faults.
+    Hook { name: "xfs_write_fault", with_cause: true, shows: "new mappings", ..XFS },
+    Hook { name: "xfs_filemap_fault", with_cause: true, shows: "new mappings", ..XFS },
     Hook { name: "xfs_setattr", essential: true, shows: "grown files", ..XFS },
     Hook { name: "xfs_ioctl_setattr", shows: FLAGS, ..XFS },
     Hook { name: "xfs_itruncate_extents_end", essential: true, shows: "truncation", ..XFS },

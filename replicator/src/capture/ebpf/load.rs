@@ -33,6 +33,8 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
 pub struct Attached {
     pub kernel: Kernel,
     pub hook_set: &'static str,
+    /// A write may be told of before it is done.
+    pub tells_early: bool,
     pub hooks: Vec<String>,
     pub missing: Vec<MissingHook>,
     /// Why the programs on functions are not used, if so.
@@ -171,7 +173,8 @@ impl Folder<'_> {
         for hook in self.hooks() {
             programs.attach(&mut ebpf, hook, &self.offsets)?;
         }
-        Ok(assemble(ebpf, self, programs, "raw tracepoints")?)
+        let attached = assemble(ebpf, self, programs, "raw tracepoints")?;
+        Ok(Attached { tells_early: self.file_system.tells_early(), ..attached })
     }
 
     fn hooks(&self) -> impl Iterator<Item = &'static Hook> {
@@ -270,7 +273,6 @@ fn own_number() -> u32 {
 fn attach(ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<RawFd, String> {
     match hook.needs {
         Needs::Nothing => {}
-        Needs::Iter => offsets.iter.clone()?,
         Needs::Xfs => offsets.xfs.clone()?,
     }
     let program = ebpf.program_mut(hook.name).ok_or("the object lacks this program")?;
@@ -325,7 +327,7 @@ fn assemble(
         _ebpf: ebpf,
         _tracing: tracing,
     };
-    Ok(Attached { kernel, hook_set, hooks, missing, why_not_exits: None })
+    Ok(Attached { kernel, hook_set, tells_early: false, hooks, missing, why_not_exits: None })
 }
 
 fn take_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, String> {

@@ -35,13 +35,7 @@ const COMMON: &[Member] = &[
     ("FILE_INODE", "file", "f_inode"),
     ("FILE_MODE", "file", "f_mode"),
     ("VECTOR_SOURCE", "iov_iter", "data_source"),
-];
-
-const ITER: &[Member] = &[
-    ("ITER_INODE", "iomap_iter", "inode"),
-    ("ITER_POSITION", "iomap_iter", "pos"),
-    ("ITER_FLAGS", "iomap_iter", "flags"),
-    ("ITER_MAP_LENGTH", "iomap_iter", "iomap.length"),
+    ("VECTOR_BYTES", "iov_iter", "count"),
 ];
 
 const EXITS: &[Member] = &[
@@ -75,8 +69,6 @@ const XFS: &[Member] = &[
 pub struct Offsets {
     /// Global of the programs and its value.
     pub values: Vec<(&'static str, u32)>,
-    /// Why `iomap_iter` cannot be used, if so.
-    pub iter: Result<(), String>,
     /// Why the hooks of xfs cannot be used, if so.
     pub xfs: Result<(), String>,
     /// Why the programs on functions cannot be used, if so.
@@ -101,12 +93,10 @@ impl Offsets {
             FileSystem::Ext4 | FileSystem::Xfs => {}
             FileSystem::Btrfs => look_up(own, BTRFS, &mut values)?,
         }
-        let iter = look_up(kernel, ITER, &mut values).and_then(|()| step(kernel, &mut values));
         let xfs = look_up(own, XFS, &mut values);
         let exits = look_up(kernel, EXITS, &mut values);
         Ok(Self {
             values,
-            iter: iter.map_err(|error| error.to_string()),
             xfs: xfs.map_err(|error| error.to_string()),
             exits: exits.map_err(|error| error.to_string()),
         })
@@ -121,16 +111,6 @@ fn look_up(
     for &(global, structure, member) in members {
         values.push((global, btf.offset(structure, member)?));
     }
-    Ok(())
-}
-
-/// How far one step of an iteration went: since Linux 6.15 from where it
-/// began, before that by how much it processed.
-fn step(btf: &Btf<'_>, values: &mut Vec<(&'static str, u32)>) -> Result<(), BtfError> {
-    values.push(match btf.offset("iomap_iter", "iter_start_pos") {
-        Ok(offset) => ("ITER_START", offset),
-        Err(_) => ("ITER_PROCESSED", btf.offset("iomap_iter", "processed")?),
-    });
     Ok(())
 }
 
