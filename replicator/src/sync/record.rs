@@ -337,6 +337,18 @@ impl BodyRow {
         replaced.is_some_and(|replaced| replaced.seen.covers(self.content_seen()))
     }
 
+    /// Did the writer of this binding take a name from this body, knowing of
+    /// the content that it shows? Else that was not meant to go.
+    pub fn is_known_to(&self, id: BodyId, binding: &Binding) -> bool {
+        let replaced = binding.replaced().filter(|replaced| replaced.body == id);
+        replaced.is_some_and(|replaced| replaced.seen.contains(self.content.winner().dot))
+    }
+
+    /// The same of who deleted it: it was not moved, nor replaced.
+    pub fn is_deleted_by(&self, id: BodyId, binding: &Binding) -> bool {
+        matches!(binding, Binding::Gone { moved: false, .. }) && self.is_known_to(id, binding)
+    }
+
     /// The metadata that lies on this disk.
     pub fn metadata_on_disk(&self) -> Option<&Metadata> {
         match &self.disk.as_ref()?.metadata {

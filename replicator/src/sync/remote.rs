@@ -175,12 +175,13 @@ impl<S: Store> Core<S> {
     /// Could this name be one that a check would mend? The last life may have
     /// ended before it checked what had come.
     pub(super) fn is_to_be_checked(&self, row: &NameRow, has_directory: bool) -> bool {
-        let hangs = match &row.binding.winner().value {
+        let binding = &row.binding.winner().value;
+        let hangs = match binding {
             Binding::Bound { .. } => !has_directory,
             Binding::Gone { moved: true, .. } => false,
             // A file that was changed, which its deletion did not know of.
             Binding::Gone { was, .. } => self.store.body(was.body).is_some_and(|body| {
-                body.bound.is_empty() && !was.seen.contains(body.content.winner().dot)
+                body.bound.is_empty() && !body.is_deleted_by(was.body, binding)
             }),
         };
         hangs || row.is_pending() || row.binding.losers().next().is_some()
@@ -258,14 +259,8 @@ impl<S: Store> Core<S> {
         let Some(body) = self.store.body(id).filter(|_| winner.is_bound_again()) else {
             return false;
         };
-        let written = body.content.winner().dot;
-        let gone = row.binding.losers().find_map(|loser| match &loser.value {
-            Binding::Gone { was, moved: false, .. } => {
-                (was.body == id && was.seen.contains(written)).then(|| was.clone())
-            }
-            _ => None,
-        });
-        let Some(was) = gone else { return false };
+        let gone = row.binding.values().find(|binding| body.is_deleted_by(id, binding));
+        let Some(was) = gone.and_then(Binding::replaced).cloned() else { return false };
         let when = row.binding.winner().when;
         let dot = self.next_dot();
         let mut binding = row.binding.clone();
@@ -296,13 +291,7 @@ impl<S: Store> Core<S> {
         if was.body != id || body.kind() == Kind::Directory {
             return;
         }
-        let written = body.content.winner().dot;
-        let saw_it = |binding: &Binding| match binding {
-            Binding::Gone { was, moved: false, .. } => was.body == id && was.seen.contains(written),
-            _ => false,
-        };
-        let mut deletions = name.binding.losers().chain([name.binding.winner()]);
-        if !deletions.any(|deletion| saw_it(&deletion.value)) {
+        if !name.binding.values().any(|binding| body.is_deleted_by(id, binding)) {
             self.rebind(now, &grave, id, body.kind());
         }
     }

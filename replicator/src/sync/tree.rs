@@ -143,14 +143,11 @@ impl<S: Store> Core<S> {
             _ => return None,
         };
         let body = self.store.body(id)?;
-        let is_known = |binding: &Binding| {
-            let replaced = binding.replaced().filter(|replaced| replaced.body == id);
-            replaced.is_some_and(|was| was.seen.contains(body.content.winner().dot))
-        };
         let grave = body.grave.as_ref().and_then(|grave| self.store.name(grave));
-        let was_known = grave.is_some_and(|grave| is_known(&grave.binding.winner().value));
+        let was_known =
+            grave.is_some_and(|grave| body.is_known_to(id, &grave.binding.winner().value));
         let is_deletion = matches!(binding, Binding::Gone { .. });
-        (is_known(binding) || (is_deletion && !was_known)).then_some(id)
+        (body.is_known_to(id, binding) || (is_deletion && !was_known)).then_some(id)
     }
 
     /// Writes a body's row.
