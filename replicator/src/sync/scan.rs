@@ -191,8 +191,7 @@ impl<S: Store> Core<S> {
         let is_last = again.is_none();
         if let Some(Again { since, sync }) = again {
             self.begin_scan(beneath.clone(), since, scan.told, sync);
-            let before = scan.before.iter().map(|before| before.since).chain(scan.since);
-            if let (Some(since), Some(next)) = (before.min(), self.scans.last_mut()) {
+            if let (Some(since), Some(next)) = (scan.reads_unmet_since(), self.scans.last_mut()) {
                 next.before = Some(Before { since, met: scan.met.values().copied().collect() });
             }
         }
@@ -263,7 +262,12 @@ impl<S: Store> Core<S> {
 impl Scanning {
     /// Since when what was changed in this inode is read.
     fn reads_since(&self, inode: u64) -> Option<Timestamp> {
-        let before = self.before.as_ref().filter(|before| !before.met.contains(&inode));
-        before.map(|before| before.since).into_iter().chain(self.since).min()
+        let was_met = self.before.as_ref().is_some_and(|before| before.met.contains(&inode));
+        if was_met { self.since } else { self.reads_unmet_since() }
+    }
+
+    /// The same of what the one before passed by, if there was one.
+    fn reads_unmet_since(&self) -> Option<Timestamp> {
+        self.before.iter().map(|before| before.since).chain(self.since).min()
     }
 }
