@@ -31,6 +31,10 @@ const FEW: usize = MESH_NODES_MAX;
 /// as long without an answer another peer is asked.
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// Members that a page has room for, and some more: each begins with its id, of
+/// 16 bytes.
+const PAGE_MEMBERS_MAX: usize = DATAGRAM_BYTES_MAX / 16;
+
 /// What a datagram begins with, where a relayed one has its version.
 const ASK: u8 = 2;
 const TELL: u8 = 3;
@@ -188,11 +192,23 @@ impl Cluster {
         let alive = self.foca.iter_membership_state();
         let alive = alive.filter(|member| member.state() != State::Down);
         let is_told = |id: NodeId| id > after && id != peer && !self.retired.contains(&id);
-        let mut members: Vec<_> = alive.filter(|member| is_told(member.id().id)).cloned().collect();
-        members.sort_unstable_by_key(|member| member.id().id);
+        let behind = alive.filter(|member| is_told(member.id().id)).collect();
+        let members = page(behind).into_iter().cloned().collect();
         let bytes = Call::Tell { after, members }.encode();
         self.outputs.push_back(Output::SendDatagram { to: peer, bytes });
     }
+}
+
+/// The first of many members, in the order of their ids. `foca` keeps none, and
+/// of a thousand only those are sorted that a page may hold.
+fn page(mut members: Vec<&foca::Member<Member>>) -> Vec<&foca::Member<Member>> {
+    let id = |member: &&foca::Member<Member>| member.id().id;
+    if members.len() > PAGE_MEMBERS_MAX {
+        members.select_nth_unstable_by_key(PAGE_MEMBERS_MAX, id);
+        members.truncate(PAGE_MEMBERS_MAX);
+    }
+    members.sort_unstable_by_key(id);
+    members
 }
 
 #[cfg(test)]
@@ -224,6 +240,16 @@ mod tests {
         assert!((DATAGRAM_BYTES_MAX - 40..=DATAGRAM_BYTES_MAX).contains(&bytes.len()));
         let Some(Call::Tell { members: told, .. }) = Call::decode(&bytes) else { panic!() };
         assert_eq!(told[..], members[..told.len()]);
+    }
+
+    #[test]
+    fn a_page_holds_the_first_of_many_in_their_order() {
+        let all: Vec<_> = (1..=200).rev().map(member).collect();
+        let first = page(all.iter().collect());
+        let told = Call::Tell { after: START, members: first.into_iter().cloned().collect() };
+        let sorted = Call::Tell { after: START, members: (1..=200).map(member).collect() };
+        assert_eq!(told.encode(), sorted.encode());
+        assert_eq!(page(vec![&all[1], &all[0], &all[2]]), [&all[2], &all[1], &all[0]]);
     }
 
     #[test]
