@@ -330,16 +330,25 @@ impl<S: Store> Core<S> {
     /// A moved directory brought an entry to a place no record speaks of. What
     /// is still wanted where it was goes back there: were it given a name here
     /// as well, directories moved into each other would gain names without
-    /// end. Of anything else the record is on its way, or a change here has to
-    /// be told.
+    /// end. What somebody took from there, before the directory was moved,
+    /// goes as well. Of anything else the record is on its way, or a change
+    /// here has to be told.
     fn ensure_name(&mut self, path: &RelPath, old: &RelPath, (body, kind): (BodyId, Kind)) {
         if self.store.name(path).is_some() {
             return;
         }
         let row = self.store.body(body);
         let when = row.as_ref().map_or(0, |row| row.content.winner().when);
-        let wanted = self.store.name(old).and_then(|row| row.wanted());
-        if wanted != Some((body, kind)) {
+        let old = self.store.name(old);
+        let goes = old.is_some_and(|old| match &old.binding.winner().value {
+            Binding::Bound { body: wanted, .. } => *wanted == body,
+            // With the directory, for all that is known yet.
+            Binding::Gone { was, moved: true, .. } if was.body == body => {
+                row.is_some_and(|row| !row.bound.is_empty())
+            }
+            Binding::Gone { .. } => true,
+        });
+        if !goes {
             self.bind(path, body, kind, when);
             // Its directory may be one that goes back.
             self.unchecked.insert(Key::Name(path.clone()));

@@ -22,6 +22,7 @@ mod carried;
 mod check;
 mod claims;
 mod compared;
+mod deletions;
 mod disk;
 mod first;
 mod held;
@@ -231,6 +232,9 @@ fn seeds_that_failed_once_stay_well() {
         Plan::alike(22070),
         // A name that was given up led to a file that nobody remembers.
         Plan { unsaid: true, ..Plan::leaving(10464) },
+        // Taken from a directory before it was renamed, and renamed with it.
+        Plan::wild(106488),
+        Plan::wild(100314),
         // An edit that was lost, and before had kept the file from two deletions,
         // its own among them.
         Plan::wild(11935),
