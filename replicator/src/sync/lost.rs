@@ -157,7 +157,7 @@ impl<S: Store> Core<S> {
         if let (Some(disk), Some(content)) = (&mut row.disk, on_disk) {
             disk.content = held(&row.content, content, seen);
         }
-        self.stand_in(&mut row);
+        self.stand_in(id, &mut row);
         let bound = row.bound.clone();
         self.put_body(id, row);
         self.retries.remove(&Spot::Body(id));
@@ -169,9 +169,12 @@ impl<S: Store> Core<S> {
     }
 
     /// Where the content is lost and another version lies here, that version
-    /// is written anew.
-    pub(super) fn stand_in(&mut self, row: &mut BodyRow) {
+    /// is written anew, unless it was deleted and only what is lost kept it.
+    pub(super) fn stand_in(&mut self, id: BodyId, row: &mut BodyRow) {
         if !row.content.winner().value.is_lost() || row.bound.is_empty() {
+            return;
+        }
+        if self.lies_deleted(id, row) {
             return;
         }
         // Of what is nobody else's nothing is told.
@@ -197,6 +200,13 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// Did who deleted it, at each of its names, know of what lies here of it?
+    fn lies_deleted(&self, id: BodyId, row: &BodyRow) -> bool {
+        let deletes = |binding: &Binding| binding.is_deletion() && row.is_replaced_by(id, binding);
+        let is_deleted = |name: Arc<NameRow>| name.binding.values().any(deletes);
+        row.bound.iter().all(|path| self.store.name(path).is_some_and(is_deleted))
+    }
+
     /// Looks once more at names of which all peers know by now that their content
     /// is lost.
     pub(super) fn give_up_heard(&mut self) {
@@ -217,9 +227,12 @@ impl<S: Store> Core<S> {
     /// May a peer still write a version anew that it holds, of what this node
     /// says is lost?
     pub(super) fn waits_to_give_up(&mut self, path: &RelPath, id: BodyId) -> bool {
-        let Some(row) = self.store.body(id).filter(|row| row.disk.is_none()) else {
+        let Some(row) = self.store.body(id) else {
             return false;
         };
+        if row.disk.is_some() && !self.lies_deleted(id, &row) {
+            return false;
+        }
         let Sibling { dot, value, .. } = row.content.winner();
         let is_mine = value.is_lost() && self.lives.contains(&dot.actor);
         let waits = is_mine && dot.counter > self.heard_by_all(dot.actor);
@@ -238,9 +251,9 @@ impl<S: Store> Core<S> {
         if !winner.value.is_lost() {
             return false;
         }
-        if row.disk.is_some() {
+        if row.disk.is_some() && !self.lies_deleted(id, &row) {
             let mut row = Arc::unwrap_or_clone(row);
-            self.stand_in(&mut row);
+            self.stand_in(id, &mut row);
             self.put_body(id, row);
             return false;
         }
@@ -285,7 +298,7 @@ impl<S: Store> Core<S> {
             return false;
         };
         let (id, body) = (lying.id, lying.row());
-        let is_meant = name.binding.values().any(|binding| body.is_replaced_by(id, binding));
+        let is_meant = body.lies_let_go(id, &name.binding);
         if is_meant || !body.bound.is_empty() || body.kind() == Kind::Directory {
             return false;
         }

@@ -52,6 +52,11 @@ impl Binding {
         }
     }
 
+    /// Did somebody delete what had the name? It was not moved.
+    pub fn is_deletion(&self) -> bool {
+        matches!(self, Binding::Gone { moved: false, .. })
+    }
+
     /// Did a node bind this body to the name it had, without a user?
     pub fn is_bound_again(&self) -> bool {
         match self {
@@ -346,7 +351,23 @@ impl BodyRow {
 
     /// The same of who deleted it: it was not moved, nor replaced.
     pub fn is_deleted_by(&self, id: BodyId, binding: &Binding) -> bool {
-        matches!(binding, Binding::Gone { moved: false, .. }) && self.is_known_to(id, binding)
+        binding.is_deletion() && self.is_known_to(id, binding)
+    }
+
+    /// Is it to come back at a name that was deleted, for the sake of a change
+    /// that nobody knew of who deleted it? Where that is lost, for the sake of
+    /// what lies here: of what lies elsewhere others speak.
+    pub fn outlives(&self, id: BodyId, name: &Register<Binding>) -> bool {
+        match self.content.winner().value.is_lost() {
+            true => self.disk.is_some() && !self.lies_let_go(id, name),
+            false => !name.values().any(|binding| self.is_deleted_by(id, binding)),
+        }
+    }
+
+    /// Did anybody take this name from it, having seen the content that lies
+    /// here?
+    pub fn lies_let_go(&self, id: BodyId, name: &Register<Binding>) -> bool {
+        name.values().any(|binding| self.is_replaced_by(id, binding))
     }
 
     /// The metadata that lies on this disk.

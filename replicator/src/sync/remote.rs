@@ -95,7 +95,7 @@ impl<S: Store> Core<S> {
             disk.metadata = held(&row.metadata, metadata, metadata_seen);
         }
         row.stamp = if theirs { record.stamp } else { self.next_dot() };
-        self.stand_in(&mut row);
+        self.stand_in(id, &mut row);
         // Or another file of its names may be the one that was changed last.
         let (winner, former) = (row.content.winner(), before.content.winner());
         let is_found = former.value.is_lost();
@@ -175,14 +175,14 @@ impl<S: Store> Core<S> {
     /// Could this name be one that a check would mend? The last life may have
     /// ended before it checked what had come.
     pub(super) fn is_to_be_checked(&self, row: &NameRow, has_directory: bool) -> bool {
-        let binding = &row.binding.winner().value;
-        let hangs = match binding {
+        let hangs = match &row.binding.winner().value {
             Binding::Bound { .. } => !has_directory,
             Binding::Gone { moved: true, .. } => false,
             // A file that was changed, which its deletion did not know of.
-            Binding::Gone { was, .. } => self.store.body(was.body).is_some_and(|body| {
-                body.bound.is_empty() && !body.is_deleted_by(was.body, binding)
-            }),
+            Binding::Gone { was, .. } => self
+                .store
+                .body(was.body)
+                .is_some_and(|body| body.bound.is_empty() && body.outlives(was.body, &row.binding)),
         };
         hangs || row.is_pending() || row.binding.losers().next().is_some()
     }
@@ -291,8 +291,9 @@ impl<S: Store> Core<S> {
         if was.body != id || body.kind() == Kind::Directory {
             return;
         }
-        if !name.binding.values().any(|binding| body.is_deleted_by(id, binding)) {
-            self.rebind(now, &grave, id, body.kind());
+        if body.outlives(id, &name.binding) {
+            // Should that change be lost, what was deleted here stays so.
+            self.bind_again(now, &grave, id, body.kind(), |binding| !binding.is_deletion());
         }
     }
 
@@ -354,16 +355,27 @@ impl<S: Store> Core<S> {
     /// Binds a name in full knowledge of its register, whatever the disk
     /// shows.
     pub(super) fn rebind(&mut self, now: Now, path: &RelPath, id: BodyId, kind: Kind) {
+        self.bind_again(now, path, id, kind, |_| true);
+    }
+
+    fn bind_again(
+        &mut self,
+        now: Now,
+        path: &RelPath,
+        id: BodyId,
+        kind: Kind,
+        gives_way: impl Fn(&Binding) -> bool,
+    ) {
         let Some(former) = self.store.name(path) else {
             return;
         };
         let dot = self.next_dot();
         let mut binding = former.binding.clone();
-        let seen = binding.context().clone();
         // Nobody meant to delete what gives way.
         let over = Some(Replaced { body: id, seen: VersionVector::new() });
         let stays = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);
-        binding.write(&seen, stays, dot, now.wall, Binding::Bound { body: id, kind, over });
+        let bound = Binding::Bound { body: id, kind, over };
+        binding.replace(|one| gives_way(&one.value), stays, dot, now.wall, bound);
         let held = held_at(&former, &binding);
         self.put_name(path, Some(&former), NameRow { stamp: dot, binding, held });
         self.progress.note(now.wall, "kept, since it changed", path);

@@ -235,6 +235,10 @@ fn seeds_that_failed_once_stay_well() {
         // Taken from a directory before it was renamed, and renamed with it.
         Plan::wild(106488),
         Plan::wild(100314),
+        // A deleted file that is lost came back at a start.
+        Plan::leaving(101560),
+        // What had replaced a file came back where an edit of that one was lost.
+        Plan::hurried(114844),
         // An edit that was lost, and before had kept the file from two deletions,
         // its own among them.
         Plan::wild(11935),

@@ -55,8 +55,7 @@ impl<S: Store> Core<S> {
 
     /// Was it taken from this name by somebody who knew all that lies here?
     fn is_let_go_at(&self, name: &NameRow, lying: &Lying) -> bool {
-        let is_replaced = |binding| lying.row().is_replaced_by(lying.id, binding);
-        name.binding.values().any(is_replaced)
+        lying.row().lies_let_go(lying.id, &name.binding)
     }
 
     /// Was it, with its last name, which may be one that it has no more here?

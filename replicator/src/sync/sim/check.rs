@@ -202,8 +202,7 @@ fn nothing_is_resurrected(world: &World) -> Result<(), String> {
         let is_moved = contents.is_moved_lately(&entry.content);
         let is_excused = is_moved
             || contents.forgotten.contains(&entry.content)
-            || contents.outdated.contains(&entry.content)
-            || contents.is_left_of_forgotten(&entry.content, &world.ledger.lost);
+            || contents.outdated.contains(&entry.content);
         let is_dead = contents.dead_lately.contains(&entry.content);
         if entry.kind == Kind::File && is_dead && !is_excused {
             let content = String::from_utf8_lossy(&entry.content).into_owned();

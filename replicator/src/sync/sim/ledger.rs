@@ -28,8 +28,6 @@ pub(super) struct Ledger {
     said: HashMap<(Dot, Part), u64>,
     /// Contents that were told of as losers of a conflict.
     pub losers: HashSet<Digest>,
-    /// Contents of which somebody said that nobody holds them.
-    pub lost: HashSet<Digest>,
     pub messages: u64,
     pub bytes: u64,
     /// Those of them that speak of members.
@@ -70,7 +68,6 @@ impl Ledger {
     fn note_body(&mut self, body: &BodyRecord) {
         self.note_siblings(Part::Content, &body.content);
         self.note_losers(&body.content);
-        self.note_lost(&body.content);
         self.note_siblings(Part::Metadata, &body.metadata);
         self.note_one(body.stamp, Part::Body, body);
     }
@@ -80,14 +77,6 @@ impl Ledger {
             if let Content::File { digest, .. } = loser.value {
                 self.losers.insert(digest);
             }
-        }
-    }
-
-    fn note_lost(&mut self, content: &Register<Content>) {
-        let given_up = content.siblings().iter().filter(|one| one.value.is_lost());
-        for dot in given_up.map(|one| one.dot) {
-            let lost = content.passed_over().iter().filter(|one| one.by == dot);
-            self.lost.extend(lost.filter_map(|one| one.loser.value.digest()));
         }
     }
 

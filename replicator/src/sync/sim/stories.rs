@@ -18,17 +18,17 @@ const MILLISECONDS_MAX: u64 = 100;
 
 const SECOND: i64 = 1_000_000_000;
 
-fn content(world: &World, at: usize, name: &str) -> Option<String> {
+pub(super) fn content(world: &World, at: usize, name: &str) -> Option<String> {
     let shown = world.nodes[at].disk.shown();
     shown.get(&path(name)).map(|entry| String::from_utf8_lossy(&entry.content).into_owned())
 }
 
-fn write(world: &mut World, at: usize, name: &str, content: &str) {
+pub(super) fn write(world: &mut World, at: usize, name: &str, content: &str) {
     world.contents.written.insert(content.into());
     world.act(at, |disk, dead| disk.write(&path(name), content.as_bytes(), dead));
 }
 
-fn begin(world: &mut World, nodes: std::ops::Range<usize>) {
+pub(super) fn begin(world: &mut World, nodes: std::ops::Range<usize>) {
     nodes.for_each(|at| world.start(at));
     world.settle().expect("it comes to rest");
 }

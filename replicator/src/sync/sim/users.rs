@@ -1,6 +1,6 @@
 //! What users do: on few names, so that they meet.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::disk::{Change, Disk, Shown};
@@ -9,7 +9,6 @@ use super::plan::Plan;
 use super::world::World;
 use crate::choice::Mode;
 use crate::entry::{Flags, Kind};
-use crate::hash::Digest;
 use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
 
@@ -107,18 +106,6 @@ impl Contents {
         earlier
             .take(self.written.len() + 1)
             .any(|content| self.moved_lately.contains(content) || self.copied.contains(content))
-    }
-
-    /// Was it written over in a file whose edit is lost, since the index of its
-    /// node forgot it in a crash? The edit kept the file from being deleted, and
-    /// is what its own user deleted, of which its node knows nothing.
-    pub fn is_left_of_forgotten(&self, content: &Vec<u8>, lost: &HashSet<Digest>) -> bool {
-        let is_lost = |edit: &&Vec<u8>| lost.contains(&Digest::of(edit));
-        self.forgotten.iter().filter(is_lost).any(|edit| {
-            let earlier =
-                std::iter::successors(self.over.get(edit), |content| self.over.get(*content));
-            earlier.take(self.written.len() + 1).any(|earlier| earlier == content)
-        })
     }
 }
 
