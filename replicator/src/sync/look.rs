@@ -158,6 +158,11 @@ impl<S: Store> Core<S> {
             Some(disk) if is_dirty && !disk.names.contains(path) => {
                 self.settle.look(now.monotonic, Spot::Body(id), dirt);
             }
+            // Told of a name that another file took since: it may have been the
+            // metadata of one that has others.
+            Some(disk) if dirt.entry && !disk.names.contains(path) && !self.moves.is_told(path) => {
+                self.settle.touch(now.monotonic, Spot::Body(id), Dirt::entry());
+            }
             Some(_) => {}
             // Its inode is another body's by now.
             None => {

@@ -48,6 +48,28 @@ fn a_file_whose_names_all_go_rests_in_the_trash() {
     story.is_at_rest().unwrap();
 }
 
+/// One of its names gets another mode, and is another file's before anybody
+/// looked: at the other nothing was told.
+#[test]
+fn a_mode_set_at_a_name_that_another_file_takes_is_seen_at_the_other() {
+    for seed in 0..24 {
+        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| {
+            user.write("a", "text");
+            user.link("a", "b");
+            user.write("c", "another");
+        });
+        story.act(0, |user| {
+            user.chmod("a", 0o600);
+            user.rename("c", "a");
+        });
+        story.settle();
+        for at in 0..2 {
+            assert_eq!(story.tree(at), "a=another b=text:600", "seed {seed}, node {at}");
+        }
+        story.is_at_rest().unwrap();
+    }
+}
+
 /// One gives it names while the other takes its first away.
 #[test]
 fn names_come_while_the_one_they_were_made_from_goes() {
