@@ -117,7 +117,14 @@ impl<S: Store> Core<S> {
         };
         Ok(match sighted {
             Sighted::NotRead => None,
-            Sighted::Directory => plain(Content::Directory),
+            Sighted::Directory => {
+                // Flags, which are told of an inode, as bytes are.
+                let body = self.known_as(stat).map(|lying| lying.id);
+                if self.told.is_astray(stat.fingerprint.inode, look.at, body) {
+                    self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::entry());
+                }
+                plain(Content::Directory)
+            }
             Sighted::Fifo => plain(Content::Fifo),
             Sighted::Symlink(target) => plain(Content::Symlink(target)),
             Sighted::File { leaves, changed, bytes, holes, stable } => {

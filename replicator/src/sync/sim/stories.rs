@@ -8,7 +8,7 @@ use super::path;
 use super::plan::Plan;
 use super::story::{Story, User};
 use super::world::World;
-use crate::entry::Kind;
+use crate::entry::{Flags, Kind};
 
 /// The order of looks and messages is left to the seed.
 const SEEDS: u64 = 24;
@@ -307,6 +307,27 @@ fn a_mode_set_at_a_name_that_goes_is_seen_at_the_other() {
         world.act(0, |disk, dead| disk.remove_all(&path("f"), dead));
         world.settle().unwrap();
         check(&world).unwrap();
+    }
+}
+
+/// A directory gets flags while its node meets it: what is told of its inode is
+/// nobody's yet, and the look that is under way came too early.
+#[test]
+fn flags_of_a_directory_that_is_being_met_are_seen() {
+    for (seed, wait) in (0..SEEDS).flat_map(|seed| (0..8).map(move |wait| (seed, wait))) {
+        let mut world = World::new(Plan::peaceful(seed));
+        world.act(0, |disk, _| disk.make_entry(&path("d"), Kind::Directory, b""));
+        begin(&mut world, 1..2);
+        world.start(0);
+        for _ in 0..10 * MILLISECONDS_MAX {
+            if !world.nodes[0].core.looks.contains_key(&path("d")) {
+                world.run_for(Duration::from_micros(100)).expect("it goes on");
+            }
+        }
+        world.run_for(Duration::from_micros(400 * wait)).expect("it goes on");
+        world.act(0, |disk, _| disk.chattr(&path("d"), Flags::NODUMP));
+        world.settle().unwrap();
+        check(&world).unwrap_or_else(|reason| panic!("seed {seed}, {wait}: {reason}"));
     }
 }
 
