@@ -134,11 +134,7 @@ impl<S: Store> Core<S> {
             self.look_later(now, PARENT_WAIT, path, dirt);
             return;
         }
-        let wanted = self.store.name(path).and_then(|row| row.wanted()).map(|(id, _)| id);
-        let mut bodies = known.iter().map(|lying| lying.id).chain(wanted);
-        if bodies.any(|id| self.is_being_changed(id)) {
-            // By another of its names, just now: what lies here then may be
-            // another file than that.
+        if self.may_be_other_soon(path, known.as_ref()) {
             let dirt = self.keep_bytes(now, UNSETTLED_WAIT, look);
             self.look_later(now, UNSETTLED_WAIT, path, dirt);
             return;
@@ -219,6 +215,14 @@ impl<S: Store> Core<S> {
             && !is_going_on
             && stat.fingerprint.mtime < lies.mtime
             && row.content_on_disk() != Some(&read.content)
+    }
+
+    /// Is the file that was seen here, or that is to lie here, being changed just
+    /// now by another of its names? What lies here then may be another file.
+    pub(super) fn may_be_other_soon(&self, path: &RelPath, known: Option<&Lying>) -> bool {
+        let wanted = self.store.name(path).and_then(|row| row.wanted()).map(|(id, _)| id);
+        let mut bodies = known.map(|lying| lying.id).into_iter().chain(wanted);
+        bodies.any(|id| self.is_being_changed(id))
     }
 
     fn is_being_changed(&self, body: BodyId) -> bool {

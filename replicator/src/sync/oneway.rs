@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::core::{Core, Looking};
 use super::effect::{Action, Found, Keep, Now, What};
+use super::look::UNSETTLED_WAIT;
 use super::read::Read;
 use super::record::{BodyRow, Disk};
 use super::settle::{Dirt, Spot};
@@ -203,6 +204,12 @@ impl<S: Store> Core<S> {
         let is_of_bytes = look.dirt.bytes;
         match found {
             Found::Nothing => self.found_nothing(path),
+            Found::Entry(stat, _)
+                if self.may_be_other_soon(path, self.known_as(&stat).as_ref()) =>
+            {
+                let spot = Spot::Path(path.clone());
+                self.settle.look_after(now.monotonic, UNSETTLED_WAIT, spot, look.dirt);
+            }
             Found::Entry(stat, sighted) => {
                 self.progress.no_error(path);
                 let list =
@@ -275,9 +282,13 @@ impl<S: Store> Core<S> {
         let Some(lying) = lying else {
             let is_free = self.lying_at(path).is_none();
             match read {
-                Some(read) if is_free && self.adopt(path, stat, &read) => {
+                // In a directory that is nobody else's all is so.
+                Some(read)
+                    if is_free && self.parent_lies(path) && self.adopt(path, stat, &read) =>
+                {
                     self.own.forget(path);
                     self.look_at_links(now, path);
+                    self.look_at_own_in(now, path);
                 }
                 _ if path.is_root() => {}
                 _ if self.own.reverts(path) => self.remove_own(now, path, stat),
@@ -335,6 +346,13 @@ impl<S: Store> Core<S> {
         let names = lying.disk().names.iter();
         for link in names.filter(|link| self.own.holds(link) != is_own) {
             self.settle.look(now.monotonic, Spot::Path(link.clone()), Dirt::whole());
+        }
+    }
+
+    /// A directory is one that others know, so what is in it may be as well.
+    fn look_at_own_in(&mut self, now: Now, directory: &RelPath) {
+        for (path, _) in self.own.below(directory) {
+            self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
         }
     }
 

@@ -399,7 +399,11 @@ impl<S: Store> Core<S> {
             let row = self.store.name(at);
             row.is_some_and(|row| row.wanted() == row.on_disk())
         };
-        let Some(path) = disk.names.iter().find(place).cloned() else {
+        // One that was taken away here, and is nobody else's affair, says nothing
+        // of the others.
+        let places = || disk.names.iter().filter(place);
+        let path = places().find(|at| !self.own.holds(at)).or_else(|| places().next());
+        let Some(path) = path.cloned() else {
             return Next::Blocked;
         };
         let Some(name) = self.store.name(&path) else {

@@ -42,6 +42,7 @@ mod renames;
 mod replay;
 mod retention;
 mod said;
+mod same_places;
 mod scale;
 mod stories;
 mod story;
@@ -243,6 +244,12 @@ fn seeds_that_failed_once_stay_well() {
         Plan::alike(105601),
         // Flags of a directory that nobody knew yet.
         Plan::coming(103429),
+        // One of two names taken away at a node that only receives.
+        Plan::hurried(115203),
+        // A link that came while the file was changed at its other name.
+        Plan::one_way(111596),
+        // A file that others have, too, in a directory that is nobody else's.
+        Plan::one_way(112768),
         // An edit that was lost, and before had kept the file from two deletions,
         // its own among them.
         Plan::wild(11935),
