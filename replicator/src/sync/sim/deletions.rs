@@ -1,13 +1,16 @@
 //! Deletions that are to stay, whatever was moved, edited and lost beside them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::check::nothing_differs_or_is_lost as check;
+use super::check::{nothing_differs_or_is_lost as check, nothing_is_left_over};
 use super::path;
 use super::plan::Plan;
 use super::stories::{begin, content, write};
 use super::story::Story;
 use super::world::World;
+use crate::entry::Timestamp;
+use crate::sync::store::Store;
 
 /// The order of looks and messages is left to the seed.
 const SEEDS: u64 = 24;
@@ -153,4 +156,35 @@ fn a_deleted_file_stays_so_where_who_renamed_it_has_left_with_it() {
         lost += usize::from(world.trace.iter().any(|line| line.contains("nobody holds it: e")));
     }
     assert!(lost > 0, "its bytes always come in time");
+}
+
+/// A file won a conflict long ago, and whoever holds it is gone for good: it is
+/// given up, and its name leads to the loser, of which nobody remembers
+/// anything. That name was pending for ever.
+#[test]
+fn a_name_that_leads_to_what_nobody_remembers_is_given_up() {
+    for seed in 0..SEEDS {
+        let (members, leaves) = (true, true);
+        let mut world = World::new(Plan { members, leaves, ..Plan::peaceful(seed) });
+        for (node, skew) in [0, HOUR].into_iter().enumerate() {
+            world.nodes[node].skew = skew;
+        }
+        write(&mut world, 0, "lasting", "lasting");
+        write(&mut world, 0, "f", "loser");
+        write(&mut world, 1, "f", "winner");
+        begin(&mut world, 0..2);
+        assert_eq!(content(&world, 0, "f").as_deref(), Some("winner"), "seed {seed}");
+        let store = world.nodes[0].core.store();
+        let name = store.name(&path("f")).unwrap();
+        let loser = name.binding.losers().find_map(|loser| loser.value.body()).unwrap();
+        assert!(store.body(loser.0).is_none(), "seed {seed}: it is remembered");
+        // Its machine goes down, and its disk with what was never written out.
+        world.end(0, true);
+        world.nodes[0].disk.remove_all(&path("f"), &mut BTreeSet::new());
+        world.nodes[0].core.disk_may_be_behind(Timestamp { seconds: 0, nanos: 0 });
+        world.leave(1);
+        world.make_peace().unwrap_or_else(|reason| panic!("seed {seed}: {reason}"));
+        nothing_is_left_over(&world).unwrap_or_else(|reason| panic!("seed {seed}: {reason}"));
+        assert_eq!(content(&world, 0, "f"), None, "seed {seed}");
+    }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::check::nothing_differs_or_is_lost as check;
 use super::disk::{Change, Disk};
 use super::plan::Plan;
+use super::story::Story;
 use super::world::World;
 use crate::entry::{Fingerprint, Kind};
 use crate::id::BodyId;
@@ -184,4 +185,26 @@ fn chains_of_renames() {
         }
         pair.check()
     });
+}
+
+/// A directory was removed, a file moved to its place, and another made where
+/// that had been: what had been in the directory was thought to be there still.
+#[test]
+fn a_moved_file_takes_the_place_of_a_directory_and_leaves_its_own_to_another() {
+    for seed in 0..SEEDS / 10 {
+        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| {
+            user.write("b", "moved");
+            user.make_directory("e");
+            user.write("e/in", "deleted");
+        });
+        // Each is told by itself: of what is in a directory that is gone, nothing.
+        story.act(0, |user| user.remove("e"));
+        story.act_now(0, |user| user.rename("b", "e"));
+        story.act_now(0, |user| user.write("b", "made"));
+        story.settle();
+        for at in 0..2 {
+            assert_eq!(story.tree(at), "b=made e=moved", "seed {seed}, node {at}");
+        }
+        story.is_at_rest().unwrap();
+    }
 }
