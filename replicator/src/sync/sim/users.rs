@@ -78,8 +78,9 @@ pub(super) struct Contents {
     /// Lay on a disk whose index forgot them, in a crash or to begin anew: what
     /// is new there may have been deleted elsewhere, or here before the crash.
     pub forgotten: BTreeSet<Vec<u8>>,
-    /// Written over by a user whose clock is behind: a start that finds the
-    /// older file takes it for a backup's, and shows the later one.
+    /// Written over by a user whose clock is behind, or who set back the time of
+    /// the file: a start that finds the older file takes it for a backup's, and
+    /// shows the later one.
     pub outdated: BTreeSet<Vec<u8>>,
     /// What each content was written over, in the same file.
     pub over: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -102,10 +103,15 @@ impl Contents {
     /// another file of it, be it where an earlier content still lay in it? An
     /// edit follows its file.
     pub fn is_moved_lately(&self, content: &Vec<u8>) -> bool {
+        let is_elsewhere =
+            |content| self.moved_lately.contains(content) || self.copied.contains(content);
+        self.with_earlier(content).iter().any(is_elsewhere)
+    }
+
+    /// It, and what was written over in the same file before it.
+    fn with_earlier(&self, content: &Vec<u8>) -> Vec<Vec<u8>> {
         let earlier = std::iter::successors(Some(content), |content| self.over.get(*content));
-        earlier
-            .take(self.written.len() + 1)
-            .any(|content| self.moved_lately.contains(content) || self.copied.contains(content))
+        earlier.take(self.written.len() + 1).cloned().collect()
     }
 }
 
@@ -199,7 +205,10 @@ impl World {
             contents.dead_lately.extend(dead.iter().cloned());
         }
         if is_older && self.plan.members {
-            contents.outdated.extend(dead.iter().cloned());
+            let lies = self.nodes[at].disk.contents_within(&deed.path);
+            let earlier = lies.iter().flat_map(|content| contents.with_earlier(content));
+            let earlier: Vec<_> = earlier.filter(|content| !lies.contains(content)).collect();
+            contents.outdated.extend(earlier.into_iter().chain(dead.iter().cloned()));
         }
         if self.nodes[at].core.membership.is_behind() {
             // It is refused, and may begin anew: then this was never deleted.
