@@ -92,6 +92,9 @@ pub(super) struct Plan {
     pub in_place: bool,
     /// What was looked at together is seen together, at once: moves are met.
     pub steady: bool,
+    /// Every look brings the bytes along that are few, as on a disk: else the
+    /// lot decides, and what a change costs is as the lot falls.
+    pub brings_bytes: bool,
     pub bug: Option<Bug>,
     /// Says what happens.
     pub traced: bool,
@@ -134,6 +137,7 @@ impl Plan {
             late: false,
             in_place: !seed.is_multiple_of(7),
             steady: false,
+            brings_bytes: false,
             bug: None,
             traced: super::number("REPLICATOR_SIM_SEED").is_some(),
         }

@@ -86,7 +86,7 @@ impl World {
                 let sights = looks
                     .iter()
                     .map(|look| {
-                        let with_bytes = self.random.below(3) > 0;
+                        let with_bytes = self.random.below(3) > 0 || self.plan.brings_bytes;
                         // Somebody replaced it all the time.
                         if !self.plan.steady && self.random.below(16) == 0 {
                             return Sight { path: look.path.clone(), found: Found::Unsettled };
