@@ -309,6 +309,7 @@ impl Cluster {
                     self.outputs.push_back(Output::MemberUp(member));
                 }
                 OwnedNotification::MemberDown(member) => {
+                    self.roll.hear(now);
                     self.outputs.push_back(Output::MemberDown(member.id));
                     if !self.retired.contains(&member.id) {
                         self.search.lose(member);

@@ -5,13 +5,15 @@
 //! of a quarter of an hour; nobody knows whom it lacks, so nobody tells it. So
 //! whoever hears of many members in a moment, at a join or when a cut heals,
 //! reads the list of a connected peer once that is over, and of the next one
-//! until a list brings nobody new.
+//! until a list brings nobody new. So does whoever hears that many are gone: of
+//! 300 that died at once some were taken for alive for four minutes, since most
+//! of what is said then goes to the dead.
 //!
 //! It is never done for the news of a few, which gossip brings to all, nor by
 //! the clock: at rest it costs nothing. And it judges nobody: what was read
 //! goes to `foca` as any other news.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::{Duration, Instant};
 
@@ -24,10 +26,10 @@ use super::{Cluster, Output, log};
 use crate::id::NodeId;
 use crate::limits::DATAGRAM_BYTES_MAX;
 
-/// How many members may come in a moment without the list being read.
+/// How many members may come or go in a moment without the list being read.
 const FEW: usize = MESH_NODES_MAX;
 
-/// While more than a few come in each of these, it is no time to read. After
+/// While more than a few come or go in each of these, it is no time to read. After
 /// as long without an answer another peer is asked.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -44,7 +46,7 @@ const START: NodeId = NodeId::from_bytes([0; 16]);
 
 /// How far this node has read, if it is reading.
 pub(super) struct Roll {
-    /// Members that came or came back lately.
+    /// Members that came, came back or went lately.
     heard: usize,
     is_wanted: bool,
     /// The last member read of the list, by id: all lists have one order, so
@@ -65,7 +67,7 @@ impl Roll {
         self.next_turn
     }
 
-    /// A member came, or came back.
+    /// A member came, came back or went.
     pub fn hear(&mut self, now: Instant) {
         self.heard += 1;
         self.next_turn.get_or_insert(now + MOMENT);
@@ -171,7 +173,8 @@ impl Cluster {
             Call::Ask { after } => self.tell(from, after),
             Call::Tell { after, members } if self.roll.expects(from, after) => {
                 let last = members.last().map(|member| member.id().id);
-                let result = self.foca.apply_many(members.into_iter(), true, &mut self.runtime);
+                let news = self.news_of(members);
+                let result = self.foca.apply_many(news.into_iter(), true, &mut self.runtime);
                 log(result);
                 self.settle(now);
                 self.roll.read(now, last);
@@ -183,16 +186,24 @@ impl Cluster {
         }
     }
 
+    /// What is said of those that are alive, and of whom else this node takes
+    /// for alive: who was gone before it came is nothing to it.
+    fn news_of(&self, members: Vec<foca::Member<Member>>) -> Vec<foca::Member<Member>> {
+        let alive: HashSet<NodeId> = self.foca.iter_members().map(|one| one.id().id).collect();
+        let is_news =
+            |one: &foca::Member<Member>| one.state() != State::Down || alive.contains(&one.id().id);
+        members.into_iter().filter(is_news).collect()
+    }
+
     fn ask(&mut self, peer: NodeId) {
         let bytes = Call::Ask { after: self.roll.after }.encode();
         self.outputs.push_back(Output::SendDatagram { to: peer, bytes });
     }
 
     fn tell(&mut self, peer: NodeId, after: NodeId) {
-        let alive = self.foca.iter_membership_state();
-        let alive = alive.filter(|member| member.state() != State::Down);
+        let known = self.foca.iter_membership_state();
         let is_told = |id: NodeId| id > after && id != peer && !self.retired.contains(&id);
-        let behind = alive.filter(|member| is_told(member.id().id)).collect();
+        let behind = known.filter(|member| is_told(member.id().id)).collect();
         let members = page(behind).into_iter().cloned().collect();
         let bytes = Call::Tell { after, members }.encode();
         self.outputs.push_back(Output::SendDatagram { to: peer, bytes });

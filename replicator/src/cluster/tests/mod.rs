@@ -113,6 +113,30 @@ fn who_hears_of_many_reads_the_whole_list() {
     }
 }
 
+/// A list says who is gone, too: to those who take them for alive still.
+#[test]
+fn who_was_gone_before_is_nothing_to_one_that_joins() {
+    let mut world = World::long_met(60);
+    (31..=60).for_each(|n| world.kill(n));
+    world.until_all_see(1..=30);
+    world.run(Duration::from_secs(60));
+    world.start_node(61, &[1]);
+    world.until_all_see((1..=30).chain([61]));
+    world.run(Duration::from_secs(10));
+    let known = world.nodes[&id(61)].foca.iter_membership_state();
+    assert_eq!(known.filter(|member| member.state() == foca::State::Down).count(), 0);
+}
+
+/// Of many that die at once nobody is heard of late: who missed one of them
+/// would find out when its turn comes to be probed, a second for each member.
+#[test]
+fn of_many_deaths_at_once_all_are_noticed_soon() {
+    let mut world = World::long_met(120);
+    (61..=120).for_each(|n| world.kill(n));
+    let took = world.until_all_see(1..=60);
+    assert!(took < Duration::from_secs(30), "{took:?}");
+}
+
 #[test]
 fn nonsense_changes_nothing() {
     let mut world = World::with_seed_node(3);
