@@ -50,6 +50,7 @@ use relay::Relayed;
 use roll::{Call, Roll};
 use search::{REMEMBERED_MAX, Search};
 use topology::Ring;
+use wiring::Choice;
 
 /// What the node is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +96,7 @@ pub struct Cluster {
     roll: Roll,
     dialing: HashSet<Address>,
     ring: Ring,
+    choice: Choice,
     outputs: VecDeque<Output>,
 }
 
@@ -128,6 +130,7 @@ impl Cluster {
             connected: BTreeSet::new(),
             retired: BTreeSet::new(),
             dialing: HashSet::new(),
+            choice: Choice::default(),
             outputs: VecDeque::new(),
         };
         cluster.search.find(cluster.id());
@@ -206,7 +209,7 @@ impl Cluster {
         if self.roll.next_turn().is_some_and(|at| at <= now) {
             self.read_roll(now);
         }
-        let turns = [self.search.next_turn(), self.rewire_at];
+        let turns = [self.search.next_turn(), self.rewire_at, self.choice.next_turn];
         if turns.into_iter().flatten().any(|at| at <= now) {
             self.rewire(now);
         }
@@ -242,7 +245,7 @@ impl Cluster {
 
     /// When to call [`Cluster::handle_timeout`], if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let turns = [self.search.next_turn(), self.roll.next_turn()];
+        let turns = [self.search.next_turn(), self.roll.next_turn(), self.choice.next_turn];
         let wakes = [self.alarms.next(), self.gossip_at, self.greet_at, self.rewire_at];
         wakes.into_iter().chain(turns).flatten().min()
     }

@@ -23,6 +23,34 @@ const CONNECTIONS_MIN: usize = 4;
 /// is acted on once in this time: it takes a walk over all of them.
 const REWIRE_PAUSE: Duration = Duration::from_millis(50);
 
+/// In a large cluster neighbours are chosen anew once in this time, unless few
+/// connections stand. While many members come back, each of them moves the
+/// others to other places, and whoever went after all of that would make some
+/// seven connections for each that it keeps.
+const CHOICE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whom this node wants to be connected with.
+#[derive(Debug, Default)]
+pub(super) struct Choice {
+    neighbours: BTreeSet<NodeId>,
+    made_at: Option<Instant>,
+    /// When to choose again; others would be chosen by now.
+    pub next_turn: Option<Instant>,
+}
+
+impl Choice {
+    /// Takes these, or stays for now with those chosen before, of whom so many
+    /// are connected.
+    fn make(&mut self, now: Instant, neighbours: BTreeSet<NodeId>, connected: &BTreeSet<NodeId>) {
+        let stand = connected.intersection(&self.neighbours).count();
+        let next = self.made_at.map(|at| at + CHOICE_PAUSE).filter(|next| *next > now);
+        self.next_turn = next.filter(|_| stand >= CONNECTIONS_MIN && neighbours != self.neighbours);
+        if self.next_turn.is_none() && neighbours != self.neighbours {
+            (self.neighbours, self.made_at) = (neighbours, Some(now));
+        }
+    }
+}
+
 impl Cluster {
     /// At once, unless it is worth waiting for what else comes.
     pub(super) fn rewire_soon(&mut self, now: Instant) {
@@ -48,6 +76,12 @@ impl Cluster {
         let mut wanted = self.ring.neighbours();
         wanted.extend(Ring::new(self.id(), known.iter().map(id)).neighbours());
         wanted.remove(&self.id());
+        if self.ring.is_mesh() {
+            self.choice = Choice { neighbours: wanted, ..Choice::default() };
+        } else {
+            self.choice.make(now, wanted, &self.connected);
+        }
+        let wanted = self.choice.neighbours.clone();
 
         let place = |id: &NodeId| known.binary_search_by_key(id, |member| member.id().id).ok();
         let mut addresses: HashSet<Address> = wanted

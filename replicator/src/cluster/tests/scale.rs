@@ -1,5 +1,5 @@
 //! What membership costs as the cluster grows: an idle minute, a node that
-//! joins, one that dies, a cut that heals.
+//! joins, one that dies, a cut, and the cut that heals.
 //!
 //! `cargo test -p replicator --lib scale -- --nocapture` prints this table
 //! beside the one of the sync core (`sync/sim/scale.rs`), and
@@ -17,6 +17,7 @@ const NODES_MAX: u16 = 100;
 
 /// Until nothing but the ordinary is said.
 const CALM: Duration = Duration::from_secs(20);
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What each connection carries in a second of rest, at the most: twice what
@@ -28,7 +29,9 @@ const IDLE_BYTES_MAX: f64 = 75.0;
 const JOIN_BYTES_MAX: f64 = 700.0;
 const DEATH_BYTES_MAX: f64 = 1200.0;
 
-/// When a cut heals, each node hears of each on the other side.
+/// When a cluster is cut, and when the cut heals, each node hears of each on
+/// the other side.
+const CUT_BYTES_MAX: f64 = 4500.0;
 const HEAL_BYTES_MAX: f64 = 2000.0;
 
 /// How long a join may take for one doubling of the nodes.
@@ -45,10 +48,14 @@ const MEET_TIME_MAX: Duration = Duration::from_secs(10);
 /// When halves that reach each other again are one, to the last member.
 const HEAL_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Of those behind a cut so many per cent are most. Of many deaths at once some
-/// are heard of late: at the latest when each has probed all, a second for
-/// each.
-const MOST: usize = 90;
+/// When the halves of a cluster that was cut know so of the last member. With
+/// half of all gone most of what is sent at first goes to the dead.
+const CUT_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How many connections a node may make in the first second after a cut, for
+/// each that it keeps: its neighbours among all, and those of others that had
+/// not heard of all yet.
+const OPENED_MAX: f64 = 3.0;
 
 /// After which nothing is waited for.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -71,7 +78,11 @@ struct Row {
     /// Until all know the one that joined.
     known: Duration,
     death: Cost,
+    /// Until each half knows that the other is gone.
+    cut: Cost,
     heal: Cost,
+    /// Connections that a node made in the first second of it, at the most.
+    opened: usize,
     /// The same rest after all that.
     after: Cost,
 }
@@ -83,11 +94,11 @@ fn membership_costs_a_node_in_step_with_its_connections() {
     let rows: Vec<Row> = sizes.map(measure).collect();
     println!(
         "members:     idle, a second      a join, per node           a death, per node          \
-         a healed cut, per node     idle, after"
+         a cut, per node            a healed cut, per node             idle, after"
     );
     println!(
         "nodes links  datagrams  bytes    datagrams  bytes     ms    datagrams  bytes     ms    \
-         datagrams  bytes     ms    datagrams  bytes"
+         datagrams  bytes     ms    datagrams  bytes     ms opened    datagrams  bytes"
     );
     rows.iter().for_each(Row::print);
     rows.iter().for_each(Row::is_in_step);
@@ -118,10 +129,13 @@ fn measure(nodes: u16) -> Row {
         world.until(LIMIT, |world| world.members.iter().all(|(node, seen)| knows(node, seen)));
     });
     world.run(CALM);
-    let heal = part_and_heal(&mut world, nodes);
+    let cut = cost(&mut world, |world| part(world, nodes));
+    world.run(CALM);
+    let mut opened = 0;
+    let heal = cost(&mut world, |world| opened = heal(world, nodes));
     world.run(CALM);
     let after = rest(&mut world);
-    Row { nodes, links, idle, join, known, death, heal, after }
+    Row { nodes, links, idle, join, known, death, cut, heal, opened, after }
 }
 
 /// A second of a minute in which nothing happens.
@@ -132,19 +146,28 @@ fn rest(world: &mut World) -> Cost {
     Cost { took: Duration::from_secs(1), datagrams, bytes }
 }
 
-/// Splits the living in halves until these know it; what it takes until they
-/// are one again.
-fn part_and_heal(world: &mut World, nodes: u16) -> Cost {
-    let others = usize::from(nodes - 2);
+/// The living, in halves.
+fn halves(nodes: u16) -> [BTreeSet<NodeId>; 2] {
+    [(2..=nodes / 2).map(id).collect(), (nodes / 2 + 1..=nodes).map(id).collect()]
+}
+
+/// Splits the living in halves until each knows who is left.
+fn part(world: &mut World, nodes: u16) {
+    let halves = halves(nodes);
     world.split_off(2..=nodes / 2);
-    let sees_few = |seen: usize| 100 * seen.saturating_sub(others / 2) < (100 - MOST) * others;
-    world.until(LIMIT, |world| world.views().into_iter().all(sees_few));
-    world.run(CALM);
-    let all: BTreeSet<_> = (2..=nodes).map(id).collect();
-    cost(world, |world| {
-        world.cut = None;
-        world.until(LIMIT, |world| world.all_see(&all));
-    })
+    world.until(LIMIT, |world| halves.iter().all(|half| world.all_see(half)));
+}
+
+/// Lets them reach each other until they are one again; how many connections a
+/// node made in the first second of it, at the most.
+fn heal(world: &mut World, nodes: u16) -> usize {
+    let all: BTreeSet<_> = halves(nodes).into_iter().flatten().collect();
+    world.made.clear();
+    world.cut = None;
+    world.run(SECOND);
+    let opened = world.made.values().max().copied();
+    world.until(LIMIT, |world| world.all_see(&all));
+    opened.unwrap_or_default()
 }
 
 /// What each node sent meanwhile.
@@ -159,17 +182,18 @@ fn cost(world: &mut World, what: impl FnOnce(&mut World)) -> Cost {
 impl Row {
     fn print(&self) {
         let Self { nodes, links, .. } = self;
-        let once = [self.join, self.death, self.heal].map(|cost| {
+        let once = [self.join, self.death, self.cut, self.heal].map(|cost| {
             let ms = cost.took.as_millis();
             format!("{:>9.0} {:>6.0} {ms:>6}", cost.datagrams, cost.bytes)
         });
         let rest = [self.idle, self.after];
         let [idle, after] = rest.map(|rest| format!("{:>9.1} {:>6.0}", rest.datagrams, rest.bytes));
-        println!("{nodes:>5} {links:>5.1}  {idle}    {}    {after}", once.join("    "));
+        let (once, opened) = (once.join("    "), self.opened);
+        println!("{nodes:>5} {links:>5.1}  {idle}    {once} {opened:>6}    {after}");
     }
 
     fn is_in_step(&self) {
-        let Self { nodes, links, idle, join, known, death, heal, after } = self;
+        let Self { nodes, links, idle, join, known, death, cut, heal, opened, after } = self;
         let doublings = nodes.ilog2();
         let is_mesh = usize::from(*nodes) <= topology::MESH_NODES_MAX;
         let links_max = if is_mesh { nodes - 1 } else { 2 * (doublings as u16 + 1) };
@@ -182,7 +206,9 @@ impl Row {
             ("rest after it all: bytes a connection", after.bytes / links, IDLE_BYTES_MAX),
             ("a join: bytes a connection", join.bytes / links, JOIN_BYTES_MAX),
             ("a death: bytes a connection", death.bytes / links, DEATH_BYTES_MAX),
+            ("a cut: bytes a member", cut.bytes / other_side, CUT_BYTES_MAX),
             ("a healed cut: bytes a member", heal.bytes / other_side, HEAL_BYTES_MAX),
+            ("a healed cut: new connections a link", *opened as f64 / links, OPENED_MAX),
         ];
         for (what, cost, most) in costs {
             assert!(cost < most, "among {nodes}, {what}: {cost:.2}");
@@ -191,6 +217,7 @@ impl Row {
             ("to know who joined", *known, DOUBLING_TIME_MAX * doublings),
             ("to know all, once joined,", join.took, MEET_TIME_MAX),
             ("a death", death.took, DEATH_TIME_MAX),
+            ("a cut", cut.took, CUT_TIME_MAX),
             ("a healed cut", heal.took, HEAL_TIME_MAX),
         ];
         for (what, took, most) in times {

@@ -31,6 +31,8 @@ pub(super) struct World {
     pub cut: Option<BTreeSet<NodeId>>,
     pub datagrams: u64,
     pub bytes: u64,
+    /// Connections that each made or took, counted by whoever measures.
+    pub made: BTreeMap<NodeId, usize>,
     /// Of 100 datagrams so many are lost.
     pub loss_percent: u64,
     random: u64,
@@ -71,6 +73,7 @@ impl World {
             cut: None,
             datagrams: 0,
             bytes: 0,
+            made: BTreeMap::new(),
             loss_percent: 0,
             random: 1,
         }
@@ -255,6 +258,7 @@ impl World {
                 if cluster.connected.contains(&peer) {
                     cluster.handle_down(self.now, peer);
                 }
+                *self.made.entry(node).or_default() += 1;
                 let seen_from = self.addresses[&node].ip();
                 cluster.handle_up(self.now, peer, self.addresses[&peer], seen_from);
                 self.drain(node);
