@@ -68,6 +68,8 @@ pub struct Hook {
     pub essential: bool,
     /// It came with what it shows: a kernel without it has nothing to show.
     pub with_cause: bool,
+    /// Another one that tells the same on other kernels.
+    pub stands_for: Option<&'static str>,
     /// What goes unseen without it.
     pub shows: &'static str,
 }
@@ -84,6 +86,7 @@ const EXT4: Hook = Hook {
     needs: Needs::Nothing,
     essential: false,
     with_cause: false,
+    stands_for: None,
     shows: "",
 };
 const XFS: Hook = Hook { file_system: Some(FileSystem::Xfs), needs: Needs::Xfs, ..EXT4 };
@@ -134,9 +137,14 @@ pub const HOOKS: &[Hook] = &[
     Hook { name: "xfs_trans_commit", essential: true, shows: "sizes, as they are set", ..XFS },
     Hook { name: "xfs_file_buffered_write", essential: true, shows: "writes", ..XFS },
     Hook { name: "xfs_file_dax_write", shows: "writes past the page cache", ..XFS },
-    // Until Linux 6.11 the one tells of all faults.
     Hook { name: "xfs_write_fault", with_cause: true, shows: "new mappings", ..XFS },
-    Hook { name: "xfs_filemap_fault", with_cause: true, shows: "new mappings", ..XFS },
+    // Before Linux 6.12.
+    Hook {
+        name: "xfs_filemap_fault",
+        stands_for: Some("xfs_write_fault"),
+        shows: "new mappings",
+        ..XFS
+    },
     Hook { name: "xfs_setattr", essential: true, shows: "grown files", ..XFS },
     Hook { name: "xfs_ioctl_setattr", shows: FLAGS, ..XFS },
     Hook { name: "xfs_itruncate_extents_end", essential: true, shows: "truncation", ..XFS },
@@ -162,5 +170,13 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), HOOKS.len());
+    }
+
+    #[test]
+    fn what_a_hook_stands_for_is_tried_before_it() {
+        for (at, hook) in HOOKS.iter().enumerate() {
+            let is_first = |other| HOOKS[..at].iter().any(|hook| hook.name == other);
+            assert!(hook.stands_for.is_none_or(is_first), "{hook:?}");
+        }
     }
 }

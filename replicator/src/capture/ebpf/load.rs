@@ -198,13 +198,19 @@ impl Programs {
         self.programs.push(program);
     }
 
+    /// Is nothing missed without it, where the kernel does not have it?
+    fn is_needless(&self, hook: &Hook) -> bool {
+        let is_attached = |other| self.hooks.iter().any(|name| name == other);
+        hook.with_cause || hook.stands_for.is_some_and(is_attached)
+    }
+
     /// An error where the level cannot be had without the hook.
     fn attach(&mut self, ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<(), String> {
         let Hook { name, shows, .. } = hook;
         match attach(ebpf, hook, offsets) {
             Ok(program) => self.add(name, program),
             Err(reason) if hook.essential => return Err(format!("{name} ({shows}): {reason}")),
-            Err(reason) if hook.with_cause && reason == NO_TRACEPOINT => {}
+            Err(reason) if reason == NO_TRACEPOINT && self.is_needless(hook) => {}
             Err(reason) => self.missing.push(MissingHook::unseen(name, shows, reason)),
         }
         Ok(())
