@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use replicator_tests::{Cluster, Node, machine};
+use replicator_tests::{Cluster, Node, SETTLE_LIMIT, machine, poll};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -91,4 +91,68 @@ fn clocks_that_are_off_by_a_year() {
     assert_eq!(reads(&cluster[1], "kept-of-b"), "meanwhile");
     assert_eq!(reads(&cluster[2], "kept-of-c"), "afterwards");
     assert!(!cluster[1].log().contains("away for longer"), "{}", cluster[1].log());
+}
+
+/// Each node follows its own options; what they hold is the same.
+#[test]
+fn nodes_with_other_options_hold_the_same() {
+    let mut cluster = Cluster::new(4);
+    let options: [&[&str]; 4] = [
+        &["--capture", "auto", "--delay", "5ms", "--delete-brake", "10%"],
+        &[
+            "--capture",
+            "inotify",
+            "--engine",
+            "threads",
+            "--delay",
+            "500ms",
+            "--delete-brake",
+            "off",
+        ],
+        &[
+            "--capture",
+            "inotify",
+            "--in-place",
+            "never",
+            "--retention",
+            "30d",
+            "--trash-keep",
+            "1h",
+        ],
+        &["--mode", "receive-only", "--retention", "1d", "--verify-interval", "1h"],
+    ];
+    for (node, options) in cluster.nodes_mut().iter_mut().zip(options) {
+        node.settings.options = options.iter().map(Into::into).collect();
+        fs::write(node.path(format!("of-{}", node.name())), "before they met").unwrap();
+    }
+    fs::rename(cluster[3].path("of-d"), cluster[2].path("of-d")).unwrap();
+    cluster.start();
+    cluster.assert_same();
+    let modes = cluster.nodes().iter().map(|node| node.status().unwrap());
+    let modes: Vec<_> = modes.map(|status| status.text("/folder/mode").to_owned()).collect();
+    assert_eq!(modes, ["both", "both", "both", "receive-only"]);
+    assert_eq!(cluster[1].status().unwrap().capture(), "inotify");
+
+    let writers = &cluster.nodes()[..3];
+    for (round, writer) in writers.iter().cycle().take(6).enumerate() {
+        let content = format!("in round {round}");
+        fs::write(writer.path("of-a"), &content).unwrap();
+        fs::rename(writer.path("of-b"), writer.path("moved")).unwrap();
+        fs::create_dir(writer.path(format!("in-{round}"))).unwrap();
+        fs::write(writer.path(format!("in-{round}/file")), &content).unwrap();
+        cluster.assert_same();
+        fs::rename(writer.path("moved"), writer.path("of-b")).unwrap();
+        fs::remove_dir_all(writer.path(format!("in-{round}"))).unwrap();
+        cluster.assert_same();
+        assert!(cluster.nodes().iter().all(|node| reads(node, "of-a") == content));
+    }
+
+    // What the one that receives changes is its own affair alone.
+    fs::write(cluster[3].path("of-c"), "its own").unwrap();
+    poll::eventually(SETTLE_LIMIT, "it is reported", || {
+        cluster[3].status().unwrap().number("/folder/own_changes") == 1
+    });
+    for node in &cluster.nodes()[..3] {
+        assert_eq!(reads(node, "of-c"), "before they met");
+    }
 }
