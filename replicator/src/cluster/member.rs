@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::NodeId;
 
 /// A node, where it is reached, and which life of it this is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
     pub id: NodeId,
     pub address: SocketAddr,

@@ -9,6 +9,9 @@
 //! 300 that died at once some were taken for alive for four minutes, since most
 //! of what is said then goes to the dead.
 //!
+//! A list is read once more when all is quiet. Who is alive in it and down here
+//! is greeted: a false death that was told to the dead alone is put right so.
+//!
 //! It is never done for the news of a few, which gossip brings to all, nor by
 //! the clock: at rest it costs nothing. And it judges nobody: what was read
 //! goes to `foca` as any other news.
@@ -37,6 +40,11 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// 16 bytes.
 const PAGE_MEMBERS_MAX: usize = DATAGRAM_BYTES_MAX / 16;
 
+/// For so long nobody may have come or gone before a list that brings nobody
+/// is the last one: more than a suspicion takes. What is found out last is told
+/// in a few datagrams, and those may go to the dead.
+const QUIET: Duration = Duration::from_secs(5);
+
 /// What a datagram begins with, where a relayed one has its version.
 const ASK: u8 = 2;
 const TELL: u8 = 3;
@@ -48,6 +56,7 @@ const START: NodeId = NodeId::from_bytes([0; 16]);
 pub(super) struct Roll {
     /// Members that came, came back or went lately.
     heard: usize,
+    heard_at: Option<Instant>,
     is_wanted: bool,
     /// The last member read of the list, by id: all lists have one order, so
     /// any peer can go on with it.
@@ -58,7 +67,8 @@ pub(super) struct Roll {
 
 impl Default for Roll {
     fn default() -> Self {
-        Self { heard: 0, is_wanted: false, after: START, asked: None, next_turn: None }
+        let (heard, heard_at) = (0, None);
+        Self { heard, heard_at, is_wanted: false, after: START, asked: None, next_turn: None }
     }
 }
 
@@ -70,18 +80,20 @@ impl Roll {
     /// A member came, came back or went.
     pub fn hear(&mut self, now: Instant) {
         self.heard += 1;
+        self.heard_at = Some(now);
         self.next_turn.get_or_insert(now + MOMENT);
     }
 
-    /// Whom of `connected` to ask now.
-    fn turn(&mut self, now: Instant, connected: &BTreeSet<NodeId>) -> Option<NodeId> {
+    /// Whom of `connected` to ask now. Each begins with the one behind itself, so
+    /// that all are asked alike.
+    fn turn(&mut self, now: Instant, me: NodeId, connected: &BTreeSet<NodeId>) -> Option<NodeId> {
         self.next_turn = Some(now + MOMENT);
         let begins = self.after == START;
         if begins && self.heard > FEW {
             (self.heard, self.is_wanted) = (0, true);
             return None;
         }
-        let last = self.asked.unwrap_or(START);
+        let last = self.asked.unwrap_or(me);
         let next = connected.range((Excluded(last), Unbounded)).next().or(connected.first());
         let next = next.copied().filter(|_| self.is_wanted);
         match next {
@@ -99,11 +111,16 @@ impl Roll {
     }
 
     /// The page up to `last` was read, or the empty one behind the end. A list
-    /// that brought somebody is not taken for the last word.
+    /// that brought somebody is not taken for the last word, nor is one that was
+    /// read soon after others came or went.
     fn read(&mut self, now: Instant, last: Option<NodeId>) {
         self.next_turn = Some(now + MOMENT);
         self.after = last.unwrap_or(START);
-        self.is_wanted = last.is_some() || self.heard > 0;
+        if last.is_none() && self.heard == 0 {
+            let quiet = self.heard_at.map(|at| at + QUIET).filter(|quiet| *quiet > now);
+            self.is_wanted = quiet.is_some();
+            self.next_turn = quiet.or(self.next_turn);
+        }
     }
 }
 
@@ -163,7 +180,7 @@ impl Call {
 impl Cluster {
     /// Asks for the list, or for what comes next of it.
     pub(super) fn read_roll(&mut self, now: Instant) {
-        if let Some(peer) = self.roll.turn(now, &self.connected) {
+        if let Some(peer) = self.roll.turn(now, self.id(), &self.connected) {
             self.ask(peer);
         }
     }
@@ -173,6 +190,7 @@ impl Cluster {
             Call::Ask { after } => self.tell(from, after),
             Call::Tell { after, members } if self.roll.expects(from, after) => {
                 let last = members.last().map(|member| member.id().id);
+                self.greet_the_down(&members);
                 let news = self.news_of(members);
                 let result = self.foca.apply_many(news.into_iter(), true, &mut self.runtime);
                 log(result);
@@ -193,6 +211,19 @@ impl Cluster {
         let is_news =
             |one: &foca::Member<Member>| one.state() != State::Down || alive.contains(&one.id().id);
         members.into_iter().filter(is_news).collect()
+    }
+
+    /// Greets some of those that are down here and not there. One that lives is
+    /// told so in turn, and comes back in a later life; there may be nobody but
+    /// this node who takes it for dead.
+    fn greet_the_down(&mut self, members: &[foca::Member<Member>]) {
+        let known = self.foca.iter_membership_state();
+        let down = known.filter(|one| one.state() == State::Down).map(foca::Member::id);
+        let down: HashSet<Member> = down.cloned().collect();
+        let alive = members.iter().filter(|one| one.state() != State::Down).map(foca::Member::id);
+        let at_odds: Vec<Member> =
+            alive.filter(|one| down.contains(one)).take(FEW).cloned().collect();
+        at_odds.into_iter().for_each(|member| self.greet(member));
     }
 
     fn ask(&mut self, peer: NodeId) {

@@ -127,6 +127,23 @@ fn who_was_gone_before_is_nothing_to_one_that_joins() {
     assert_eq!(known.filter(|member| member.state() == foca::State::Down).count(), 0);
 }
 
+/// What a node alone believes is heard by nobody: who lives would come back when
+/// it is its turn to probe that node, some time in five minutes.
+#[test]
+fn who_alone_takes_a_member_for_dead_finds_it_alive_in_a_list() {
+    let mut world = World::long_met(300);
+    world.run(Duration::from_secs(5));
+    let cluster = world.nodes.get_mut(&id(1)).unwrap();
+    let alive = Member { id: id(9), address: address(9), life: 1 };
+    let dead = foca::Member::new(alive, 0, foca::State::Down);
+    cluster.foca.apply_many([dead].into_iter(), false, &mut cluster.runtime).unwrap();
+    (0..100).for_each(|_| cluster.roll.hear(world.now));
+    cluster.settle(world.now);
+    world.drain(id(1));
+    assert!(!world.members[&id(1)].contains(&id(9)));
+    world.until(Duration::from_secs(5), |world| world.members[&id(1)].contains(&id(9)));
+}
+
 /// Of many that die at once nobody is heard of late: who missed one of them
 /// would find out when its turn comes to be probed, a second for each member.
 #[test]
