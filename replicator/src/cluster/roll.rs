@@ -219,10 +219,10 @@ impl Cluster {
     fn greet_the_down(&mut self, members: &[foca::Member<Member>]) {
         let known = self.foca.iter_membership_state();
         let down = known.filter(|one| one.state() == State::Down).map(foca::Member::id);
-        let down: HashSet<Member> = down.cloned().collect();
+        let down: HashSet<&Member> = down.collect();
         let alive = members.iter().filter(|one| one.state() != State::Down).map(foca::Member::id);
         let at_odds: Vec<Member> =
-            alive.filter(|one| down.contains(one)).take(FEW).cloned().collect();
+            alive.filter(|one| down.contains(*one)).take(FEW).cloned().collect();
         at_odds.into_iter().for_each(|member| self.greet(member));
     }
 

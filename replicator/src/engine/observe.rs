@@ -200,6 +200,9 @@ fn look_at_file(
 fn after_writers(root: &Root, path: &RelPath, stat: Stat) -> Result<Option<Stat>, Error> {
     let Ok(Some(file)) = root.open_file(path, Access::Read) else { return Ok(Some(stat)) };
     threads::wait_for_writers(&file);
+    if root.glance_fd(file.as_fd())?.fingerprint == stat.fingerprint {
+        return Ok(Some(stat));
+    }
     let now = root.stat(path)?;
     Ok(now.filter(|now| now.fingerprint.is_inode(&stat.fingerprint)))
 }

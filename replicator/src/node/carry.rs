@@ -44,6 +44,7 @@ pub(super) struct Carrier {
     pub arrivals: Arc<Arrivals>,
     /// Changes of files whose bytes were cut off.
     pub changes: Arc<Changes>,
+    /// Files that were written on while their changes were fetched.
     pub outrun: Arc<Outrun>,
     /// May files change in place?
     pub in_place: bool,

@@ -50,20 +50,12 @@ impl FileSystem {
     }
 }
 
-/// What a hook cannot do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
-    Nothing,
-    Xfs,
-}
-
 /// One program and the tracepoint of the same name.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
     pub name: &'static str,
     /// `None`: of any.
     pub file_system: Option<FileSystem>,
-    pub needs: Needs,
     /// Without it the level cannot be had.
     pub essential: bool,
     /// It came with what it shows: a kernel without it has nothing to show.
@@ -83,13 +75,12 @@ impl Hook {
 const EXT4: Hook = Hook {
     name: "",
     file_system: Some(FileSystem::Ext4),
-    needs: Needs::Nothing,
     essential: false,
     with_cause: false,
     stands_for: None,
     shows: "",
 };
-const XFS: Hook = Hook { file_system: Some(FileSystem::Xfs), needs: Needs::Xfs, ..EXT4 };
+const XFS: Hook = Hook { file_system: Some(FileSystem::Xfs), ..EXT4 };
 const ANY: Hook = Hook { file_system: None, ..EXT4 };
 
 /// Nothing but kernel programs tells of these.

@@ -14,7 +14,7 @@ use super::Kernel;
 use super::btf::Btf;
 use super::code::{self, Code, Tracing};
 use super::exits::{self, Exit, Plan};
-use super::hooks::{FileSystem, HOOKS, Hook, Needs};
+use super::hooks::{FileSystem, HOOKS, Hook};
 use super::offsets::Offsets;
 use super::slots::{Mapped, SharedSlot};
 use super::sys;
@@ -277,9 +277,8 @@ fn own_number() -> u32 {
 }
 
 fn attach(ebpf: &mut Ebpf, hook: &Hook, offsets: &Offsets) -> Result<RawFd, String> {
-    match hook.needs {
-        Needs::Nothing => {}
-        Needs::Xfs => offsets.xfs.clone()?,
+    if hook.file_system == Some(FileSystem::Xfs) {
+        offsets.xfs.clone()?;
     }
     let program = ebpf.program_mut(hook.name).ok_or("the object lacks this program")?;
     let program: &mut RawTracePoint = program.try_into().map_err(|error| chain(&error))?;

@@ -39,14 +39,9 @@ impl Folder {
 
     /// What both engines see, which must be the same.
     async fn look(&self, name: &str, depth: Depth, known: Option<&Known>) -> Entry {
-        let request = Look {
-            path: RelPath::parse(name.as_bytes()).unwrap(),
-            depth,
-            sync: true,
-            wait: true,
-            busy: false,
-            known: known.cloned(),
-        };
+        let path = RelPath::parse(name.as_bytes()).unwrap();
+        let known = known.cloned();
+        let request = Look { depth, sync: true, wait: true, known, ..whole(path) };
         let mut entries = Vec::new();
         for engine in &self.engines {
             let observation = observe(&self.root, engine, request.clone()).await;
@@ -95,6 +90,10 @@ fn patched(mut content: Vec<u8>, seen: &FileContent) -> Vec<u8> {
         content[*offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
     content
+}
+
+fn whole(path: RelPath) -> Look {
+    Look { path, depth: Depth::Whole, sync: false, wait: false, busy: false, known: None }
 }
 
 /// Looks at one entry.
@@ -150,8 +149,7 @@ async fn nothing_is_read_before_there_is_room_to_hash_it() {
         let room = engine.room_to_hash(u64::MAX).await.unwrap();
         let all = room.num_permits();
         let path = RelPath::parse(b"a").unwrap();
-        let request =
-            Look { path, depth: Depth::Whole, sync: false, wait: false, busy: false, known: None };
+        let request = whole(path);
         let mut look = std::pin::pin!(observe(&folder.root, engine, request));
         let waited = tokio::time::timeout(Duration::from_millis(100), &mut look).await;
         assert!(waited.is_err());
@@ -292,8 +290,7 @@ async fn of_all_that_is_read_all_holes_are_told() {
     let path = RelPath::parse(b"sparse").unwrap();
     for engine in &folder.engines {
         let (path, known) = (path.clone(), Some(known.clone()));
-        let request =
-            Look { path, depth: Depth::Whole, sync: false, wait: false, busy: true, known };
+        let request = Look { busy: true, known, ..whole(path) };
         let entry = observe(&folder.root, engine, request).await.result.unwrap().unwrap();
         let seen = file(&entry);
         assert_eq!(seen.changed, ranges(&[(131_072, 196_608)]));
@@ -311,8 +308,7 @@ async fn a_file_beyond_reason_is_refused() {
         return;
     }
     let path = RelPath::parse(b"huge").unwrap();
-    let request =
-        Look { path, depth: Depth::Whole, sync: false, wait: false, busy: false, known: None };
+    let request = whole(path);
     let observation = observe(&folder.root, &folder.engines[0], request).await;
     assert!(matches!(observation.result, Err(Error::TooLarge { .. })));
 }
@@ -335,7 +331,7 @@ async fn every_kind_of_entry_is_told() {
 
     let requests = ["socket", "nothing", "link/x"].map(|name| {
         let path = RelPath::parse(name.as_bytes()).unwrap();
-        Look { path, depth: Depth::Changed, sync: false, wait: false, busy: false, known: None }
+        Look { depth: Depth::Changed, ..whole(path) }
     });
     let seen = observe_many(&folder.root, &folder.engines[0], requests.into()).await;
     assert!(matches!(seen[0].result, Err(Error::Root(crate::root::Error::Unsupported { .. }))));
@@ -354,14 +350,7 @@ async fn many_entries_come_in_their_order() {
         // Every hundredth goes through the engine.
         let size = if at % 100 == 0 { 1 << 20 } else { u64::from(at) };
         fs::write(folder.dir.path().join(path.as_path()), pattern(size)).unwrap();
-        requests.push(Look {
-            path,
-            depth: Depth::Whole,
-            sync: false,
-            wait: false,
-            busy: false,
-            known: None,
-        });
+        requests.push(whole(path));
     }
     for engine in &folder.engines {
         let seen = observe_many(&folder.root, engine, requests.clone()).await;
@@ -399,14 +388,7 @@ async fn a_file_under_a_racing_writer_is_not_called_stable() {
         let is_caught = async {
             loop {
                 let path = RelPath::parse(b"busy").unwrap();
-                let request = Look {
-                    path,
-                    depth: Depth::Whole,
-                    sync: false,
-                    wait: false,
-                    busy: false,
-                    known: None,
-                };
+                let request = whole(path);
                 match observe(&folder.root, engine, request).await.result {
                     Ok(Some(entry)) => {
                         assert_eq!(file(&entry).leaves.size(), entry.stat.fingerprint.size);

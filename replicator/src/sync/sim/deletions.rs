@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::check::{nothing_differs_or_is_lost as check, nothing_is_left_over};
 use super::path;
 use super::plan::Plan;
-use super::stories::{begin, content, write};
+use super::stories::{begin, content, run_until, write};
 use super::story::Story;
 use super::world::World;
 use crate::entry::Timestamp;
@@ -15,23 +15,10 @@ use crate::sync::store::Store;
 /// The order of looks and messages is left to the seed.
 const SEEDS: u64 = 24;
 
-/// In which the others hear of a change, in steps of a tenth.
-const HEARD_WITHIN: Duration = Duration::from_millis(200);
-const STEP: Duration = Duration::from_micros(100);
-
 /// In which all that is told is looked at.
 const SOON: Duration = Duration::from_secs(1);
 
 const HOUR: i64 = 3_600_000_000_000;
-
-fn run_until(world: &mut World, holds: impl Fn(&World) -> bool) {
-    for _ in 0..HEARD_WITHIN.as_micros() / STEP.as_micros() {
-        if holds(world) {
-            return;
-        }
-        world.run_for(STEP).expect("it goes on");
-    }
-}
 
 /// A file in a directory is deleted, another moved out of it, and then the
 /// directory is renamed: who hears of all that at once may move the directory

@@ -8,9 +8,13 @@ use crate::choice::Mode;
 /// The order of looks and messages is left to the seed.
 const SEEDS: u64 = 48;
 
-fn begin(seed: u64, before: impl Fn(&mut User)) -> Story {
+fn met(seed: u64, before: impl Fn(&mut User)) -> Story {
     let plan = Plan { one_way: Some((1, Mode::ReceiveOnly)), ..Plan::peaceful(seed) };
-    let mut story = Story::begin(plan, 0, before);
+    Story::begin(plan, 0, before)
+}
+
+fn met_and_parted(seed: u64, before: impl Fn(&mut User)) -> Story {
+    let mut story = met(seed, before);
     story.part();
     story
 }
@@ -34,7 +38,7 @@ fn ends_the_same(mut story: Story, seed: u64, expected: &str) {
 #[test]
 fn a_name_that_is_met_while_its_file_is_changed_at_another() {
     for seed in 0..SEEDS {
-        let mut story = begin(seed, |user| user.write("a", "before"));
+        let mut story = met_and_parted(seed, |user| user.write("a", "before"));
         story.act(1, |user| user.link("a", "b"));
         story.settle();
         story.act(0, |user| {
@@ -51,8 +55,7 @@ fn a_name_that_is_met_while_its_file_is_changed_at_another() {
 #[test]
 fn a_file_of_which_a_name_went_is_changed_at_the_other() {
     for (seed, is_renamed) in (0..SEEDS).flat_map(|seed| [(seed, false), (seed, true)]) {
-        let plan = Plan { one_way: Some((1, Mode::ReceiveOnly)), ..Plan::peaceful(seed) };
-        let mut story = Story::begin(plan, 0, |user| {
+        let mut story = met(seed, |user| {
             user.write("a", "before");
             user.link("a", "b");
         });
@@ -72,7 +75,7 @@ fn a_file_of_which_a_name_went_is_changed_at_the_other() {
 #[test]
 fn the_same_file_in_a_directory_of_its_own() {
     for seed in 0..SEEDS {
-        let mut story = begin(seed, |user| user.make_directory("d"));
+        let mut story = met_and_parted(seed, |user| user.make_directory("d"));
         story.act(1, |user| {
             user.make_directory("e");
             user.write("e/f", "same");

@@ -87,8 +87,8 @@ const LINK_MESSAGES_MAX: f64 = 1.2;
 
 /// A join has greetings in it. And each neighbour of the new one may merge its
 /// directory with that of all others under a stamp of its own, before it hears
-/// that another has; all hear of each of these. Three to eight did.
-const JOIN_MESSAGES_MAX: f64 = 10.0;
+/// that another has; all hear of each of these.
+const JOIN_MESSAGES_MAX: f64 = 8.0;
 const JOIN_BYTES_MAX: f64 = 500.0;
 
 /// By what a record with all that is said because of it may be longer in one

@@ -33,6 +33,16 @@ pub(super) fn begin(world: &mut World, nodes: std::ops::Range<usize>) {
     world.settle().expect("it comes to rest");
 }
 
+/// Goes on in steps of a tenth of a millisecond, for so long at the most.
+pub(super) fn run_until(world: &mut World, holds: impl Fn(&World) -> bool) {
+    for _ in 0..10 * MILLISECONDS_MAX {
+        if holds(world) {
+            return;
+        }
+        world.run_for(Duration::from_micros(100)).expect("it goes on");
+    }
+}
+
 /// The clock of who edits the winner of a conflict is behind the loser's, who
 /// joins later compares the two: the loser, which lies in a conflict store and
 /// nowhere else, was shown and then given up, and the edit with it.
@@ -124,11 +134,7 @@ fn a_file_written_while_its_node_was_away_is_read_where_it_was_moved_to() {
         begin(&mut world, 0..2);
         world.act(1, |disk, dead| disk.rename(&path("d"), &path("e"), dead));
         let has_heard = |world: &World| world.nodes[0].core.progress().names_pending > 0;
-        for _ in 0..MILLISECONDS_MAX * 10 {
-            if !has_heard(&world) {
-                world.run_for(Duration::from_micros(100)).expect("it goes on");
-            }
-        }
+        run_until(&mut world, has_heard);
         assert!(has_heard(&world), "seed {seed}: it never hears of it");
         world.end(0, true);
         let place = if world.nodes[0].disk.kind(&path("e")).is_some() { "e/f" } else { "d/f" };
@@ -163,11 +169,7 @@ fn an_edit_stays_where_its_node_ends_while_it_hears_of_its_deletion() {
         world.settle().unwrap();
         world.connect(0, 1);
         let has_heard = |world: &World| world.nodes[1].core.progress().names_pending > 0;
-        for _ in 0..10 * MILLISECONDS_MAX {
-            if !has_heard(&world) {
-                world.run_for(Duration::from_micros(100)).expect("it goes on");
-            }
-        }
+        run_until(&mut world, has_heard);
         assert!(has_heard(&world), "seed {seed}: it never hears of it");
         world.end(1, true);
         world.end(0, true);
@@ -319,11 +321,7 @@ fn flags_of_a_directory_that_is_being_met_are_seen() {
         world.act(0, |disk, _| disk.make_entry(&path("d"), Kind::Directory, b""));
         begin(&mut world, 1..2);
         world.start(0);
-        for _ in 0..10 * MILLISECONDS_MAX {
-            if !world.nodes[0].core.looks.contains_key(&path("d")) {
-                world.run_for(Duration::from_micros(100)).expect("it goes on");
-            }
-        }
+        run_until(&mut world, |world| world.nodes[0].core.looks.contains_key(&path("d")));
         world.run_for(Duration::from_micros(400 * wait)).expect("it goes on");
         world.act(0, |disk, _| disk.chattr(&path("d"), Flags::NODUMP));
         world.settle().unwrap();
