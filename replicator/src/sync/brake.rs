@@ -16,6 +16,7 @@ use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::version::VersionVector;
 use crate::choice::Mode;
+use crate::id::BodyId;
 use crate::limits::UNSEEN_DELETIONS_MAX;
 use crate::path::RelPath;
 
@@ -43,7 +44,7 @@ impl Brake {
         self.held.iter()
     }
 
-    /// Something lies there again.
+    /// Something lies there again, or nothing is known to have lain there.
     pub fn release(&mut self, path: &RelPath) {
         if !self.held.is_empty() {
             self.held.remove(path);
@@ -93,6 +94,34 @@ impl<S: Store> Core<S> {
         let passes = |path: &RelPath| !self.brake.holds(path);
         let gone: Vec<RelPath> = gone.into_iter().filter(passes).collect();
         gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path, false));
+    }
+
+    /// The same of an entry that the scan met at another place: nothing is gone
+    /// with it.
+    pub(super) fn missed_what_moved(
+        &mut self,
+        now: Now,
+        beneath: &RelPath,
+        path: RelPath,
+        told: bool,
+    ) {
+        self.brake.release(&path);
+        self.look_for_missed(now, beneath, path, told);
+    }
+
+    /// A body was met at a place where it had not been: where it is held as
+    /// missing it is not.
+    pub(super) fn release_moved(&mut self, now: Now, id: BodyId) {
+        if self.brake.held.is_empty() {
+            return;
+        }
+        let Some(row) = self.store.body(id) else { return };
+        let names = row.disk.iter().flat_map(|disk| &disk.names);
+        let held: Vec<RelPath> = names.filter(|name| self.brake.holds(name)).cloned().collect();
+        for path in held {
+            self.brake.release(&path);
+            self.settle.look(now.monotonic, Spot::Path(path), Dirt::compare());
+        }
     }
 
     /// Parts what an event told of from what nobody did. Of what went with its

@@ -291,6 +291,7 @@ impl<S: Store> Core<S> {
             // equal trees, all its names go to one body.
             let when = if stat.links > 1 { stat.metadata.mtime.as_nanos() } else { now.wall };
             self.bind(path, id, stat.kind, when);
+            self.release_moved(now, id);
             self.progress.note(now.wall, "linked here", path);
         }
     }

@@ -135,19 +135,18 @@ impl<S: Store> Core<S> {
         row.and_then(|row| Some(row.disk.as_ref()?.names.len())) == Some(1)
     }
 
-    /// A scan meets a file at another place than it lay: a hint as good as what
-    /// capture tells. Directories are met at once, with all that is in them.
-    pub(super) fn met_elsewhere(&mut self, entry: &Listed) {
-        if entry.kind != Kind::File {
-            return;
-        }
+    /// A scan meets an entry at another place than it lay. Of a file it is a hint
+    /// as good as what capture tells; directories are met at once, with all that
+    /// is in them.
+    pub(super) fn met_elsewhere(&mut self, beneath: &RelPath, entry: &Listed) {
         let body = self.store.body_of_inode(entry.fingerprint.inode);
         let Some(lying) = body.and_then(|id| self.lying_as(Some((id, entry.kind)))) else { return };
         let disk = lying.disk();
-        if let [from] = disk.names.as_slice()
-            && *from != entry.path
-            && disk.fingerprint.is_inode(&entry.fingerprint)
-        {
+        if disk.names.contains(&entry.path) || !disk.fingerprint.is_inode(&entry.fingerprint) {
+            return;
+        }
+        self.scan_meets_moved(beneath, entry.fingerprint.inode);
+        if let ([from], Kind::File) = (disk.names.as_slice(), entry.kind) {
             self.moves.tell(from.clone(), entry.path.clone());
         }
     }

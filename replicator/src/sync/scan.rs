@@ -25,6 +25,9 @@ pub(super) struct Scanning {
     met: HashMap<RelPath, u64>,
     /// What came to lie here in its time, and whether it lay elsewhere before.
     came: HashMap<RelPath, bool>,
+    /// The inodes that it met at a place where they were not known to lie: what
+    /// it misses of them where they lay was moved.
+    moved: HashSet<u64>,
     since: Option<Timestamp>,
     before: Option<Before>,
     /// It was asked for once more, perhaps because of what it has passed by.
@@ -98,6 +101,7 @@ impl<S: Store> Core<S> {
             beneath: beneath.clone(),
             met: HashMap::new(),
             came: HashMap::new(),
+            moved: HashSet::new(),
             since,
             before: None,
             again: None,
@@ -136,6 +140,12 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// The scan of this place meets an inode that was known to lie elsewhere.
+    pub(super) fn scan_meets_moved(&mut self, beneath: &RelPath, inode: u64) {
+        let scan = self.scans.iter_mut().find(|scan| scan.beneath == *beneath);
+        scan.into_iter().for_each(|scan| _ = scan.moved.insert(inode));
+    }
+
     /// May a file have changed before this life began, without anybody knowing?
     /// Until the first scan has met it, what is told of it is not all.
     pub(super) fn is_unmet(&self, path: &RelPath) -> bool {
@@ -167,7 +177,7 @@ impl<S: Store> Core<S> {
             }
             if !same {
                 self.note_restored(&entry);
-                self.met_elsewhere(&entry);
+                self.met_elsewhere(beneath, &entry);
                 self.read_where_it_went(now, beneath, &entry, is_late);
             }
             if self.is_listing_to_verify(beneath) {
@@ -197,21 +207,31 @@ impl<S: Store> Core<S> {
         }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
         let (mut held, mut missing, mut unmet) = (0, Vec::new(), Vec::new());
-        self.for_each_within(beneath, |_, path, row| {
-            if row.on_disk().is_some() && path != *beneath {
+        let mut moved = Vec::new();
+        self.for_each_within(beneath, |core, path, row| {
+            if let Some((body, _)) = row.on_disk().filter(|_| path != *beneath) {
                 held += 1;
-                if !scan.met.contains_key(&path) {
-                    let came = scan.came.contains_key(&path);
-                    if came { &mut unmet } else { &mut missing }.push(path);
+                if scan.came.contains_key(&path) && !scan.met.contains_key(&path) {
+                    unmet.push(path);
+                } else if !scan.met.contains_key(&path) {
+                    let was_moved = core.is_one_of(body, &scan.moved);
+                    if was_moved { &mut moved } else { &mut missing }.push(path);
                 }
             }
         });
         self.missed(now, beneath, held, missing, scan.told);
+        moved.into_iter().for_each(|path| self.missed_what_moved(now, beneath, path, scan.told));
         self.look_at_unmet(now, &scan, unmet);
         if beneath.is_root() && is_last {
             self.has_listed_to_verify();
         }
         self.turn(now);
+    }
+
+    /// Is the inode of this body one of these?
+    fn is_one_of(&self, body: BodyId, inodes: &HashSet<u64>) -> bool {
+        let lies = || Some(self.store.body(body)?.disk.as_ref()?.fingerprint.inode);
+        !inodes.is_empty() && lies().is_some_and(|inode| inodes.contains(&inode))
     }
 
     /// A listing met a file that has another name here since: it was moved after

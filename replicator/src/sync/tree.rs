@@ -124,8 +124,9 @@ impl<S: Store> Core<S> {
             }
         }
         if disk_before != disk {
-            if let Some((id, _)) = disk {
-                self.scans_meet(path, id);
+            match disk {
+                Some((id, _)) => self.scans_meet(path, id),
+                None => self.brake.release(path),
             }
             disk_before.iter().for_each(|(_, kind)| self.progress.forget(*kind));
             disk.iter().for_each(|(_, kind)| self.progress.count(*kind));

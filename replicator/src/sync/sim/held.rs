@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::alone::Alone;
 use super::path;
 use super::plan::Plan;
+use crate::entry::Kind;
 use crate::id::Actor;
 use crate::limits::UNSEEN_DELETIONS_MAX;
 use crate::path::RelPath;
@@ -157,4 +158,74 @@ fn a_start_holds_what_was_held_and_lets_go_of_what_is_back() {
     write(&mut node, 0..20);
     scan(&mut node);
     assert_eq!((held(&node), known(&node)), (100, 200));
+}
+
+/// A node that knows so many files in two directories, all of which move into
+/// another while nobody looks.
+fn moving_all(files: usize) -> Alone {
+    let mut node = Alone::new();
+    for folder in ["one", "two"] {
+        node.disk.make_entry(&path(folder), Kind::Directory, b"");
+    }
+    for (number, folder) in (0..files).zip(["one", "two"].into_iter().cycle()) {
+        let file = path(&format!("{folder}/{number:04}"));
+        node.disk.write(&file, b"precious", &mut BTreeSet::new());
+    }
+    node.core.scan(RelPath::root());
+    node.rest();
+    node.disk.make_entry(&path("below"), Kind::Directory, b"");
+    for folder in ["one", "two"] {
+        let below = path(&format!("below/{folder}"));
+        node.disk.rename(&path(folder), &below, &mut BTreeSet::new());
+    }
+    node
+}
+
+#[test]
+fn what_is_met_elsewhere_is_not_missing() {
+    let mut node = moving_all(2 * UNSEEN_DELETIONS_MAX);
+    let before = known(&node);
+    let listed = node.disk.list(&RelPath::root());
+    node.core.scan(RelPath::root());
+    node.core.handle_listed(node.clock(), &RelPath::root(), listed);
+    node.core.handle_scanned(node.clock(), &RelPath::root());
+    assert_eq!(held(&node), 0, "nothing is gone");
+    node.rest();
+    assert_eq!((held(&node), known(&node)), (0, before + 1));
+}
+
+/// A listing may have passed by both places of what moved meanwhile.
+#[test]
+fn what_is_held_and_turns_up_elsewhere_is_held_no_more() {
+    let mut node = moving_all(2 * UNSEEN_DELETIONS_MAX);
+    let before = known(&node);
+    node.core.scan(RelPath::root());
+    node.core.handle_scanned(node.clock(), &RelPath::root());
+    assert_eq!(held(&node), before - 1, "nothing of it was met");
+    scan(&mut node);
+    assert_eq!((held(&node), known(&node)), (0, before + 1));
+}
+
+#[test]
+fn files_that_are_held_and_turn_up_elsewhere_are_held_no_more() {
+    for is_told in [false, true] {
+        let mut node = knowing(200);
+        let away = Alone::new().disk;
+        let there = std::mem::replace(&mut node.disk, away);
+        scan(&mut node);
+        assert_eq!((held(&node), known(&node)), (199, 200));
+        node.disk = there;
+        for number in 0..199 {
+            let to = path(&format!("{number:04} moved"));
+            node.disk.rename(&file(number), &to, &mut BTreeSet::new());
+            if is_told {
+                node.core.path_came(node.clock(), to);
+            }
+        }
+        match is_told {
+            true => node.rest(),
+            false => scan(&mut node),
+        }
+        assert_eq!((held(&node), known(&node)), (0, 200), "told {is_told}");
+    }
 }
