@@ -255,6 +255,10 @@ fn seeds_that_failed_once_stay_well() {
         Plan::wild(11935),
         // Deleted on a node that began anew before it had looked.
         Plan::coming(8448),
+        // A file that others wrote to last, and that lay where another had come.
+        Plan::one_way(125632),
+        // A name that waits for one of a node's own, and is the first of a file's.
+        Plan::one_way(123441),
         // It woke for ever, a hundred times a second, with nothing to do.
         Plan::alike(2617),
     ];

@@ -9,8 +9,9 @@ use super::disk::Shown;
 use super::world::World;
 use crate::choice::Mode;
 use crate::path::RelPath;
+use crate::sync::core::Core;
 use crate::sync::record::{BodyRow, NameRow};
-use crate::sync::store::Store;
+use crate::sync::store::{MemoryStore, Store};
 
 impl World {
     /// After all did what they do: what one that only receives changes is
@@ -105,17 +106,20 @@ pub(super) fn may_differ(
         Mode::SendOnly => return true,
         Mode::ReceiveOnly => {}
     }
+    // A file has a name here, or has lost one, of which that holds.
+    let renamed = |(there, here): (&Shown, &Shown)| {
+        let alike = Shown { first_name: there.first_name.clone(), ..here.clone() };
+        let names = [&there.first_name, &here.first_name];
+        alike == *there && names.into_iter().any(|name| waits_at(core, name))
+    };
+    waits_at(core, path) || there.zip(here).is_some_and(renamed)
+}
+
+/// Is a change told of at this path, or does what is to come here wait for one?
+fn waits_at(core: &Core<MemoryStore>, path: &RelPath) -> bool {
     let own: Vec<&RelPath> = core.own_changes().map(|(own, _)| own).collect();
     if own.contains(&path) {
         return true;
-    }
-    // A file has a name here, or has lost one, of which that is told.
-    if let (Some(there), Some(here)) = (there, here) {
-        let names = [&there.first_name, &here.first_name];
-        let renamed = Shown { first_name: there.first_name.clone(), ..here.clone() };
-        if renamed == *there && names.into_iter().any(|name| own.contains(&name)) {
-            return true;
-        }
     }
     // What is to come into a directory waits for it, which may wait itself.
     let places = std::iter::successors(Some(path.clone()), RelPath::parent);
