@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::check;
 use super::disk::Shown;
-use super::world::World;
+use super::world::{Node, World};
 use crate::choice::Mode;
 use crate::path::RelPath;
 use crate::sync::core::Core;
@@ -19,11 +19,13 @@ impl World {
     /// that does both.
     pub(super) fn end_one_way(&mut self, at: usize, mode: Mode) -> Result<(), String> {
         check::check(self)?;
-        let before = self.trees_of_others(at);
+        let (before, lives) = (self.trees_of_others(at), self.lives_of_others(at));
         self.round(self.plan.deletions, true)?;
         check::check(self)?;
         if mode == Mode::ReceiveOnly {
-            if self.trees_of_others(at) != before {
+            // One that crashed may tell anew what it had applied and forgot.
+            let same_lives = self.lives_of_others(at) == lives;
+            if same_lives && self.trees_of_others(at) != before {
                 return Err(format!("what changed on node {at} changed other trees"));
             }
             // A crash would forget that it was asked for.
@@ -40,8 +42,16 @@ impl World {
     }
 
     fn trees_of_others(&self, at: usize) -> Vec<BTreeMap<RelPath, Shown>> {
-        let others = (0..self.nodes.len()).filter(|other| *other != at);
-        others.map(|other| self.nodes[other].disk.shown()).collect()
+        self.others(at).map(|other| other.disk.shown()).collect()
+    }
+
+    fn lives_of_others(&self, at: usize) -> Vec<u32> {
+        self.others(at).map(|other| other.life).collect()
+    }
+
+    fn others(&self, at: usize) -> impl Iterator<Item = &Node> {
+        let others = self.nodes.iter().enumerate();
+        others.filter(move |(other, _)| *other != at).map(|(_, node)| node)
     }
 
     /// Who writes once more what won over the others' has resolved that, though
