@@ -19,7 +19,7 @@ use super::record::{
 use super::register::Register;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
-use super::tree::{held, held_at, lacking};
+use super::tree::{held, held_at};
 use super::version::{Dot, VersionVector};
 use crate::entry::Kind;
 use crate::id::{BodyId, NodeId};
@@ -96,17 +96,12 @@ impl<S: Store> Core<S> {
         }
         row.stamp = if theirs { record.stamp } else { self.next_dot() };
         self.stand_in(id, &mut row);
-        // Or another file of its names may be the one that was changed last, or
-        // it that one where it was to give way.
+        // Or another file of its names may be the one that was changed last.
         let (winner, former) = (row.content.winner(), before.content.winner());
         let is_found = former.value.is_lost();
         let gives_way = winner.value.is_lost() || is_found || winner.when < former.when;
         let deleted = row.bound.is_empty() && row.grave.is_some();
         let bound = row.bound.clone();
-        let takes_back = winner.when > former.when;
-        let lies =
-            row.disk.iter().filter(|_| takes_back).flat_map(|disk| lacking(&disk.names, &bound));
-        self.unchecked.extend(lies.cloned().map(Key::Name));
         self.put_body(id, row);
         if deleted {
             self.unchecked.insert(Key::Body(id));

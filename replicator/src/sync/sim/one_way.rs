@@ -473,24 +473,3 @@ fn a_file_in_a_directory_that_others_deleted_brings_it_back() {
         story.is_at_rest().unwrap();
     }
 }
-
-/// It lies there as long as the node only sends.
-#[test]
-fn a_file_that_gave_way_is_shown_again_where_others_change_it_last() {
-    for seed in 0..8 {
-        let one_way = Some((1, Mode::SendOnly));
-        let mut story = Story::begin(Plan { nodes: 2, one_way, ..Plan::peaceful(seed) }, 1, |_| {});
-        story.part();
-        story.act(1, |user| user.write("c", "sent"));
-        story.act(1, |user| user.link("c", "e"));
-        story.settle();
-        story.act(0, |user| user.write("c", "later"));
-        story.settle();
-        story.join(0, 1);
-        assert_eq!(story.tree(0), "c=later e=sent");
-        story.act(0, |user| user.write("e", "edited"));
-        story.settle();
-        assert_eq!(story.tree(0), "c=edited e->c");
-        assert_eq!(story.kept(0), ["later"]);
-    }
-}
