@@ -63,6 +63,8 @@ pub(super) struct Peer {
     /// it knows nothing.
     pub asked_for: VecDeque<Vec<BodyId>>,
     pub unknown: BTreeSet<BodyId>,
+    /// It takes nothing from this node, which has not met it again yet.
+    pub refuses: bool,
     /// It came with a log of its own, so it may hold much of what it is told
     /// of; bytes are not pressed on it until it is complete.
     seeded: bool,
@@ -85,6 +87,7 @@ impl Peer {
             links_told: None,
             asked_for: VecDeque::new(),
             unknown: BTreeSet::new(),
+            refuses: false,
             seeded: true,
         }
     }
@@ -119,6 +122,13 @@ impl Peer {
         self.closed = false;
     }
 
+    /// What it was told is lost on it, and no series that began before may be
+    /// closed when it listens again: it says anew then what it holds.
+    pub fn was_refused_by(&mut self) {
+        self.refuses = true;
+        self.sent = None;
+    }
+
     pub fn next_forward(&self) -> Option<Duration> {
         self.forward.values().min().copied()
     }
@@ -136,7 +146,7 @@ impl<S: Store> Core<S> {
         peer.actor = Some(actor);
         peer.seeded = have.get(actor) > 0;
         peer.said = have.clone();
-        peer.sent = Some(have.clone());
+        peer.sent = (!peer.refuses).then(|| have.clone());
         peer.closed = false;
         peer.news = self.store.have().iter().map(|dot| dot.actor).collect();
         self.was_greeted(from, actor, &have);

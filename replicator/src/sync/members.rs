@@ -260,6 +260,8 @@ impl<S: Store> Core<S> {
 
     /// A peer takes nothing from this node: it may show what was deleted.
     pub(super) fn handle_refused(&mut self, now: Now, from: NodeId, floor: VersionVector) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.was_refused_by();
         if self.store.have().covers(&floor) {
             self.meet_again(from);
             return;
@@ -272,7 +274,7 @@ impl<S: Store> Core<S> {
 
     fn meet_again(&mut self, peer: NodeId) {
         if let Some(state) = self.peers.get_mut(&peer) {
-            state.greeted = false;
+            (state.greeted, state.refuses) = (false, false);
             self.meet(peer);
         }
     }
@@ -356,7 +358,10 @@ impl<S: Store> Core<S> {
         if let Some((floor, since)) = self.membership.behind.clone() {
             if self.store.have().covers(&floor) {
                 self.membership.behind = None;
-                let ids: Vec<NodeId> = self.peers.keys().copied().collect();
+                // Whose refusal is still on its way is met again when it is here:
+                // else what it misses until then might be closed.
+                let refusing = self.peers.iter().filter(|(_, peer)| peer.refuses);
+                let ids: Vec<NodeId> = refusing.map(|(id, _)| *id).collect();
                 ids.into_iter().for_each(|id| self.meet_again(id));
             } else if now.monotonic >= since + BEHIND_WAIT {
                 self.begin_anew();

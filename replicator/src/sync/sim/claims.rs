@@ -1,4 +1,5 @@
-//! What a peer claims to hold of logs, and is told nevertheless.
+//! What a peer claims to hold of logs, and is told nevertheless; and what is
+//! claimed only once the peer can have heard it.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use super::plan::Plan;
 use crate::entry::{Kind, Metadata, Timestamp};
 use crate::hash::Digest;
 use crate::id::{Actor, BodyId, NodeId};
-use crate::sync::core::Core;
+use crate::sync::Introduction;
+use crate::sync::core::{Core, Options};
 use crate::sync::effect::{Effect, Now};
 use crate::sync::message::{Message, Records};
 use crate::sync::record::{Binding, BodyRecord, Content, NameRecord};
@@ -83,4 +85,100 @@ fn who_claims_the_log_of_one_of_two_that_merged_the_same_is_told_of_it() {
         assert_eq!((names, bodies), (vec![dot(4, 5)], vec![dot(4, 6), dot(4, 7)]));
         assert_eq!(core.store().have(), up_to(&[dot(3, 7), dot(4, 7)]));
     }
+}
+
+const REFUSING: u8 = 5;
+const TELLING: u8 = 6;
+
+/// Directories that nobody named yet, more than go into the messages that may
+/// be on their way to one peer.
+const BODIES: u64 = 9;
+
+/// A member that tells one peer so much that it is in the middle of it.
+fn in_the_middle_of_a_series() -> Core<MemoryStore> {
+    let options = Options { records_max: 1, ..Plan::peaceful(0).options(0) };
+    let mut core = Core::new(options, Actor(9), 1, MemoryStore::default());
+    let retention = Duration::from_secs(20);
+    core.introduce(Introduction { node: node(9), name: "nine".into(), retention });
+    [TELLING, REFUSING].into_iter().for_each(|peer| core.handle_connected(NOW, node(peer)));
+    let body = |counter| BodyRecord {
+        stamp: dot(3, counter),
+        id: BodyId { origin: Actor(3), counter },
+        content: Register::new(dot(3, counter), 1, Content::Directory),
+        metadata: Register::new(dot(3, counter), 1, Metadata::default()),
+    };
+    let bodies = (1..=BODIES).map(body).collect();
+    let records = Records { bodies, have: Some(up_to(&[dot(3, BODIES)])), ..Records::default() };
+    core.handle_message(NOW, node(TELLING), Message::Records(records));
+    core.handle_message(NOW, node(REFUSING), greeting());
+    assert_eq!(said(&mut core), ["Meet", "Greeting", "Records", "Records", "Records", "Records"]);
+    core
+}
+
+fn greeting() -> Message {
+    Message::Greeting { actor: Actor(5), have: VersionVector::new() }
+}
+
+/// It lacks a part of this log.
+fn refused() -> Message {
+    Message::Refused { floor: up_to(&[dot(4, 1)]) }
+}
+
+/// Somebody else tells it that part.
+fn is_told_the_rest(core: &mut Core<MemoryStore>) {
+    let records = Records { have: Some(up_to(&[dot(4, 1)])), ..Records::default() };
+    core.handle_message(NOW, node(TELLING), Message::Records(records));
+}
+
+/// What the refusing peer is about to hear.
+fn said(core: &mut Core<MemoryStore>) -> Vec<&'static str> {
+    let mut said = Vec::new();
+    while let Some(effect) = core.poll_effect() {
+        let what = match effect {
+            Effect::Send { peer, .. } if peer != node(REFUSING) => continue,
+            Effect::Send { message: Message::Meet { .. }, .. } => "Meet",
+            Effect::Send { message: Message::Greeting { .. }, .. } => "Greeting",
+            Effect::Send { message: Message::Records(_), .. } => "Records",
+            _ => continue,
+        };
+        said.push(what);
+    }
+    said
+}
+
+/// It hears that, and all that follows.
+fn hears(core: &mut Core<MemoryStore>) -> Vec<&'static str> {
+    let mut heard = said(core);
+    for _ in 0..2 * BODIES {
+        core.handle_sent(NOW, node(REFUSING));
+        heard.extend(said(core));
+    }
+    heard
+}
+
+/// What a peer that refuses is told is lost on it. The series had been closed
+/// after it listened again, and what it had missed was never told to it.
+#[test]
+fn who_was_refused_in_the_middle_of_a_series_begins_another() {
+    let mut core = in_the_middle_of_a_series();
+    core.handle_message(NOW, node(REFUSING), refused());
+    // It refused before it had looked at its own folder.
+    core.handle_message(NOW, node(REFUSING), greeting());
+    assert!(hears(&mut core).is_empty());
+    is_told_the_rest(&mut core);
+    assert_eq!(hears(&mut core), ["Meet", "Greeting"]);
+    core.handle_message(NOW, node(REFUSING), greeting());
+    // One closes it.
+    assert_eq!(hears(&mut core), ["Records"; BODIES as usize + 1]);
+}
+
+/// The same where it hears only later that it is refused there, too.
+#[test]
+fn who_was_refused_meets_nobody_again_whose_refusal_is_on_its_way() {
+    let mut core = in_the_middle_of_a_series();
+    core.handle_message(NOW, node(TELLING), refused());
+    is_told_the_rest(&mut core);
+    assert!(said(&mut core).is_empty());
+    core.handle_message(NOW, node(REFUSING), refused());
+    assert_eq!(hears(&mut core), ["Meet", "Greeting"]);
 }

@@ -63,11 +63,20 @@ fn who_was_away_for_longer_begins_anew_and_deletes_nothing() {
 /// be the way in.
 #[test]
 fn who_was_away_for_longer_does_not_get_in_through_who_joins() {
-    try_some_worlds(RUNS, |seed| {
-        let mut world = World::new(Plan { records_max: 1, ..converging(seed).plan });
-        let result = settled(&mut world).and_then(|()| away_beyond(&mut world, seed, true));
-        (world, result)
-    });
+    try_some_worlds(RUNS, comes_back_beside_who_joins);
+}
+
+fn comes_back_beside_who_joins(seed: u64) -> (World, Result<(), String>) {
+    let mut world = World::new(Plan { records_max: 1, ..converging(seed).plan });
+    let result = settled(&mut world).and_then(|()| away_beyond(&mut world, seed, true));
+    (world, result)
+}
+
+/// A series that began while a peer refused it, and was closed when that
+/// listened again, after it had been told the rest elsewhere.
+#[test]
+fn a_seed_that_failed_once_stays_well() {
+    comes_back_beside_who_joins(3799).1.unwrap();
 }
 
 /// The node that is away is waited for as long as the most patient member
