@@ -335,6 +335,16 @@ impl BodyRow {
         loser.or_else(|| self.content.passed_over_at(self.content_seen(), is_it))
     }
 
+    /// When what lies on this disk was written; `None` where that was replaced by
+    /// who knew of it.
+    pub fn written_on_disk(&self) -> Option<i64> {
+        let winner = self.content.winner();
+        match winner.value == *self.content_on_disk()? {
+            true => Some(winner.when),
+            false => self.content_loser().map(|loser| loser.when),
+        }
+    }
+
     /// Did the writer of this binding replace this body, having seen the
     /// content that lies here?
     pub fn is_replaced_by(&self, id: BodyId, binding: &Binding) -> bool {

@@ -232,20 +232,18 @@ impl<S: Store> Core<S> {
 
     /// Files that came to one name on several nodes: the one that was changed
     /// last is shown, not the one that got its name last. `None` where it is
-    /// shown already. Each node speaks for the file that lies here: who has
-    /// none of them must not choose one that lies nowhere any more.
+    /// shown already. Each node speaks for the file that lies here, as it lies
+    /// here: who has none of them must not choose one that lies nowhere any more,
+    /// and what is written elsewhere to one that others show no more at this
+    /// name is no reason to show it there again.
     fn latest_of(&self, row: &NameRow) -> Option<(BodyId, Kind)> {
-        let changed = |binding: &Binding| match binding.body() {
-            Some((id, Kind::File)) => {
-                let body = self.store.body(id).filter(|body| body.kind() == Kind::File)?;
-                Some(body.content.winner().when)
-            }
-            _ => None,
-        };
-        let lies = row.on_disk()?;
-        let shown = changed(&row.binding.winner().value)?;
-        let mine = row.binding.losers().find(|loser| loser.value.body() == Some(lies))?;
-        (row.wanted() != Some(lies) && changed(&mine.value)? > shown).then_some(lies)
+        let file = |(id, _)| self.store.body(id).filter(|body| body.kind() == Kind::File);
+        let (lies, wanted) = (row.on_disk()?, row.wanted()?);
+        if lies == wanted || !row.binding.losers().any(|loser| loser.value.body() == Some(lies)) {
+            return None;
+        }
+        let (lying, shown) = (file(lies)?, file(wanted)?);
+        (lying.written_on_disk()? > shown.content.winner().when).then_some(lies)
     }
 
     /// That a node bound a file again is nobody's change: who deleted it in

@@ -250,6 +250,9 @@ fn seeds_that_failed_once_stay_well() {
         Plan::one_way(111596),
         // A file that others have, too, in a directory that is nobody else's.
         Plan::one_way(112768),
+        // Changed elsewhere at its other name after it had lost the one at which a
+        // node that only sends shows it for ever.
+        Plan::one_way(130046),
         // An edit that was lost, and before had kept the file from two deletions,
         // its own among them.
         Plan::wild(11935),

@@ -473,3 +473,32 @@ fn a_file_in_a_directory_that_others_deleted_brings_it_back() {
         story.is_at_rest().unwrap();
     }
 }
+
+/// What a node that only sends shows at a name stays there when another file
+/// wins it. It spoke for that file again at its next start, since others had
+/// changed it meanwhile at its other name.
+#[test]
+fn a_file_that_lost_its_name_is_not_shown_there_for_what_others_change_in_it() {
+    for seed in 0..8 {
+        let plan = Plan { one_way: Some((1, Mode::SendOnly)), ..Plan::peaceful(seed) };
+        let mut story = Story::begin(plan, 1, |_| {});
+        story.part();
+        story.act(1, |user| {
+            user.write("a", "of 1");
+            user.link("a", "b");
+        });
+        story.settle();
+        story.act(0, |user| user.write("a", "of 0"));
+        story.join(0, 1);
+        assert_eq!([story.tree(0), story.tree(1)], ["a=of 0 b=of 1", "a=of 1 b->a"]);
+        story.act(0, |user| user.write("b", "later"));
+        story.settle();
+        story.stop(1);
+        story.start(1);
+        assert_eq!([story.tree(0), story.tree(1)], ["a=of 0 b=later", "a=of 1 b->a"]);
+        // Written to where it lies so, it is.
+        story.act(1, |user| user.write("b", "last"));
+        story.settle();
+        assert_eq!(story.tree(0), "a=last b->a");
+    }
+}
