@@ -218,7 +218,7 @@ impl<S: Store> Core<S> {
         seen: &VersionVector,
     ) {
         self.refresh(body, stat);
-        self.own.exchange(from, to);
+        self.own_exchanged(now, from, to);
         let moved = self.subtree(from, kind);
         moved.iter().for_each(|(path, (id, _))| self.bytes_stay_with(now, path, *id));
         self.replant(&moved, from, to, seen);
@@ -252,7 +252,7 @@ impl<S: Store> Core<S> {
         stat: &Stat,
         seen: &VersionVector,
     ) {
-        self.own.exchange(with, path);
+        self.own_exchanged(now, with, path);
         let there = self.subtree(with, kind);
         let here = self.subtree(path, kind);
         if let Some((id, _)) = there.first().map(|(_, held)| *held) {

@@ -68,7 +68,7 @@ impl Own {
 
     /// Two entries took each other's places, or one a free one, and what is in
     /// them came along.
-    pub fn exchange(&mut self, one: &RelPath, other: &RelPath) {
+    fn exchange(&mut self, one: &RelPath, other: &RelPath) {
         if self.changes.is_empty() {
             return;
         }
@@ -288,6 +288,7 @@ impl<S: Store> Core<S> {
                 {
                     self.own.forget(path);
                     self.look_at_links(now, path);
+                    // What is in one that others know, they may know as well.
                     self.look_at_own_in(now, path);
                 }
                 _ if path.is_root() => {}
@@ -349,11 +350,18 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// A directory is one that others know, so what is in it may be as well.
+    /// What is nobody else's in this directory may be so no more.
     fn look_at_own_in(&mut self, now: Now, directory: &RelPath) {
         for (path, _) in self.own.below(directory) {
             self.settle.look(now.monotonic, Spot::Path(path.clone()), Dirt::whole());
         }
+    }
+
+    /// Two entries took each other's places, with what changed in them: what was
+    /// about to be looked at there lies here now, or is gone.
+    pub(super) fn own_exchanged(&mut self, now: Now, one: &RelPath, other: &RelPath) {
+        self.own.exchange(one, other);
+        [one, other].into_iter().for_each(|place| self.look_at_own_in(now, place));
     }
 
     /// One more name may have been given to a file here: what was written to it

@@ -253,6 +253,9 @@ fn seeds_that_failed_once_stay_well() {
         // Changed elsewhere at its other name after it had lost the one at which a
         // node that only sends shows it for ever.
         Plan::one_way(130046),
+        // Removed while the directory around it was moved, and looked for where it
+        // had been.
+        Plan::one_way(136933),
         // An edit that was lost, and before had kept the file from two deletions,
         // its own among them.
         Plan::wild(11935),

@@ -1,5 +1,7 @@
 //! Nodes that only send or only receive, among others that do both.
 
+use std::time::Duration;
+
 use super::plan::{Plan, Shape};
 use super::story::Story;
 use crate::choice::Mode;
@@ -500,5 +502,28 @@ fn a_file_that_lost_its_name_is_not_shown_there_for_what_others_change_in_it() {
         story.act(1, |user| user.write("b", "last"));
         story.settle();
         assert_eq!(story.tree(0), "a=last b->a");
+    }
+}
+
+/// A user takes away what was added just when the directory around it is moved:
+/// it was looked for where it had been, and told of for ever where it was not.
+#[test]
+fn what_was_added_and_goes_while_its_directory_is_moved_is_not_told_of() {
+    for (seed, ms) in (0..4).flat_map(|seed| (0..24).map(move |ms| (seed, ms))) {
+        let plan = Plan { one_way: Some((1, Mode::ReceiveOnly)), ..Plan::peaceful(seed) };
+        let mut story = Story::begin(plan, 0, |user| user.make_directory("d"));
+        story.act(1, |user| user.write("d/own", "own"));
+        story.settle();
+        story.part();
+        story.act(0, |user| user.rename("d", "e"));
+        story.settle();
+        story.join_for(0, 1, Duration::from_millis(ms));
+        let place = if story.tree(1).starts_with("d") { "d/own" } else { "e/own" };
+        story.act_now(1, |user| user.remove(place));
+        story.settle();
+        let own = story.own_changes(1);
+        assert!(own.is_empty(), "seed {seed}, after {ms} ms: {own:?}");
+        assert_eq!([story.tree(0), story.tree(1)], ["e/", "e/"], "seed {seed}, after {ms} ms");
+        story.is_at_rest().unwrap();
     }
 }

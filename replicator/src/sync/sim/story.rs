@@ -90,6 +90,12 @@ impl Story {
         self.settle();
     }
 
+    /// The same, but only for so long.
+    pub(super) fn join_for(&mut self, one: usize, other: usize, time: Duration) {
+        self.world.connect(one, other);
+        self.world.run_for(time).expect("time goes by");
+    }
+
     /// Ends a node as it should end; what happens then is not told to it.
     pub(super) fn stop(&mut self, at: usize) {
         self.world.end(at, true);
