@@ -126,6 +126,11 @@ impl Peer {
     /// closed when it listens again: it says anew then what it holds.
     pub fn was_refused_by(&mut self) {
         self.refuses = true;
+        self.tell_nothing();
+    }
+
+    /// Until it greets again.
+    pub fn tell_nothing(&mut self) {
         self.sent = None;
     }
 

@@ -254,6 +254,10 @@ impl<S: Store> Core<S> {
 
     fn refuse(&mut self, peer: NodeId) {
         self.membership.refused.insert(peer);
+        // How far logs are held here may leave out what others have forgotten.
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.tell_nothing();
+        }
         let floor = self.membership.roster.floor.clone();
         self.send(peer, Message::Refused { floor });
     }

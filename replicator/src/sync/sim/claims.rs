@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::path;
-use super::plan::Plan;
+use super::plan::{Plan, RETENTION};
 use crate::entry::{Kind, Metadata, Timestamp};
 use crate::hash::Digest;
 use crate::id::{Actor, BodyId, NodeId};
@@ -14,8 +14,9 @@ use crate::sync::effect::{Effect, Now};
 use crate::sync::message::{Message, Records};
 use crate::sync::record::{Binding, BodyRecord, Content, NameRecord};
 use crate::sync::register::Register;
+use crate::sync::roster::MemberNews;
 use crate::sync::store::{MemoryStore, Store};
-use crate::sync::version::{Dot, VersionVector};
+use crate::sync::version::{Difference, Dot, VersionVector};
 
 const NOW: Now = Now { monotonic: Duration::ZERO, wall: 0 };
 
@@ -87,20 +88,26 @@ fn who_claims_the_log_of_one_of_two_that_merged_the_same_is_told_of_it() {
     }
 }
 
-const REFUSING: u8 = 5;
+const OTHER: u8 = 5;
 const TELLING: u8 = 6;
 
 /// Directories that nobody named yet, more than go into the messages that may
 /// be on their way to one peer.
 const BODIES: u64 = 9;
 
-/// A member that tells one peer so much that it is in the middle of it.
-fn in_the_middle_of_a_series() -> Core<MemoryStore> {
+/// A member that holds nothing, and is connected with both.
+fn joining() -> Core<MemoryStore> {
     let options = Options { records_max: 1, ..Plan::peaceful(0).options(0) };
     let mut core = Core::new(options, Actor(9), 1, MemoryStore::default());
-    let retention = Duration::from_secs(20);
-    core.introduce(Introduction { node: node(9), name: "nine".into(), retention });
-    [TELLING, REFUSING].into_iter().for_each(|peer| core.handle_connected(NOW, node(peer)));
+    let (name, retention) = ("nine".into(), RETENTION);
+    core.introduce(Introduction { node: node(9), name, retention });
+    [TELLING, OTHER].into_iter().for_each(|peer| core.handle_connected(NOW, node(peer)));
+    core
+}
+
+/// It tells one of them so much that it is in the middle of it.
+fn in_the_middle_of_a_series() -> Core<MemoryStore> {
+    let mut core = joining();
     let body = |counter| BodyRecord {
         stamp: dot(3, counter),
         id: BodyId { origin: Actor(3), counter },
@@ -110,7 +117,7 @@ fn in_the_middle_of_a_series() -> Core<MemoryStore> {
     let bodies = (1..=BODIES).map(body).collect();
     let records = Records { bodies, have: Some(up_to(&[dot(3, BODIES)])), ..Records::default() };
     core.handle_message(NOW, node(TELLING), Message::Records(records));
-    core.handle_message(NOW, node(REFUSING), greeting());
+    core.handle_message(NOW, node(OTHER), greeting());
     assert_eq!(said(&mut core), ["Meet", "Greeting", "Records", "Records", "Records", "Records"]);
     core
 }
@@ -130,15 +137,16 @@ fn is_told_the_rest(core: &mut Core<MemoryStore>) {
     core.handle_message(NOW, node(TELLING), Message::Records(records));
 }
 
-/// What the refusing peer is about to hear.
+/// What the other peer is about to hear.
 fn said(core: &mut Core<MemoryStore>) -> Vec<&'static str> {
     let mut said = Vec::new();
     while let Some(effect) = core.poll_effect() {
         let what = match effect {
-            Effect::Send { peer, .. } if peer != node(REFUSING) => continue,
+            Effect::Send { peer, .. } if peer != node(OTHER) => continue,
             Effect::Send { message: Message::Meet { .. }, .. } => "Meet",
             Effect::Send { message: Message::Greeting { .. }, .. } => "Greeting",
             Effect::Send { message: Message::Records(_), .. } => "Records",
+            Effect::Send { message: Message::Refused { .. }, .. } => "Refused",
             _ => continue,
         };
         said.push(what);
@@ -150,7 +158,7 @@ fn said(core: &mut Core<MemoryStore>) -> Vec<&'static str> {
 fn hears(core: &mut Core<MemoryStore>) -> Vec<&'static str> {
     let mut heard = said(core);
     for _ in 0..2 * BODIES {
-        core.handle_sent(NOW, node(REFUSING));
+        core.handle_sent(NOW, node(OTHER));
         heard.extend(said(core));
     }
     heard
@@ -161,13 +169,13 @@ fn hears(core: &mut Core<MemoryStore>) -> Vec<&'static str> {
 #[test]
 fn who_was_refused_in_the_middle_of_a_series_begins_another() {
     let mut core = in_the_middle_of_a_series();
-    core.handle_message(NOW, node(REFUSING), refused());
+    core.handle_message(NOW, node(OTHER), refused());
     // It refused before it had looked at its own folder.
-    core.handle_message(NOW, node(REFUSING), greeting());
+    core.handle_message(NOW, node(OTHER), greeting());
     assert!(hears(&mut core).is_empty());
     is_told_the_rest(&mut core);
     assert_eq!(hears(&mut core), ["Meet", "Greeting"]);
-    core.handle_message(NOW, node(REFUSING), greeting());
+    core.handle_message(NOW, node(OTHER), greeting());
     // One closes it.
     assert_eq!(hears(&mut core), ["Records"; BODIES as usize + 1]);
 }
@@ -179,6 +187,31 @@ fn who_was_refused_meets_nobody_again_whose_refusal_is_on_its_way() {
     core.handle_message(NOW, node(TELLING), refused());
     is_told_the_rest(&mut core);
     assert!(said(&mut core).is_empty());
-    core.handle_message(NOW, node(REFUSING), refused());
+    core.handle_message(NOW, node(OTHER), refused());
     assert_eq!(hears(&mut core), ["Meet", "Greeting"]);
+}
+
+/// Says what it holds; below all of that it may have forgotten deletions.
+fn met(peer: u8, holds: Dot) -> Message {
+    let (name, have) = (peer.to_string(), Difference::default());
+    let (version, retention, retired) = (1, RETENTION, false);
+    let mine = MemberNews { node: node(peer), version, name, retention, retired, have };
+    Message::Meet { floor: up_to(&[holds]), have: up_to(&[holds]), mine }
+}
+
+/// Who joins hears from a second node that the first was away for too long. What
+/// it is told next claims a log of which a deletion is forgotten: passed on, it
+/// let that node in, with what was deleted.
+#[test]
+fn who_is_refused_after_it_greeted_is_told_nothing_more() {
+    let mut core = joining();
+    core.handle_message(NOW, node(OTHER), met(OTHER, dot(4, 1)));
+    let have = up_to(&[dot(4, 1)]);
+    core.handle_message(NOW, node(OTHER), Message::Greeting { actor: Actor(5), have });
+    hears(&mut core);
+    core.handle_message(NOW, node(TELLING), met(TELLING, dot(4, 2)));
+    assert_eq!(hears(&mut core), ["Refused"]);
+    let records = Records { have: Some(up_to(&[dot(4, 2)])), ..Records::default() };
+    core.handle_message(NOW, node(TELLING), Message::Records(records));
+    assert!(hears(&mut core).is_empty());
 }

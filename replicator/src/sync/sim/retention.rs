@@ -72,11 +72,17 @@ fn comes_back_beside_who_joins(seed: u64) -> (World, Result<(), String>) {
     (world, result)
 }
 
-/// A series that began while a peer refused it, and was closed when that
-/// listened again, after it had been told the rest elsewhere.
 #[test]
-fn a_seed_that_failed_once_stays_well() {
-    comes_back_beside_who_joins(3799).1.unwrap();
+fn seeds_that_failed_once_stay_well() {
+    let seeds = [
+        // A series that began while a peer refused it was closed when that
+        // listened again.
+        3799,
+        // Who joined heard only after it was greeted whom it had to refuse, and
+        // passed on to it how far logs are held.
+        7887, 8820,
+    ];
+    seeds.into_iter().for_each(|seed| comes_back_beside_who_joins(seed).1.unwrap());
 }
 
 /// The node that is away is waited for as long as the most patient member
