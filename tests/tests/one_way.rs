@@ -173,3 +173,39 @@ fn a_node_that_sends_does_not_apply_what_others_change() {
     cluster.assert_same();
     assert!(reads(&cluster[1], "b", "changed elsewhere") && !cluster[1].path("c").exists());
 }
+
+/// As long as a member is away nobody else may say so: it may have the only copy.
+#[test]
+fn a_node_that_sends_says_that_what_it_deleted_is_held_by_nobody() {
+    let mut cluster = Cluster::new(3);
+    cluster[1].settings.options.extend(["--mode".into(), "send-only".into()]);
+    fs::write(cluster[1].path("f"), "before").unwrap();
+    fs::write(cluster[1].path("g"), "replaced").unwrap();
+    cluster.start();
+    let have_come = || {
+        let has = |at: usize, name, text| reads(&cluster[at], name, text);
+        [0, 2].into_iter().all(|at| has(at, "f", "before") && has(at, "g", "replaced"))
+    };
+    poll::eventually(ARRIVES_WITHIN, "all have it", have_come);
+    cluster[2].stop().unwrap();
+    cluster[0].stop().unwrap();
+    let has_told = |node: &Node, what: &str| {
+        node.status().unwrap().recent().iter().any(|(_, line)| line.contains(what))
+    };
+    // So much that it is not kept beside the folder for who asks later.
+    fs::write(cluster[1].path("f"), vec![b'x'; 3 << 20]).unwrap();
+    poll::eventually(ARRIVES_WITHIN, "it is read", || has_told(&cluster[1], "changed here"));
+    fs::remove_file(cluster[1].path("f")).unwrap();
+    poll::eventually(ARRIVES_WITHIN, "it is gone", || has_told(&cluster[1], "deleted here"));
+    fs::rename(cluster[0].path("f"), cluster[0].path("g")).unwrap();
+    cluster[0].start().unwrap();
+    poll::eventually(ARRIVES_WITHIN, "it is given up", || has_told(&cluster[1], "nobody holds it"));
+    poll::eventually(ARRIVES_WITHIN, "nothing is asked for any more", || {
+        cluster[0].status().unwrap().pending_in() == 0
+    });
+    assert!(reads(&cluster[0], "g", "before") && !cluster[0].path("f").exists());
+    cluster[2].start().unwrap();
+    poll::eventually(ARRIVES_WITHIN, "who was away shows it, too", || {
+        reads(&cluster[2], "g", "before") && !cluster[2].path("f").exists()
+    });
+}

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::change::Change;
+use super::pieces::from_bitmap;
 use super::staging::{Written, failed, stage_bytes};
 use super::wanted::Wanted;
 use crate::hash::{Digest, Leaves};
@@ -106,6 +107,24 @@ async fn leaves_of(
         true => Ok(leaves),
         false => Err(Outcome::Broken),
     }
+}
+
+/// Does a peer hold all of a version?
+pub(super) async fn holds_all(
+    transport: &Transport,
+    peer: NodeId,
+    wanted: &Wanted,
+) -> Result<bool, Outcome> {
+    let empty = Leaves::new(wanted.size).ok_or_else(|| failed("the file is too large"))?;
+    let mut answer = ask(transport, peer, vec![wanted.item(Part::Held)]).await?;
+    match answer.held().await {
+        Ok(()) => {}
+        Err(Outcome::NotHeld) => return Ok(false),
+        Err(outcome) => return Err(outcome),
+    }
+    let count = empty.count() as usize;
+    let held = from_bitmap(&answer.take(count.div_ceil(8)).await?, count);
+    Ok(!held.contains(&false))
 }
 
 /// Asks what differs from an earlier version, and for its bytes, which follow

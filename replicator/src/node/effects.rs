@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::report::Report;
-use super::{Error, Node, look, outbox};
+use super::wanted::Wanted;
+use super::{Error, Node, download, look, outbox};
 use crate::apply;
 use crate::sync::effect::Effect;
 
@@ -48,6 +49,16 @@ impl Node {
                 });
             }
             Effect::GiveWay { job } => self.ways.ask(job),
+            Effect::Ask { peer, body, digest, size } => {
+                let transport = self.carrier.transport.clone();
+                tokio::spawn(async move {
+                    let wanted = Wanted { body, size, digest };
+                    if let Ok(holds) = download::holds_all(&transport, peer, &wanted).await {
+                        // Nobody listens any more: the node is ending.
+                        let _ = reports.send(Report::Answered { peer, body, digest, holds }).await;
+                    }
+                });
+            }
         }
     }
 

@@ -67,7 +67,11 @@ impl Node {
             Event::Fetch { from, request, reply } => match FetchRequest::decode(&request) {
                 Ok(request) => {
                     let find = |item| serve::find(&self.core, &self.carrier.arrivals, item);
-                    let items = request.items.into_iter().map(find).collect();
+                    let items: Vec<serve::Found> = request.items.into_iter().map(find).collect();
+                    let in_vain = items.iter().filter(|(_, holding)| holding.is_none());
+                    in_vain.for_each(|(item, _)| {
+                        self.core.asked_in_vain(now, item.body, item.digest);
+                    });
                     let (root, engine) = (&self.carrier.root, &self.carrier.engine);
                     let (root, engine) = (Arc::clone(root), engine.clone());
                     let (capture, reports) = (Arc::clone(&self.capture), self.reports.clone());

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use super::ending::Ending;
 use super::{Error, Node, serve};
 use crate::capture::Change;
-use crate::id::NodeId;
+use crate::hash::Digest;
+use crate::id::{BodyId, NodeId};
 use crate::path::RelPath;
 use crate::root;
 use crate::sync::effect::{Listed, Outcome, Sight};
@@ -37,6 +38,13 @@ pub(super) enum Report {
     Applied(u64, Vec<Outcome>),
     /// These are not what the index says.
     Stale(Vec<serve::Stale>),
+    /// Whether a peer holds all of a version.
+    Answered {
+        peer: NodeId,
+        body: BodyId,
+        digest: Digest,
+        holds: bool,
+    },
     /// The transport has taken a message that counts.
     Sent(NodeId),
     /// All changes made before a question are in the queue.
@@ -112,6 +120,9 @@ impl Node {
                 for serve::Stale { path, known } in files {
                     self.core.found_stale(now, path, &known);
                 }
+            }
+            Report::Answered { peer, body, digest, holds } => {
+                self.core.handle_answered(now, peer, (body, digest), holds);
             }
             Report::Sent(peer) => self.core.handle_sent(now, peer),
             Report::Flushed(waiter) => {

@@ -48,6 +48,9 @@ pub enum Effect {
     /// Something waits for this job, which may take hours: it is to end soon,
     /// and to keep what has come.
     GiveWay { job: u64 },
+    /// Does this peer hold all of this version? Answer with `handle_answered`
+    /// where it says so.
+    Ask { peer: NodeId, body: BodyId, digest: Digest, size: u64 },
     /// This member has left for good: nobody is to dial it or show it.
     Forget(NodeId),
     /// This node was away for too long: its index is to be dropped, and its

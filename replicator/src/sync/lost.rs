@@ -12,19 +12,26 @@
 //! there is has answered so, itself and those apart that have left for good or
 //! are waited for no longer. As long as another member is away nobody speaks
 //! for it: it may have the only copy.
+//!
+//! Who does not hold it is known by the fetches that failed. A node that only
+//! sends fetches nothing: who asks it in vain for what it wrote makes it ask all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::core::Core;
-use super::effect::{Action, Now};
+use super::effect::{Action, Effect, Now};
+use super::plan::Retry;
 use super::record::{Binding, BodyRow, Content, Key, NameRow, Replaced};
 use super::register::Sibling;
 use super::settle::Spot;
 use super::store::Store;
 use super::tree::{held, held_at};
 use super::version::{Dot, VersionVector};
+use crate::choice::Mode;
 use crate::entry::Kind;
+use crate::hash::Digest;
 use crate::id::{Actor, BodyId, NodeId};
 use crate::path::RelPath;
 
@@ -35,6 +42,9 @@ const ASKS_MIN: u32 = 4;
 /// The same for what another node wrote, of every member: it may be slow to
 /// find again what it wrote.
 const ASKS_OF_OTHERS_MIN: u32 = 8;
+
+/// How long to wait before all are asked once more, doubled each time.
+const ASK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Names that wait to be given up, by the change that said that their content
 /// is lost.
@@ -100,6 +110,72 @@ impl<S: Store> Core<S> {
         if all_peers && (is_mine || (asked_enough && self.has_all_members())) {
             self.give_up_content(now, id, row);
         }
+    }
+
+    /// A peer asked for this version in vain.
+    pub fn asked_in_vain(&mut self, now: Now, body: BodyId, digest: Digest) {
+        if self.options.mode != Mode::SendOnly {
+            return;
+        }
+        let Some((spot, row)) = self.missed_of_mine(body, digest) else { return };
+        let winner = row.content.winner();
+        let retry = self.retries.entry(spot).or_default();
+        if retry.refused_content != Some(winner.dot) {
+            *retry = Retry { refused_content: Some(winner.dot), ..Retry::default() };
+        }
+        if retry.not_before > now.monotonic {
+            return;
+        }
+        retry.not_before = now.monotonic + ASK_PAUSE * (1 << retry.attempts.min(ASKS_MIN));
+        retry.attempts += 1;
+        retry.refused.clear();
+        let size = winner.value.size();
+        let asked = self.peers.keys().map(|peer| Effect::Ask { peer: *peer, body, digest, size });
+        self.effects.extend(asked);
+    }
+
+    /// What a peer said of a version that it was asked about.
+    pub fn handle_answered(
+        &mut self,
+        now: Now,
+        by: NodeId,
+        (body, digest): (BodyId, Digest),
+        holds: bool,
+    ) {
+        // One that has not met its own folder yet does not know what it holds.
+        if self.peers.get(&by).is_none_or(|peer| peer.actor.is_none()) {
+            return;
+        }
+        let Some((spot, row)) = self.missed_of_mine(body, digest) else { return };
+        let Some(retry) = self.retries.get_mut(&spot) else { return };
+        if holds {
+            *retry = Retry::default();
+            return;
+        }
+        retry.refused.insert(by);
+        let all_peers = self.peers.keys().all(|peer| retry.refused.contains(peer));
+        if all_peers && retry.attempts >= ASKS_MIN && self.surveyed {
+            self.give_up_content(now, body, row);
+            self.turn(now);
+        }
+    }
+
+    /// A version that this node wrote, and that is to lie here and does not,
+    /// with what waits for it.
+    fn missed_of_mine(&self, id: BodyId, digest: Digest) -> Option<(Spot, Arc<BodyRow>)> {
+        let row = self.store.body(id)?;
+        let Sibling { dot, value, .. } = row.content.winner();
+        let is_mine = value.digest() == Some(digest) && self.lives.contains(&dot.actor);
+        let is_here = row.content_on_disk() == Some(value);
+        if !is_mine || is_here || value.size() == 0 {
+            return None;
+        }
+        let waits = |path: &&RelPath| self.pending_names.contains(*path);
+        let spot = match self.pending_bodies.contains(&id) {
+            true => Spot::Body(id),
+            false => Spot::Path(row.bound.iter().find(waits)?.clone()),
+        };
+        Some((spot, row))
     }
 
     /// Who is left alone by members that left for good has nobody to ask.

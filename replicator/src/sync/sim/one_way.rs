@@ -1,5 +1,7 @@
 //! Nodes that only send or only receive, among others that do both.
 
+mod waiting;
+
 use std::time::Duration;
 
 use super::plan::{Plan, Shape};

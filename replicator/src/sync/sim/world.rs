@@ -261,6 +261,9 @@ impl World {
                     self.after(at, ms, Event::Job(at, life, job));
                 }
                 Effect::GiveWay { job } => self.give_way(at, life, job),
+                Effect::Ask { peer, body, digest, .. } => {
+                    self.ask(at, life, node_of(peer), (body, digest));
+                }
                 Effect::Send { peer, message } => self.send(at, node_of(peer), &message),
             }
         }

@@ -2,6 +2,8 @@
 
 use super::{World, node_id};
 use crate::entry::Timestamp;
+use crate::hash::Digest;
+use crate::id::BodyId;
 use crate::look::Look;
 use crate::path::RelPath;
 use crate::range::{Range, RangeSet};
@@ -29,6 +31,8 @@ pub(in crate::sync::sim) enum Event {
     Heard(usize, u32),
     Job(usize, u32, Job),
     Applied(usize, u32, u64, Vec<Outcome>),
+    /// Whether another node holds this.
+    Answered(usize, u32, usize, (BodyId, Digest), bool),
     Message {
         from: usize,
         to: usize,
@@ -125,6 +129,12 @@ impl World {
             }
             Event::Applied(at, life, job, outcomes) => {
                 self.with(at, life, |core, now| core.handle_applied(now, job, outcomes));
+            }
+            Event::Answered(at, life, by, version, holds) => {
+                self.trace(|| format!("{at}: {by} holds {version:?}: {holds}"));
+                self.with(at, life, |core, now| {
+                    core.handle_answered(now, node_id(by), version, holds);
+                });
             }
             Event::Message { from, to, connection, frame } => {
                 if self.is_up(from, to, connection) {

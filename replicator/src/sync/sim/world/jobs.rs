@@ -3,6 +3,7 @@
 use super::{Event, World, node_of};
 use crate::choice::Mode;
 use crate::hash::Digest;
+use crate::id::BodyId;
 use crate::sync::effect::{Action, Job, Outcome, Source, What};
 use crate::sync::sim::said::{ended, said};
 use crate::sync::step::Weight;
@@ -11,6 +12,9 @@ impl World {
     pub(super) fn carry(&mut self, at: usize, life: u32, job: Job) {
         let fetched: Vec<Result<Option<Vec<u8>>, ()>> =
             job.actions.iter().map(|action| self.fetch(at, action)).collect();
+        for (action, _) in job.actions.iter().zip(&fetched).filter(|(_, got)| got.is_err()) {
+            self.was_in_vain(at, action);
+        }
         let mut outcomes = Vec::new();
         self.nodes[at].disk.begin_job();
         self.set_clock(at);
@@ -79,8 +83,31 @@ impl World {
         if !self.links.contains_key(&(at, peer)) {
             return Err(());
         }
-        let located = self.nodes[peer].core.locate(action.body, digest).ok_or(())?;
-        let bytes = self.nodes[peer].disk.read(&located.path, &located.fingerprint).ok_or(())?;
-        (Digest::of(bytes) == digest).then(|| Some(bytes.to_vec())).ok_or(())
+        self.held(peer, (action.body, digest)).map(|bytes| Some(bytes.to_vec())).ok_or(())
+    }
+
+    fn held(&self, at: usize, (body, digest): (BodyId, Digest)) -> Option<&[u8]> {
+        let node = &self.nodes[at];
+        let located = node.core.locate(body, digest)?;
+        let bytes = node.disk.read(&located.path, &located.fingerprint)?;
+        (Digest::of(bytes) == digest).then_some(bytes)
+    }
+
+    /// A peer that was asked for an action's bytes may not know where they are.
+    fn was_in_vain(&mut self, at: usize, action: &Action) {
+        let Some((Source::Peers(peers), _)) = action.what.brings() else { return };
+        let (peer, digest) = (node_of(peers[0]), action.digest());
+        if let Some(digest) = digest.filter(|_| self.links.contains_key(&(at, peer))) {
+            let life = self.nodes[peer].life;
+            self.with(peer, life, |core, now| core.asked_in_vain(now, action.body, digest));
+        }
+    }
+
+    /// Asks a peer whether it holds something.
+    pub(super) fn ask(&mut self, at: usize, life: u32, peer: usize, version: (BodyId, Digest)) {
+        if self.links.contains_key(&(at, peer)) {
+            let holds = self.held(peer, version).is_some();
+            self.after(at, 6, Event::Answered(at, life, peer, version, holds));
+        }
     }
 }
