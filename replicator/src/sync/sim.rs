@@ -258,6 +258,10 @@ fn seeds_that_failed_once_stay_well() {
         Plan::one_way(136933),
         // Asked for ever for what one that only sends wrote, deleted and nobody had.
         Plan::one_way(149539),
+        // A directory that waits for a place which itself waits.
+        Plan::one_way(132320),
+        // A further name that does.
+        Plan::one_way(127787),
         // An edit that was lost, and before had kept the file from two deletions,
         // its own among them.
         Plan::wild(11935),

@@ -2,15 +2,15 @@
 //! in what it may differ from the others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::check;
 use super::disk::Shown;
 use super::world::{Node, World};
 use crate::choice::Mode;
+use crate::entry::Kind;
 use crate::path::RelPath;
 use crate::sync::core::Core;
-use crate::sync::record::{BodyRow, NameRow};
+use crate::sync::record::NameRow;
 use crate::sync::store::{MemoryStore, Store};
 
 impl World {
@@ -101,8 +101,8 @@ pub(super) fn left_over(left: Vec<(&'static str, usize)>) -> Vec<(&'static str, 
 }
 
 /// May a node have something else at a path than those that do both? Where it
-/// only receives, because of a change that it tells of: of this entry, of one
-/// above or below it, or of the file that is to come here.
+/// only receives, because of a change that it tells of: of this entry, or of one
+/// that this waits for.
 pub(super) fn may_differ(
     world: &World,
     at: usize,
@@ -116,32 +116,54 @@ pub(super) fn may_differ(
         Mode::SendOnly => return true,
         Mode::ReceiveOnly => {}
     }
-    // A file has a name here, or has lost one, of which that holds.
+    // A file has a name here, or lacks one: that is the lesser of the first.
     let renamed = |(there, here): (&Shown, &Shown)| {
         let alike = Shown { first_name: there.first_name.clone(), ..here.clone() };
-        let names = [&there.first_name, &here.first_name];
-        alike == *there && names.into_iter().any(|name| waits_at(core, name))
+        alike == *there && waits_at(core, (&there.first_name).min(&here.first_name))
     };
     waits_at(core, path) || there.zip(here).is_some_and(renamed)
 }
 
-/// Is a change told of at this path, or does what is to come here wait for one?
+/// Is a change told of at this path, or does it wait for one, itself or by way
+/// of others that wait?
 fn waits_at(core: &Core<MemoryStore>, path: &RelPath) -> bool {
     let own: Vec<&RelPath> = core.own_changes().map(|(own, _)| own).collect();
-    if own.contains(&path) {
-        return true;
+    let (mut met, mut left) = (BTreeSet::new(), vec![path.clone()]);
+    while let Some(at) = left.pop() {
+        if !core.pending_names.contains(&at) || !met.insert(at.clone()) {
+            continue;
+        }
+        let places = awaited_at(core, &at);
+        let is_met =
+            |own: &RelPath| places.iter().any(|place| own.is_within(place) || place.is_within(own));
+        if own.iter().any(|own| is_met(own)) {
+            return true;
+        }
+        left.extend(places);
     }
-    // What is to come into a directory waits for it, which may wait itself.
-    let places = std::iter::successors(Some(path.clone()), RelPath::parent);
-    let rows = places.filter(|at| !at.is_root()).filter_map(|at| core.store().name(&at));
-    let bodies = rows.flat_map(|row| [row.wanted(), row.on_disk()]).flatten();
-    let bodies = bodies.filter_map(|(id, _)| core.store().body(id));
-    let names = |body: Arc<BodyRow>| {
+    own.contains(&path)
+}
+
+/// The places for which the next step at one may wait, itself among them.
+fn awaited_at(core: &Core<MemoryStore>, path: &RelPath) -> Vec<RelPath> {
+    let store = core.store();
+    let Some(row) = store.name(path) else { return vec![path.clone()] };
+    // Where what is to come lies, and where what lies here is to go.
+    let bodies = [row.wanted(), row.on_disk()].into_iter().flatten();
+    let bodies = bodies.filter_map(|(id, _)| store.body(id));
+    let names = bodies.flat_map(|body| {
         let lies = body.disk.iter().flat_map(|disk| disk.names.clone());
         lies.chain(body.bound.clone()).collect::<Vec<_>>()
-    };
-    let related: Vec<RelPath> = bodies.flat_map(names).chain([path.clone()]).collect();
-    let is_related =
-        |own: &RelPath| related.iter().any(|path| own.is_within(path) || path.is_within(own));
-    core.pending_names.contains(path) && own.into_iter().any(is_related)
+    });
+    let is_directory =
+        |row: &NameRow| row.on_disk().is_some_and(|(_, kind)| kind == Kind::Directory);
+    // The directories that it is to come into.
+    let above = std::iter::successors(path.parent(), RelPath::parent);
+    let lacks =
+        |at: &RelPath| !at.is_root() && store.name(at).is_some_and(|row| !is_directory(&row));
+    let above = above.filter(lacks);
+    // And what has to leave it first.
+    let goes = is_directory(&row) && row.is_pending();
+    let below = core.pending_names.iter().filter(|below| goes && below.is_within(path));
+    names.chain(above).chain(below.cloned()).chain([path.clone()]).collect()
 }
