@@ -36,6 +36,10 @@ impl<S: Store> Core<S> {
 
     /// A series was whole, or ended before it was.
     pub(super) fn series_ended(&mut self, now: Now, is_whole: bool) {
+        if !is_whole {
+            self.cut_off.due = Some(now.monotonic + BACK_WITHIN);
+        }
+        // Those that are under way may tell the rest.
         if !self.mid_series.is_empty() {
             return;
         }
@@ -43,11 +47,8 @@ impl<S: Store> Core<S> {
         let mut left = VersionVector::new();
         let beyond = self.cut_off.told.iter().filter(|dot| !have.contains(*dot));
         beyond.filter(|dot| dot.actor != self.actor).for_each(|dot| left.advance(dot));
-        let due = match is_whole {
-            true => self.cut_off.due,
-            false => Some(now.monotonic + BACK_WITHIN),
-        };
-        self.cut_off = CutOff { due: due.filter(|_| !left.is_empty()), told: left };
+        let due = self.cut_off.due.filter(|_| !left.is_empty());
+        self.cut_off = CutOff { due, told: left };
     }
 
     /// Tells on what nobody is about to tell any more.

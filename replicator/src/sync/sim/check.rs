@@ -89,10 +89,16 @@ pub(super) fn all_indexes_are_equal(world: &World) -> Result<(), String> {
         let waiting = apart::deletions_that_wait(world, at);
         let (one, other) = (names(first, &waiting), names(store, &waiting));
         if one != other {
-            let differing = one.iter().find(|name| !other.contains(name));
-            let differing = differing.or_else(|| other.iter().find(|name| !one.contains(name)));
+            let differs = |at: &&RelPath| {
+                first.name(at).map(|row| row.binding.clone())
+                    != store.name(at).map(|row| row.binding.clone())
+            };
+            let named = one.iter().chain(&other).map(|(path, _)| path).find(differs);
+            let at_both = named.map(|path| {
+                [first, store].map(|store| store.name(path).map(|row| row.binding.clone()))
+            });
             return Err(format!(
-                "the indexes of node {} and {at} differ: {differing:?}",
+                "the indexes of node {} and {at} differ: {named:?} {at_both:?}",
                 staying[0]
             ));
         }

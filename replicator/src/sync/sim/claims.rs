@@ -215,3 +215,23 @@ fn who_is_refused_after_it_greeted_is_told_nothing_more() {
     core.handle_message(NOW, node(TELLING), Message::Records(records));
     assert!(hears(&mut core).is_empty());
 }
+
+/// A node died in the middle of a series while others were in the middle of
+/// theirs: what it had told went untold for ever when those had ended well.
+#[test]
+fn what_one_told_in_part_is_told_on_though_another_series_ended_after_it() {
+    let mut core = Core::new(Plan::peaceful(0).options(0), Actor(9), 1, MemoryStore::default());
+    for author in [3, 4] {
+        core.handle_connected(NOW, node(author));
+        let records = Records { have: None, ..told(dot(author.into(), 5)) };
+        core.handle_message(NOW, node(author), Message::Records(records));
+    }
+    core.handle_disconnected(NOW, node(4));
+    core.handle_message(NOW, node(3), Message::Records(told(dot(3, 5))));
+    let stamp = |core: &Core<MemoryStore>| core.store().name(&path("f")).expect("was told").stamp;
+    assert_eq!(stamp(&core), dot(4, 5));
+    for second in 1..=60 {
+        core.handle_timeout(Now { monotonic: Duration::from_secs(second), ..NOW });
+    }
+    assert_eq!(stamp(&core).actor, Actor(9));
+}
