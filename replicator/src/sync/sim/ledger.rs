@@ -56,6 +56,12 @@ impl Ledger {
         if count > records_max + 1 {
             self.wrong.get_or_insert(format!("{count} records in a message"));
         }
+        records.bodies.iter().for_each(|body| self.note_losers(&body.content));
+    }
+
+    /// What each change wrote, and what each stamp stands for.
+    pub(super) fn note_said(&mut self, message: &Message) {
+        let Message::Records(records) = message else { return };
         records.names.iter().for_each(|name| self.note_name(name));
         records.bodies.iter().for_each(|body| self.note_body(body));
     }
@@ -67,7 +73,6 @@ impl Ledger {
 
     fn note_body(&mut self, body: &BodyRecord) {
         self.note_siblings(Part::Content, &body.content);
-        self.note_losers(&body.content);
         self.note_siblings(Part::Metadata, &body.metadata);
         self.note_one(body.stamp, Part::Body, body);
     }

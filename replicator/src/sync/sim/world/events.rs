@@ -140,6 +140,9 @@ impl World {
                 if self.is_up(from, to, connection) {
                     let message = Message::decode(&frame).expect("an honest node sent it");
                     self.trace(|| format!("{to}: from {from}: {}", heard(&message)));
+                    if self.plan.backup.is_some() {
+                        self.ledger.note_said(&message);
+                    }
                     let life = self.nodes[to].life;
                     self.with(to, life, |core, now| {
                         core.handle_message(now, node_id(from), message);

@@ -89,6 +89,10 @@ impl World {
         let Link { connection, arrives, in_flight } = *link;
         let frame = message.encode();
         self.ledger.note(message, frame.len(), self.plan.records_max);
+        // A machine that is put back cannot know what it said and nobody heard.
+        if self.plan.backup.is_none() {
+            self.ledger.note_said(message);
+        }
         if in_flight > SENDS_IN_FLIGHT_MAX {
             self.ledger.wrong.get_or_insert(format!("{in_flight} messages in flight"));
         }
