@@ -231,6 +231,9 @@ fn seeds_that_failed_once_stay_well() {
         // A file in the place of a directory, and what was in that thought to be
         // there still.
         Plan::alike(22070),
+        // A file with two names: one was replaced by another file, the other
+        // deleted elsewhere, without knowledge of an edit.
+        Plan::copying(300393),
         // A node died while it told its log, and another series ended after that.
         Plan::alike(302834),
         // A name that was given up led to a file that nobody remembers.

@@ -81,3 +81,27 @@ fn names_come_while_the_one_they_were_made_from_goes() {
     assert_eq!([story.tree(0), story.tree(1)], ["b=text c->b d->b", "b=text c->b d->b"]);
     story.is_at_rest().unwrap();
 }
+
+/// That another file took one of its names is no deletion of it: it had a name
+/// left, which who deleted that did not know to lead to this.
+#[test]
+fn a_file_that_was_changed_stays_though_another_took_its_other_name() {
+    for seed in 0..24 {
+        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| {
+            user.write("a", "text");
+            user.link("a", "b");
+        });
+        story.part();
+        for name in ["b", "a"] {
+            story.act(1, |user| user.remove(name));
+            story.settle();
+        }
+        story.act(0, |user| user.write("a", "changed"));
+        story.settle();
+        story.act(0, |user| user.replace("b", "another"));
+        story.settle();
+        story.join(0, 1);
+        assert_eq!([story.tree(0), story.tree(1)], ["a=changed b=another"; 2], "seed {seed}");
+        story.is_at_rest().unwrap();
+    }
+}
