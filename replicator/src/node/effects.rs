@@ -4,11 +4,19 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::report::Report;
 use super::wanted::Wanted;
 use super::{Error, Node, download, look, outbox};
 use crate::apply;
 use crate::sync::effect::Effect;
+
+/// Questions at once whether a peer holds a version: who deleted thousands of
+/// files that nobody had yet is asked for all of them.
+const ASKING_MAX: usize = 64;
+
+static ASKING: Semaphore = Semaphore::const_new(ASKING_MAX);
 
 impl Node {
     pub(super) fn carry_out(&mut self, effect: Effect) {
@@ -50,6 +58,8 @@ impl Node {
             }
             Effect::GiveWay { job } => self.ways.ask(job),
             Effect::Ask { peer, body, digest, size } => {
+                // Without room it is asked when somebody wants it in vain again.
+                let Ok(room) = ASKING.try_acquire() else { return };
                 let transport = self.carrier.transport.clone();
                 tokio::spawn(async move {
                     let wanted = Wanted { body, size, digest };
@@ -57,6 +67,7 @@ impl Node {
                         // Nobody listens any more: the node is ending.
                         let _ = reports.send(Report::Answered { peer, body, digest, holds }).await;
                     }
+                    drop(room);
                 });
             }
         }

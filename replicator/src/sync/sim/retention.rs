@@ -208,9 +208,9 @@ fn nothing_rests(world: &World) -> Result<(), String> {
         }
         let bound: BTreeSet<_> =
             names.iter().filter_map(|(_, row)| Some(row.wanted()?.0)).collect();
-        let resting = store.bodies().filter(|id| !bound.contains(id)).count();
-        if resting > 0 {
-            return Err(format!("node {at} remembers {resting} bodies without a name"));
+        let resting: Vec<_> = store.bodies().filter(|id| !bound.contains(id)).collect();
+        if !resting.is_empty() {
+            return Err(format!("node {at} remembers {resting:?} without a name"));
         }
         if node.core.members_due() > Some(Duration::ZERO) {
             return Err(format!("node {at} does not come to rest"));
