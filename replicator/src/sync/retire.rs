@@ -13,7 +13,7 @@
 use super::core::Core;
 use super::effect::Now;
 use super::message::Message;
-use super::record::{Binding, BodyRecord, Key, NameRow};
+use super::record::{Binding, BodyRecord, BodyRow, Key, NameRow};
 use super::store::Store;
 use super::version::{Dot, VersionVector};
 use crate::id::{BodyId, NodeId};
@@ -68,6 +68,16 @@ impl<S: Store> Core<S> {
     pub(super) fn sweep_again(&mut self, row: &NameRow) {
         let Dot { actor, counter } = row.stamp;
         if self.membership.roster.swept.contains(row.stamp) && is_forgettable(row) {
+            self.membership.sweeping.push_back((actor, counter - 1, counter));
+        }
+    }
+
+    /// The same of a body that lost its last name, or took another place in the
+    /// logs, behind what was gone through.
+    pub(super) fn sweep_body_again(&mut self, row: &BodyRow) {
+        let Dot { actor, counter } = row.stamp;
+        let is_left = row.bound.is_empty() && row.disk.is_none();
+        if is_left && self.membership.roster.swept.contains(row.stamp) {
             self.membership.sweeping.push_back((actor, counter - 1, counter));
         }
     }

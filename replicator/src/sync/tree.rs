@@ -160,6 +160,7 @@ impl<S: Store> Core<S> {
         } else {
             self.pending_bodies.remove(&id);
         }
+        self.sweep_body_again(&row);
         self.store.put_body(id, row);
     }
 
