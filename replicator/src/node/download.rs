@@ -116,15 +116,25 @@ pub(super) async fn holds_all(
     wanted: &Wanted,
 ) -> Result<bool, Outcome> {
     let empty = Leaves::new(wanted.size).ok_or_else(|| failed("the file is too large"))?;
+    let held = held_leaves(transport, peer, wanted, empty.count() as usize).await?;
+    Ok(held.is_some_and(|held| !held.contains(&false)))
+}
+
+/// Which of so many leaves of a version a peer holds; `None` where it holds
+/// nothing of it.
+pub(super) async fn held_leaves(
+    transport: &Transport,
+    peer: NodeId,
+    wanted: &Wanted,
+    count: usize,
+) -> Result<Option<Vec<bool>>, Outcome> {
     let mut answer = ask(transport, peer, vec![wanted.item(Part::Held)]).await?;
     match answer.held().await {
         Ok(()) => {}
-        Err(Outcome::NotHeld) => return Ok(false),
+        Err(Outcome::NotHeld) => return Ok(None),
         Err(outcome) => return Err(outcome),
     }
-    let count = empty.count() as usize;
-    let held = from_bitmap(&answer.take(count.div_ceil(8)).await?, count);
-    Ok(!held.contains(&false))
+    Ok(Some(from_bitmap(&answer.take(count.div_ceil(8)).await?, count)))
 }
 
 /// Asks what differs from an earlier version, and for its bytes, which follow

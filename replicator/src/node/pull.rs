@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::arrivals::Arriving;
-use super::download::{Answer, ask};
-use super::pieces::{Offer, from_bitmap};
+use super::download::{Answer, ask, held_leaves};
+use super::pieces::Offer;
 use super::staging::{WRITE_BYTES, failed};
 use super::wanted::Wanted;
 use super::way::Way;
@@ -182,18 +182,12 @@ impl Pull {
         if arriving.with(|pieces| pieces.is_over()) {
             return Ok(Vec::new());
         }
-        let mut answer =
-            ask(&self.transport, peer, vec![wanted(arriving).item(Part::Held)]).await?;
-        match answer.held().await {
-            Ok(()) => {}
-            Err(Outcome::NotHeld) => {
-                arriving.told(peer, Vec::new());
-                return Ok(Vec::new());
-            }
-            Err(outcome) => return Err(outcome),
-        }
         let count = arriving.leaves.count() as usize;
-        let held = from_bitmap(&answer.take(count.div_ceil(8)).await?, count);
+        let held = held_leaves(&self.transport, peer, &wanted(arriving), count).await?;
+        let Some(held) = held else {
+            arriving.told(peer, Vec::new());
+            return Ok(Vec::new());
+        };
         let batch = arriving.with(|pieces| pieces.take(Offer::Some(&held), most));
         match held.contains(&false) {
             true => arriving.told(peer, held),

@@ -200,12 +200,10 @@ impl<S: Store> Core<S> {
         }
         let body = row.on_disk().and_then(|(id, _)| self.store.body(id));
         if row.wanted().is_none() {
-            self.brake.release(path);
             return false;
         }
         if row.is_pending() || body.is_some_and(|body| body.content_is_pending()) {
             // It was changed elsewhere since, which beats a deletion.
-            self.brake.release(path);
             self.bring_back(path);
         }
         true

@@ -81,8 +81,7 @@ impl<S: Store> Core<S> {
     /// A peer does not hold the content that this spot was to show.
     pub(super) fn refused(&mut self, now: Now, spot: &Spot, action: &Action, by: NodeId) {
         let id = action.body;
-        // One that has not met its own folder yet does not know what it holds.
-        if self.peers.get(&by).is_none_or(|peer| peer.actor.is_none()) {
+        if !self.knows_what_it_holds(by) {
             return;
         }
         let Some((row, retry)) = self.store.body(id).zip(self.retries.get_mut(spot)) else {
@@ -142,8 +141,7 @@ impl<S: Store> Core<S> {
         (body, digest): (BodyId, Digest),
         holds: bool,
     ) {
-        // One that has not met its own folder yet does not know what it holds.
-        if self.peers.get(&by).is_none_or(|peer| peer.actor.is_none()) {
+        if !self.knows_what_it_holds(by) {
             return;
         }
         let Some((spot, row)) = self.missed_of_mine(body, digest) else { return };
@@ -158,6 +156,11 @@ impl<S: Store> Core<S> {
             self.give_up_content(now, body, row);
             self.turn(now);
         }
+    }
+
+    /// One that has not met its own folder yet does not.
+    fn knows_what_it_holds(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.actor.is_some())
     }
 
     /// A version that this node wrote, and that is to lie here and does not,

@@ -66,18 +66,22 @@ impl<S: Store> Core<S> {
     /// A tombstone that was passed by, since something lay there still, can go
     /// now.
     pub(super) fn sweep_again(&mut self, row: &NameRow) {
-        let Dot { actor, counter } = row.stamp;
-        if self.membership.roster.swept.contains(row.stamp) && is_forgettable(row) {
-            self.membership.sweeping.push_back((actor, counter - 1, counter));
+        if is_forgettable(row) {
+            self.sweep_place_again(row.stamp);
         }
     }
 
     /// The same of a body that lost its last name, or took another place in the
     /// logs, behind what was gone through.
     pub(super) fn sweep_body_again(&mut self, row: &BodyRow) {
-        let Dot { actor, counter } = row.stamp;
-        let is_left = row.bound.is_empty() && row.disk.is_none();
-        if is_left && self.membership.roster.swept.contains(row.stamp) {
+        if row.bound.is_empty() && row.disk.is_none() {
+            self.sweep_place_again(row.stamp);
+        }
+    }
+
+    fn sweep_place_again(&mut self, stamp: Dot) {
+        let Dot { actor, counter } = stamp;
+        if self.membership.roster.swept.contains(stamp) {
             self.membership.sweeping.push_back((actor, counter - 1, counter));
         }
     }

@@ -206,18 +206,20 @@ impl<S: Store> Core<S> {
             }
         }
         self.settle.look(now.monotonic, Spot::Path(beneath.clone()), Dirt::compare());
-        let (mut held, mut missing, mut unmet) = (0, Vec::new(), Vec::new());
-        let mut moved = Vec::new();
+        let mut held = 0;
+        let (mut missing, mut moved, mut unmet) = (Vec::new(), Vec::new(), Vec::new());
         self.for_each_within(beneath, |core, path, row| {
-            if let Some((body, _)) = row.on_disk().filter(|_| path != *beneath) {
-                held += 1;
-                if scan.came.contains_key(&path) && !scan.met.contains_key(&path) {
-                    unmet.push(path);
-                } else if !scan.met.contains_key(&path) {
-                    let was_moved = core.is_one_of(body, &scan.moved);
-                    if was_moved { &mut moved } else { &mut missing }.push(path);
-                }
+            let Some((body, _)) = row.on_disk().filter(|_| path != *beneath) else { return };
+            held += 1;
+            if scan.met.contains_key(&path) {
+                return;
             }
+            let list = match scan.came.contains_key(&path) {
+                true => &mut unmet,
+                false if core.is_one_of(body, &scan.moved) => &mut moved,
+                false => &mut missing,
+            };
+            list.push(path);
         });
         self.missed(now, beneath, held, missing, scan.told);
         moved.into_iter().for_each(|path| self.missed_what_moved(now, beneath, path, scan.told));

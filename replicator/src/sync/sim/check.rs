@@ -89,16 +89,13 @@ pub(super) fn all_indexes_are_equal(world: &World) -> Result<(), String> {
         let waiting = apart::deletions_that_wait(world, at);
         let (one, other) = (names(first, &waiting), names(store, &waiting));
         if one != other {
-            let differs = |at: &&RelPath| {
-                first.name(at).map(|row| row.binding.clone())
-                    != store.name(at).map(|row| row.binding.clone())
-            };
-            let named = one.iter().chain(&other).map(|(path, _)| path).find(differs);
-            let at_both = named.map(|path| {
+            let at_both = |path: &RelPath| {
                 [first, store].map(|store| store.name(path).map(|row| row.binding.clone()))
-            });
+            };
+            let mut all = one.iter().chain(&other).map(|(path, _)| (path, at_both(path)));
+            let differing = all.find(|(_, [one, other])| one != other);
             return Err(format!(
-                "the indexes of node {} and {at} differ: {named:?} {at_both:?}",
+                "the indexes of node {} and {at} differ: {differing:?}",
                 staying[0]
             ));
         }

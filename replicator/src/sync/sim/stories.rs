@@ -94,22 +94,27 @@ fn the_older_file_stays_where_the_newer_went_with_its_node() {
     assert!(kept > 0, "its bytes always come in time");
 }
 
-/// A file is renamed onto another here, and edited and deleted there: the edit is
-/// lost, and who renamed it has it as it was. That is to be shown, and not what
+/// A file is renamed onto another here, and edited and deleted there.
+pub(super) fn renamed_and_edited(plan: Plan) -> Story {
+    let mut story = Story::begin(plan, 0, |user| {
+        user.write("f", "renamed");
+        user.write("g", "replaced");
+    });
+    story.part();
+    story.act(1, |user| user.rename("f", "g"));
+    story.act(0, |user| user.write("f", "edited"));
+    story.act(0, |user| user.remove("f"));
+    story.settle();
+    story
+}
+
+/// The edit is lost, and who renamed it has it as it was. That is to be shown, and not what
 /// it replaced.
 #[test]
 fn a_renamed_file_stays_where_its_edit_is_lost() {
     let mut stayed = 0;
     for seed in 0..SEEDS {
-        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| {
-            user.write("f", "renamed");
-            user.write("g", "replaced");
-        });
-        story.part();
-        story.act(1, |user| user.rename("f", "g"));
-        story.act(0, |user| user.write("f", "edited"));
-        story.act(0, |user| user.remove("f"));
-        story.settle();
+        let mut story = renamed_and_edited(Plan::peaceful(seed));
         story.join(0, 1);
         // Where its bytes rode along with what was told of it, it is not lost.
         let tree = story.tree(0);

@@ -3,7 +3,7 @@
 use super::{each, fill_directory};
 use crate::choice::Mode;
 use crate::sync::sim::plan::Plan;
-use crate::sync::sim::story::Story;
+use crate::sync::sim::stories::renamed_and_edited;
 
 /// What waits for one of these changes has others wait for it.
 #[test]
@@ -67,15 +67,7 @@ fn one_that_sends_gives_up_what_it_deleted_before_anybody_had_it() {
     for seed in 0..24 {
         let one_way = Some((0, Mode::SendOnly));
         let plan = Plan { nodes: 2 + (seed % 2) as usize, one_way, ..Plan::peaceful(seed) };
-        let mut story = Story::begin(plan, 0, |user| {
-            user.write("f", "renamed");
-            user.write("g", "replaced");
-        });
-        story.part();
-        story.act(1, |user| user.rename("f", "g"));
-        story.act(0, |user| user.write("f", "edited"));
-        story.act(0, |user| user.remove("f"));
-        story.settle();
+        let mut story = renamed_and_edited(plan);
         story.join(0, 1);
         story.join(0, plan.nodes - 1);
         // Where its bytes rode along with what was told of it, it is not lost.
