@@ -93,10 +93,10 @@ fn another_protocol_version_is_refused_on_both_sides() {
 }
 
 /// Copies the program under test and lets the copy speak the version that
-/// comes after `replicator/6`: the compiler keeps the name in a piece or as
+/// comes after `replicator/7`: the compiler keeps the name in a piece or as
 /// numbers of eight and of four bytes.
 fn speak_another_version(copy: &Path) {
-    const END: &[u8] = b"or/6";
+    const END: &[u8] = b"or/7";
     let mut program = fs::read(binary()).unwrap();
     let places: Vec<usize> =
         (0..program.len() - END.len()).filter(|&at| program[at..].starts_with(END)).collect();

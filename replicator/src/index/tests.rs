@@ -42,8 +42,9 @@ fn body(counter: u64) -> BodyId {
 
 fn name_row(stamp: Dot, id: u64, is_gone: bool) -> NameRow {
     let binding = if is_gone {
-        let was = Replaced { body: body(id), seen: VersionVector::new() };
-        Binding::Gone { was, kind: Kind::File, moved: id.is_multiple_of(2) }
+        let seen = VersionVector::new();
+        let was = Replaced { body: body(id), seen, moved: id.is_multiple_of(2) };
+        Binding::Gone { was, kind: Kind::File }
     } else {
         Binding::Bound { body: body(id), kind: Kind::File, over: None }
     };

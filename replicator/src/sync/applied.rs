@@ -343,7 +343,7 @@ impl<S: Store> Core<S> {
         let goes = old.is_some_and(|old| match &old.binding.winner().value {
             Binding::Bound { body: wanted, .. } => *wanted == body,
             // With the directory, for all that is known yet.
-            Binding::Gone { was, moved: true, .. } if was.body == body => {
+            Binding::Gone { was, .. } if was.moved && was.body == body => {
                 row.is_some_and(|row| !row.bound.is_empty())
             }
             Binding::Gone { .. } => true,
@@ -356,8 +356,8 @@ impl<S: Store> Core<S> {
         }
         // No user took it from here: where it cannot go back, since another
         // took its place meanwhile, it is not what anybody threw away.
-        let was = Replaced { body, seen: VersionVector::new() };
-        let binding = Binding::Gone { was, kind, moved: true };
+        let was = Replaced { body, seen: VersionVector::new(), moved: true };
+        let binding = Binding::Gone { was, kind };
         let row = write_name(None, self.next_dot(), when, binding, Some((body, kind)));
         self.put_name(path, None, row);
     }

@@ -171,10 +171,7 @@ impl<S: Store> Core<S> {
     pub(super) fn bind(&mut self, path: &RelPath, id: BodyId, kind: Kind, when: i64) {
         let former = self.store.name(path);
         let over = former.as_ref().and_then(|row| match row.on_disk() {
-            Some((body, _)) => {
-                let seen = self.store.body(body).map(|row| row.content_seen().clone());
-                Some(Replaced { body, seen: seen.unwrap_or_default() })
-            }
+            Some((body, _)) => Some(self.taken_from(body)),
             // What was deleted here has not come back for all that.
             None => match &row.binding.winner().value {
                 Binding::Gone { was, .. } => Some(was.clone()),
@@ -211,16 +208,22 @@ impl<S: Store> Core<S> {
             self.set_on_disk(path, None, former.seen());
             return;
         }
-        let row = self.store.body(body);
-        let names = row.as_ref().and_then(|row| row.disk.as_ref()).map_or(0, |d| d.names.len());
-        let seen = row.map(|row| row.content_seen().clone()).unwrap_or_default();
-        let was = Replaced { body, seen };
+        let was = self.taken_from(body);
+        let what = if was.moved { "moved here" } else { "deleted here" };
         let dot = self.next_dot();
-        let binding = Binding::Gone { was, kind, moved: names > 1 };
+        let binding = Binding::Gone { was, kind };
         let row = write_name(Some(&former), dot, now.wall, binding, None);
         self.put_name(path, Some(&former), row);
         self.unchecked.insert(Key::Name(path.clone()));
-        self.progress.note(now.wall, if names > 1 { "moved here" } else { "deleted here" }, path);
+        self.progress.note(now.wall, what, path);
+    }
+
+    /// A body is about to lose one of the names that it has on this disk.
+    fn taken_from(&self, body: BodyId) -> Replaced {
+        let row = self.store.body(body);
+        let names = row.as_ref().and_then(|row| row.disk.as_ref()).map_or(0, |d| d.names.len());
+        let seen = row.map(|row| row.content_seen().clone()).unwrap_or_default();
+        Replaced { body, seen, moved: names > 1 }
     }
 }
 

@@ -281,7 +281,8 @@ impl<S: Store> Core<S> {
 
     /// Did who deleted it, at each of its names, know of what lies here of it?
     fn lies_deleted(&self, id: BodyId, row: &BodyRow) -> bool {
-        let deletes = |binding: &Binding| binding.is_deletion() && row.is_replaced_by(id, binding);
+        let deletes =
+            |binding: &Binding| binding.deleted().is_some() && row.is_replaced_by(id, binding);
         let is_deleted = |name: Arc<NameRow>| name.binding.values().any(deletes);
         row.bound.iter().all(|path| self.store.name(path).is_some_and(is_deleted))
     }
@@ -353,7 +354,7 @@ impl<S: Store> Core<S> {
         let Some((_, kind)) = former.wanted().filter(|(body, _)| *body == id) else {
             return;
         };
-        let gone = Binding::Gone { was: Replaced { body: id, seen }, kind, moved: false };
+        let gone = Binding::Gone { was: Replaced { body: id, seen, moved: false }, kind };
         let dot = self.next_dot();
         let mut binding = former.binding.clone();
         let is_bound = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);
@@ -366,7 +367,7 @@ impl<S: Store> Core<S> {
     /// Where a name was given up with its content, and an older file lies here
     /// that nobody took away knowingly, that one is shown again.
     pub(super) fn fell_back(&mut self, now: Now, path: &RelPath, name: &NameRow) -> bool {
-        let Binding::Gone { was, moved: false, .. } = &name.binding.winner().value else {
+        let Some(was) = name.binding.winner().value.deleted() else {
             return false;
         };
         let given_up = self.store.body(was.body);

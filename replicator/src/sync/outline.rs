@@ -329,7 +329,7 @@ impl<'a> Pen<'a> {
         let Binding::Bound { body, kind, over } = binding else { return None };
         self.same(*kind == self.shown.kind)?;
         self.body(*body);
-        self.number(usize::from(over.is_some()));
+        self.number(over.as_ref().map_or(0, |over| 1 + usize::from(over.moved)));
         if let Some(over) = over {
             self.body(over.body);
             self.vector(&over.seen);
@@ -415,7 +415,10 @@ impl<'a> Reader<'a> {
         let body = self.body()?;
         let over = match self.number()? {
             0 => None,
-            _ => Some(Replaced { body: self.body()?, seen: self.vector()? }),
+            one @ (1 | 2) => {
+                Some(Replaced { body: self.body()?, seen: self.vector()?, moved: one == 2 })
+            }
+            _ => return None,
         };
         Some(Binding::Bound { body, kind: self.shown.kind, over })
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use self::gathered::Gathered;
 use super::core::Core;
 use super::effect::{Action, Effect, Job, Keep, Now, Update, What};
-use super::record::{Content, NameRow};
+use super::record::{Content, Disk, NameRow};
 use super::settle::Spot;
 use super::step::{Running, Step, Weight};
 use super::store::Store;
@@ -415,6 +415,10 @@ impl<S: Store> Core<S> {
         let metadata = body.metadata.winner().value.clone();
         let expect = disk.fingerprint;
         let what = if body.content_is_pending() {
+            // Who took one of its names away meanwhile did so of what lies here.
+            if self.may_lack_names(disk) {
+                return Next::Blocked;
+            }
             let (Some(from), Content::File { size, digest }) = (
                 body.content_on_disk().and_then(Content::digest),
                 body.content.winner().value.clone(),
@@ -441,6 +445,15 @@ impl<S: Store> Core<S> {
             What::SetMetadata { expect, metadata }
         };
         self.act(&path, &name, id, body.kind(), what, vec![id])
+    }
+
+    /// Has it other names, of which something was told that nobody has looked at
+    /// yet? They may be gone.
+    fn may_lack_names(&self, disk: &Disk) -> bool {
+        let is_looked_at = |path: &RelPath| {
+            self.looks.contains_key(path) || self.settle.holds(&Spot::Path(path.clone()))
+        };
+        disk.names.len() > 1 && disk.names.iter().any(is_looked_at)
     }
 
     fn act(

@@ -27,13 +27,7 @@ pub enum Binding {
         over: Option<Replaced>,
     },
     /// A tombstone.
-    Gone {
-        was: Replaced,
-        kind: Kind,
-        /// The body had another name left when this one went: a rename, or
-        /// one link of several. Such a tombstone deletes no content.
-        moved: bool,
-    },
+    Gone { was: Replaced, kind: Kind },
 }
 
 /// A body that lost a name, and which writes of its content the writer of
@@ -42,6 +36,9 @@ pub enum Binding {
 pub struct Replaced {
     pub body: BodyId,
     pub seen: VersionVector,
+    /// It had another name left when this one went: a rename, or one link of
+    /// several. Such a change deletes no content.
+    pub moved: bool,
 }
 
 impl Binding {
@@ -52,9 +49,12 @@ impl Binding {
         }
     }
 
-    /// Did somebody delete what had the name? It was not moved.
-    pub fn is_deletion(&self) -> bool {
-        matches!(self, Binding::Gone { moved: false, .. })
+    /// What somebody deleted that had the name: it was not moved.
+    pub fn deleted(&self) -> Option<&Replaced> {
+        match self {
+            Binding::Gone { was, .. } if !was.moved => Some(was),
+            _ => None,
+        }
     }
 
     /// Did a node bind this body to the name it had, without a user?
@@ -90,6 +90,19 @@ impl Rank for Binding {
     fn is_to_be_kept(&self) -> bool {
         self.body().is_some_and(|(_, kind)| kind != Kind::Directory)
     }
+}
+
+/// What it says of a body that a name was taken from it, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Burial {
+    /// Who left it another name did not know all that it contains.
+    Moved,
+    /// Who left it another name knew all that it contains.
+    Spared,
+    /// Who deleted it did not know all that it contains.
+    Deleted,
+    /// Who deleted or replaced it knew all that it contains.
+    Meant,
 }
 
 /// What a body contains.
@@ -298,8 +311,9 @@ pub struct BodyRow {
     pub metadata: Register<Metadata>,
     /// The paths whose winner it is, sorted.
     pub bound: Paths,
-    /// Where its latest tombstone lies: a change unseen by that deletion
-    /// brings the body back there.
+    /// Of the names that were taken from it, the one that says most of what
+    /// becomes of it without any: a change unseen by who took that brings the
+    /// body back there.
     pub grave: Option<RelPath>,
     pub disk: Option<Disk>,
 }
@@ -359,18 +373,37 @@ impl BodyRow {
         replaced.is_some_and(|replaced| replaced.seen.contains(self.content.winner().dot))
     }
 
-    /// The same of who deleted it: it was not moved, nor replaced.
-    pub fn is_deleted_by(&self, id: BodyId, binding: &Binding) -> bool {
-        binding.is_deletion() && self.is_known_to(id, binding)
+    /// What this binding says of it, if it took a name from it: who replaced it
+    /// without knowing all of it left it to be kept, and nothing more.
+    pub fn burial(&self, id: BodyId, binding: &Binding) -> Option<Burial> {
+        let replaced = binding.replaced().filter(|replaced| replaced.body == id)?;
+        match (binding.body(), self.is_known_to(id, binding)) {
+            (Some((body, _)), _) if body == id => None,
+            (_, true) if replaced.moved => Some(Burial::Spared),
+            (_, true) => Some(Burial::Meant),
+            (Some(_), false) => None,
+            // No user took it from there.
+            (None, false) if replaced.seen.is_empty() => None,
+            (None, false) if replaced.moved => Some(Burial::Moved),
+            (None, false) => Some(Burial::Deleted),
+        }
     }
 
-    /// Is it to come back at a name that was deleted, for the sake of a change
-    /// that nobody knew of who deleted it? Where that is lost, for the sake of
+    /// The same of who deleted it: it was not moved, nor replaced.
+    pub fn is_deleted_by(&self, id: BodyId, binding: &Binding) -> bool {
+        binding.deleted().is_some() && self.is_known_to(id, binding)
+    }
+
+    /// Is it to come back at a name that is gone, for the sake of a change that
+    /// nobody knew of who took that? Where that is lost, for the sake of
     /// what lies here: of what lies elsewhere others speak.
     pub fn outlives(&self, id: BodyId, name: &Register<Binding>) -> bool {
         match self.content.winner().value.is_lost() {
             true => self.disk.is_some() && !self.lies_let_go(id, name),
-            false => !name.values().any(|binding| self.is_deleted_by(id, binding)),
+            false => {
+                let is_known = self.is_known_to(id, &name.winner().value);
+                !is_known && !name.values().any(|binding| self.is_deleted_by(id, binding))
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use super::core::Core;
 use super::effect::Now;
 use super::message::Records;
 use super::record::{
-    Binding, BodyRecord, BodyRow, Content, Held, Key, NameRecord, NameRow, Paths, Replaced,
+    Binding, BodyRecord, BodyRow, Burial, Content, Held, Key, NameRecord, NameRow, Paths, Replaced,
 };
 use super::register::Register;
 use super::settle::{Dirt, Spot};
@@ -177,7 +177,6 @@ impl<S: Store> Core<S> {
     pub(super) fn is_to_be_checked(&self, row: &NameRow, has_directory: bool) -> bool {
         let hangs = match &row.binding.winner().value {
             Binding::Bound { .. } => !has_directory,
-            Binding::Gone { moved: true, .. } => false,
             // A file that was changed, which its deletion did not know of.
             Binding::Gone { was, .. } => self
                 .store
@@ -221,12 +220,11 @@ impl<S: Store> Core<S> {
                     self.fell_back(now, path, &row);
                 }
             }
-            Binding::Gone { was, moved: false, .. } => {
+            Binding::Gone { was, .. } => {
                 if !self.fell_back(now, path, &row) {
                     self.revive(now, was.body);
                 }
             }
-            Binding::Gone { .. } => {}
         }
     }
 
@@ -263,7 +261,7 @@ impl<S: Store> Core<S> {
         let dot = self.next_dot();
         let mut binding = row.binding.clone();
         let is_it = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);
-        let gone = Binding::Gone { was, kind, moved: false };
+        let gone = Binding::Gone { was, kind };
         binding.replace(|one| is_it(&one.value), |_| true, dot, when, gone);
         let held = held_at(row, &binding);
         self.put_name(path, Some(row), NameRow { stamp: dot, binding, held });
@@ -274,24 +272,38 @@ impl<S: Store> Core<S> {
     /// A change beats a concurrent deletion: a body whose content was changed
     /// in a way none of its deletions had seen comes back.
     fn revive(&mut self, now: Now, id: BodyId) {
-        let Some(body) = self.store.body(id) else {
+        let Some(body) = self.store.body(id).filter(|body| body.bound.is_empty()) else {
             return;
         };
-        let Some(grave) = body.grave.clone().filter(|_| body.bound.is_empty()) else {
+        let grave = self.place_to_revive(id, &body).filter(|_| body.kind() != Kind::Directory);
+        let Some((grave, name)) =
+            grave.and_then(|grave| Some((grave.clone(), self.store.name(&grave)?)))
+        else {
             return;
         };
-        let Some(name) = self.store.name(&grave) else {
-            return;
-        };
-        let Binding::Gone { was, moved: false, .. } = &name.binding.winner().value else {
-            return;
-        };
-        if was.body != id || body.kind() == Kind::Directory {
-            return;
-        }
         if body.outlives(id, &name.binding) {
             // Should that change be lost, what was deleted here stays so.
-            self.bind_again(now, &grave, id, body.kind(), |binding| !binding.is_deletion());
+            self.bind_again(now, &grave, id, body.kind(), |binding| binding.deleted().is_none());
+        }
+    }
+
+    /// Where a body without names is to come back, should it have to. Of a name
+    /// that somebody took from it who left it another nothing tells that it was not
+    /// renamed, and deleted under its new name; unless another lost that to
+    /// somebody who knew all of it, and left it this one.
+    fn place_to_revive<'a>(&self, id: BodyId, body: &'a BodyRow) -> Option<&'a RelPath> {
+        let burial_at = |path: &RelPath| {
+            let name = self.store.name(path)?;
+            body.burial(id, &name.binding.winner().value)
+        };
+        let grave = body.grave.as_ref()?;
+        match burial_at(grave)? {
+            Burial::Deleted | Burial::Meant => Some(grave),
+            Burial::Spared => {
+                let names = &body.disk.as_ref()?.names;
+                names.iter().find(|path| burial_at(path) == Some(Burial::Moved))
+            }
+            Burial::Moved => None,
         }
     }
 
@@ -370,7 +382,7 @@ impl<S: Store> Core<S> {
         let dot = self.next_dot();
         let mut binding = former.binding.clone();
         // Nobody meant to delete what gives way.
-        let over = Some(Replaced { body: id, seen: VersionVector::new() });
+        let over = Some(Replaced { body: id, seen: VersionVector::new(), moved: false });
         let stays = |binding: &Binding| binding.body().is_some_and(|(body, _)| body == id);
         let bound = Binding::Bound { body: id, kind, over };
         binding.replace(|one| gives_way(&one.value), stays, dot, now.wall, bound);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::record::{Binding, BodyRow, Disk, Held, Key, NameRow, Paths};
+use super::record::{Binding, BodyRow, Burial, Disk, Held, Key, NameRow, Paths};
 use super::register::{Rank, Register};
 use super::store::Store;
 use super::version::VersionVector;
@@ -84,8 +84,7 @@ impl<S: Store> Core<S> {
             self.pending_names.remove(path);
         }
         let is_new = former.is_none_or(|former| former.binding != row.binding);
-        let lost = wanted_before.filter(|_| wanted != wanted_before).map(|(id, _)| id);
-        let grave = is_new.then(|| self.buried_by(&row.binding.winner().value, lost)).flatten();
+        let grave = is_new.then(|| self.buried_by(&row.binding.winner().value)).flatten();
         self.sweep_again(&row);
         self.store.put_name(path, row);
         if let Some((body, _)) = wanted.filter(|_| wanted != wanted_before)
@@ -134,23 +133,16 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// The body that this leaves no way back: what is deleted, which may have
-    /// been changed in a way its deleter had not seen, or replaced by who knew
-    /// all of it. Also where this node never knew the name: what it knows of
-    /// the body may be more than that. Where the name that it has `lost` was still
-    /// its own, that another file had taken one before, knowingly, says nothing.
-    fn buried_by(&self, binding: &Binding, lost: Option<BodyId>) -> Option<BodyId> {
-        let id = match binding {
-            Binding::Gone { was, moved: false, .. } => was.body,
-            Binding::Bound { body, over: Some(over), .. } if over.body != *body => over.body,
-            _ => return None,
-        };
+    /// The body for which this name says most of what becomes of it without any.
+    /// Also where this node never knew the name: what it knows of the body may be
+    /// more than who took that.
+    fn buried_by(&self, binding: &Binding) -> Option<BodyId> {
+        let id = binding.replaced()?.body;
         let body = self.store.body(id)?;
+        let burial = body.burial(id, binding).filter(|burial| *burial != Burial::Moved)?;
         let grave = body.grave.as_ref().and_then(|grave| self.store.name(grave));
-        let was_known = lost != Some(id)
-            && grave.is_some_and(|grave| body.is_known_to(id, &grave.binding.winner().value));
-        let is_deletion = matches!(binding, Binding::Gone { .. });
-        (body.is_known_to(id, binding) || (is_deletion && !was_known)).then_some(id)
+        let before = grave.and_then(|grave| body.burial(id, &grave.binding.winner().value));
+        (Some(burial) >= before).then_some(id)
     }
 
     /// Writes a body's row.

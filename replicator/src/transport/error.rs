@@ -114,7 +114,7 @@ pub enum Refusal {
     )]
     WrongPassword,
     #[error(
-        "it speaks another protocol version than this node (replicator/6); upgrade the older of the two"
+        "it speaks another protocol version than this node (replicator/7); upgrade the older of the two"
     )]
     OtherVersion,
     #[error("too many wrong passwords came from this address; it may try again in a minute")]

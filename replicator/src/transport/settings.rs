@@ -5,7 +5,7 @@ use std::time::Duration;
 use quinn::{ApplicationClose, VarInt};
 
 /// The protocol this build speaks; TLS refuses a peer that speaks another.
-pub(super) const ALPN: &[u8] = b"replicator/6";
+pub(super) const ALPN: &[u8] = b"replicator/7";
 
 /// The name every node answers to; it identifies nobody.
 pub(super) const SERVER_NAME: &str = "replicator";

@@ -76,7 +76,7 @@ fn pasts_of_many_kinds_are_told() {
                 let binding = entry.name.binding.winner().value.clone();
                 let seen = entry.name.binding.context().clone();
                 let written = Dot { actor: ME, counter: 70_000 + at };
-                let over = Replaced { body: entry.bodies[0].id, seen: seen.clone() };
+                let over = Replaced { body: entry.bodies[0].id, seen: seen.clone(), moved: true };
                 let Binding::Bound { body, kind, .. } = binding else { unreachable!() };
                 let bound = Binding::Bound { body, kind, over: Some(over) };
                 entry.name.binding.write(&seen, |_| true, written, 77, bound);

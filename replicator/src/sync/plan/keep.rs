@@ -11,34 +11,37 @@ use crate::sync::store::Store;
 use crate::sync::tree::Lying;
 
 impl<S: Store> Core<S> {
-    /// What loses a conflict may be the only copy of what a later record of a
-    /// series under way brings back.
-    pub(super) fn may_be_wanted(&self, keep: Keep) -> bool {
-        matches!(keep, Keep::Conflict(_)) && !self.mid_series.is_empty()
-    }
-
-    /// What becomes of a body that loses its place at a name.
-    pub(super) fn keep(&self, name: &NameRow, lying: &Lying, instead: Option<&BodyRow>) -> Keep {
+    /// What becomes of a body that loses its place at a name; `None` where it is
+    /// to stay for now. What loses a conflict may be the only copy of what a
+    /// later record of a series under way brings back.
+    pub(super) fn keep(
+        &self,
+        name: &NameRow,
+        lying: &Lying,
+        instead: Option<&BodyRow>,
+    ) -> Option<Keep> {
         #[cfg(test)]
         if crate::sync::sim::planted::is_planted(crate::sync::sim::planted::Bug::KeepNothing) {
-            return Keep::Discard;
+            return Some(Keep::Discard);
         }
+        match self.fate(name, lying, instead)? {
+            Keep::Conflict(_) if !self.mid_series.is_empty() => None,
+            keep => Some(keep),
+        }
+    }
+
+    fn fate(&self, name: &NameRow, lying: &Lying, instead: Option<&BodyRow>) -> Option<Keep> {
         let body = lying.row();
         let same =
             |instead: &BodyRow| body.content_on_disk() == Some(&instead.content.winner().value);
         if body.kind() == Kind::Directory || instead.is_some_and(same) {
-            return Keep::Discard;
+            return Some(Keep::Discard);
         }
         if let Some(loser) = name.loser() {
-            return Keep::Conflict(loser.dot.actor);
+            return Some(Keep::Conflict(loser.dot.actor));
         }
         if let Some(loser) = body.content_loser() {
-            return Keep::Conflict(loser.dot.actor);
-        }
-        // The others may have gone without having been looked at yet: what is
-        // laid to rest is the inode if this was its last name, else nothing.
-        if lying.disk().names.len() > 1 {
-            return Keep::Trash;
+            return Some(Keep::Conflict(loser.dot.actor));
         }
         let written = body.content.winner();
         let replaced = name.binding.values().filter_map(Binding::replaced);
@@ -50,7 +53,15 @@ impl<S: Store> Core<S> {
         };
         // That nobody holds it was said of it before it was found here.
         let is_found = written.value.is_lost();
-        if was_seen && !is_found { Keep::Trash } else { Keep::Conflict(written.dot.actor) }
+        match was_seen && !is_found {
+            true => Some(Keep::Trash),
+            // It goes on under its other names, unless they went meanwhile: what
+            // is laid to rest is the inode if this was its last, else nothing.
+            false if lying.disk().names.len() > 1 => {
+                (!self.may_lack_names(lying.disk())).then_some(Keep::Trash)
+            }
+            false => Some(Keep::Conflict(written.dot.actor)),
+        }
     }
 
     /// Was it taken from this name by somebody who knew all that lies here?
@@ -61,6 +72,9 @@ impl<S: Store> Core<S> {
     /// Was it, with its last name, which may be one that it has no more here?
     fn is_buried(&self, lying: &Lying) -> bool {
         let grave = lying.row().grave.as_ref().and_then(|grave| self.store.name(grave));
-        grave.is_some_and(|grave| self.is_let_go_at(&grave, lying))
+        let is_last = |binding: &Binding| binding.replaced().is_some_and(|was| !was.moved);
+        let is_let_go = |binding| lying.row().is_replaced_by(lying.id, binding);
+        let mut bindings = grave.iter().flat_map(|grave| grave.binding.values());
+        bindings.any(|binding| is_last(binding) && is_let_go(binding))
     }
 }

@@ -121,10 +121,9 @@ impl<S: Store> Core<S> {
         lying: &Lying,
         bodies: Vec<BodyId>,
     ) -> Next {
-        let keep = self.keep(name, lying, None);
-        if self.may_be_wanted(keep) {
+        let Some(keep) = self.keep(name, lying, None) else {
             return Next::Blocked;
-        }
+        };
         let what = What::Remove { expect: lying.disk().fingerprint, keep };
         self.act(path, name, lying.id, lying.kind(), what, bodies)
     }
@@ -221,10 +220,9 @@ impl<S: Store> Core<S> {
                 let what = What::Remove { expect, keep: Keep::Discard };
                 return self.act(path, name, lying.id, Kind::Directory, what, bodies);
             }
-            let keep = self.keep(name, lying, Some(body));
-            if self.may_be_wanted(keep) {
+            let Some(keep) = self.keep(name, lying, Some(body)) else {
                 return Next::Blocked;
-            }
+            };
             over = Some(Over { kind: lying.kind(), expect, keep });
         }
         if let Some(disk) = &body.disk {

@@ -75,7 +75,7 @@ async fn close_reason(connection: &Connection) -> Option<Close> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_protocol_version_is_told_on_both_sides() {
     let mut node = Node::start();
-    let newer = Stranger::speaking(b"replicator/7");
+    let newer = Stranger::speaking(b"replicator/8");
     assert!(newer.connect(node.transport.local_addr()).await.is_err());
     assert_eq!(node.refusal().await, Refusal::OtherVersion);
     let accepting = newer.endpoint.clone();

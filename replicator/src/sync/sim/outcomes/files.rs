@@ -45,6 +45,38 @@ fn edit_and_rename() {
 }
 
 #[test]
+fn removal_of_a_name_and_removal_of_the_other() {
+    let row = Row {
+        before: |user| {
+            user.write("file", "common");
+            user.link("file", "other");
+        },
+        here: |user| user.remove("file"),
+        there: |user| user.remove("other"),
+    };
+    row.leads_to("", &[]);
+}
+
+#[test]
+fn edit_and_replacement_of_a_name_and_removal_of_both() {
+    let row = Row {
+        before: |user| {
+            user.write("file", "common");
+            user.link("file", "other");
+        },
+        here: |user| {
+            user.write("file", "here");
+            user.replace("other", "another");
+        },
+        there: |user| {
+            user.remove("file");
+            user.remove("other");
+        },
+    };
+    row.leads_to("file=here other=another", &[]);
+}
+
+#[test]
 fn edit_in_place_and_replacement() {
     let row = Row {
         before: |user| user.write("file", "common"),
