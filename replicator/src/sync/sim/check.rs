@@ -113,12 +113,10 @@ fn no_content_is_lost(world: &World) -> Result<(), String> {
     let root = RelPath::root();
     let mut kept: BTreeSet<&[u8]> = BTreeSet::new();
     let mut trash = kept.clone();
-    let mut unlinked = kept.clone();
     let mut lying = world.nodes[staying(world)[0]].disk.contents_within(&root);
     for (at, node) in world.nodes.iter().enumerate() {
         kept.extend(node.disk.kept.iter().map(Vec::as_slice));
         trash.extend(node.disk.trash.iter().map(Vec::as_slice));
-        unlinked.extend(node.disk.unlinked.iter().map(Vec::as_slice));
         // Who has not joined yet has a folder of its own, who left with what
         // it had told of has it still, and one-way folders differ.
         let is_apart = node.awaited
@@ -137,12 +135,14 @@ fn no_content_is_lost(world: &World) -> Result<(), String> {
         if !trash.contains(content.as_slice()) {
             return Err(format!("content {name} is lost"));
         }
-        // A user who resolves a conflict has seen of it what came that far,
-        // and one who takes one of two names away lets go of the other's. What
-        // is nobody else's was reverted.
+        // A user who resolves a conflict has seen of it what came that far. Who
+        // takes one of two names away leaves it the other, unless another user does
+        // the same there, who knows what it contains, too. What is nobody else's was
+        // reverted.
+        let unlinks = world.nodes.iter().filter(|node| node.disk.unlinked.contains(content));
         let has_lost = world.ledger.losers.contains(&Digest::of(content));
         let is_named_anew = contents.moved.contains(content) || contents.own.contains(content);
-        if !has_lost && !is_named_anew && !unlinked.contains(content.as_slice()) {
+        if !has_lost && !is_named_anew && unlinks.count() < 2 {
             return Err(format!("content {name} is in the trash, which nobody threw away"));
         }
     }

@@ -46,7 +46,7 @@ pub(super) struct Disk {
     pub(super) trash: Vec<Vec<u8>>,
     /// What the daemon's own steps made of fingerprints its core knows.
     lineage: Vec<(Fingerprint, Fingerprint)>,
-    /// Contents from which a name was taken while another was left.
+    /// Contents from which a user took a name while another was left.
     pub(super) unlinked: BTreeSet<Vec<u8>>,
     /// Contents of files that ever lay here.
     pub(super) had: BTreeSet<Vec<u8>>,
@@ -246,7 +246,6 @@ impl Disk {
         self.touch_parent(path);
         if self.names.values().any(|other| *other == id) {
             self.touch(id);
-            self.unlinked.insert(self.inodes[&id].content.clone());
         } else if let Some(inode) = self.inodes.remove(&id)
             && inode.kind == Kind::File
         {

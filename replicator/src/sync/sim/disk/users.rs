@@ -57,7 +57,7 @@ impl Disk {
         if !self.parent_lies(path) || self.kind(path).is_some_and(|kind| kind == Kind::Directory) {
             return Vec::new();
         }
-        self.bury(path, dead);
+        self.take(path, dead);
         let id = self.make(Kind::File, content.to_vec(), None);
         self.set_name(path, id);
         vec![Change::Name(path.clone()), Change::Data(id)]
@@ -69,7 +69,7 @@ impl Disk {
         let file = self.inode(path).filter(|inode| inode.kind == Kind::File).cloned();
         let Some(file) = file else { return Vec::new() };
         let id = self.make(Kind::File, file.content, None);
-        self.bury(path, &mut BTreeSet::new());
+        self.take(path, &mut BTreeSet::new());
         self.set_name(path, id);
         vec![Change::Name(path.clone()), Change::Data(id)]
     }
@@ -95,7 +95,7 @@ impl Disk {
         dead: &mut BTreeSet<Vec<u8>>,
     ) -> Vec<Change> {
         let inside: Vec<RelPath> = self.within(path).collect();
-        inside.iter().rev().for_each(|path| self.bury(path, dead));
+        inside.iter().rev().for_each(|path| self.take(path, dead));
         inside.into_iter().rev().map(Change::Name).collect()
     }
 
@@ -113,7 +113,7 @@ impl Disk {
         if !fits || same || to.is_within(from) || !self.parent_lies(to) {
             return Vec::new();
         }
-        self.bury(to, dead);
+        self.take(to, dead);
         self.move_names(from, to);
         vec![Change::Moved(from.clone(), to.clone())]
     }
@@ -195,5 +195,13 @@ impl Disk {
         let mtime = inode.metadata.mtime.as_nanos() - by;
         inode.metadata.mtime = Timestamp::from_nanos(mtime);
         vec![Change::Name(path.clone())]
+    }
+
+    /// Takes a name away, and the inode with its last name.
+    fn take(&mut self, path: &RelPath, dead: &mut BTreeSet<Vec<u8>>) {
+        let id = self.names.get(path).copied();
+        self.bury(path, dead);
+        let left = id.and_then(|id| self.inodes.get(&id));
+        self.unlinked.extend(left.map(|inode| inode.content.clone()));
     }
 }
