@@ -277,7 +277,7 @@ impl<S: Store> Core<S> {
         };
         let grave = self.place_to_revive(id, &body).filter(|_| body.kind() != Kind::Directory);
         let Some((grave, name)) =
-            grave.and_then(|grave| Some((grave.clone(), self.store.name(&grave)?)))
+            grave.and_then(|grave| Some((grave.clone(), self.store.name(grave)?)))
         else {
             return;
         };
