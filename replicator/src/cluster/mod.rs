@@ -29,7 +29,7 @@ mod tests;
 mod topology;
 mod wiring;
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::{Duration, Instant};
@@ -94,7 +94,7 @@ pub struct Cluster {
     retired: BTreeSet<NodeId>,
     search: Search,
     roll: Roll,
-    dialing: HashSet<Address>,
+    dialing: BTreeSet<Address>,
     ring: Ring,
     choice: Choice,
     outputs: VecDeque<Output>,
@@ -129,7 +129,7 @@ impl Cluster {
             roll: Roll::default(),
             connected: BTreeSet::new(),
             retired: BTreeSet::new(),
-            dialing: HashSet::new(),
+            dialing: BTreeSet::new(),
             choice: Choice::default(),
             outputs: VecDeque::new(),
         };

@@ -84,7 +84,7 @@ impl Cluster {
         let wanted = self.choice.neighbours.clone();
 
         let place = |id: &NodeId| known.binary_search_by_key(id, |member| member.id().id).ok();
-        let mut addresses: HashSet<Address> = wanted
+        let mut addresses: BTreeSet<Address> = wanted
             .iter()
             .filter_map(|id| Some(known[place(id)?].id().address))
             .filter(|address| self.can_dial(address.ip()))
@@ -103,7 +103,7 @@ impl Cluster {
     }
 
     /// Whom to look for now, beside those that are dialed anyway.
-    fn lost_to_dial(&mut self, now: Instant, dialed: &HashSet<Address>) -> Vec<Address> {
+    fn lost_to_dial(&mut self, now: Instant, dialed: &BTreeSet<Address>) -> Vec<Address> {
         let alone = self.connected.is_empty();
         if self.search.waits(now, alone) {
             return Vec::new();

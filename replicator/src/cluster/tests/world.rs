@@ -1,7 +1,7 @@
 //! Nodes in virtual time: links that take a while to come up, datagrams that
 //! travel, nodes that die and return. Every run follows its seed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -17,16 +17,16 @@ pub(super) struct World {
     pub now: Instant,
     pub nodes: BTreeMap<NodeId, Cluster>,
     pub members: BTreeMap<NodeId, BTreeSet<NodeId>>,
-    addresses: HashMap<NodeId, SocketAddr>,
-    places: HashMap<Address, NodeId>,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    places: BTreeMap<Address, NodeId>,
     links: BTreeSet<(NodeId, NodeId)>,
     /// What each dials, since which happening.
-    dials: HashMap<(NodeId, Address), u64>,
+    dials: BTreeMap<(NodeId, Address), u64>,
     queue: BTreeMap<(Instant, u64), Happening>,
     happenings: u64,
     /// When nodes want to be woken.
     timers: BTreeSet<(Instant, NodeId)>,
-    wakes: HashMap<NodeId, Instant>,
+    wakes: BTreeMap<NodeId, Instant>,
     /// Groups between which nothing passes.
     pub cut: Option<BTreeSet<NodeId>>,
     pub datagrams: u64,
@@ -62,14 +62,14 @@ impl World {
             now: start,
             nodes: BTreeMap::new(),
             members: BTreeMap::new(),
-            addresses: HashMap::new(),
-            places: HashMap::new(),
+            addresses: BTreeMap::new(),
+            places: BTreeMap::new(),
             links: BTreeSet::new(),
-            dials: HashMap::new(),
+            dials: BTreeMap::new(),
             queue: BTreeMap::new(),
             happenings: 0,
             timers: BTreeSet::new(),
-            wakes: HashMap::new(),
+            wakes: BTreeMap::new(),
             cut: None,
             datagrams: 0,
             bytes: 0,
