@@ -200,10 +200,14 @@ impl<S: Store> Core<S> {
         self.put_body(id, row);
     }
 
-    /// Only the fingerprint changed, by our own doing.
+    /// Only the fingerprint changed, by our own doing. Of a directory that somebody
+    /// changed meanwhile the former one stays: the look that is to find that may
+    /// come only after a restart, by a scan that compares it.
     fn refresh(&mut self, id: BodyId, stat: &Stat) {
         self.edit_body(id, |row| {
-            if let Some(disk) = &mut row.disk {
+            let is_other = stat.kind == Kind::Directory
+                && row.metadata_on_disk().is_some_and(|known| *known != stat.metadata);
+            if let Some(disk) = row.disk.as_mut().filter(|_| !is_other) {
                 disk.fingerprint = stat.fingerprint;
             }
         });

@@ -40,6 +40,7 @@ pub(super) mod planted;
 mod random;
 mod renames;
 mod replay;
+mod restarts;
 mod retention;
 mod said;
 mod same_places;
