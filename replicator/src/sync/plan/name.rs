@@ -153,6 +153,20 @@ impl<S: Store> Core<S> {
         })
     }
 
+    /// A directory that has no place any more, where this is to have its own: what
+    /// is in it may wait for this to leave. It becomes one with the directory
+    /// that is to lie here, so it can as well be that.
+    fn left_over_at(&self, lying: &Lying) -> Option<(RelPath, Lying)> {
+        let names = &lying.disk().names;
+        let mut places = lacking(&lying.row().bound, names).filter_map(|at| {
+            let there = self.lying_at(at).filter(|there| there.kind() == Kind::Directory)?;
+            let is_apart = |name: &RelPath| !at.is_within(name) && !name.is_within(at);
+            let is_left_over = there.row().bound.is_empty() && names.iter().all(is_apart);
+            (is_left_over && self.parent_lies(at)).then(|| (at.clone(), there))
+        });
+        places.next()
+    }
+
     /// Does what lies here go elsewhere with all that is in it?
     fn moves_away(&self, path: &RelPath) -> bool {
         self.lying_at(path).is_none_or(|lying| self.is_to_move(&lying))
@@ -192,6 +206,19 @@ impl<S: Store> Core<S> {
                     return Next::Blocked;
                 }
                 self.take_over(now, place, &lying)
+            }
+            (Some(lying), None) if self.is_awaited(&lying) => {
+                let Some((with, directory)) = self.left_over_at(&lying) else {
+                    return Next::Blocked;
+                };
+                let what = What::Exchange {
+                    with,
+                    expect: directory.disk().fingerprint,
+                    kind_here: lying.kind(),
+                    expect_here: lying.disk().fingerprint,
+                };
+                let bodies = vec![id, lying.id, directory.id];
+                self.act_alone(path, name, id, Kind::Directory, what, bodies)
             }
             (Some(lying), _) => {
                 if self.is_awaited(&lying) {

@@ -1,6 +1,8 @@
 //! The rows in which directories change, or which lie in one that does.
 
 use super::Row;
+use crate::sync::sim::plan::Plan;
+use crate::sync::sim::story::Story;
 
 #[test]
 fn rename_and_rename_of_a_directory() {
@@ -201,4 +203,36 @@ fn renames_of_directories_onto_one_name() {
         there: |user| user.rename("t", "d"),
     };
     row.leads_to("d/ d/x=here d/y=there", &[]);
+}
+
+/// To a third one who hears of both at once each waits for another: the directory
+/// that is new at its name for the file there to leave, that for the directory
+/// at its new name, and that for what is in it, which is to have its place in
+/// the first.
+#[test]
+fn exchange_of_a_file_and_a_directory_and_another_directory_for_the_file() {
+    for seed in 0..24 {
+        let plan = Plan { nodes: 3, ..Plan::peaceful(seed) };
+        let mut story = Story::begin(plan, 0, |user| {
+            user.write("d", "file");
+            user.make_directory("e");
+            user.write("e/a", "common");
+        });
+        story.part();
+        story.act(1, |user| user.exchange("d", "e"));
+        story.settle();
+        story.act(2, |user| {
+            user.remove("d");
+            user.make_directory("d");
+            user.write("d/d", "there");
+        });
+        story.settle();
+        story.join(1, 2);
+        story.join(0, 1);
+        for at in 0..3 {
+            let tree = story.tree(at);
+            assert_eq!(tree, "d/ d/a=common d/d=there e=file", "seed {seed}, node {at}");
+        }
+        story.is_at_rest().unwrap();
+    }
 }
