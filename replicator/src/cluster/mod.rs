@@ -148,6 +148,7 @@ impl Cluster {
         seen_from: IpAddr,
     ) {
         self.connected.insert(peer);
+        self.roll.meet(now);
         if self.ring.contains(peer) && !self.ring.neighbours().contains(&peer) {
             self.search.found_nobody(&address.into());
         }

@@ -29,7 +29,8 @@ use super::{Cluster, Output, log};
 use crate::id::NodeId;
 use crate::limits::DATAGRAM_BYTES_MAX;
 
-/// How many members may come or go in a moment without the list being read.
+/// How many members may come or go without the list being read, before a moment
+/// passes in which nobody does.
 const FEW: usize = MESH_NODES_MAX;
 
 /// While more than a few come or go in each of these, it is no time to read. After
@@ -97,12 +98,22 @@ impl Roll {
         let next = connected.range((Excluded(last), Unbounded)).next().or(connected.first());
         let next = next.copied().filter(|_| self.is_wanted);
         match next {
-            // Whoever is alone hears of all again when it meets somebody.
+            // Nobody is left to ask: whoever is met next.
+            None if self.is_wanted => self.next_turn = None,
+            // More than a few may come or go, and never so many at once.
+            None if self.heard_at.is_some_and(|at| now < at + MOMENT) => {}
             None => *self = Self { asked: self.asked, ..Self::default() },
             Some(_) if begins => (self.heard, self.asked) = (0, next),
             Some(_) => self.asked = next,
         }
         next
+    }
+
+    /// A peer is connected.
+    pub fn meet(&mut self, now: Instant) {
+        if self.is_wanted {
+            self.next_turn.get_or_insert(now + MOMENT);
+        }
     }
 
     /// Whether this is what was asked for.
@@ -260,6 +271,49 @@ mod tests {
     fn member(n: u8) -> foca::Member<Member> {
         let address = ([10, 0, 0, n], 7400).into();
         foca::Member::alive(Member { id: NodeId::from_bytes([n; 16]), address, life: 5 })
+    }
+
+    const ME: NodeId = NodeId::from_bytes([9; 16]);
+    const PEER: NodeId = NodeId::from_bytes([4; 16]);
+
+    /// Of 60 that die at once the news may trickle: 12 a second were seen.
+    #[test]
+    fn many_that_go_one_after_the_other_are_many() {
+        let (mut roll, mut now) = (Roll::default(), Instant::now());
+        let peers = BTreeSet::from([PEER]);
+        for _ in 0..2 {
+            (0..FEW * 3 / 4).for_each(|_| roll.hear(now));
+            now += MOMENT / 2;
+            assert_eq!(roll.turn(now, ME, &peers), None);
+            now += MOMENT / 2;
+        }
+        now += MOMENT;
+        assert_eq!(roll.turn(now, ME, &peers), Some(PEER));
+    }
+
+    #[test]
+    fn a_few_now_and_then_are_never_many() {
+        let (mut roll, mut now) = (Roll::default(), Instant::now());
+        for _ in 0..10 * FEW {
+            roll.hear(now);
+            now += MOMENT;
+            assert_eq!(roll.turn(now, ME, &BTreeSet::from([PEER])), None);
+            assert_eq!(roll.next_turn(), None, "it is at rest");
+        }
+    }
+
+    /// Nobody else tells it who is gone.
+    #[test]
+    fn who_is_left_alone_asks_whom_it_meets() {
+        let (mut roll, now) = (Roll::default(), Instant::now());
+        (0..=FEW).for_each(|_| roll.hear(now));
+        assert_eq!(roll.turn(now + MOMENT, ME, &BTreeSet::new()), None);
+        assert_eq!(roll.turn(now + 2 * MOMENT, ME, &BTreeSet::new()), None);
+        assert_eq!(roll.next_turn(), None, "it is at rest");
+        let met = now + 100 * MOMENT;
+        roll.meet(met);
+        assert_eq!(roll.next_turn(), Some(met + MOMENT));
+        assert_eq!(roll.turn(met + MOMENT, ME, &BTreeSet::from([PEER])), Some(PEER));
     }
 
     #[test]
