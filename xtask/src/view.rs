@@ -164,7 +164,8 @@ fn changes(before: Option<&Glance>, now: &Glance) -> Vec<String> {
     let before = before.unwrap_or(&nothing);
     let mut lines = Vec::new();
     if before.peers != now.peers {
-        lines.push(format!("{} peers connected", now.peers));
+        let peers = if now.peers == 1 { "peer" } else { "peers" };
+        lines.push(format!("{} {peers} connected", now.peers));
     }
     if now.state == ENDED {
         // Its last words may arrive a moment after its end.

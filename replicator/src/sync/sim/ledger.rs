@@ -8,9 +8,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::hash::Digest;
 use crate::limits::FRAME_BYTES_MAX;
+use crate::path::RelPath;
 use crate::sync::message::Message;
 use crate::sync::record::{BodyRecord, Content, NameRecord};
 use crate::sync::register::{Rank, Register};
+use crate::sync::store::{MemoryStore, Store};
 use crate::sync::version::Dot;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +66,23 @@ impl Ledger {
         let Message::Records(records) = message else { return };
         records.names.iter().for_each(|name| self.note_name(name));
         records.bodies.iter().for_each(|body| self.note_body(body));
+    }
+
+    /// What an index holds, as if it had been said.
+    pub(super) fn of(store: &MemoryStore) -> Self {
+        let mut ledger = Self::default();
+        let names = store.names_within(&RelPath::root(), None, usize::MAX);
+        names.iter().for_each(|(path, row)| ledger.note_name(&row.record(path)));
+        let bodies = store.bodies().filter_map(|id| Some((id, store.body(id)?)));
+        bodies.for_each(|(id, row)| ledger.note_body(&row.record(id)));
+        ledger
+    }
+
+    /// Forgets what was said under these numbers and none of these holds.
+    pub(super) fn forget(&mut self, is_one: impl Fn(Dot) -> bool, memories: &[Self]) {
+        self.said.retain(|at, hash| {
+            !is_one(at.0) || memories.iter().any(|memory| memory.said.get(at) == Some(hash))
+        });
     }
 
     fn note_name(&mut self, name: &NameRecord) {

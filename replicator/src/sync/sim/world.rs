@@ -26,6 +26,7 @@ use crate::sync::Introduction;
 use crate::sync::core::Core;
 use crate::sync::effect::{Effect, Now};
 use crate::sync::store::{MemoryStore, Store};
+use crate::sync::version::Dot;
 
 /// How far a clock may be off, in nanoseconds: a year.
 const SKEW_MAX: i64 = 365 * 86_400 * 1_000_000_000;
@@ -84,6 +85,8 @@ pub(super) struct World {
     pub has_restored: bool,
     /// What a backup of a node holds.
     saved: Option<Saved>,
+    /// Which machine was put back, and from which number on it counts again.
+    put_back: Option<(usize, Dot)>,
     /// This node reaches nobody for a while.
     alone: Option<usize>,
     /// When a change was last applied somewhere.
@@ -112,6 +115,7 @@ impl World {
             starts: 0,
             has_restored: false,
             saved: None,
+            put_back: None,
             alone: None,
             applied_at: Duration::ZERO,
             random: Random::new(plan.seed),

@@ -13,8 +13,10 @@ use crate::hash::Digest;
 use crate::id::Actor;
 use crate::path::RelPath;
 use crate::sync::sim::disk::Disk;
+use crate::sync::sim::ledger::Ledger;
 use crate::sync::sim::plan::Plan;
 use crate::sync::store::{MemoryStore, Store};
+use crate::sync::version::Dot;
 
 /// How soon it is tried again, where a backup cannot be put back yet.
 const AGAIN_MS: u64 = 10;
@@ -151,6 +153,28 @@ impl World {
         }
         node.snapshots.clear();
         self.set_timer(at);
+        if backup == Backup::Machine {
+            self.put_back = Some((at, Dot { actor: saved.actor, counter: saved.next }));
+            self.forget_what_nobody_remembers();
+        }
+    }
+
+    /// A machine that was put back counts on from before what it had written,
+    /// which may have been heard by who forgot it in a crash, if by anybody.
+    pub(super) fn forget_what_nobody_remembers(&mut self) {
+        let Some((at, first)) = self.put_back else { return };
+        let mut memories: Vec<Ledger> = Vec::new();
+        for node in &self.nodes {
+            let kept = node.snapshots.iter().map(|(_, store)| store);
+            memories.extend(kept.chain([node.core.store()]).map(Ledger::of));
+        }
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
+        let have: Vec<_> = others.map(|(_, node)| node.core.store().have()).collect();
+        let is_unheard_of = |dot: Dot| {
+            let is_later = dot.actor == first.actor && dot.counter >= first.counter;
+            is_later && !have.iter().any(|have| have.contains(dot))
+        };
+        self.ledger.forget(is_unheard_of, &memories);
     }
 
     /// What only this disk had is gone with it.

@@ -95,6 +95,7 @@ impl World {
         node.core = new_core(plan, at, node.actor, next, store);
         node.core.remember_lives(node.lives.iter().copied());
         node.snapshots.clear();
+        self.forget_what_nobody_remembers();
         self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
         self.set_timer(at);
     }
