@@ -136,13 +136,14 @@ fn no_content_is_lost(world: &World) -> Result<(), String> {
             return Err(format!("content {name} is lost"));
         }
         // A user who resolves a conflict has seen of it what came that far. Who
-        // takes one of two names away leaves it the other, unless another user does
-        // the same there, who knows what it contains, too. What is nobody else's was
-        // reverted.
+        // takes one of two names away leaves it the other, unless that is about to
+        // go, or another user does the same there, who knows what it contains, too.
+        // What is nobody else's was reverted.
         let unlinks = world.nodes.iter().filter(|node| node.disk.unlinked.contains(content));
         let has_lost = world.ledger.losers.contains(&Digest::of(content));
         let is_named_anew = contents.moved.contains(content) || contents.own.contains(content);
-        if !has_lost && !is_named_anew && unlinks.count() < 2 {
+        let is_let_go = contents.unnamed.contains(content) || unlinks.count() > 1;
+        if !has_lost && !is_named_anew && !is_let_go {
             return Err(format!("content {name} is in the trash, which nobody threw away"));
         }
     }

@@ -11,6 +11,7 @@ use crate::choice::Mode;
 use crate::entry::{Flags, Kind};
 use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
+use crate::sync::store::Store;
 
 const PATHS: [&str; 12] =
     ["a", "b", "c", "d", "e", "d/a", "d/b", "d/d", "e/a", "e/d", "d/d/a", "e/d/a"];
@@ -86,6 +87,8 @@ pub(super) struct Contents {
     pub over: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Lay in several files: who destroys one of them leaves the others.
     pub copied: BTreeSet<Vec<u8>>,
+    /// Lost a name to a user of a node that was about to take all others away.
+    pub unnamed: BTreeSet<Vec<u8>>,
 }
 
 /// What a user is about to do.
@@ -164,6 +167,7 @@ impl World {
         let disk = &mut self.nodes[at].disk;
         let mut moved = disk.contents_within(&path);
         let before = [&path, &other].map(|path| disk.stat(path));
+        let unlinked = std::mem::take(&mut disk.unlinked);
         let deed = Deed { path, other, content: &content, what, back };
         let (name, changes) = match is_wild {
             _ if is_renewal => ("renew", disk.renew(&deed.path)),
@@ -173,6 +177,8 @@ impl World {
             }
             false => usual(disk, &deed, habits(&self.plan, is_tidying), &mut dead),
         };
+        self.note_unnamed(at);
+        self.nodes[at].disk.unlinked.extend(unlinked);
         if changes.is_empty() {
             return;
         }
@@ -223,6 +229,22 @@ impl World {
         };
         self.trace(|| format!("{at}: USER {name} {path} {with}"));
         self.report(at, changes);
+    }
+
+    /// What was unlinked just now, and has no name left that it is to keep.
+    fn note_unnamed(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        let is_to_go = |path: &RelPath| {
+            let row = node.core.store().name(path);
+            row.is_some_and(|row| row.is_pending())
+        };
+        let shown = node.disk.shown();
+        let unnamed = node.disk.unlinked.iter().filter(|content| {
+            let left = shown.iter().filter(|(_, one)| one.content == **content);
+            left.into_iter().all(|(path, _)| is_to_go(path))
+        });
+        let unnamed: Vec<Vec<u8>> = unnamed.cloned().collect();
+        self.contents.unnamed.extend(unnamed);
     }
 
     /// Capture tells of it after a while, in the order of the changes.
