@@ -90,8 +90,9 @@ impl<S: Store> Core<S> {
             return;
         }
         let have = records.have.clone();
-        let names = records.names.iter().map(|record| record.stamp);
-        self.note_half_told(names.chain(records.bodies.iter().map(|record| record.stamp)));
+        let (names, held) = (records.names.iter().map(|record| record.stamp), self.store.have());
+        let stamps = names.chain(records.bodies.iter().map(|record| record.stamp));
+        stamps.for_each(|stamp| self.note_half_told(&held, stamp));
         self.merge(records);
         match have {
             Some(have) => {

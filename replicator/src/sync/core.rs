@@ -224,7 +224,7 @@ impl<S: Store> Core<S> {
 
     /// Finds again what memory held before a restart.
     fn recount(&mut self) {
-        let mut progress = Progress::default();
+        let (mut progress, have) = (Progress::default(), self.store.have());
         // Most names have the directory of the one before.
         let mut above = (RelPath::root(), true);
         self.for_each_within(&RelPath::root(), |core, path, row| {
@@ -238,11 +238,13 @@ impl<S: Store> Core<S> {
                 let is_there = core.is_to_be_directory(&parent);
                 above = (parent, is_there);
             }
+            core.note_half_told(&have, row.stamp);
             let mut is_to_be_checked = core.is_to_be_checked(&row, above.1);
             for body in [row.wanted(), row.on_disk()].into_iter().flatten() {
                 match core.store.body(body.0) {
                     Some(found) => {
                         is_to_be_checked |= found.content.winner().value.is_lost();
+                        core.note_half_told(&have, found.stamp);
                         if found.is_pending() {
                             core.pending_bodies.insert(body.0);
                         }

@@ -29,9 +29,13 @@ pub(super) struct CutOff {
 }
 
 impl<S: Store> Core<S> {
-    /// Rows with these stamps are about to be merged, as records or in outline.
-    pub(super) fn note_half_told(&mut self, stamps: impl Iterator<Item = Dot>) {
-        stamps.for_each(|stamp| self.cut_off.told.advance(stamp));
+    /// A row with this stamp is about to be merged, as a record or in outline, or
+    /// was in the last life: a node that died in the middle of a series does not
+    /// remember that one.
+    pub(super) fn note_half_told(&mut self, have: &VersionVector, stamp: Dot) {
+        if stamp.actor != self.actor && !have.contains(stamp) {
+            self.cut_off.told.advance(stamp);
+        }
     }
 
     /// A series was whole, or ended before it was.
@@ -46,9 +50,9 @@ impl<S: Store> Core<S> {
         let have = self.store.have();
         let mut left = VersionVector::new();
         let beyond = self.cut_off.told.iter().filter(|dot| !have.contains(*dot));
-        beyond.filter(|dot| dot.actor != self.actor).for_each(|dot| left.advance(dot));
-        let due = self.cut_off.due.filter(|_| !left.is_empty());
-        self.cut_off = CutOff { due, told: left };
+        beyond.for_each(|dot| left.advance(dot));
+        let due = self.cut_off.due.unwrap_or(now.monotonic + BACK_WITHIN);
+        self.cut_off = CutOff { due: (!left.is_empty()).then_some(due), told: left };
     }
 
     /// Tells on what nobody is about to tell any more.

@@ -340,7 +340,9 @@ impl<S: Store> Core<S> {
         else {
             return Answer::Differs;
         };
-        self.note_half_told(entries.iter().flat_map(Entry::stamps));
+        let held = self.store.have();
+        let stamps = entries.iter().flat_map(Entry::stamps);
+        stamps.for_each(|stamp| self.note_half_told(&held, stamp));
         for entry in entries {
             entry.bodies.into_iter().for_each(|body| self.merge_body(body));
             self.merge_name(entry.name);

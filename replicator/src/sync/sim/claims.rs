@@ -235,3 +235,24 @@ fn what_one_told_in_part_is_told_on_though_another_series_ended_after_it() {
     }
     assert_eq!(stamp(&core).actor, Actor(9));
 }
+
+/// It was ended in the middle of that series itself, and who told has not come
+/// back since: the next series of anybody reminds it.
+#[test]
+fn what_one_told_in_part_is_told_on_after_a_restart() {
+    let new = |life, store| Core::new(Plan::peaceful(0).options(0), Actor(life), 1, store);
+    let mut core = new(9, MemoryStore::default());
+    core.handle_connected(NOW, node(4));
+    let records = Records { have: None, ..told(dot(4, 5)) };
+    core.handle_message(NOW, node(4), Message::Records(records));
+    let mut core = new(10, core.store().clone());
+    core.handle_connected(NOW, node(3));
+    let nothing = Records { have: Some(VersionVector::new()), ..Records::default() };
+    core.handle_message(NOW, node(3), Message::Records(nothing));
+    let stamp = |core: &Core<MemoryStore>| core.store().name(&path("f")).expect("was told").stamp;
+    assert_eq!(stamp(&core), dot(4, 5));
+    for second in 1..=60 {
+        core.handle_timeout(Now { monotonic: Duration::from_secs(second), ..NOW });
+    }
+    assert_eq!(stamp(&core).actor, Actor(10));
+}
