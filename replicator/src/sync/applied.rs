@@ -206,7 +206,7 @@ impl<S: Store> Core<S> {
     fn refresh(&mut self, id: BodyId, stat: &Stat) {
         self.edit_body(id, |row| {
             let is_other = stat.kind == Kind::Directory
-                && row.metadata_on_disk().is_some_and(|known| *known != stat.metadata);
+                && row.metadata_on_disk().is_some_and(|known| known.mtime != stat.metadata.mtime);
             if let Some(disk) = row.disk.as_mut().filter(|_| !is_other) {
                 disk.fingerprint = stat.fingerprint;
             }
