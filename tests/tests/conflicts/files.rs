@@ -192,4 +192,15 @@ pub const ROWS: &[Row] = &[
         tree: Tree::Always("file=there link=common"),
         kept: None,
     },
+    Row {
+        name: "one of two names removed and the other removed",
+        before: |at| {
+            at.write("file", "common");
+            at.link("file", "link");
+        },
+        here: |at| at.remove("file"),
+        there: |at| at.remove("link"),
+        tree: Tree::Always(""),
+        kept: None,
+    },
 ];

@@ -7,6 +7,7 @@ mod metadata;
 mod place;
 mod row;
 mod scene;
+mod steps;
 mod store;
 
 use std::fs;
