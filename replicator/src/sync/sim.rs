@@ -237,6 +237,15 @@ fn seeds_that_failed_once_stay_well() {
         Plan::copying(300393),
         // A node died while it told its log, and another series ended after that.
         Plan::alike(302834),
+        // The same of a node that died itself then, and the other was put back.
+        Plan::restored(423039),
+        // A file was written anew at one of its names before anybody had looked
+        // where a user took the other away.
+        Plan::hurried(1694),
+        // A directory was changed just before a job moved it, and a node died.
+        Plan::moving(402468),
+        // A directory in the place of a file that was exchanged with another.
+        Plan::coming(403489),
         // A name that was given up led to a file that nobody remembers.
         Plan { unsaid: true, ..Plan::leaving(10464) },
         // Taken from a directory before it was renamed, and renamed with it.

@@ -87,9 +87,11 @@ const LINK_MESSAGES_MAX: f64 = 1.2;
 
 /// A join has greetings in it. And each neighbour of the new one may merge its
 /// directory with that of all others under a stamp of its own, before it hears
-/// that another has; all hear of each of these.
+/// that another has; all hear of each of these. So this is for a node of so
+/// many connections, and one of more may cost more in step with them.
 const JOIN_MESSAGES_MAX: f64 = 8.0;
 const JOIN_BYTES_MAX: f64 = 500.0;
+const JOIN_LINKS: f64 = 12.0;
 
 /// By what a record with all that is said because of it may be longer in one
 /// cluster than in a smaller one.
@@ -148,10 +150,11 @@ fn is_as_long_in_any_ring(rows: &[Row]) {
 fn is_in_step_with_connections(row: &Row) {
     let nodes = row.nodes;
     let time_max = DOUBLING_TIME_MAX * nodes.ilog2();
+    let join_messages_max = JOIN_MESSAGES_MAX * (row.links / JOIN_LINKS).max(1.0);
     let costs = [
         ("an edit", row.edit, LINK_MESSAGES_MAX, LINK_BYTES_MAX),
         ("a new file", row.create, LINK_MESSAGES_MAX, LINK_BYTES_MAX),
-        ("a join", row.join, JOIN_MESSAGES_MAX, JOIN_BYTES_MAX),
+        ("a join", row.join, join_messages_max, JOIN_BYTES_MAX),
     ];
     for (what, cost, messages_max, bytes_max) in costs {
         let bytes = row.per_link(cost.bytes);
