@@ -292,16 +292,12 @@ impl<S: Store> Core<S> {
     /// renamed, and deleted under its new name; unless another lost that to
     /// somebody who knew all of it, and left it this one.
     fn place_to_revive<'a>(&self, id: BodyId, body: &'a BodyRow) -> Option<&'a RelPath> {
-        let burial_at = |path: &RelPath| {
-            let name = self.store.name(path)?;
-            body.burial(id, &name.binding.winner().value)
-        };
         let grave = body.grave.as_ref()?;
-        match burial_at(grave)? {
+        match self.burial_at(id, body, grave)? {
             Burial::Deleted | Burial::Meant => Some(grave),
             Burial::Spared => {
                 let names = &body.disk.as_ref()?.names;
-                names.iter().find(|path| burial_at(path) == Some(Burial::Moved))
+                names.iter().find(|path| self.burial_at(id, body, path) == Some(Burial::Moved))
             }
             Burial::Moved => None,
         }

@@ -140,9 +140,13 @@ impl<S: Store> Core<S> {
         let id = binding.replaced()?.body;
         let body = self.store.body(id)?;
         let burial = body.burial(id, binding).filter(|burial| *burial != Burial::Moved)?;
-        let grave = body.grave.as_ref().and_then(|grave| self.store.name(grave));
-        let before = grave.and_then(|grave| body.burial(id, &grave.binding.winner().value));
+        let before = body.grave.as_ref().and_then(|grave| self.burial_at(id, &body, grave));
         (Some(burial) >= before).then_some(id)
+    }
+
+    /// What a name says of a body that it was taken from.
+    pub(super) fn burial_at(&self, id: BodyId, body: &BodyRow, path: &RelPath) -> Option<Burial> {
+        body.burial(id, &self.store.name(path)?.binding.winner().value)
     }
 
     /// Writes a body's row.

@@ -13,9 +13,9 @@ mod store;
 use std::fs;
 
 use replicator_tests::relay::{Relay, Weather};
-use replicator_tests::{Cluster, FileSystem, SETTLE_LIMIT, Volume, poll, tree};
+use replicator_tests::{Cluster, FileSystem, Volume};
 
-use scene::Scene;
+use scene::{Scene, await_equal};
 
 #[test]
 fn what_changed_beside_a_stopped_node_and_is_restored() {
@@ -58,12 +58,8 @@ fn what_changed_on_two_is_carried_by_a_third() {
     relay.set(Weather::DARK);
     scene.act();
     scene.await_own_changes();
-    let root = |node: usize| scene.cluster[node].root();
-    let are_equal = |one: usize, other: usize| {
-        poll::eventually(SETTLE_LIMIT, "the third shows what the other does", || {
-            tree::differences(root(one), root(other)).is_ok_and(|lines| lines.is_empty())
-        });
-    };
+    let are_equal =
+        |one: usize, other: usize| await_equal(&scene.cluster[one], &scene.cluster[other]);
     relay.set_between(0, 2, Weather::default());
     are_equal(0, 2);
     relay.set_between(1, 2, Weather::default());

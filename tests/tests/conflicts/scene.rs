@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use replicator_tests::{Cluster, Node, poll};
+use replicator_tests::{Cluster, Node, SETTLE_LIMIT, poll, tree};
 
 use super::place::{Place, content, shown};
 use super::row::Course;
@@ -46,12 +46,7 @@ impl Scene {
     /// Every node with a user has met what that did last.
     pub fn await_own_changes(&self) {
         for node in &self.cluster.nodes()[..2] {
-            let last = format!("last-of-{}", node.name());
-            fs::write(node.path(&last), "last").unwrap();
-            poll::eventually(SEEN_WITHIN, "the node meets its user's changes", || {
-                let recent = node.status().unwrap().recent();
-                recent.iter().any(|(_, what)| what.ends_with(&last))
-            });
+            await_met(node, &format!("last-of-{}", node.name()));
         }
     }
 
@@ -113,6 +108,23 @@ impl Scene {
         fs::create_dir_all(&aside).unwrap();
         Place { folder: node.path(course.folder()), aside, latest: &self.latest }
     }
+}
+
+/// The node has met what its user did: another file of this name says so, which
+/// comes behind.
+pub fn await_met(node: &Node, marker: &str) {
+    fs::write(node.path(marker), marker).unwrap();
+    poll::eventually(SEEN_WITHIN, "the node meets its user's changes", || {
+        let recent = node.status().unwrap().recent();
+        recent.iter().any(|(_, what)| what.ends_with(marker))
+    });
+}
+
+/// Both show the same, while they do not reach all others.
+pub fn await_equal(one: &Node, other: &Node) {
+    poll::eventually(SETTLE_LIMIT, "both show what the other does", || {
+        tree::differences(one.root(), other.root()).is_ok_and(|lines| lines.is_empty())
+    });
 }
 
 /// What lost a conflict.

@@ -3,24 +3,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use replicator_tests::relay::{Relay, Weather};
-use replicator_tests::{Cluster, Node, SETTLE_LIMIT, poll, tree};
+use replicator_tests::{Cluster, Node};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-/// Until a node has looked at what its user did.
-const MET_WITHIN: Duration = Duration::from_secs(10);
+use super::scene::{await_equal, await_met};
 
-/// Does this, and waits until the node has met it: another file says so, which
-/// comes behind.
+/// Does this, and waits until the node has met it.
 fn act(node: &Node, marker: &str, what: impl FnOnce(&Node)) {
     what(node);
-    fs::write(node.path(marker), marker).unwrap();
-    poll::eventually(MET_WITHIN, "the node meets what its user did", || {
-        let recent = node.status().unwrap().recent();
-        recent.iter().any(|(_, what)| what.ends_with(marker))
-    });
+    await_met(node, marker);
 }
 
 fn replace(node: &Node, name: &str, content: &str) {
@@ -89,10 +82,7 @@ fn a_directory_takes_the_place_of_a_file_that_was_exchanged_with_another() {
         fs::write(node.path("d/d"), "there").unwrap();
     });
     relay.set_between(1, 2, Weather::default());
-    poll::eventually(SETTLE_LIMIT, "both show what the other does", || {
-        let (one, other) = (cluster[1].root(), cluster[2].root());
-        tree::differences(one, other).is_ok_and(|lines| lines.is_empty())
-    });
+    await_equal(&cluster[1], &cluster[2]);
     relay.set(Weather::default());
     cluster.assert_same();
     let shows = ["d/a", "d/d", "e"].map(|name| read(&cluster[0].path(name)));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::smallvec;
 
 use super::Next;
-use crate::entry::Kind;
+use crate::entry::{Fingerprint, Kind};
 use crate::id::BodyId;
 use crate::path::RelPath;
 use crate::sync::core::Core;
@@ -196,8 +196,7 @@ impl<S: Store> Core<S> {
                 if self.store.name(&from).and_then(|row| row.wanted()).map(|held| held.0)
                     == Some(lying.id) =>
             {
-                let (kind_here, expect_here) = (lying.kind(), lying.disk().fingerprint);
-                let what = What::Exchange { with: from, expect, kind_here, expect_here };
+                let what = exchange(from, expect, &lying);
                 self.act_alone(path, name, id, Kind::Directory, what, vec![id, lying.id])
             }
             (Some(lying), _) if lying.kind() == Kind::Directory => {
@@ -207,24 +206,17 @@ impl<S: Store> Core<S> {
                 }
                 self.take_over(now, place, &lying)
             }
-            (Some(lying), None) if self.is_awaited(&lying) => {
-                let Some((with, directory)) = self.left_over_at(&lying) else {
+            (Some(lying), from) => {
+                if !self.is_awaited(&lying) {
+                    return self.lay_aside(path, name, &lying, vec![id, lying.id]);
+                }
+                let left_over = from.is_none().then(|| self.left_over_at(&lying)).flatten();
+                let Some((with, directory)) = left_over else {
                     return Next::Blocked;
                 };
-                let what = What::Exchange {
-                    with,
-                    expect: directory.disk().fingerprint,
-                    kind_here: lying.kind(),
-                    expect_here: lying.disk().fingerprint,
-                };
+                let what = exchange(with, directory.disk().fingerprint, &lying);
                 let bodies = vec![id, lying.id, directory.id];
                 self.act_alone(path, name, id, Kind::Directory, what, bodies)
-            }
-            (Some(lying), _) => {
-                if self.is_awaited(&lying) {
-                    return Next::Blocked;
-                }
-                self.lay_aside(path, name, &lying, vec![id, lying.id])
             }
         }
     }
@@ -300,12 +292,7 @@ impl<S: Store> Core<S> {
         let what = match (leaving, lying) {
             (Some(from), None) if wanted(&from).is_none() => What::Rename { from, expect },
             (Some(from), Some(lying)) if awaited || wanted(&from) == Some(lying.id) => {
-                What::Exchange {
-                    with: from,
-                    expect,
-                    kind_here: lying.kind(),
-                    expect_here: lying.disk().fingerprint,
-                }
+                exchange(from, expect, &lying)
             }
             (Some(from), _) => What::Link { from, expect, over },
             (None, _) if awaited => return Next::Blocked,
@@ -351,4 +338,10 @@ impl<S: Store> Core<S> {
         // Its metadata may be another: nobody else asks for a step now.
         self.plan_body(id)
     }
+}
+
+/// What is expected at another place comes here, and what lies here goes there.
+fn exchange(with: RelPath, expect: Fingerprint, lying: &Lying) -> What {
+    let (kind_here, expect_here) = (lying.kind(), lying.disk().fingerprint);
+    What::Exchange { with, expect, kind_here, expect_here }
 }

@@ -84,6 +84,13 @@ fn names_come_while_the_one_they_were_made_from_goes() {
     story.is_at_rest().unwrap();
 }
 
+fn of_two_names(seed: u64) -> Story {
+    Story::begin(Plan::peaceful(seed), 0, |user| {
+        user.write("a", "text");
+        user.link("a", "b");
+    })
+}
+
 /// That another file took one of its names is no deletion of it: it had a name
 /// left, which who deleted that did not know to lead to this.
 #[test]
@@ -91,10 +98,7 @@ fn a_file_that_was_changed_stays_though_another_took_its_other_name() {
     let orders = [["b", "a"], ["a", "b"]];
     for (order, seed) in orders.into_iter().flat_map(|order| (0..24).map(move |seed| (order, seed)))
     {
-        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| {
-            user.write("a", "text");
-            user.link("a", "b");
-        });
+        let mut story = of_two_names(seed);
         story.part();
         for name in order {
             story.act(1, |user| user.remove(name));
@@ -120,10 +124,7 @@ fn a_file_that_was_changed_stays_though_another_took_its_other_name() {
 #[test]
 fn a_file_that_was_changed_stays_where_who_took_it_away_did_not_know() {
     for (seed, delay) in (0..8).flat_map(|seed| (0..60).map(move |delay| (seed, delay))) {
-        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| {
-            user.write("a", "text");
-            user.link("a", "b");
-        });
+        let mut story = of_two_names(seed);
         story.act(0, |user| user.write("a", "changed"));
         story.join_for(0, 1, Duration::from_millis(delay));
         if !story.tree(1).starts_with("a=text") {

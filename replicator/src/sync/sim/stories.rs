@@ -108,8 +108,8 @@ pub(super) fn renamed_and_edited(plan: Plan) -> Story {
     story
 }
 
-/// The edit is lost, and who renamed it has it as it was. That is to be shown, and not what
-/// it replaced.
+/// The edit is lost, and who renamed it has it as it was. That is to be shown,
+/// and not what it replaced.
 #[test]
 fn a_renamed_file_stays_where_its_edit_is_lost() {
     let mut stayed = 0;

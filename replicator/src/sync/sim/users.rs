@@ -234,14 +234,17 @@ impl World {
     /// What was unlinked just now, and has no name left that it is to keep.
     fn note_unnamed(&mut self, at: usize) {
         let node = &self.nodes[at];
+        if node.disk.unlinked.is_empty() {
+            return;
+        }
         let is_to_go = |path: &RelPath| {
             let row = node.core.store().name(path);
             row.is_some_and(|row| row.is_pending())
         };
         let shown = node.disk.shown();
         let unnamed = node.disk.unlinked.iter().filter(|content| {
-            let left = shown.iter().filter(|(_, one)| one.content == **content);
-            left.into_iter().all(|(path, _)| is_to_go(path))
+            let mut left = shown.iter().filter(|(_, one)| one.content == **content);
+            left.all(|(path, _)| is_to_go(path))
         });
         let unnamed: Vec<Vec<u8>> = unnamed.cloned().collect();
         self.contents.unnamed.extend(unnamed);

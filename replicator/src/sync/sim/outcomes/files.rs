@@ -2,7 +2,12 @@
 
 use super::{Row, SEEDS};
 use crate::sync::sim::plan::Plan;
-use crate::sync::sim::story::Story;
+use crate::sync::sim::story::{Story, User};
+
+fn of_two_names(user: &mut User) {
+    user.write("file", "common");
+    user.link("file", "other");
+}
 
 #[test]
 fn edit_and_edit() {
@@ -47,10 +52,7 @@ fn edit_and_rename() {
 #[test]
 fn removal_of_a_name_and_removal_of_the_other() {
     let row = Row {
-        before: |user| {
-            user.write("file", "common");
-            user.link("file", "other");
-        },
+        before: of_two_names,
         here: |user| user.remove("file"),
         there: |user| user.remove("other"),
     };
@@ -60,10 +62,7 @@ fn removal_of_a_name_and_removal_of_the_other() {
 #[test]
 fn edit_and_replacement_of_a_name_and_removal_of_both() {
     let row = Row {
-        before: |user| {
-            user.write("file", "common");
-            user.link("file", "other");
-        },
+        before: of_two_names,
         here: |user| {
             user.write("file", "here");
             user.replace("other", "another");

@@ -179,15 +179,12 @@ impl World {
 
     /// What only this disk had is gone with it; others may have thrown it away.
     fn overwrite(&mut self, at: usize, disk: Disk) {
-        let rests = |disk: &Disk| {
-            let lying = disk.contents_within(&RelPath::root());
-            lying.into_iter().chain(disk.kept.clone()).chain(disk.trash.clone())
-        };
-        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
         let held = |disk: &Disk| {
             let lying = disk.contents_within(&RelPath::root());
             lying.into_iter().chain(disk.kept.clone())
         };
+        let rests = |disk: &Disk| held(disk).chain(disk.trash.clone());
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
         let mut there: BTreeSet<Vec<u8>> = others.flat_map(|(_, node)| held(&node.disk)).collect();
         there.extend(rests(&disk));
         let gone = rests(&self.nodes[at].disk).filter(|content| !there.contains(content));
