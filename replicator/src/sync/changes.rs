@@ -12,7 +12,7 @@ use super::read::Read;
 use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Paths, Replaced};
 use super::register::Register;
 use super::store::Store;
-use super::tree::{Lying, held, held_binding};
+use super::tree::{Lying, held, held_binding, lacking};
 use super::version::VersionVector;
 use crate::entry::{Kind, Stat};
 use crate::id::BodyId;
@@ -170,6 +170,14 @@ impl<S: Store> Core<S> {
     /// Logs that a path leads to a body now.
     pub(super) fn bind(&mut self, path: &RelPath, id: BodyId, kind: Kind, when: i64) {
         let former = self.store.name(path);
+        if let Some(row) = former.as_ref().filter(|_| kind != Kind::Directory)
+            && let Some(place) = self.goes_back(path, row)
+        {
+            self.bind(&place, id, kind, when);
+            self.set_on_disk(path, Some((id, kind)), row.seen());
+            self.set_on_disk(&place, None, row.seen());
+            return;
+        }
         let over = former.as_ref().and_then(|row| match row.on_disk() {
             Some((body, _)) => Some(self.taken_from(body)),
             // What was deleted here has not come back for all that.
@@ -204,6 +212,9 @@ impl<S: Store> Core<S> {
         let Some((body, kind)) = former.on_disk() else {
             return;
         };
+        if let Some(place) = self.goes_back(path, &former) {
+            return self.vanish(now, &place);
+        }
         if former.wanted().is_none() {
             self.set_on_disk(path, None, former.seen());
             return;
@@ -216,6 +227,23 @@ impl<S: Store> Core<S> {
         self.put_name(path, Some(&former), row);
         self.unchecked.insert(Key::Name(path.clone()));
         self.progress.note(now.wall, what, path);
+    }
+
+    /// A directory that was moved elsewhere took along what is to go back to its
+    /// place. What a user does with it on that way is done to it there: for the
+    /// index it is back.
+    fn goes_back(&mut self, path: &RelPath, row: &NameRow) -> Option<RelPath> {
+        let lies = row.on_disk().filter(|_| row.is_pending() && !row.seen().is_empty())?;
+        let body = self.store.body(lies.0)?;
+        // The move left both places in knowledge of the same changes: those of the
+        // directory's new name.
+        let took_along = |there: &NameRow| there.on_disk().is_none() && there.seen() == row.seen();
+        let mut places = lacking(&body.bound, &body.disk.as_ref()?.names);
+        let place =
+            places.find(|at| self.store.name(at).is_some_and(|there| took_along(&there)))?;
+        self.set_on_disk(place, Some(lies), &VersionVector::new());
+        self.set_on_disk(path, None, row.seen());
+        Some(place.clone())
     }
 
     /// A body is about to lose one of the names that it has on this disk.
