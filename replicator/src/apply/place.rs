@@ -115,6 +115,7 @@ impl Worker {
         let label = match keep {
             _ if raced || full_directory => Some("changed here while a remote change arrived"),
             Keep::Conflict { label } if now.kind != Kind::Directory => Some(label.as_str()),
+            Keep::Linked { label } if now.links <= 1 => Some(label.as_str()),
             _ => None,
         };
         if let Some(label) = label {

@@ -41,6 +41,8 @@ pub enum Keep {
     /// They lost: the conflict store, until somebody drops them. The label
     /// says whose they were.
     Conflict { label: String },
+    /// They go on under another name; the same where none is left.
+    Linked { label: String },
     /// They are still elsewhere, under another name for example.
     Discard,
 }

@@ -372,5 +372,6 @@ pub(super) fn kept(keep: Keep) -> apply::Keep {
         Keep::Trash => apply::Keep::Trash,
         Keep::Discard => apply::Keep::Discard,
         Keep::Conflict(actor) => apply::Keep::Conflict { label: format!("{actor:?}") },
+        Keep::Linked(actor) => apply::Keep::Linked { label: format!("{actor:?}") },
     }
 }

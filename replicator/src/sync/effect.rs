@@ -262,6 +262,9 @@ pub enum Keep {
     Trash,
     /// Lost against a concurrent change, made by this actor: listed and kept.
     Conflict(Actor),
+    /// Goes on under its other names. Should a user have taken those meanwhile, it
+    /// is kept as a conflict.
+    Linked(Actor),
     /// The same bytes lie elsewhere in the tree.
     Discard,
 }

@@ -296,10 +296,11 @@ impl<S: Store> Core<S> {
         };
         match (&step.action.what, self.planning.counted.get(&id)) {
             (What::Link { over: None, .. }, None | Some(Counted::More)) => Some(Counted::More),
-            (What::Remove { keep: Keep::Trash, .. }, None) => is_left(1),
-            (What::Remove { keep: Keep::Trash, .. }, Some(Counted::Fewer(so_far))) => {
-                is_left(so_far + 1)
-            }
+            (What::Remove { keep: Keep::Trash | Keep::Linked(_), .. }, counted) => match counted {
+                None => is_left(1),
+                Some(Counted::Fewer(so_far)) => is_left(so_far + 1),
+                Some(Counted::More) => None,
+            },
             _ => None,
         }
     }

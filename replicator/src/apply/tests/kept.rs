@@ -45,6 +45,23 @@ fn a_loser_is_listed_restored_and_dropped() {
     assert!(folder.private("conflicts").is_empty());
 }
 
+/// Whoever planned it knew of another name, which may be gone by now.
+#[test]
+fn one_of_several_names_is_let_go_and_the_last_is_kept() {
+    let mut folder = Folder::new();
+    folder.write("one", b"linked");
+    std::fs::hard_link(folder.at("one"), folder.at("other")).unwrap();
+    let mut remove = |path: &str| {
+        let expect = Expect::from(&folder.root.stat(&rel(path)).unwrap().unwrap());
+        let keep = Keep::Linked { label: "node b".to_owned() };
+        let outcome = folder.run(Step::Remove { path: rel(path), expect, keep });
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        (folder.private("trash").len(), folder.private("conflicts").len())
+    };
+    assert_eq!(remove("one"), (0, 0));
+    assert_eq!(remove("other"), (0, 2), "the bytes, and what they were");
+}
+
 #[test]
 fn trash_keeps_long_paths_and_is_swept_by_age() {
     let mut folder = Folder::new();

@@ -55,10 +55,9 @@ impl<S: Store> Core<S> {
         let is_found = written.value.is_lost();
         match was_seen && !is_found {
             true => Some(Keep::Trash),
-            // It goes on under its other names, unless they went meanwhile: what
-            // is laid to rest is the inode if this was its last, else nothing.
             false if lying.disk().names.len() > 1 => {
-                (!self.may_lack_names(lying.disk())).then_some(Keep::Trash)
+                let is_known = !self.may_lack_names(lying.disk());
+                is_known.then_some(Keep::Linked(written.dot.actor))
             }
             false => Some(Keep::Conflict(written.dot.actor)),
         }

@@ -138,3 +138,27 @@ fn a_file_that_was_changed_stays_where_who_took_it_away_did_not_know() {
         story.is_at_rest().unwrap();
     }
 }
+
+/// A user takes a directory away, and with it the other name of a file, of which
+/// nothing is told; what is written to the file just then is at the name that
+/// another node gives to another file.
+#[test]
+fn an_edit_whose_other_name_went_with_its_directory_is_kept() {
+    for (seed, delay) in (0..100).flat_map(|seed| (0..40).map(move |delay| (seed, delay))) {
+        let traced = true;
+        let mut story = Story::begin(Plan { traced, ..Plan::peaceful(seed) }, 0, |user| {
+            user.write("b", "before");
+            user.make_directory("d");
+            user.link("b", "d/linked");
+        });
+        story.act(1, |user| user.remove("d"));
+        story.join_for(0, 1, Duration::from_millis(delay));
+        story.act_now(1, |user| user.write("b", "edited"));
+        story.act_now(0, |user| user.replace("b", "another"));
+        story.settle();
+        let kept = (0..2).any(|at| story.kept(at).contains(&"edited".to_owned()));
+        let trace = || format!("seed {seed}, {delay} ms\n{}", story.trace());
+        assert!(kept || story.tree(0).contains("=edited"), "{}", trace());
+        story.is_at_rest().unwrap();
+    }
+}

@@ -195,7 +195,7 @@ impl Disk {
         let mut destroyed = BTreeSet::new();
         self.bury(path, &mut destroyed);
         match keep {
-            Keep::Conflict(_) => self.kept.extend(destroyed),
+            Keep::Conflict(_) | Keep::Linked(_) => self.kept.extend(destroyed),
             Keep::Trash => self.trash.extend(destroyed),
             Keep::Discard => {}
         }
