@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -27,6 +27,10 @@ const JSON_SUFFIX: &str = ".json";
 
 /// Longest JSON file: a path of 4,095 bytes as numbers and escapes, and room.
 const JSON_BYTES_MAX: u64 = 64 << 10;
+
+/// Two changes of a directory may bear one time so long: a tick of the slowest
+/// kernels is 10 ms.
+const TICK_MAX: Duration = Duration::from_millis(20);
 
 /// How what was kept is opened: root may read what another user put there, and
 /// must not wait for the other end of a pipe.
@@ -48,6 +52,34 @@ pub struct Conflict {
     pub size: u64,
     /// Whose it was, or why it was kept.
     pub label: String,
+}
+
+/// How many a folder has, for who asks often.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// When the store had last changed as it was counted.
+    changed: Option<SystemTime>,
+    count: u64,
+}
+
+impl Tally {
+    /// Counts where the store has changed since; what it was where it cannot be
+    /// read. A change within a tick of the kernel's clock leaves its time as it is.
+    pub fn count(&mut self, root: &Root) -> u64 {
+        let store = root.conflicts();
+        let changed = fs::fstat(store).ok().and_then(|stat| {
+            let since = Duration::new(stat.st_mtime.try_into().ok()?, stat.st_mtime_nsec as u32);
+            UNIX_EPOCH.checked_add(since)
+        });
+        let is_counted = changed.is_some() && changed == self.changed;
+        if !is_counted && let Ok(names) = beside::names(store) {
+            let is_one = |name: &&Vec<u8>| name.ends_with(JSON_SUFFIX.as_bytes());
+            self.count = names.iter().filter(is_one).count() as u64;
+            let is_over = |at: &SystemTime| at.elapsed().is_ok_and(|since| since > TICK_MAX);
+            self.changed = changed.filter(is_over);
+        }
+        self.count
+    }
 }
 
 /// All conflicts of a folder, oldest first.

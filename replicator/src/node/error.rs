@@ -21,6 +21,9 @@ pub enum Error {
     Root(#[from] root::Error),
     #[error(transparent)]
     Index(#[from] index::Error),
+    /// It cannot be opened: what there is to do is done in that directory.
+    #[error("in {}: {error}", state_dir.display())]
+    Unopened { state_dir: PathBuf, error: index::Error },
     #[error(transparent)]
     Engine(#[from] engine::Error),
     #[error(transparent)]
@@ -70,7 +73,7 @@ impl Error {
             Self::Config(error) => error.exit_code(),
             Self::Place(error) => error.exit_code(),
             Self::Control(error) => error.exit_code(),
-            Self::Index(error) => error.exit_code(),
+            Self::Index(error) | Self::Unopened { error, .. } => error.exit_code(),
             Self::Transport(error) => error.exit_code(),
             Self::Capture(error) => error.exit_code(),
             // The setting asks for what is not there.

@@ -8,6 +8,7 @@ use super::carry::Carrier;
 use super::members::Members;
 use super::standing::{self, Standing};
 use super::unmet::{self, Unmet};
+use crate::apply::conflicts::Tally;
 use crate::capture::Capture;
 use crate::choice::Mode;
 use crate::config::Config;
@@ -42,6 +43,7 @@ pub(super) struct Facts {
     next_write: Instant,
     /// It was said that the folder is read-only.
     is_read_only: bool,
+    kept: Tally,
     /// Of so many files it was said that older ones took their place.
     older_files: u64,
     rate: Rate,
@@ -80,6 +82,7 @@ impl Facts {
             unclean,
             next_write: Instant::now(),
             is_read_only: false,
+            kept: Tally::default(),
             older_files: 0,
             rate: Rate::default(),
         }
@@ -262,7 +265,12 @@ impl Facts {
         }
     }
 
-    fn folder(&self, core: &Core<Index>, carrier: &Carrier, progress: &Progress) -> FolderFacts {
+    fn folder(
+        &mut self,
+        core: &Core<Index>,
+        carrier: &Carrier,
+        progress: &Progress,
+    ) -> FolderFacts {
         let pending_in = progress.names_pending + progress.bodies_pending;
         let connected = self.peers.iter().filter(|(_, known)| known.connected);
         let pending_out = connected.map(|(id, _)| core.behind(*id)).max().unwrap_or(0);
@@ -289,7 +297,7 @@ impl Facts {
                 .saturating_sub(carrier.arrivals.bytes_here()),
             pending_out,
             pending_paths: core.first_pending(PENDING_SHOWN_MAX),
-            conflicts: progress.conflicts,
+            conflicts: self.kept.count(&carrier.root),
             older_files: progress.older_files,
             brought_back: progress.brought_back,
             deletions_held: progress.deletions_held,

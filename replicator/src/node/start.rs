@@ -158,7 +158,9 @@ fn open_index(
             cache_bytes: INDEX_CACHE_BYTES,
             before_commit: Box::new(before_commit),
         };
-        Ok(Index::open(&config.state_dir, options)?)
+        let state_dir = &config.state_dir;
+        let failed = |error| Error::Unopened { state_dir: state_dir.clone(), error };
+        Index::open(state_dir, options).map_err(failed)
     };
     let mut opened = open()?;
     let marker = root.marker().as_bytes();

@@ -86,6 +86,7 @@ pub struct FolderFacts {
     pub pending_paths: Vec<String>,
     /// Entries changed here that some connected node has not applied yet.
     pub pending_out: u64,
+    /// What this node keeps that lost a race.
     pub conflicts: u64,
     /// Files that were replaced here by older ones since the start.
     pub older_files: u64,

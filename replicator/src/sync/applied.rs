@@ -58,7 +58,6 @@ impl<S: Store> Core<S> {
                 self.progress.no_error(&path);
                 self.progress.changes_applied += 1;
                 if matches!(step.keep(), Some(Keep::Conflict(_))) {
-                    self.progress.conflicts += 1;
                     self.progress.note(now.wall, "conflict, the other side kept apart", &path);
                 }
                 let inode = stat.as_ref().map(|stat| stat.fingerprint.inode);

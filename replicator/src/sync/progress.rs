@@ -32,7 +32,6 @@ pub struct Progress {
     pub changes_made: u64,
     /// Remote changes applied.
     pub changes_applied: u64,
-    pub conflicts: u64,
     /// Files that were replaced here by ones from before them.
     pub older_files: u64,
     /// Entries that the disk had lost with the machine's power.

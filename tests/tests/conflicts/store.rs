@@ -66,6 +66,11 @@ fn what_lost_is_listed_restored_and_dropped() {
     assert_eq!(shown.code, 1, "{shown:?}");
     assert!(shown.stdout.ends_with("16 B  file\n"), "{shown:?}");
     let id = shown.stdout.split_whitespace().next().unwrap().to_owned();
+    // Until somebody deals with it, whoever looks.
+    cluster[keeper].stop().unwrap();
+    cluster[keeper].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(cluster[keeper].status().unwrap().conflicts(), 1);
     let kept = &cluster[keeper].conflicts().unwrap()[0];
     assert_eq!(kept["id"], *id, "{kept}");
     assert_eq!(kept["path"], "file", "{kept}");
@@ -88,6 +93,7 @@ fn what_lost_is_listed_restored_and_dropped() {
     assert!(keeps(&cluster[keeper], "the later edit"), "what it replaced is in no trash");
     let none = command(&cluster, &["list"]);
     assert_eq!((none.code, none.stdout.as_str()), (0, "no conflicts\n"), "{none:?}");
+    assert_eq!(cluster[keeper].status().unwrap().conflicts(), 0);
 
     // All of it works without a running node.
     cluster[1].stop().unwrap();
