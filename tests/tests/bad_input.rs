@@ -140,6 +140,18 @@ fn a_root_on_a_file_system_of_whole_seconds() {
     );
 }
 
+/// What is to be moved away is said with where it lies.
+#[test]
+fn an_index_that_is_none() {
+    let dir = folder();
+    let state = dir.path().join("state");
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("index.redb"), [7; 10_000]).unwrap();
+    let finished = run(dir.path(), &[]);
+    assert_refused(&finished, 2, &format!("in {}: index.redb", state.display()));
+    assert!(finished.stderr.contains("move it away"), "{finished:?}");
+}
+
 #[test]
 fn a_missing_password_file() {
     let dir = folder();
