@@ -231,9 +231,13 @@ impl<S: Store> Core<S> {
 
     /// A directory that was moved elsewhere took along what is to go back to its
     /// place. What a user does with it on that way is done to it there: for the
-    /// index it is back.
+    /// index it is back. Not where another user renamed it from here.
     fn goes_back(&mut self, path: &RelPath, row: &NameRow) -> Option<RelPath> {
         let lies = row.on_disk().filter(|_| row.is_pending() && !row.seen().is_empty())?;
+        let was = row.binding.winner().value.replaced().filter(|was| was.body == lies.0);
+        if was.is_some_and(|was| !was.seen.is_empty()) {
+            return None;
+        }
         let body = self.store.body(lies.0)?;
         // The move left both places in knowledge of the same changes: those of the
         // directory's new name.

@@ -246,6 +246,11 @@ fn seeds_that_failed_once_stay_well() {
         Plan::moving(402468),
         // A directory in the place of a file that was exchanged with another.
         Plan::coming(403489),
+        // Deleted while its node was down, and taken along with a directory that
+        // another had renamed, before anybody looked.
+        Plan::hurried(455708),
+        // The other name of a file that was written to went with its directory.
+        Plan::alike(458397),
         // A name that was given up led to a file that nobody remembers.
         Plan { unsaid: true, ..Plan::leaving(10464) },
         // Taken from a directory before it was renamed, and renamed with it.
