@@ -204,29 +204,33 @@ impl<S: Store> Core<S> {
         parent.is_some_and(|row| row.wanted().is_none_or(|(_, kind)| kind != Kind::Directory))
     }
 
-    /// Logs that what lay at a path is there no more.
+    /// Logs that what lay at a path is there no more, and notes it for people.
     pub(super) fn vanish(&mut self, now: Now, path: &RelPath) {
-        let Some(former) = self.store.name(path) else {
-            return;
-        };
-        let Some((body, kind)) = former.on_disk() else {
-            return;
-        };
+        if let Some(was) = self.take_away(now, path) {
+            let what = if was.moved { "moved away" } else { "deleted here" };
+            self.progress.note(now.wall, what, path);
+        }
+    }
+
+    /// Logs it, and gives what it took the name from; `None` where the tree was
+    /// to show nothing there anyway.
+    pub(super) fn take_away(&mut self, now: Now, path: &RelPath) -> Option<Replaced> {
+        let former = self.store.name(path)?;
+        let (body, kind) = former.on_disk()?;
         if let Some(place) = self.goes_back(path, &former) {
-            return self.vanish(now, &place);
+            return self.take_away(now, &place);
         }
         if former.wanted().is_none() {
             self.set_on_disk(path, None, former.seen());
-            return;
+            return None;
         }
         let was = self.taken_from(body);
-        let what = if was.moved { "moved here" } else { "deleted here" };
         let dot = self.next_dot();
-        let binding = Binding::Gone { was, kind };
+        let binding = Binding::Gone { was: was.clone(), kind };
         let row = write_name(Some(&former), dot, now.wall, binding, None);
         self.put_name(path, Some(&former), row);
         self.unchecked.insert(Key::Name(path.clone()));
-        self.progress.note(now.wall, what, path);
+        Some(was)
     }
 
     /// A directory that was moved elsewhere took along what is to go back to its

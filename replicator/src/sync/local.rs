@@ -292,7 +292,8 @@ impl<S: Store> Core<S> {
             let when = if stat.links > 1 { stat.metadata.mtime.as_nanos() } else { now.wall };
             self.bind(path, id, stat.kind, when);
             self.release_moved(now, id);
-            self.progress.note(now.wall, "linked here", path);
+            let is_link = stat.links as usize > disk.names.len();
+            self.progress.note(now.wall, if is_link { "linked here" } else { "moved here" }, path);
         }
     }
 

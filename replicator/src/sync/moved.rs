@@ -283,7 +283,7 @@ impl<S: Store> Core<S> {
         }
         left.sort();
         for path in left.iter().rev().filter(|path| !places.contains_key(path)) {
-            self.vanish(now, path);
+            self.take_away(now, path);
         }
         went.iter().rev().for_each(|(path, _)| self.vanish(now, path));
         went.into_iter().for_each(|(_, lay)| self.may_have_changed(now, lay));

@@ -208,3 +208,24 @@ fn a_moved_file_takes_the_place_of_a_directory_and_leaves_its_own_to_another() {
         story.is_at_rest().unwrap();
     }
 }
+
+/// In the few lines that a status has for it, and not file by file.
+#[test]
+fn a_rename_is_told_to_people_as_one() {
+    let mut story = Story::begin(Plan { traced: true, ..Plan::peaceful(1) }, 0, |user| {
+        user.make_directory("d");
+        ["d/1", "d/2", "d/3", "f"].iter().for_each(|file| user.write(file, file));
+    });
+    let before = story.trace().len();
+    story.act(0, |user| user.rename("d", "e"));
+    story.settle();
+    story.act(0, |user| user.rename("f", "g"));
+    story.settle();
+    story.act(0, |user| user.link("g", "h"));
+    story.settle();
+    let trace = story.trace().split_off(before);
+    let told = trace.lines().filter_map(|line| line.split_once(" 0: ")).map(|(_, what)| what);
+    let told: Vec<&str> =
+        told.filter(|what| what.contains(" here: ") || what.contains("away: ")).collect();
+    assert_eq!(told, ["moved here: e", "moved here: g", "moved away: f", "linked here: h"]);
+}
