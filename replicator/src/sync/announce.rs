@@ -63,6 +63,8 @@ pub(super) struct Peer {
     /// it knows nothing.
     pub asked_for: VecDeque<Vec<BodyId>>,
     pub unknown: BTreeSet<BodyId>,
+    /// It asked for some of which nothing was known here.
+    pub asks_in_vain: bool,
     /// It takes nothing from this node, which has not met it again yet.
     pub refuses: bool,
     /// It came with a log of its own, so it may hold much of what it is told
@@ -87,6 +89,7 @@ impl Peer {
             links_told: None,
             asked_for: VecDeque::new(),
             unknown: BTreeSet::new(),
+            asks_in_vain: false,
             refuses: false,
             seeded: true,
         }

@@ -119,6 +119,8 @@ pub struct Core<S> {
     pub(super) orphans: BTreeMap<BodyId, Vec<RelPath>>,
     /// More of them since all peers were asked.
     pub(super) orphaned: bool,
+    /// The body of one of them has come.
+    pub(super) adopted: bool,
     /// Names and bodies whose place in the tree is to be checked once the
     /// peer's records are complete.
     pub(super) unchecked: HashSet<Key>,
@@ -195,6 +197,7 @@ impl<S: Store> Core<S> {
             pending_bodies: BTreeSet::new(),
             orphans: BTreeMap::new(),
             orphaned: false,
+            adopted: false,
             unchecked: HashSet::new(),
             giving_up: GivingUp::default(),
             retries: HashMap::new(),
@@ -383,6 +386,7 @@ impl<S: Store> Core<S> {
         self.check_orphans(now);
         self.check_tree(now);
         self.ask_all_for_bodies();
+        self.invite_questions();
         self.try_unread(now);
         self.issue_looks(now);
         self.greet(now);

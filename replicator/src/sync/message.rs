@@ -61,7 +61,8 @@ pub enum Message {
     Refused {
         floor: VersionVector,
     },
-    /// Bodies that the sender has forgotten and finds bound again.
+    /// Bodies that the sender has forgotten and finds bound again. Of none: the
+    /// receiver may ask anew for those that it asked for in vain.
     WantBodies(Vec<BodyId>),
     /// Those of the bodies asked for that the sender remembers.
     Bodies(Vec<BodyRecord>),

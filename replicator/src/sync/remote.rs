@@ -56,6 +56,7 @@ impl<S: Store> Core<S> {
                 return;
             }
             let bound = self.orphans.remove(&id).unwrap_or_default();
+            self.adopted |= !bound.is_empty();
             let mut row = BodyRow {
                 stamp: record.stamp,
                 content: record.content,

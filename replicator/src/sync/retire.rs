@@ -130,13 +130,36 @@ impl<S: Store> Core<S> {
         if wanted.is_empty() || self.membership.me.is_none() {
             return;
         }
-        let Some(peer) = self.peers.get_mut(&from) else { return };
-        if peer.asked_for.len() >= ASKED_FOR_MAX {
+        if !self.ask_for(from, wanted) {
             self.orphaned = true;
-            return;
+        }
+    }
+
+    /// False where it is to answer too much already.
+    fn ask_for(&mut self, from: NodeId, wanted: Vec<BodyId>) -> bool {
+        let Some(peer) = self.peers.get_mut(&from) else { return true };
+        if peer.asked_for.len() >= ASKED_FOR_MAX {
+            return false;
         }
         peer.asked_for.push_back(wanted.clone());
         self.send(from, Message::WantBodies(wanted));
+        true
+    }
+
+    /// Who asked for bodies while this node itself was asking for them may ask
+    /// again: nothing else would bring it what others have brought here since.
+    pub(super) fn invite_questions(&mut self) {
+        if !std::mem::take(&mut self.adopted) {
+            return;
+        }
+        let vain = self.peers.iter().filter(|(_, peer)| peer.asks_in_vain).map(|(id, _)| *id);
+        for peer in vain.collect::<Vec<_>>() {
+            let is_sent = self.ask_for(peer, Vec::new());
+            self.adopted |= !is_sent;
+            if let Some(peer) = self.peers.get_mut(&peer).filter(|_| is_sent) {
+                peer.asks_in_vain = false;
+            }
+        }
     }
 
     /// This node may itself have bound a name to one: the loser of a conflict
@@ -153,8 +176,15 @@ impl<S: Store> Core<S> {
     pub(super) fn handle_want_bodies(&mut self, from: NodeId, wanted: &[BodyId]) {
         let known = |id: &BodyId| Some(self.store.body(*id)?.record(*id));
         let bodies: Vec<BodyRecord> = wanted.iter().filter_map(known).collect();
+        let is_vain = bodies.len() < wanted.len();
         // Also without any: it may be that nobody knows them.
         self.send(from, Message::Bodies(bodies));
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.asks_in_vain |= is_vain;
+        }
+        if wanted.is_empty() {
+            self.ask_for_bodies(from);
+        }
     }
 
     pub(super) fn handle_bodies(&mut self, from: NodeId, bodies: Vec<BodyRecord>) {

@@ -249,6 +249,9 @@ fn seeds_that_failed_once_stay_well() {
         // Deleted while its node was down, and taken along with a directory that
         // another had renamed, before anybody looked.
         Plan::hurried(455708),
+        // A forgotten file was bound again, and two nodes asked each other for it
+        // before either had heard what it is.
+        Plan::one_way(481790),
         // The other name of a file that was written to went with its directory.
         Plan::alike(458397),
         // A name that was given up led to a file that nobody remembers.
