@@ -72,9 +72,8 @@ impl Tally {
             UNIX_EPOCH.checked_add(since)
         });
         let is_counted = changed.is_some() && changed == self.changed;
-        if !is_counted && let Ok(names) = beside::names(store) {
-            let is_one = |name: &&Vec<u8>| name.ends_with(JSON_SUFFIX.as_bytes());
-            self.count = names.iter().filter(is_one).count() as u64;
+        if !is_counted && let Ok(names) = names(root) {
+            self.count = described(&names).count() as u64;
             let is_over = |at: &SystemTime| at.elapsed().is_ok_and(|since| since > TICK_MAX);
             self.changed = changed.filter(is_over);
         }
@@ -84,16 +83,9 @@ impl Tally {
 
 /// All conflicts of a folder, oldest first.
 pub fn list(root: &Root) -> Result<Vec<Conflict>, Error> {
-    let mut names = beside::names(root.conflicts())?;
-    names.sort_unstable();
+    let names = names(root)?;
     let mut found = Vec::new();
-    for name in &names {
-        let Some(id) = name.strip_suffix(JSON_SUFFIX.as_bytes()) else { continue };
-        // Without bytes it is what a crash left of a conflict being kept or
-        // dropped.
-        if names.binary_search_by(|other| other.as_slice().cmp(id)).is_err() {
-            continue;
-        }
+    for name in described(&names) {
         match read(root, name) {
             Ok(conflict) => found.push(conflict),
             Err(error) => {
@@ -102,6 +94,23 @@ pub fn list(root: &Root) -> Result<Vec<Conflict>, Error> {
         }
     }
     Ok(found)
+}
+
+/// All that lies in the store, sorted.
+fn names(root: &Root) -> Result<Vec<Vec<u8>>, Error> {
+    let mut names = beside::names(root.conflicts())?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The descriptions among them. One without bytes is what a crash left of a
+/// conflict being kept or dropped.
+fn described(names: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
+    let has_bytes = |name: &&[u8]| {
+        let id = name.strip_suffix(JSON_SUFFIX.as_bytes());
+        id.is_some_and(|id| names.binary_search_by(|other| other.as_slice().cmp(id)).is_ok())
+    };
+    names.iter().map(Vec::as_slice).filter(has_bytes)
 }
 
 /// Puts a conflict back: to where it was, or to any path of this machine,
