@@ -252,6 +252,9 @@ fn seeds_that_failed_once_stay_well() {
         // A forgotten file was bound again, and two nodes asked each other for it
         // before either had heard what it is.
         Plan::one_way(481790),
+        // A file waited for the place of a directory, and that for one in a directory
+        // in its own place.
+        Plan::one_way(517671),
         // The other name of a file that was written to went with its directory.
         Plan::alike(458397),
         // A name that was given up led to a file that nobody remembers.

@@ -153,16 +153,17 @@ impl<S: Store> Core<S> {
         })
     }
 
-    /// A directory that has no place any more, where this is to have its own: what
-    /// is in it may wait for this to leave. It becomes one with the directory
-    /// that is to lie here, so it can as well be that.
-    fn left_over_at(&self, lying: &Lying) -> Option<(RelPath, Lying)> {
+    /// A directory where this is to have its place, that has none any more but in
+    /// the directory that is to lie here: it, or what is in it, waits for this to
+    /// leave. It becomes one with that directory, so it can as well be that.
+    fn waits_at(&self, path: &RelPath, lying: &Lying) -> Option<(RelPath, Lying)> {
         let names = &lying.disk().names;
         let mut places = lacking(&lying.row().bound, names).filter_map(|at| {
             let there = self.lying_at(at).filter(|there| there.kind() == Kind::Directory)?;
             let is_apart = |name: &RelPath| !at.is_within(name) && !name.is_within(at);
-            let is_left_over = there.row().bound.is_empty() && names.iter().all(is_apart);
-            (is_left_over && self.parent_lies(at)).then(|| (at.clone(), there))
+            let comes_here = there.row().bound.iter().all(|bound| bound.is_within(path));
+            let is_free = comes_here && names.iter().all(is_apart) && self.parent_lies(at);
+            is_free.then(|| (at.clone(), there))
         });
         places.next()
     }
@@ -210,8 +211,8 @@ impl<S: Store> Core<S> {
                 if !self.is_awaited(&lying) {
                     return self.lay_aside(path, name, &lying, vec![id, lying.id]);
                 }
-                let left_over = from.is_none().then(|| self.left_over_at(&lying)).flatten();
-                let Some((with, directory)) = left_over else {
+                let waits = from.is_none().then(|| self.waits_at(path, &lying)).flatten();
+                let Some((with, directory)) = waits else {
                     return Next::Blocked;
                 };
                 let what = exchange(with, directory.disk().fingerprint, &lying);

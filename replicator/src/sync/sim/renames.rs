@@ -209,6 +209,33 @@ fn a_moved_file_takes_the_place_of_a_directory_and_leaves_its_own_to_another() {
     }
 }
 
+/// A directory goes into one that takes the place of a file, which takes its
+/// place: each of the three waits for another.
+#[test]
+fn a_file_and_a_directory_change_places_and_the_directory_goes_deeper() {
+    for seed in 0..SEEDS / 10 {
+        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| {
+            user.write("a", "file");
+            user.make_directory("b");
+            user.write("b/in", "inside");
+        });
+        story.part();
+        story.act(1, |user| {
+            user.rename("a", "file");
+            user.rename("b", "directory");
+            user.rename("file", "b");
+            user.make_directory("a");
+            user.rename("directory", "a/d");
+        });
+        story.settle();
+        story.join(0, 1);
+        for at in 0..2 {
+            assert_eq!(story.tree(at), "a/ a/d/ a/d/in=inside b=file", "seed {seed}, node {at}");
+        }
+        story.is_at_rest().unwrap();
+    }
+}
+
 /// In the few lines that a status has for it, and not file by file.
 #[test]
 fn a_rename_is_told_to_people_as_one() {
