@@ -104,10 +104,7 @@ fn a_file_stays_deleted_where_the_edit_of_the_one_before_it_is_lost() {
         story.join(0, 2);
         story.join(1, 2);
         story.join(0, 1);
-        for at in 0..3 {
-            assert_eq!(story.tree(at), "", "seed {seed}, node {at}");
-        }
-        story.is_at_rest().unwrap();
+        story.ends_as("", seed);
     }
 }
 

@@ -202,15 +202,12 @@ fn a_moved_file_takes_the_place_of_a_directory_and_leaves_its_own_to_another() {
         story.act_now(0, |user| user.rename("b", "e"));
         story.act_now(0, |user| user.write("b", "made"));
         story.settle();
-        for at in 0..2 {
-            assert_eq!(story.tree(at), "b=made e=moved", "seed {seed}, node {at}");
-        }
-        story.is_at_rest().unwrap();
+        story.ends_as("b=made e=moved", seed);
     }
 }
 
 /// A directory goes into one that takes the place of a file, which takes its
-/// place: each of the three waits for another.
+/// place: none of the three may wait for another for ever.
 #[test]
 fn a_file_and_a_directory_change_places_and_the_directory_goes_deeper() {
     for seed in 0..SEEDS / 10 {
@@ -229,10 +226,7 @@ fn a_file_and_a_directory_change_places_and_the_directory_goes_deeper() {
         });
         story.settle();
         story.join(0, 1);
-        for at in 0..2 {
-            assert_eq!(story.tree(at), "a/ a/d/ a/d/in=inside b=file", "seed {seed}, node {at}");
-        }
-        story.is_at_rest().unwrap();
+        story.ends_as("a/ a/d/ a/d/in=inside b=file", seed);
     }
 }
 

@@ -172,6 +172,14 @@ impl Story {
         check::nothing_is_left_over(&self.world)
     }
 
+    /// Every node shows this tree, and all is at rest.
+    pub(super) fn ends_as(&self, expected: &str, seed: u64) {
+        for at in 0..self.world.nodes.len() {
+            assert_eq!(self.tree(at), expected, "seed {seed}, node {at}");
+        }
+        self.is_at_rest().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+    }
+
     /// What changed at a node that only receives, with how.
     pub(super) fn own_changes(&self, at: usize) -> Vec<String> {
         let own = self.world.nodes[at].core.own_changes();
