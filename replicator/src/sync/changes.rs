@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::effect::Now;
 use super::read::Read;
-use super::record::{Binding, BodyRow, Content, Disk, Held, Key, NameRow, Paths, Replaced};
+use super::record::{Binding, BodyRow, Burial, Content, Disk, Held, Key, NameRow, Paths, Replaced};
 use super::register::Register;
 use super::store::Store;
 use super::tree::{Lying, held, held_binding, lacking};
@@ -220,11 +220,11 @@ impl<S: Store> Core<S> {
         if let Some(place) = self.goes_back(path, &former) {
             return self.take_away(now, &place);
         }
-        if former.wanted().is_none() {
+        let was = self.taken_from(body);
+        if former.wanted().is_none() && !self.deletes_more(path, &was) {
             self.set_on_disk(path, None, former.seen());
             return None;
         }
-        let was = self.taken_from(body);
         let dot = self.next_dot();
         let binding = Binding::Gone { was: was.clone(), kind };
         let row = write_name(Some(&former), dot, now.wall, binding, None);
@@ -252,6 +252,15 @@ impl<S: Store> Core<S> {
         self.set_on_disk(place, Some(lies), &VersionVector::new());
         self.set_on_disk(path, None, row.seen());
         Some(place.clone())
+    }
+
+    /// Another user took this name away, too, and left the file others. Who takes
+    /// the last one here deletes it, unless a user gave it one since.
+    fn deletes_more(&self, path: &RelPath, was: &Replaced) -> bool {
+        let Some(body) = self.store.body(was.body) else { return false };
+        let is_left =
+            matches!(self.burial_at(was.body, &body, path), Some(Burial::Moved | Burial::Spared));
+        !was.moved && is_left && self.is_bound_by_nodes(&body)
     }
 
     /// A body is about to lose one of the names that it has on this disk.

@@ -375,7 +375,7 @@ impl BodyRow {
 
     /// What this binding says of it, if it took a name from it: who replaced it
     /// without knowing all of it left it to be kept, and nothing more.
-    pub fn burial(&self, id: BodyId, binding: &Binding) -> Option<Burial> {
+    fn burial(&self, id: BodyId, binding: &Binding) -> Option<Burial> {
         let replaced = binding.replaced().filter(|replaced| replaced.body == id)?;
         match (binding.body(), self.is_known_to(id, binding)) {
             (Some((body, _)), _) if body == id => None,
@@ -389,9 +389,23 @@ impl BodyRow {
         }
     }
 
-    /// The same of who deleted it: it was not moved, nor replaced.
-    pub fn is_deleted_by(&self, id: BodyId, binding: &Binding) -> bool {
-        binding.deleted().is_some() && self.is_known_to(id, binding)
+    /// What a name that was taken from it says of it: the most that anybody says
+    /// who took it. One that another has by now is no place to come back to.
+    pub fn burial_at(&self, id: BodyId, name: &Register<Binding>) -> Option<Burial> {
+        let holder = name.winner().value.body().map(|(body, _)| body);
+        if holder == Some(id) {
+            return None;
+        }
+        let is_known = |burial: &Burial| matches!(burial, Burial::Spared | Burial::Meant);
+        let burials = name.values().filter_map(|binding| self.burial(id, binding));
+        burials.filter(|burial| holder.is_none() || is_known(burial)).max()
+    }
+
+    /// That it was deleted at this name by somebody who knew all that it contains:
+    /// not moved, nor replaced.
+    pub fn deletion_in<'a>(&self, id: BodyId, name: &'a Register<Binding>) -> Option<&'a Replaced> {
+        let deletions = name.values().filter(|binding| binding.deleted().is_some());
+        deletions.filter(|binding| self.is_known_to(id, binding)).find_map(Binding::deleted)
     }
 
     /// Is it to come back at a name that is gone, for the sake of a change that
@@ -401,8 +415,8 @@ impl BodyRow {
         match self.content.winner().value.is_lost() {
             true => self.disk.is_some() && !self.lies_let_go(id, name),
             false => {
-                let is_known = self.is_known_to(id, &name.winner().value);
-                !is_known && !name.values().any(|binding| self.is_deleted_by(id, binding))
+                let is_meant = |binding| self.burial(id, binding) == Some(Burial::Meant);
+                !self.is_known_to(id, &name.winner().value) && !name.values().any(is_meant)
             }
         }
     }

@@ -177,7 +177,7 @@ impl<S: Store> Core<S> {
     /// ended before it checked what had come.
     pub(super) fn is_to_be_checked(&self, row: &NameRow, has_directory: bool) -> bool {
         let hangs = match &row.binding.winner().value {
-            Binding::Bound { .. } => !has_directory,
+            Binding::Bound { .. } => !has_directory || self.deletion_of(row).is_some(),
             // A file that was changed, which its deletion did not know of.
             Binding::Gone { was, .. } => self
                 .store
@@ -227,6 +227,19 @@ impl<S: Store> Core<S> {
                 }
             }
         }
+        self.let_go(&row);
+    }
+
+    /// What somebody deleted here may have been bound again elsewhere.
+    fn let_go(&mut self, row: &NameRow) {
+        for was in row.binding.values().filter_map(Binding::deleted) {
+            let bound = self.store.body(was.body).map(|body| body.bound.clone());
+            for path in bound.unwrap_or_default() {
+                if let Some(name) = self.store.name(&path) {
+                    self.stays_deleted(&path, &name);
+                }
+            }
+        }
     }
 
     /// Files that came to one name on several nodes: the one that was changed
@@ -245,19 +258,11 @@ impl<S: Store> Core<S> {
         (lying.written_on_disk()? > shown.content.winner().when).then_some(lies)
     }
 
-    /// That a node bound a file again is nobody's change: who deleted it in
-    /// knowledge of all that it contains has deleted it. True where that was
-    /// so.
+    /// Takes a name away again that a node gave to what is deleted. True where
+    /// that was so.
     fn stays_deleted(&mut self, path: &RelPath, row: &NameRow) -> bool {
-        let winner = &row.binding.winner().value;
-        let Some((id, kind)) = winner.body().filter(|(_, kind)| *kind != Kind::Directory) else {
-            return false;
-        };
-        let Some(body) = self.store.body(id).filter(|_| winner.is_bound_again()) else {
-            return false;
-        };
-        let gone = row.binding.values().find(|binding| body.is_deleted_by(id, binding));
-        let Some(was) = gone.and_then(Binding::replaced).cloned() else { return false };
+        let Some((id, kind)) = row.wanted() else { return false };
+        let Some(was) = self.deletion_of(row) else { return false };
         let when = row.binding.winner().when;
         let dot = self.next_dot();
         let mut binding = row.binding.clone();
@@ -268,6 +273,26 @@ impl<S: Store> Core<S> {
         self.put_name(path, Some(row), NameRow { stamp: dot, binding, held });
         self.unchecked.insert(Key::Name(path.clone()));
         true
+    }
+
+    /// That a node bound a file again is nobody's change: who deleted it in
+    /// knowledge of all that it contains has deleted it, were it under another
+    /// name, unless a user gave it one since.
+    fn deletion_of(&self, row: &NameRow) -> Option<Replaced> {
+        let winner = &row.binding.winner().value;
+        let (id, kind) = winner.body().filter(|_| winner.is_bound_again())?;
+        let body = self.store.body(id).filter(|_| kind != Kind::Directory)?;
+        let elsewhere = || {
+            let grave = body.grave.as_ref().filter(|_| self.is_bound_by_nodes(&body))?;
+            body.deletion_in(id, &self.store.name(grave)?.binding).cloned()
+        };
+        body.deletion_in(id, &row.binding).cloned().or_else(elsewhere)
+    }
+
+    /// Has it no names but those that a node gave it?
+    pub(super) fn is_bound_by_nodes(&self, body: &BodyRow) -> bool {
+        let mut names = body.bound.iter().map(|path| self.store.name(path));
+        names.all(|name| name.is_some_and(|name| name.binding.winner().value.is_bound_again()))
     }
 
     /// A change beats a concurrent deletion: a body whose content was changed

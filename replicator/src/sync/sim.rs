@@ -255,6 +255,8 @@ fn seeds_that_failed_once_stay_well() {
         // A file waited for the place of a directory, and that for one in a directory
         // in its own place.
         Plan::one_way(517671),
+        // Its last name here was deleted while another node gave it one again.
+        Plan::hurried(531383),
         // The other name of a file that was written to went with its directory.
         Plan::alike(458397),
         // A name that was given up led to a file that nobody remembers.

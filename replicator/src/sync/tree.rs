@@ -84,7 +84,7 @@ impl<S: Store> Core<S> {
             self.pending_names.remove(path);
         }
         let is_new = former.is_none_or(|former| former.binding != row.binding);
-        let grave = is_new.then(|| self.buried_by(&row.binding.winner().value)).flatten();
+        let buried = if is_new { self.buried_by(&row.binding) } else { Vec::new() };
         self.sweep_again(&row);
         self.store.put_name(path, row);
         if let Some((body, _)) = wanted.filter(|_| wanted != wanted_before)
@@ -95,7 +95,8 @@ impl<S: Store> Core<S> {
         }
         // Each body is written once, whatever of it changes.
         let ids = [wanted_before, wanted, disk_before, disk].map(|body| body.map(|(id, _)| id));
-        let mut bodies: Vec<BodyId> = ids.into_iter().flatten().chain(grave).collect();
+        let mut bodies: Vec<BodyId> = ids.into_iter().flatten().collect();
+        bodies.extend(&buried);
         bodies.sort();
         bodies.dedup();
         let is =
@@ -109,7 +110,7 @@ impl<S: Store> Core<S> {
                     (false, true) => insert_path(&mut row.bound, path),
                     _ => {}
                 }
-                if grave == Some(id) {
+                if buried.contains(&id) {
                     row.grave = Some(path.clone());
                 }
                 unnamed = is(wanted_before, id) && row.bound.is_empty() && row.grave.is_some();
@@ -133,20 +134,24 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// The body for which this name says most of what becomes of it without any.
-    /// Also where this node never knew the name: what it knows of the body may be
+    /// The bodies for which this name says most of what becomes of them without any.
+    /// Also where this node never knew the name: what it knows of a body may be
     /// more than who took that.
-    fn buried_by(&self, binding: &Binding) -> Option<BodyId> {
-        let id = binding.replaced()?.body;
-        let body = self.store.body(id)?;
-        let burial = body.burial(id, binding).filter(|burial| *burial != Burial::Moved)?;
-        let before = body.grave.as_ref().and_then(|grave| self.burial_at(id, &body, grave));
-        (Some(burial) >= before).then_some(id)
+    fn buried_by(&self, name: &Register<Binding>) -> Vec<BodyId> {
+        let mut ids: Vec<BodyId> =
+            name.values().filter_map(|value| Some(value.replaced()?.body)).collect();
+        ids.retain(|id| {
+            let Some(body) = self.store.body(*id) else { return false };
+            let burial = body.burial_at(*id, name).filter(|burial| *burial != Burial::Moved);
+            let before = body.grave.as_ref().and_then(|grave| self.burial_at(*id, &body, grave));
+            burial.is_some() && burial >= before
+        });
+        ids
     }
 
     /// What a name says of a body that it was taken from.
     pub(super) fn burial_at(&self, id: BodyId, body: &BodyRow, path: &RelPath) -> Option<Burial> {
-        body.burial(id, &self.store.name(path)?.binding.winner().value)
+        body.burial_at(id, &self.store.name(path)?.binding)
     }
 
     /// Writes a body's row.

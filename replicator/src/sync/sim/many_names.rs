@@ -139,6 +139,37 @@ fn a_file_that_was_changed_stays_where_who_took_it_away_did_not_know() {
     }
 }
 
+/// Who has one name of a file, and knows what others wrote to it, deletes it:
+/// it stays deleted, though at that moment another takes the same name away, and
+/// leaves it one for that change which was gone elsewhere by then.
+#[test]
+fn a_file_stays_deleted_though_a_name_of_it_comes_back_elsewhere() {
+    let after = (0..9).flat_map(|wait| (0..10).map(move |delay| (wait * 3, delay)));
+    let mut tried = 0;
+    for (seed, (wait, delay)) in (0..4).flat_map(|seed| after.clone().map(move |at| (seed, at))) {
+        let mut story = of_two_names(seed);
+        story.part();
+        story.act(0, |user| user.write("a", "changed"));
+        story.settle();
+        story.act(1, |user| user.remove("b"));
+        story.settle();
+        story.join_for(0, 1, Duration::from_millis(delay));
+        if story.tree(0) != "a=changed b->a" {
+            continue;
+        }
+        story.act_now(0, |user| user.remove("a"));
+        story.join_for(0, 1, Duration::from_millis(wait));
+        if story.tree(1) != "a=changed" {
+            continue;
+        }
+        story.act_now(1, |user| user.remove("a"));
+        story.settle();
+        story.ends_as("", seed);
+        tried += 1;
+    }
+    assert!(tried > 50, "{tried}");
+}
+
 /// A user takes a directory away, and with it the other name of a file, of which
 /// nothing is told; what is written to the file just then is at the name that
 /// another node gives to another file.
