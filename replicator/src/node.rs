@@ -28,6 +28,7 @@ mod provenance;
 mod pull;
 mod questions;
 mod report;
+mod room;
 mod scrub;
 mod serve;
 mod staging;
@@ -136,6 +137,12 @@ pub async fn run(
                 tracing::warn!(
                     "other nodes know more of this node's changes than it does: its state is from a backup, everything is compared"
                 );
+            }
+            // Not at a start: who starts it waits for its line.
+            Err(error) if error.lacks_room() && ready.is_none() => {
+                if !room::wait(&config.state_dir, &mut stop, &mut questions).await {
+                    return Ok(());
+                }
             }
             ended => return ended,
         }
@@ -385,8 +392,8 @@ impl Node {
             let flushed = tokio::task::spawn_blocking(move || apply::flush_all(&root)).await;
             flushed.map_err(|_| Error::Ended("flushing"))??;
             index.close(counter)?;
-        } else {
-            index.flush()?;
+        } else if let Err(error) = index.flush() {
+            tracing::debug!("the index keeps nothing of the last moments: {error}");
         }
         ended
     }

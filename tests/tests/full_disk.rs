@@ -64,6 +64,50 @@ fn a_full_disk(kind: FileSystem) {
     cluster.assert_rsync_agrees();
 }
 
+/// Where the index lies: the node stays, says what it needs, and finds what
+/// changed meanwhile on both sides once it has that.
+#[test]
+fn a_full_state_directory() {
+    let form = Form { size: 400 << 20, ..Form::of(FileSystem::Ext4) };
+    let Some(volume) = Volume::or_skip_of(form) else { return };
+    let mut cluster = Cluster::new(2);
+    cluster[1].settings.state = volume.path().join("state");
+    cluster.start();
+    fs::write(cluster[1].path("deleted"), "before").unwrap();
+    fs::write(cluster[1].path("edited"), "before").unwrap();
+    cluster.assert_same();
+
+    let ballast = volume.path().join("ballast");
+    fill(&ballast);
+    fs::create_dir(cluster[0].path("new")).unwrap();
+    for number in 0..20_000 {
+        fs::write(cluster[0].path(format!("new/{number}")), format!("{number}")).unwrap();
+    }
+    poll::eventually(LIMIT, "it says that it lacks room", || {
+        let said = cluster[1].command(&["status"]).unwrap();
+        said.stderr.contains("no space left in") && said.stderr.contains("goes on by itself")
+    });
+    fs::write(cluster[1].path("edited"), "after").unwrap();
+    fs::remove_file(cluster[1].path("deleted")).unwrap();
+    assert!(cluster[1].is_running());
+
+    fs::remove_file(&ballast).unwrap();
+    cluster.assert_same_within(LIMIT);
+    assert_eq!(fs::read(cluster[0].path("edited")).unwrap(), b"after");
+    assert!(!cluster[0].path("deleted").exists());
+    assert_eq!(fs::read_dir(cluster[1].path("new")).unwrap().count(), 20_000);
+
+    // It ends as it is told, also while it waits.
+    fill(&ballast);
+    for number in 0..20_000 {
+        fs::remove_file(cluster[0].path(format!("new/{number}"))).unwrap();
+    }
+    poll::eventually(LIMIT, "it lacks room again", || {
+        cluster[1].command(&["status"]).unwrap().stderr.contains("no space left in")
+    });
+    assert!(cluster[1].stop().unwrap().success());
+}
+
 /// Takes all the room that there is.
 fn fill(ballast: &std::path::Path) {
     use std::io::Write;

@@ -27,12 +27,42 @@ pub enum Error {
     Schema { found: u32 },
     #[error("index.redb of this state directory: {0}")]
     Io(#[source] io::Error),
-    /// What the writer met first; said again to everyone who asks later.
-    #[error("{0}")]
-    Stopped(String),
+    /// Who met that says what it was.
+    #[error("index.redb of this state directory could not be read or written before")]
+    FailedBefore,
+    /// What was met first; said again to everyone who asks later.
+    #[error(transparent)]
+    Stopped(Fault),
+}
+
+/// What ended an index: nothing more is made durable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Fault {
+    pub reason: String,
+    /// It would go on if there were room.
+    pub lacks_room: bool,
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Stopped(fault) => fault.clone(),
+            other => Fault { reason: other.to_string(), lacks_room: other.lacks_room() },
+        }
+    }
 }
 
 impl Error {
+    /// Is room all that is missing?
+    pub fn lacks_room(&self) -> bool {
+        match self {
+            Self::NoSpace => true,
+            Self::Stopped(fault) => fault.lacks_room,
+            _ => false,
+        }
+    }
+
     /// What a process exits with that cannot start for it.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -61,6 +91,7 @@ impl From<redb::Error> for Error {
         match error {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Error::Locked,
             redb::Error::Io(error) => error.into(),
+            redb::Error::PreviousIo => Error::FailedBefore,
             redb::Error::UpgradeRequired(version) => Error::Schema { found: version.into() },
             redb::Error::Corrupted(reason) => Error::Corrupt(reason),
             other => Error::Corrupt(other.to_string()),

@@ -38,7 +38,7 @@ mod tables;
 mod tests;
 mod writer;
 
-pub use error::Error;
+pub use error::{Error, Fault};
 
 use batch::Batch;
 use cache::Cache;
@@ -238,7 +238,7 @@ impl Index {
 
     /// The first failure of the database; from then on nothing more is made
     /// durable and reads cannot be trusted, so the node stops.
-    pub fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<Fault> {
         self.failure.get().cloned()
     }
 
@@ -272,7 +272,10 @@ impl Index {
     }
 
     fn fail(&self, error: &Error) {
-        self.failure.get_or_init(|| error.to_string());
+        if matches!(error, Error::FailedBefore) {
+            self.writer.let_say_why();
+        }
+        self.failure.get_or_init(|| Fault::from(error));
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -448,7 +448,7 @@ fn after_a_failed_read_nothing_more_is_written() {
     let mut index = open(&dir, 2).index;
     assert_eq!(index.failure(), None);
     assert_eq!(index.name(&path("a")), None);
-    assert!(index.failure().is_some_and(|failure| failure.contains("damaged")));
+    assert!(index.failure().is_some_and(|failure| failure.reason.contains("damaged")));
     index.put_name(&path("b"), name_row(dot(1), 1, false));
     index.end_turn(Instant::now() + BATCH_AGE_MAX);
     assert!(matches!(index.flush(), Err(Error::Stopped(_))));
@@ -464,7 +464,9 @@ fn rows_are_not_kept_where_what_they_speak_of_is_not_durable() {
     let mut index = Index::open(dir.path(), options(1, before_commit)).unwrap().index;
     index.put_name(&path("a"), name_row(dot(1), 1, false));
     assert!(index.flush().is_err());
-    assert_eq!(index.failure().as_deref(), Some("the disk cannot be flushed"));
+    let failure = index.failure().unwrap();
+    assert_eq!(failure.reason, "the disk cannot be flushed");
+    assert!(!failure.lacks_room);
     drop(index);
     assert_eq!(open(&dir, 2).index.name(&path("a")), None);
 }

@@ -5,21 +5,26 @@
 //! After a failure nothing more is written: a later batch must never be
 //! durable where an earlier one is not.
 
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 
 use super::BeforeCommit;
 use super::batch::Batch;
-use super::error::Error;
+use super::error::{Error, Fault};
 use super::tables::{self, BODIES, CONTENTS, INODES, LEAVES, LOG, META, META_HAVE, NAMES};
 use crate::hash::Leaves;
 use crate::id::BodyId;
 
+/// How long an error that follows another waits for that to be told.
+const SAY_WHY_LIMIT: Duration = Duration::from_secs(1);
+const SAY_WHY_PAUSE: Duration = Duration::from_millis(10);
+
 /// The first failure of whoever meets one.
-pub(super) type Failure = Arc<OnceLock<String>>;
+pub(super) type Failure = Arc<OnceLock<Fault>>;
 
 /// Has one batch at a time. Dropping it waits for that one.
 pub(super) struct Writer {
@@ -88,13 +93,25 @@ impl Writer {
         commit
     }
 
+    /// The thread may have met an error that it has not told yet.
+    pub(super) fn let_say_why(&self) {
+        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + SAY_WHY_LIMIT;
+        while self.failure.get().is_none() && Instant::now() < until {
+            if let Err(RecvTimeoutError::Disconnected) = commits.recv_timeout(SAY_WHY_PAUSE) {
+                break;
+            }
+        }
+    }
+
     fn commits(&mut self) -> &mut Receiver<Commit> {
         self.commits.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The thread says itself why it ends, unless it panicked.
     fn note_that_it_is_gone(&self) {
-        self.failure.get_or_init(|| "the writer of index.redb ended unexpectedly".into());
+        let reason = "the writer of index.redb ended unexpectedly".to_owned();
+        self.failure.get_or_init(|| Fault { reason, lacks_room: false });
     }
 }
 
@@ -114,10 +131,11 @@ fn run(
     before_commit: &BeforeCommit,
     todo: &Receiver<Arc<Batch>>,
     done: &SyncSender<Commit>,
-    failure: &OnceLock<String>,
+    failure: &OnceLock<Fault>,
 ) {
     while let Ok(batch) = todo.recv() {
-        let ready = before_commit().map_err(Error::Stopped);
+        let stopped = |reason| Error::Stopped(Fault { reason, lacks_room: false });
+        let ready = before_commit().map_err(stopped);
         match ready.and_then(|()| commit(db, &batch)) {
             Ok(commit) => {
                 if done.send(commit).is_err() {
@@ -125,7 +143,7 @@ fn run(
                 }
             }
             Err(error) => {
-                failure.get_or_init(|| error.to_string());
+                failure.get_or_init(|| Fault::from(&error));
                 return;
             }
         }

@@ -38,7 +38,7 @@ pub enum Error {
     )]
     OtherRoot { root: PathBuf },
     #[error("the index failed: {0}")]
-    IndexFailed(String),
+    IndexFailed(index::Fault),
     #[error("the system gives no random numbers: {0}")]
     Random(String),
     #[error("cannot watch the folder: {0}")]
@@ -67,6 +67,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Would the node serve if there were room for its index?
+    pub(super) fn lacks_room(&self) -> bool {
+        match self {
+            Self::IndexFailed(fault) => fault.lacks_room,
+            Self::Index(error) | Self::Unopened { error, .. } => error.lacks_room(),
+            _ => false,
+        }
+    }
+
     /// What the process exits with.
     pub fn exit_code(&self) -> u8 {
         match self {
