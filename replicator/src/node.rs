@@ -63,13 +63,13 @@ use self::wait::Waiters;
 use self::way::Ways;
 use crate::capture::{self, Capture, Change};
 use crate::config::Config;
-use crate::entry::Timestamp;
+use crate::entry::{Stat, Timestamp};
 use crate::id::NodeId;
 use crate::index::{self, Index};
 use crate::limits::{JOB_BYTES_MAX, MEETING_MIN, RECORDS_MAX, STRETCH_ROWS_MAX, WHOLE_BYTES_MAX};
 use crate::root::Root;
 use crate::status::{StateDir, control};
-use crate::sync::effect::Now;
+use crate::sync::effect::{Listed, Now};
 use crate::sync::{Core, Introduction, Options};
 use crate::transport::{Event, Events, Secret};
 use crate::{apply, path::RelPath};
@@ -279,6 +279,9 @@ impl Node {
             retention: self.facts.retention(),
         });
         self.note_scrub();
+        if let Some(Stat { kind, fingerprint, .. }) = self.carrier.root.stat(&RelPath::root())? {
+            self.core.folder_found(&Listed { path: RelPath::root(), kind, fingerprint });
+        }
         self.core.scan_since(RelPath::root(), self.unread_since);
         guard::watch(&self.carrier.root, self.reports.clone()).map_err(Error::Guard)?;
         self.turn()?;

@@ -154,6 +154,49 @@ fn old_files_put_into_the_folder_of_a_stopped_node() {
     assert_eq!(kept.as_array().map(Vec::len), Some(2), "{kept}");
 }
 
+/// Where files come and none is changed, as uploads do, nothing in a backup is
+/// older than it was: what it lacks is held for the times of its directories.
+#[test]
+fn a_backup_without_the_latest_files_put_into_the_folder_of_a_stopped_node() {
+    let latest = ["later", "d/later", "d/e", "d/e/later"];
+    let mut cluster = in_sync();
+    for name in ["d", "other"] {
+        fs::create_dir(cluster[0].path(name)).unwrap();
+    }
+    fs::write(cluster[0].path("other/deleted"), "by a user").unwrap();
+    cluster.assert_same();
+    let folders = ["", "d"].map(|name| cluster[1].path(name));
+    let times = folders.each_ref().map(|folder| fs::metadata(folder).unwrap().modified().unwrap());
+    fs::create_dir(cluster[0].path("d/e")).unwrap();
+    for name in ["later", "d/later", "d/e/later"] {
+        fs::write(cluster[0].path(name), "an upload").unwrap();
+    }
+    cluster.assert_same();
+
+    cluster[1].stop().unwrap();
+    // As `rsync -a --delete backup/ folder/` does.
+    fs::remove_dir_all(cluster[1].path("d/e")).unwrap();
+    for name in ["later", "d/later"] {
+        fs::remove_file(cluster[1].path(name)).unwrap();
+    }
+    for (folder, time) in folders.iter().zip(times) {
+        File::open(folder).unwrap().set_modified(time).unwrap();
+    }
+    fs::remove_file(cluster[1].path("other/deleted")).unwrap();
+    cluster[1].start().unwrap();
+    poll::eventually(ARRIVES_WITHIN, "what a user deleted is deleted", || {
+        !cluster[0].path("other/deleted").exists()
+    });
+    let held = cluster[1].status().unwrap().number("/folder/deletions_held");
+    assert_eq!(held, latest.len() as u64);
+    for name in latest {
+        assert!(cluster[0].path(name).exists(), "{name} was deleted");
+    }
+    assert_eq!(cluster[1].confirm(&["--restore"]).unwrap().code, 0);
+    cluster.assert_same();
+    assert_eq!(reads(&cluster[1], "d/e/later"), "an upload");
+}
+
 /// It came from a node whose clock is fast, say. What was written in its place
 /// bears an earlier time, and is not a backup's for that.
 #[test]
@@ -202,8 +245,9 @@ fn old_bytes_put_into_the_files_of_a_stopped_node() {
     assert_eq!(kept.as_array().map(Vec::len), Some(1), "{kept}");
 }
 
-/// As `rsync -a --delete backup/ folder/` does: somebody's doing, while the node
-/// looks on. It is done everywhere, said, and can be undone.
+/// As `rsync -a backup/ folder/` does, which leaves what is new, and then
+/// `--delete`: somebody's doing, while the node looks on. It is done everywhere,
+/// said, and can be undone.
 #[test]
 fn old_files_put_into_the_folder_of_a_running_node() {
     let cluster = in_sync();
@@ -216,13 +260,16 @@ fn old_files_put_into_the_folder_of_a_running_node() {
     cluster.assert_same();
     write_old(&cluster[1].path("1"), "as it was");
     write_old(&cluster[1].path("2"), "as that was");
+    poll::eventually(ARRIVES_WITHIN, "they are changes like any other", || {
+        reads(&cluster[0], "1") == "as it was" && reads(&cluster[0], "2") == "as that was"
+    });
+    cluster.assert_same();
+    assert_eq!(fs::read_dir(cluster[0].path("later")).unwrap().count(), REMOVED);
+    assert_eq!(reads(&cluster[0], "new"), "new");
     fs::remove_file(cluster[1].path("new")).unwrap();
     fs::remove_dir_all(cluster[1].path("later")).unwrap();
-    poll::eventually(ARRIVES_WITHIN, "they are changes like any other", || {
-        reads(&cluster[0], "1") == "as it was"
-            && reads(&cluster[0], "2") == "as that was"
-            && !cluster[0].path("new").exists()
-            && !cluster[0].path("later").exists()
+    poll::eventually(ARRIVES_WITHIN, "what was removed is gone", || {
+        !cluster[0].path("new").exists() && !cluster[0].path("later").exists()
     });
     cluster.assert_same();
     for node in cluster.nodes() {

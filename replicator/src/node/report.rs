@@ -106,7 +106,7 @@ impl Node {
                 if held > before {
                     tracing::warn!(
                         entries = held,
-                        "much of the folder vanished while nobody looked: these deletions are held back; `replicator confirm` lets them through, `replicator confirm --restore` brings the files back"
+                        "much of the folder vanished while nobody looked, or a backup lies there that lacks it: these deletions are held back; `replicator confirm` lets them through, `replicator confirm --restore` brings the files back"
                     );
                 }
             }

@@ -79,6 +79,7 @@ impl<S: Store> Core<S> {
             gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path, false));
             return;
         }
+        let gone = self.hold_what_came_since(gone);
         let fresh = gone.iter().filter(|path| !self.brake.holds(path)).count();
         if now.monotonic.saturating_sub(self.brake.since) > WINDOW {
             self.brake.passed = 0;
@@ -94,6 +95,16 @@ impl<S: Store> Core<S> {
         let passes = |path: &RelPath| !self.brake.holds(path);
         let gone: Vec<RelPath> = gone.into_iter().filter(passes).collect();
         gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path, false));
+    }
+
+    /// Holds what a backup lacks because it is older than that. Gives the others.
+    fn hold_what_came_since(&mut self, gone: Vec<RelPath>) -> Vec<RelPath> {
+        if self.surveyed || self.options.delete_brake.is_none() {
+            return gone;
+        }
+        let (since, others) = self.restored.part_since(gone);
+        self.brake.held.extend(since);
+        others
     }
 
     /// The same of an entry that the scan met at another place: nothing is gone

@@ -29,6 +29,7 @@ impl<S: Store> Core<S> {
         if !self.surveyed {
             return;
         }
+        self.restored.folder_is_met();
         let ungreeted = self.peers.iter_mut().filter(|(_, peer)| !peer.greeted);
         let ungreeted: Vec<NodeId> = ungreeted
             .map(|(id, peer)| {

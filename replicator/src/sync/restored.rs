@@ -4,7 +4,10 @@
 //! other where somebody is seen to make it. Found at the start, it is more
 //! likely a backup's: it then counts as made beside what the cluster holds,
 //! not after it, so the later version is shown and the older one is kept as a
-//! conflict. What is missing beside such files is held like a disaster.
+//! conflict. What is missing beside such files is held like a disaster. So is
+//! what is missing in a directory whose time went back: who deletes an entry
+//! gives its directory a later one, and who puts a backup in its place puts
+//! that back, too.
 
 use std::collections::HashSet;
 
@@ -18,13 +21,16 @@ use crate::entry::{Fingerprint, Kind, Timestamp};
 use crate::id::BodyId;
 use crate::path::RelPath;
 
-/// What the first look at a folder found to be older than it was.
+/// What the first look at a folder found to be older than it was. No more than
+/// lies there.
 #[derive(Debug, Default)]
 pub(super) struct Restored {
     files: HashSet<RelPath>,
     older: usize,
     /// Changed as files change, to a later time.
     newer: usize,
+    /// Directories that bear an earlier time than they did.
+    directories: HashSet<RelPath>,
     /// The folder is not the one that was served before.
     is_copy: bool,
 }
@@ -34,6 +40,25 @@ impl Restored {
     /// older; a single old file among many changes is somebody's.
     pub fn is_backup(&self) -> bool {
         self.is_copy || self.older > self.newer
+    }
+
+    /// Parts what came into a directory after the backup of it that lies there now
+    /// from the rest. Of what is missing directories come before what they hold.
+    pub fn part_since(&self, missing: Vec<RelPath>) -> (Vec<RelPath>, Vec<RelPath>) {
+        let mut since = HashSet::new();
+        missing.into_iter().partition(|path| {
+            let is_one = |parent| self.directories.contains(&parent) || since.contains(&parent);
+            let is_since = path.parent().is_some_and(is_one);
+            if is_since {
+                since.insert(path.clone());
+            }
+            is_since
+        })
+    }
+
+    /// Nothing more is found missing for it.
+    pub fn folder_is_met(&mut self) {
+        self.directories = HashSet::new();
     }
 
     /// Was this one found older? It is asked once.
@@ -49,11 +74,36 @@ impl<S: Store> Core<S> {
         self.restored.is_copy = true;
     }
 
-    /// Notes a listed file that is older than the one known at its place.
+    /// The folder itself, before it is listed for the first time.
+    pub fn folder_found(&mut self, entry: &Listed) {
+        self.note_restored(entry);
+    }
+
+    /// Notes a listed entry that is older than the one known at its place.
     pub(super) fn note_restored(&mut self, entry: &Listed) {
-        if self.surveyed || entry.kind != Kind::File || !self.has_other_members() {
+        if self.surveyed || !self.has_other_members() {
             return;
         }
+        match entry.kind {
+            Kind::File => self.note_restored_file(entry),
+            Kind::Directory => self.note_restored_directory(entry),
+            _ => {}
+        }
+    }
+
+    fn note_restored_directory(&mut self, entry: &Listed) {
+        let Some(lying) = self.lying_at(&entry.path) else { return };
+        let is_behind = self.is_behind(&lying, entry.kind, &entry.fingerprint);
+        let (found, lay) = (&entry.fingerprint, &lying.disk().fingerprint);
+        // Who changed it since the node saw it did so later than that, however far
+        // ahead its own time lay.
+        let is_older = found.mtime < lay.mtime && found.mtime < lay.ctime;
+        if lying.kind() == Kind::Directory && is_older && !is_behind {
+            self.restored.directories.insert(entry.path.clone());
+        }
+    }
+
+    fn note_restored_file(&mut self, entry: &Listed) {
         let Some(lying) = self.lying_at(&entry.path) else { return };
         if self.is_behind(&lying, entry.kind, &entry.fingerprint) {
             // Another file lay here, which the disk never got.
