@@ -47,6 +47,14 @@ pub struct Sibling<V> {
     pub value: V,
 }
 
+impl<V: Rank> Sibling<V> {
+    /// How it fares against others: by rank, then the later one, then the highest
+    /// dot.
+    fn standing(&self) -> (u8, i64, Dot) {
+        (self.value.rank(), self.when, self.dot)
+    }
+}
+
 /// A loser that was written over where it was not shown.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PassedOver<V> {
@@ -137,6 +145,14 @@ impl<V: Rank + Clone + Eq> Register<V> {
         self.siblings.sort_by_key(|sibling| sibling.dot);
     }
 
+    /// Takes out values that count for nothing beside the others, of which there
+    /// must be some: whoever merges this loses them, too. Where two took out all
+    /// that the other holds, the one that fares best stays.
+    pub fn discard(&mut self, counts_for_nothing: impl Fn(&Sibling<V>) -> bool) {
+        debug_assert!(!self.siblings.iter().all(&counts_for_nothing));
+        self.siblings.retain(|sibling| !counts_for_nothing(sibling));
+    }
+
     fn pass_over(&mut self, more: Vec<PassedOver<V>>) {
         if more.is_empty() {
             return;
@@ -162,9 +178,9 @@ impl<V: Rank + Clone + Eq> Register<V> {
         let fresh = other.siblings.iter().filter(|theirs| !self.context.contains(theirs.dot));
         siblings.extend(fresh.cloned());
         if siblings.is_empty() {
-            // Each says that the other's values were replaced, of which no
-            // honest pair of nodes knows.
-            return Merged::Mine;
+            // Each discarded what the other holds.
+            let all = self.siblings.iter().chain(&other.siblings);
+            siblings.extend(all.max_by_key(|one| one.standing()).cloned());
         }
         siblings.sort_by_key(|sibling| sibling.dot);
         let mut context = self.context.clone();
@@ -185,8 +201,8 @@ impl<V: Rank + Clone + Eq> Register<V> {
     /// The value the tree shows: the highest rank, then the latest, then the
     /// highest dot. Any two nodes that hold the same values agree.
     pub fn winner(&self) -> &Sibling<V> {
-        let key = |sibling: &&Sibling<V>| (sibling.value.rank(), sibling.when, sibling.dot);
-        self.siblings.iter().max_by_key(key).expect("a register is never without a value")
+        let winner = self.siblings.iter().max_by_key(|one| one.standing());
+        winner.expect("a register is never without a value")
     }
 
     /// The winner and the losers.
@@ -313,8 +329,10 @@ mod tests {
         let mut one = Register::of(both.clone(), vec![of(dot(1, 1), 1u32)]);
         let other = Register::of(both, vec![of(dot(1, 2), 2)]);
         assert!(one.is_well_formed() && other.is_well_formed());
-        assert_eq!(one.merge(&other), Merged::Mine);
-        assert_eq!(one.winner().value, 1);
+        let mut there = other.clone();
+        assert_eq!(there.merge(&one), Merged::Mine);
+        assert_eq!(one.merge(&other), Merged::Theirs);
+        assert_eq!((one.winner().value, there.winner().value), (2, 2));
     }
 
     #[test]

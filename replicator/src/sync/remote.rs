@@ -16,7 +16,7 @@ use super::message::Records;
 use super::record::{
     Binding, BodyRecord, BodyRow, Burial, Content, Held, Key, NameRecord, NameRow, Paths, Replaced,
 };
-use super::register::Register;
+use super::register::{Register, Sibling};
 use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::{held, held_at};
@@ -103,7 +103,10 @@ impl<S: Store> Core<S> {
         let gives_way = winner.value.is_lost() || is_found || winner.when < former.when;
         let deleted = row.bound.is_empty() && row.grave.is_some();
         let bound = row.bound.clone();
+        // Of several contents who deleted it there may have known some.
+        let grave = row.grave.clone().filter(|_| row.content.losers().next().is_some());
         self.put_body(id, row);
+        self.unchecked.extend(grave.map(Key::Name));
         if deleted {
             self.unchecked.insert(Key::Body(id));
         }
@@ -227,12 +230,14 @@ impl<S: Store> Core<S> {
                 }
             }
         }
-        self.let_go(&row);
+        self.let_go(now, &row);
     }
 
-    /// What somebody deleted here may have been bound again elsewhere.
-    fn let_go(&mut self, row: &NameRow) {
+    /// What somebody deleted here may have been bound again elsewhere, or be the
+    /// later one of two contents.
+    fn let_go(&mut self, now: Now, row: &NameRow) {
         for was in row.binding.values().filter_map(Binding::deleted) {
+            self.show_what_was_not_deleted(now, was);
             let bound = self.store.body(was.body).map(|body| body.bound.clone());
             for path in bound.unwrap_or_default() {
                 if let Some(name) = self.store.name(&path) {
@@ -240,6 +245,28 @@ impl<S: Store> Core<S> {
                 }
             }
         }
+    }
+
+    /// Who deleted one of several contents that were written at the same time did
+    /// not delete the others: they are what is left of the file.
+    fn show_what_was_not_deleted(&mut self, now: Now, was: &Replaced) {
+        let is_deleted = |one: &Sibling<Content>| was.seen.contains(one.dot);
+        let is_left = |one: &Sibling<Content>| !is_deleted(one) && !one.value.is_lost();
+        let Some(before) = self.store.body(was.body) else { return };
+        let contents = before.content.siblings();
+        if !is_deleted(before.content.winner()) || !contents.iter().any(is_left) {
+            return;
+        }
+        let mut row = BodyRow::clone(&before);
+        row.content.discard(is_deleted);
+        if let (Some(disk), Some(lies)) = (&mut row.disk, before.content_on_disk()) {
+            disk.content = held(&row.content, lies.clone(), before.content_seen().clone());
+        }
+        row.stamp = self.next_dot();
+        self.put_body(was.body, row);
+        self.retries.remove(&Spot::Body(was.body));
+        self.revive(now, was.body);
+        self.unchecked.extend(before.bound.iter().cloned().map(Key::Name));
     }
 
     /// Files that came to one name on several nodes: the one that was changed

@@ -257,6 +257,8 @@ fn seeds_that_failed_once_stay_well() {
         Plan::one_way(517671),
         // Its last name here was deleted while another node gave it one again.
         Plan::hurried(531383),
+        // Written to and deleted, while another renamed it and wrote to it, earlier.
+        Plan::hurried(679199),
         // The other name of a file that was written to went with its directory.
         Plan::alike(458397),
         // A name that was given up led to a file that nobody remembers.

@@ -52,6 +52,29 @@ fn what_was_taken_from_a_directory_before_it_was_renamed_does_not_go_along() {
     }
 }
 
+/// One writes to a file while another does so later, and deletes it: what the one
+/// wrote is left, also where that was renamed, and not what was deleted.
+#[test]
+fn a_deleted_content_is_not_shown_for_the_sake_of_an_earlier_one() {
+    for (seed, to) in (0..SEEDS).flat_map(|seed| [(seed, "a"), (seed, "b")]) {
+        let mut story = Story::begin(Plan::peaceful(seed), 0, |user| user.write("a", "text"));
+        story.part();
+        story.act(0, |user| user.write("a", "edited"));
+        story.settle();
+        if to != "a" {
+            story.act(0, |user| user.rename("a", to));
+            story.settle();
+        }
+        story.act(1, |user| user.write("a", "deleted"));
+        story.settle();
+        story.act(1, |user| user.remove("a"));
+        story.settle();
+        story.join(0, 1);
+        story.ends_as(&format!("{to}=edited"), seed);
+        assert_eq!([story.kept(0), story.kept(1)], [Vec::<String>::new(), Vec::new()]);
+    }
+}
+
 /// An edit kept a file from a deletion that did not know of it. Its node forgot
 /// it in a crash, and its user deleted the file, too: then nobody holds it. What
 /// it was written over was shown again, though two users had deleted that.
