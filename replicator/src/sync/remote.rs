@@ -248,18 +248,22 @@ impl<S: Store> Core<S> {
     }
 
     /// Who deleted one of several contents that were written at the same time did
-    /// not delete the others: they are what is left of the file.
+    /// not delete the others: they are what is left of the file. Each node speaks
+    /// for the one that lies here; else it could be one that nobody has any more.
     fn show_what_was_not_deleted(&mut self, now: Now, was: &Replaced) {
         let is_deleted = |one: &Sibling<Content>| was.seen.contains(one.dot);
         let is_left = |one: &Sibling<Content>| !is_deleted(one) && !one.value.is_lost();
         let Some(before) = self.store.body(was.body) else { return };
-        let contents = before.content.siblings();
-        if !is_deleted(before.content.winner()) || !contents.iter().any(is_left) {
+        let Some(lies) = before.content_on_disk().filter(|_| !self.locks.holds(was.body)) else {
+            return;
+        };
+        let mut left = before.content.siblings().iter().filter(|one| is_left(one));
+        if !is_deleted(before.content.winner()) || !left.any(|one| one.value == *lies) {
             return;
         }
         let mut row = BodyRow::clone(&before);
         row.content.discard(is_deleted);
-        if let (Some(disk), Some(lies)) = (&mut row.disk, before.content_on_disk()) {
+        if let Some(disk) = &mut row.disk {
             disk.content = held(&row.content, lies.clone(), before.content_seen().clone());
         }
         row.stamp = self.next_dot();
