@@ -67,6 +67,38 @@ fn ten_thousand_files_are_renamed_with_their_folder() {
     assert!(bytes < MANY * RECORD_BYTES_MAX, "{bytes} bytes: content went again");
 }
 
+/// More than one message tells of: what takes a place is told before what lay
+/// there is told to have another.
+#[test]
+fn large_folders_that_change_places_send_no_content() {
+    const FILES: u64 = 1500;
+    let mut cluster = Cluster::new(2);
+    let a = cluster[0].root().to_path_buf();
+    let folders = ["one", "two", "three"].map(|name| a.join(name));
+    for folder in &folders {
+        sample::small_files(folder, FILES, MANY_BYTES).unwrap();
+    }
+    cluster.start();
+    cluster.assert_same_within(4 * SETTLE_LIMIT);
+    let lying = || ["one", "two", "three"].map(|name| inodes(&cluster[1].path(name)));
+    let [one, two, three] = &folders;
+    let [first, second, third] = lying();
+
+    let sent = wire(&cluster);
+    renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE).unwrap();
+    cluster.assert_same_within(2 * SETTLE_LIMIT);
+    assert_eq!(lying(), [second.clone(), first.clone(), third.clone()], "not exchanged");
+    for (from, to) in [(one, &a.join("aside")), (two, one), (three, two), (&a.join("aside"), three)]
+    {
+        fs::rename(from, to).unwrap();
+    }
+    cluster.assert_same_within(2 * SETTLE_LIMIT);
+    assert_eq!(lying(), [first, third, second], "not moved on");
+    let bytes = wire(&cluster).since(sent);
+    println!("{} moves took {bytes} bytes, {} each", 5 * FILES, bytes / (5 * FILES));
+    assert!(bytes < 5 * FILES * RECORD_BYTES_MAX, "{bytes} bytes: content went again");
+}
+
 #[test]
 fn what_changes_places_sends_no_content() {
     let (cluster, known) = with_two_of_each();

@@ -10,14 +10,19 @@ use smallvec::smallvec;
 use super::Next;
 use crate::entry::{Fingerprint, Kind};
 use crate::id::BodyId;
+use crate::limits::RECORDS_MAX;
 use crate::path::RelPath;
 use crate::sync::core::Core;
 use crate::sync::effect::{Keep, Now, Over, What};
-use crate::sync::record::{BodyRow, Content, Disk, Held, NameRow, Paths};
+use crate::sync::record::{Binding, BodyRow, Content, Disk, Held, NameRow, Paths};
 use crate::sync::settle::Spot;
 use crate::sync::store::Store;
 use crate::sync::tree::{Lying, held, lacking};
 use crate::sync::version::VersionVector;
+
+/// Most places that directories take of each other in a circle: as many as one
+/// message tells of.
+const CIRCLE_MAX: usize = RECORDS_MAX;
 
 /// A name, and the body that it is to lead to.
 struct Place<'a> {
@@ -62,7 +67,7 @@ impl<S: Store> Core<S> {
         let Some(body) = self.store.body(id) else {
             return Next::Blocked;
         };
-        if !self.parent_lies(path) {
+        if !self.parent_lies(path) || self.goes_along(path) {
             return Next::Blocked;
         }
         match kind {
@@ -106,7 +111,7 @@ impl<S: Store> Core<S> {
             if self.is_to_move(&lying) || self.any_below(path, |below| below.on_disk().is_some()) {
                 return Next::Blocked;
             }
-        } else if self.is_awaited(&lying) {
+        } else if self.is_awaited(&lying) || self.may_be_awaited(name, &lying) {
             // The name it is to have fetches it from here.
             return Next::Blocked;
         }
@@ -153,6 +158,17 @@ impl<S: Store> Core<S> {
         })
     }
 
+    /// May what is still to come of a series give this file a name that it is to
+    /// have, as that gives its own to one that lies here, too? It would be put
+    /// aside, and sent for again.
+    fn may_be_awaited(&self, name: &NameRow, lying: &Lying) -> bool {
+        let moves = match &name.binding.winner().value {
+            Binding::Bound { body, .. } => *body != lying.id,
+            Binding::Gone { was, .. } => was.moved && was.body == lying.id,
+        };
+        moves && !self.mid_series.is_empty() && lying.row().bound.is_empty()
+    }
+
     /// A directory where this is to have its place, that has none any more but in
     /// the directory that is to lie here: it, or what is in it, waits for this to
     /// leave. It becomes one with that directory, so it can as well be that.
@@ -168,6 +184,47 @@ impl<S: Store> Core<S> {
         places.next()
     }
 
+    /// Where a body lies that is to be elsewhere.
+    fn leaves(&self, id: BodyId) -> Option<RelPath> {
+        let body = self.store.body(id)?;
+        let is_left = |at: &&RelPath| {
+            let wanted = self.store.name(at).and_then(|row| row.wanted());
+            wanted.is_none_or(|(wanted, _)| wanted != id)
+        };
+        body.disk.as_ref()?.names.iter().find(is_left).cloned()
+    }
+
+    /// Is what lies here to take the place that what is to lie here leaves? Or,
+    /// where only directories could go on otherwise, that of one that takes it, and
+    /// so on: none of them would ever be the first.
+    fn changes_places(&self, path: &RelPath, lying: &Lying, from: &RelPath) -> bool {
+        let wanted = |at: &RelPath| Some(self.store.name(at)?.wanted()?.0);
+        if wanted(from) == Some(lying.id) {
+            return true;
+        }
+        let is_apart = !from.is_within(path) && !path.is_within(from);
+        if lying.kind() != Kind::Directory || !is_apart || self.is_to_move(lying) {
+            return false;
+        }
+        let mut circle = std::iter::successors(Some(from.clone()), |at| self.leaves(wanted(at)?));
+        circle.by_ref().take(CIRCLE_MAX).any(|at| at == *path)
+    }
+
+    /// Does it lie in a directory that comes with what is in it, in exchange for
+    /// what lies there?
+    fn goes_along(&self, path: &RelPath) -> bool {
+        let mut above = std::iter::successors(path.parent(), RelPath::parent);
+        above.any(|at| {
+            let Some(name) = self.store.name(&at).filter(|name| name.is_pending()) else {
+                return false;
+            };
+            let lying = self.lying_as(name.on_disk());
+            let from = name.wanted().and_then(|(id, _)| self.leaves(id));
+            let comes = |(lying, from)| self.changes_places(&at, &lying, &from);
+            lying.zip(from).is_some_and(comes)
+        })
+    }
+
     /// Does what lies here go elsewhere with all that is in it?
     fn moves_away(&self, path: &RelPath) -> bool {
         self.lying_at(path).is_none_or(|lying| self.is_to_move(&lying))
@@ -177,11 +234,8 @@ impl<S: Store> Core<S> {
         let Place { path, name, id, .. } = place;
         // Where the directory lies now, if its place there is to be given up.
         let from = place.body.disk.as_ref().and_then(|disk| {
-            let leaving = |at: &&RelPath| {
-                let wanted = self.store.name(at).and_then(|row| row.wanted());
-                wanted.map(|(body, _)| body) != Some(id) && !path.is_within(at)
-            };
-            Some((disk.names.iter().find(leaving)?.clone(), disk.fingerprint))
+            let at = self.leaves(id).filter(|at| !path.is_within(at))?;
+            Some((at, disk.fingerprint))
         });
         match (lying, from) {
             (None, Some((from, expect))) => {
@@ -193,10 +247,7 @@ impl<S: Store> Core<S> {
                 let what = What::MakeDirectory { metadata };
                 self.act(path, name, id, Kind::Directory, what, vec![id])
             }
-            (Some(lying), Some((from, expect)))
-                if self.store.name(&from).and_then(|row| row.wanted()).map(|held| held.0)
-                    == Some(lying.id) =>
-            {
+            (Some(lying), Some((from, expect))) if self.changes_places(path, &lying, &from) => {
                 let what = exchange(from, expect, &lying);
                 self.act_alone(path, name, id, Kind::Directory, what, vec![id, lying.id])
             }
@@ -232,6 +283,9 @@ impl<S: Store> Core<S> {
             let expect = lying.disk().fingerprint;
             bodies.push(lying.id);
             awaited = self.is_awaited(lying);
+            if !awaited && body.disk.is_some() && self.may_be_awaited(name, lying) {
+                return Next::Blocked;
+            }
             if lying.kind() == Kind::Directory {
                 if self.is_to_move(lying) || self.any_below(path, |below| below.on_disk().is_some())
                 {
