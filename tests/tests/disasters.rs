@@ -20,9 +20,13 @@ const WATCHED: Duration = Duration::from_secs(4);
 /// What failed is tried again after half a minute at the latest.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(45);
 
-/// Two nodes in sync over a folder with files.
+/// Three nodes in sync over a folder with files. The second meets with the
+/// disaster.
 fn in_sync() -> Cluster {
-    let mut cluster = Cluster::new(2);
+    in_sync_of(Cluster::new(3))
+}
+
+fn in_sync_of(mut cluster: Cluster) -> Cluster {
     for number in 0..FILES {
         fs::write(cluster[0].path(format!("{number}")), format!("precious {number}")).unwrap();
     }
@@ -31,11 +35,23 @@ fn in_sync() -> Cluster {
     cluster
 }
 
+fn files(folder: &Path) -> u64 {
+    tree::count(folder).unwrap().0
+}
+
+/// So many files lie on the two nodes that did not meet with the disaster.
+fn files_of_peers(cluster: &Cluster) -> [u64; 2] {
+    [0, 2].map(|peer| files(cluster[peer].root()))
+}
+
 #[track_caller]
 fn assert_keeps_all(cluster: &Cluster) {
-    poll::holds_for(WATCHED, "the peer keeps every file", || {
-        tree::count(cluster[0].root()).unwrap().0 >= FILES
-    });
+    assert_keep(cluster, FILES);
+}
+
+#[track_caller]
+fn assert_keep(cluster: &Cluster, count: u64) {
+    poll::holds_for(WATCHED, "the peers keep every file", || files_of_peers(cluster) == [count; 2]);
 }
 
 /// It ends by itself and says why.
@@ -87,9 +103,10 @@ fn a_folder_that_was_copied_in_part_deletes_nothing() {
     poll::eventually(Duration::from_secs(20), "what is missing is held", || {
         cluster[1].status().unwrap().number("/folder/deletions_held") == 30
     });
+    assert_keeps_all(&cluster);
     assert_eq!(cluster[1].confirm(&["--restore"]).unwrap().code, 0);
     cluster.assert_same();
-    assert_eq!(tree::count(cluster[1].root()).unwrap().0, FILES);
+    assert_eq!(files(cluster[1].root()), FILES);
 
     // A copy that lacks nothing is served like the folder itself.
     cluster[1].stop().unwrap();
@@ -97,7 +114,7 @@ fn a_folder_that_was_copied_in_part_deletes_nothing() {
     cluster[1].start().unwrap();
     fs::remove_file(cluster[1].path("7")).unwrap();
     cluster.assert_same();
-    assert_eq!(tree::count(cluster[0].root()).unwrap().0, FILES - 1);
+    assert_eq!(files_of_peers(&cluster), [FILES - 1; 2]);
     let status = cluster[1].status().unwrap();
     assert_eq!(status.number("/folder/conflicts"), 0, "{status}");
 }
@@ -155,17 +172,17 @@ fn a_root_moved_away_under_a_running_node() {
     fs::create_dir(cluster[1].root()).unwrap();
     assert_ends(&mut cluster[1], "is no longer the directory that was opened");
     assert_keeps_all(&cluster);
-    assert_eq!(tree::count(&away).unwrap().0, FILES);
+    assert_eq!(files(&away), FILES);
     fs::remove_dir_all(cluster[1].root()).unwrap();
     fs::rename(&away, cluster[1].root()).unwrap();
     cluster[1].start().unwrap();
     cluster.assert_same();
 }
 
-/// Two nodes in sync over a folder with files; the root of the second is a
+/// Three nodes in sync over a folder with files; the root of the second is a
 /// file system of its own.
 fn in_sync_on_a_volume() -> Option<(Cluster, Volume)> {
-    let mut cluster = Cluster::new(2);
+    let cluster = Cluster::new(3);
     let image = cluster.dir().join("image");
     let form = Form { size: 64 << 20, ..Form::of(FileSystem::Ext4) };
     let mounted = Volume::in_image(form, &image, cluster[1].root());
@@ -178,12 +195,7 @@ fn in_sync_on_a_volume() -> Option<(Cluster, Volume)> {
     };
     // mkfs made it; it is not what these stories are about.
     let _ = fs::remove_dir(cluster[1].path("lost+found"));
-    for number in 0..FILES {
-        fs::write(cluster[0].path(format!("{number}")), format!("precious {number}")).unwrap();
-    }
-    cluster.start();
-    cluster.assert_same();
-    Some((cluster, volume))
+    Some((in_sync_of(cluster), volume))
 }
 
 #[test]
@@ -199,6 +211,111 @@ fn a_root_that_was_unmounted() {
     cluster[1].start().unwrap();
     cluster.assert_same();
     cluster[1].stop().unwrap();
+}
+
+/// What covers the folder is empty, and is no deletion. It is restarted by its
+/// service until that is gone again.
+#[test]
+fn a_file_system_mounted_over_the_root() {
+    let cluster = Cluster::new(3);
+    let form = Form { size: 16 << 20, ..Form::of(FileSystem::Tmpfs) };
+    let image = cluster.dir().join("image");
+    let mut mount = match Volume::in_image(form, &image, cluster[1].root()) {
+        Ok(mount) => mount,
+        Err(error) => return machine::skip(&format!("no mount: {error:#}")),
+    };
+    mount.detach().unwrap();
+    let mut cluster = in_sync_of(cluster);
+
+    mount.mount().unwrap();
+    assert_eq!(files(cluster[1].root()), 0, "it covers nothing");
+    assert_ends(&mut cluster[1], "is no longer the directory that was opened");
+    for _ in 0..2 {
+        cluster[1].spawn().unwrap();
+        assert_ends(&mut cluster[1], "is not the one this state directory belongs to");
+    }
+    assert_keeps_all(&cluster);
+    fs::write(cluster[0].path("1"), "edited meanwhile").unwrap();
+    fs::remove_file(cluster[2].path("2")).unwrap();
+
+    mount.detach().unwrap();
+    assert_eq!(files(cluster[1].root()), FILES, "what was covered is not there");
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(fs::read_to_string(cluster[1].path("1")).unwrap(), "edited meanwhile");
+    assert_eq!(files_of_peers(&cluster), [FILES - 1; 2]);
+}
+
+#[test]
+fn a_running_root_emptied_with_its_marker_first() {
+    emptied_after(0);
+}
+
+#[test]
+fn a_running_root_emptied_to_its_half_before_its_marker_goes() {
+    emptied_after(FILES / 2);
+}
+
+/// What a user deletes is deleted; what is missing once the marker of the
+/// folder is gone was not.
+fn emptied_after(deleted: u64) {
+    let mut cluster = in_sync();
+    for number in 0..deleted {
+        fs::remove_file(cluster[1].path(number.to_string())).unwrap();
+    }
+    poll::eventually(Duration::from_secs(20), "what a user deletes is deleted", || {
+        files_of_peers(&cluster) == [FILES - deleted; 2]
+    });
+    fs::remove_dir_all(cluster[1].private("")).unwrap();
+    empty(cluster[1].root());
+    assert_ends(&mut cluster[1], "has lost its marker file: it was emptied or replaced");
+    cluster[1].spawn().unwrap();
+    assert_ends(&mut cluster[1], "is not the one this state directory belongs to");
+    assert_keep(&cluster, FILES - deleted);
+    begin_anew(&mut cluster, FILES - deleted);
+}
+
+fn empty(folder: &Path) {
+    let deleted = Command::new("find").arg(folder).args(["-mindepth", "1", "-delete"]).status();
+    assert!(deleted.unwrap().success());
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+}
+
+/// As the node's last words advise.
+#[track_caller]
+fn begin_anew(cluster: &mut Cluster, count: u64) {
+    fs::remove_dir_all(cluster[1].state()).unwrap();
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(files(cluster[1].root()), count);
+    assert_eq!(files_of_peers(cluster), [count; 2]);
+}
+
+/// In the order in which the directory lists them: what went before the marker
+/// did is a user's deletion, and rests on the other nodes.
+#[test]
+fn a_running_root_emptied_in_any_order() {
+    let mut cluster = in_sync();
+    empty(cluster[1].root());
+    assert_ends(&mut cluster[1], "has lost its marker file: it was emptied or replaced");
+    for peer in [0, 2] {
+        assert_eq!(cluster[peer].wait(Duration::from_secs(20)).unwrap().code, 0);
+    }
+    let kept = files(cluster[0].root());
+    println!("{} of {FILES} files were deleted before the marker was", FILES - kept);
+    assert_keep(&cluster, kept);
+    for peer in [0, 2] {
+        assert_eq!(files(&cluster[peer].private("trash")), FILES - kept, "on node {peer}");
+    }
+    fs::remove_dir(cluster[1].root()).unwrap();
+    let error = cluster[1].start().unwrap_err().to_string();
+    assert!(error.contains("does not exist; create it, or mount it, first"), "{error}");
+    assert!(error.contains("exit status: 78"), "{error}");
+    fs::create_dir(cluster[1].root()).unwrap();
+    cluster[1].spawn().unwrap();
+    assert_ends(&mut cluster[1], "is not the one this state directory belongs to");
+    assert_keep(&cluster, kept);
+    begin_anew(&mut cluster, kept);
 }
 
 /// What is mounted there is nobody's business here, and what it covers has not
@@ -252,9 +369,7 @@ fn a_root_that_becomes_read_only() {
     });
     let status = cluster[1].status().unwrap();
     assert!(status.state().contains("remount it read-write"), "{status}");
-    poll::holds_for(WATCHED, "nothing else is deleted", || {
-        tree::count(cluster[0].root()).unwrap().0 == FILES
-    });
+    poll::holds_for(WATCHED, "nothing else is deleted", || files_of_peers(&cluster) == [FILES; 2]);
     assert_eq!(cluster[0].wait(Duration::from_secs(1)).unwrap().code, 1);
     volume.set_read_only(false).unwrap();
     cluster.assert_same_within(GOES_ON_WITHIN);
