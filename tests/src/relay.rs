@@ -62,8 +62,12 @@ impl Weather {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
     pub datagrams: u64,
+    /// Those of the datagrams that came.
+    pub bytes: u64,
     pub lost: u64,
     pub doubled: u64,
+    /// Came after one of the same sender that was sent later.
+    pub overtaken: u64,
 }
 
 /// The relay of one cluster. Dropping it ends it.
@@ -80,8 +84,10 @@ struct Shared {
     weather: Mutex<Vec<Weather>>,
     over: AtomicBool,
     datagrams: AtomicU64,
+    bytes: AtomicU64,
     lost: AtomicU64,
     doubled: AtomicU64,
+    overtaken: AtomicU64,
 }
 
 impl Relay {
@@ -110,6 +116,7 @@ impl Relay {
             under_way: BinaryHeap::new(),
             number: 0,
             free: vec![Instant::now(); nodes * nodes],
+            delivered: vec![0; nodes * nodes],
         };
         let worker = thread::Builder::new().name("relay".into()).spawn(move || worker.run())?;
         Ok(Self { shared, nodes, worker: Some(worker) })
@@ -128,8 +135,10 @@ impl Relay {
     pub fn passed(&self) -> Passed {
         Passed {
             datagrams: self.shared.datagrams.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
             lost: self.shared.lost.load(Ordering::Relaxed),
             doubled: self.shared.doubled.load(Ordering::Relaxed),
+            overtaken: self.shared.overtaken.load(Ordering::Relaxed),
         }
     }
 }
@@ -217,6 +226,8 @@ struct Worker {
     number: u64,
     /// When the line of a pair, each way, has sent what it was given.
     free: Vec<Instant>,
+    /// The highest number that a pair, each way, has been given.
+    delivered: Vec<u64>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -246,9 +257,20 @@ impl Worker {
             while self.under_way.peek().is_some_and(|Reverse(first)| first.due <= now) {
                 if let Some(Reverse(datagram)) = self.under_way.pop() {
                     self.lines.deliver(&datagram);
+                    self.count(&datagram);
                 }
             }
         }
+    }
+
+    fn count(&mut self, datagram: &Datagram) {
+        self.shared.bytes.fetch_add(datagram.bytes.len() as u64, Ordering::Relaxed);
+        let pair = datagram.from * self.lines.ports.len() + datagram.to;
+        let highest = &mut self.delivered[pair];
+        if datagram.number < *highest {
+            self.shared.overtaken.fetch_add(1, Ordering::Relaxed);
+        }
+        *highest = datagram.number.max(*highest);
     }
 
     /// The sockets that have something, at the latest when a datagram is due.

@@ -22,6 +22,9 @@ const FETCH_LIMIT: &str = "30";
 /// Files of the look-alike, about what the package has.
 const FILES: u64 = 2000;
 
+/// Of what is in them.
+const SEED: u64 = 2024;
+
 /// Puts a web site at `root`: the package's tree where `REPLICATOR_WORDPRESS`
 /// names one, the look-alike otherwise.
 pub fn site(root: &Path) -> Result<()> {
@@ -63,11 +66,12 @@ pub fn fetch_wordpress(cache: &Path) -> Result<PathBuf> {
 /// pictures, deep folders, some links, an empty file and an empty folder. The
 /// same in every run, times included.
 pub fn look_alike(root: &Path) -> io::Result<()> {
-    look_alike_of(root, FILES)
+    look_alike_of(root, FILES, SEED)
 }
 
-/// The same with another number of files, for lines that are slow.
-pub fn look_alike_of(root: &Path, files: u64) -> io::Result<()> {
+/// The same with another number of files, for lines that are slow, and of
+/// another seed, for sites that have nothing in common.
+pub fn look_alike_of(root: &Path, files: u64, seed: u64) -> io::Result<()> {
     const FOLDERS: [&str; 9] = [
         "wp-admin/css/colors",
         "wp-admin/includes",
@@ -80,7 +84,7 @@ pub fn look_alike_of(root: &Path, files: u64) -> io::Result<()> {
         "wp-content/languages",
     ];
     const ENDINGS: [&str; 6] = ["php", "js", "min.css", "json", "png", "po"];
-    let mut random = Random::new(2024);
+    let mut random = Random::new(seed);
     for folder in FOLDERS {
         fs::create_dir_all(root.join(folder))?;
     }
