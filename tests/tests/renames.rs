@@ -15,11 +15,12 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 const MANY: u64 = 10_000;
 
-/// Of each of the many: several times what a record takes.
-const MANY_BYTES: usize = 3000;
+/// Of each of the many: what all may take on the wire is the content of a few
+/// in a hundred.
+const MANY_BYTES: usize = 16 << 10;
 
 /// Both names and the body of one entry.
-const RECORD_BYTES_MAX: u64 = 1000;
+const RECORD_BYTES_MAX: u64 = 400;
 
 /// Of the few that change places. What is smaller is replaced as a whole when
 /// it is written.
@@ -49,14 +50,18 @@ fn wire(cluster: &Cluster) -> replicator_tests::PeerTraffic {
 fn ten_thousand_files_are_renamed_with_their_folder() {
     let mut cluster = Cluster::new(2);
     sample::small_files(&cluster[0].path("before"), MANY, MANY_BYTES).unwrap();
+    sample::copy(cluster[0].root(), cluster[1].root()).unwrap();
     cluster.start();
     cluster.assert_same_within(4 * SETTLE_LIMIT);
     let (before, sent) = (inodes(&cluster[1].path("before")), wire(&cluster));
+    let directory = |name: &str| fs::metadata(cluster[1].path(name)).unwrap().ino();
+    let inode = directory("before");
 
     let begun = Instant::now();
     fs::rename(cluster[0].path("before"), cluster[0].path("after")).unwrap();
     cluster.assert_same_within(2 * SETTLE_LIMIT);
     let took = begun.elapsed();
+    assert_eq!(directory("after"), inode, "the directory was made again");
     assert_eq!(inodes(&cluster[1].path("after")), before, "something was made again");
     assert!(!cluster[1].path("before").exists());
     let bytes = wire(&cluster).since(sent);
