@@ -115,6 +115,41 @@ fn what_lost_is_listed_restored_and_dropped() {
     assert_eq!((dropped.code, dropped.stdout.as_str()), (0, "[]\n"), "{dropped:?}");
 }
 
+/// What is dropped is that one, and no other.
+#[test]
+fn one_of_several_is_dropped_by_its_id() {
+    let mut cluster = Cluster::running(2);
+    let names = ["one", "two", "three"];
+    names.iter().for_each(|name| fs::write(cluster[0].path(name), "common").unwrap());
+    cluster.assert_same();
+    cluster[1].stop().unwrap();
+    for name in names {
+        write_at(&cluster[0].path(name), &format!("{name} of a"), 1);
+        write_at(&cluster[1].path(name), &format!("{name} of b"), 2);
+    }
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    let all = cluster[0].conflicts().unwrap();
+    let all = all.as_array().unwrap();
+    assert_eq!(all.len(), names.len(), "{all:?}");
+    let wanted = all.iter().find(|kept| kept["path"] == "two").unwrap();
+
+    let id = wanted["id"].as_str().unwrap();
+    let dropped = cluster[0].command(&["conflicts", "drop", id, "--json"]).unwrap();
+    assert_eq!(dropped.code, 0, "{dropped:?}");
+    let said: serde_json::Value = serde_json::from_str(&dropped.stdout).unwrap();
+    assert_eq!(said, serde_json::json!([wanted]));
+    assert!(!keeps(&cluster[0], "two of a"), "it lies there still");
+
+    let others: Vec<_> = all.iter().filter(|kept| kept["id"] != id).cloned().collect();
+    assert_eq!(cluster[0].conflicts().unwrap(), serde_json::json!(others));
+    assert!(keeps(&cluster[0], "one of a") && keeps(&cluster[0], "three of a"));
+    assert_eq!(cluster[0].status().unwrap().conflicts(), 2);
+    let again = cluster[0].command(&["conflicts", "drop", id, "--json"]).unwrap();
+    assert_eq!((again.code, again.stdout.as_str()), (2, ""), "{again:?}");
+    assert_eq!(listed(&cluster[0]), 2);
+}
+
 /// A user who is neither root nor runs a node.
 const STRANGER: u32 = 12345;
 
