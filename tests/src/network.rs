@@ -35,7 +35,9 @@ pub fn missing() -> Option<&'static str> {
             return Some(reason);
         }
     }
-    let probe = format!("rn{}-probe", std::process::id());
+    // Other stories of this process ask at the same time.
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let probe = format!("rn{}-{serial}-probe", std::process::id());
     let made = ip(&["netns", "add", &probe]).is_ok();
     if made {
         // A probe that stays is an empty namespace, no more.
