@@ -387,9 +387,50 @@ fn a_name_is_asked_again_when_its_addresses_change() {
     cluster.assert_same();
 }
 
+/// As the name of a service of which nothing is ready yet.
+#[test]
+fn a_name_that_means_nothing_yet_is_asked_again() {
+    if let Some(reason) = network::missing() {
+        return machine::skip(reason);
+    }
+    let network = Network::of_equals(3).unwrap();
+    let mut cluster = Cluster::on_hosts(&network, 3);
+    let hosts = cluster.dir().join("hosts");
+    fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+    let words = with_hosts(&hosts);
+    cluster[2].settings.prefix.extend(words.into_iter().map(Into::into));
+    cluster.introduce(2, "fleet");
+    cluster.introduce(1, "10.77.0.1");
+    fs::write(cluster[0].path("of-the-fleet"), "fleet").unwrap();
+    fs::write(cluster[2].path("brought-along"), "alone").unwrap();
+    cluster.start();
+    poll::eventually(JOIN_LIMIT, "it says that the name means nothing", || {
+        let status = cluster[2].status().unwrap();
+        let [peer] = status.peers() else { return false };
+        let why = peer["last_error"].as_str().unwrap_or_default();
+        peer["address"] == "fleet:7400" && why.contains("the name cannot be resolved")
+    });
+    assert_eq!(connected(&cluster[2]), 0);
+    fs::write(&hosts, "10.77.0.50 fleet\n10.77.0.1 fleet\n10.77.0.2 fleet\n").unwrap();
+    let begun = Instant::now();
+    poll::eventually(RETURN_LIMIT, "the name's first meaning is noticed", || {
+        cluster[2].path("of-the-fleet").exists()
+    });
+    println!("the first address was found after {:.1?}", begun.elapsed());
+    poll::eventually(JOIN_LIMIT, "everybody is connected with everybody", || {
+        cluster.nodes().iter().all(|node| connected(node) == 2)
+    });
+    cluster.assert_same();
+    assert_eq!(fs::read_to_string(cluster[0].path("brought-along")).unwrap(), "alone");
+}
+
 /// The words before a command that is to read this file as `/etc/hosts`, and
 /// ask nobody else for names.
 fn with_hosts(hosts: &Path) -> Vec<String> {
-    let script = format!("mount --bind '{}' /etc/hosts && exec \"$@\"", hosts.display());
+    let switch = hosts.with_file_name("nsswitch.conf");
+    fs::write(&switch, "hosts: files\n").unwrap();
+    let bind = |file: &Path, place: &str| format!("mount --bind '{}' {place}", file.display());
+    let (hosts, switch) = (bind(hosts, "/etc/hosts"), bind(&switch, "/etc/nsswitch.conf"));
+    let script = format!("{hosts} && {switch} && exec \"$@\"");
     ["unshare", "--mount", "sh", "-c", &script, "sh"].map(String::from).to_vec()
 }
