@@ -28,7 +28,7 @@ const LATE: usize = NODES - 1;
 const LEAVING: usize = NODES;
 
 /// Without the variable.
-const SECONDS_DEFAULT: u64 = 90;
+const SECONDS_DEFAULT: u64 = 120;
 
 /// Between two things a writer does.
 const WRITER_PAUSE_MS_MAX: u64 = 60;
