@@ -8,6 +8,10 @@ use replicator_tests::{Cluster, sample};
 
 const FILE_BYTES: u64 = 32 << 20;
 
+/// A directory of many files, and the bytes of each.
+const DIRECTORY_FILES: u64 = 300;
+const DIRECTORY_BYTES: usize = 20_000;
+
 /// What a copy may cost on the wire beside its records.
 const WIRE_LIMIT: u64 = 256 << 10;
 
@@ -43,15 +47,31 @@ fn a_copy_of_a_large_file_sends_no_content() {
     assert!(again < WIRE_LIMIT, "{again} bytes on the wire for an upload of known content");
 }
 
+/// Copies an entry of a node straight to its place.
+fn copy_in_place(cluster: &Cluster, node: usize, from: &str, to: &str) {
+    let [from, to] = [from, to].map(|name| cluster[node].path(name));
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
 #[test]
 fn a_copied_directory_sends_no_content() {
+    copied_directory(copy, WIRE_LIMIT + DIRECTORY_FILES * 1_000);
+}
+
+/// A few of its files may be seen before they are whole.
+#[test]
+fn a_directory_copied_in_its_place_sends_no_content() {
+    copied_directory(copy_in_place, DIRECTORY_FILES * DIRECTORY_BYTES as u64 / 6);
+}
+
+fn copied_directory(copy: impl Fn(&Cluster, usize, &str, &str), limit: u64) {
     let cluster = Cluster::running(2);
-    let (files, bytes) = (300, 20_000);
-    sample::small_files(&cluster[0].path("one"), files, bytes).unwrap();
+    sample::small_files(&cluster[0].path("one"), DIRECTORY_FILES, DIRECTORY_BYTES).unwrap();
     cluster.assert_same();
     let copied = wire(&cluster, || copy(&cluster, 0, "one", "two"));
-    let limit = WIRE_LIMIT + files * 1_000;
-    assert!(copied < limit, "{copied} bytes on the wire for a copy of {files} files");
+    println!("{copied} bytes on the wire for a copy of {DIRECTORY_FILES} files");
+    assert!(copied < limit, "{copied} bytes on the wire for a copy of {DIRECTORY_FILES} files");
     let content = |node: usize, name: &Path| fs::read(cluster[node].path(name)).unwrap();
     let name = Path::new("two").join(first_file(&cluster[1].path("two")));
     assert_eq!(content(0, &name), content(1, &name));
