@@ -90,6 +90,12 @@ pub struct BodyId {
     pub counter: u64,
 }
 
+impl BodyId {
+    /// The ends of a range of all there can be.
+    pub const FIRST: Self = Self { origin: Actor(0), counter: 0 };
+    pub const LAST: Self = Self { origin: Actor(u64::MAX), counter: u64::MAX };
+}
+
 impl fmt::Debug for BodyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}#{}", self.origin, self.counter)

@@ -47,6 +47,20 @@ fn a_copy_of_a_large_file_sends_no_content() {
     assert!(again < WIRE_LIMIT, "{again} bytes on the wire for an upload of known content");
 }
 
+/// Of several that have the content any will do, not only the latest.
+#[test]
+fn a_copy_made_after_another_was_deleted_sends_no_content() {
+    let cluster = Cluster::running(2);
+    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
+    cluster.assert_same();
+    let copied = wire(&cluster, || copy(&cluster, 0, "original", "copy"));
+    assert!(copied < WIRE_LIMIT, "{copied} bytes on the wire for a copy");
+    fs::remove_file(cluster[0].path("copy")).unwrap();
+    cluster.assert_same();
+    let again = wire(&cluster, || copy(&cluster, 0, "original", "again"));
+    assert!(again < WIRE_LIMIT, "{again} bytes on the wire, and the original is there");
+}
+
 /// Copies an entry of a node straight to its place.
 fn copy_in_place(cluster: &Cluster, node: usize, from: &str, to: &str) {
     let [from, to] = [from, to].map(|name| cluster[node].path(name));

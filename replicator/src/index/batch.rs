@@ -20,7 +20,8 @@ pub(super) struct Batch {
     pub(super) names: BTreeMap<ByBytes, Option<Arc<NameRow>>>,
     pub(super) bodies: BTreeMap<BodyId, Option<Arc<BodyRow>>>,
     pub(super) inodes: BTreeMap<u64, Option<BodyId>>,
-    pub(super) contents: BTreeMap<u64, Option<BodyId>>,
+    /// What holds a content, and what does no longer.
+    pub(super) contents: BTreeMap<(u64, BodyId), bool>,
     pub(super) log: BTreeMap<(Actor, u64), Option<Key>>,
     pub(super) leaves: BTreeMap<BodyId, Option<Arc<Leaves>>>,
     pub(super) have: Option<VersionVector>,

@@ -47,7 +47,7 @@ use tables::{META, META_ACTOR, META_CLEAN, META_LIVES, META_SCHEMA};
 use writer::{Commit, Failure, Writer};
 
 /// Counts the layouts that [`tables`] ever had.
-const SCHEMA: u32 = 6;
+const SCHEMA: u32 = 7;
 
 /// How long a written row may wait for its transaction. Each one costs a
 /// flush of the disk, so rows share it.

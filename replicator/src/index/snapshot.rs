@@ -15,7 +15,7 @@ pub(super) struct Snapshot {
     names: ReadOnlyTable<&'static [u8], &'static [u8]>,
     bodies: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
     inodes: ReadOnlyTable<u64, &'static [u8; 16]>,
-    contents: ReadOnlyTable<u64, &'static [u8; 16]>,
+    contents: ReadOnlyTable<&'static [u8; 24], ()>,
     log: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
     leaves: ReadOnlyTable<&'static [u8; 20], &'static [u8]>,
     meta: ReadOnlyTable<&'static str, &'static [u8]>,
@@ -71,8 +71,15 @@ impl Snapshot {
         Ok(self.inodes.get(inode)?.map(|key| tables::body_of_key(key.value())))
     }
 
-    pub(super) fn body_of_content(&self, content: u64) -> Result<Option<BodyId>, Error> {
-        Ok(self.contents.get(content)?.map(|key| tables::body_of_key(key.value())))
+    /// At most so many.
+    pub(super) fn bodies_of_content(
+        &self,
+        content: u64,
+        most: usize,
+    ) -> Result<Vec<BodyId>, Error> {
+        let ends = [BodyId::FIRST, BodyId::LAST].map(|id| tables::content_key((content, id)));
+        let held = self.contents.range::<&[u8; 24]>(&ends[0]..=&ends[1])?.take(most);
+        held.map(|entry| Ok(tables::holder_of_key(entry?.0.value()))).collect()
     }
 
     pub(super) fn leaves(&self, id: BodyId) -> Result<Option<Leaves>, Error> {

@@ -4,6 +4,7 @@
 //! in the batch that is being filled, in the one being committed, in the
 //! database. Ranges are merged out of the last three.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +20,7 @@ use crate::id::{Actor, BodyId};
 use crate::path::RelPath;
 use crate::sync::record::{BodyRow, Key, NameRow};
 use crate::sync::roster::Roster;
-use crate::sync::store::{Claim, Store, content_key, digest_key};
+use crate::sync::store::{Claim, HOLDERS_MAX, Store, content_key, digest_key};
 use crate::sync::version::{Dot, VersionVector};
 
 impl Store for Index {
@@ -100,7 +101,7 @@ impl Store for Index {
         }
         self.take_place(row.stamp, Key::Body(id));
         self.lead_inode(id, former, Claim::of(&row));
-        self.lead_content(id, former_content, content_key(&row));
+        self.hold_content(id, former_content, content_key(&row));
         let row = Arc::new(row);
         lock(&self.bodies).insert(id, Some(row.clone()));
         self.active.bodies.insert(id, Some(row));
@@ -110,7 +111,7 @@ impl Store for Index {
         let Some(old) = self.body(id) else { return };
         self.leave_place(old.stamp);
         self.lead_inode(id, Claim::of(&old), None);
-        self.lead_content(id, content_key(&old), None);
+        self.hold_content(id, content_key(&old), None);
         self.put_leaves(id, None);
         self.stats.bodies = self.stats.bodies.saturating_sub(1);
         lock(&self.bodies).insert(id, None);
@@ -124,8 +125,19 @@ impl Store for Index {
         }
     }
 
-    fn body_of_content(&self, digest: Digest) -> Option<BodyId> {
-        self.body_of_content_key(digest_key(digest))
+    fn bodies_of_content(&self, digest: Digest) -> Vec<BodyId> {
+        let content = digest_key(digest);
+        let stored = self.read(|snapshot| snapshot.bodies_of_content(content, HOLDERS_MAX));
+        let mut held: BTreeMap<BodyId, bool> = stored.into_iter().map(|id| (id, true)).collect();
+        // The oldest first: what the newest says counts.
+        let batches: Vec<&Batch> = self.batches().collect();
+        for batch in batches.into_iter().rev() {
+            let ends = (content, BodyId::FIRST)..=(content, BodyId::LAST);
+            let news = batch.contents.range(ends).take(NEWS_MAX);
+            held.extend(news.map(|((_, id), is_held)| (*id, *is_held)));
+        }
+        let held = held.into_iter().filter(|(_, is_held)| *is_held);
+        held.map(|(id, _)| id).take(HOLDERS_MAX).collect()
     }
 
     fn leaves(&self, id: BodyId) -> Option<Leaves> {
@@ -186,6 +198,10 @@ impl Store for Index {
 /// Where the members are remembered.
 const ROSTER_NOTE: &str = "roster";
 
+/// Holders of one content that a batch is asked about: of one that thousands of
+/// files have, those that come first will do.
+const NEWS_MAX: usize = 4 * HOLDERS_MAX;
+
 /// Where the first change is that nobody was told of.
 const UNMET_NOTE: &str = "unmet";
 
@@ -209,15 +225,13 @@ impl Index {
         self.active.log.insert((stamp.actor, stamp.counter), None);
     }
 
-    /// From now on the second content leads to this body; the first one does
-    /// no longer, unless it leads to another by now.
-    fn lead_content(&mut self, id: BodyId, former: Option<u64>, content: Option<u64>) {
+    /// From now on this body holds the second content, and no longer the first.
+    fn hold_content(&mut self, id: BodyId, former: Option<u64>, content: Option<u64>) {
         if former == content {
             return;
         }
-        let lost = former.filter(|former| self.body_of_content_key(*former) == Some(id));
-        self.active.contents.extend(lost.map(|lost| (lost, None)));
-        self.active.contents.extend(content.map(|content| (content, Some(id))));
+        self.active.contents.extend(former.map(|former| ((former, id), false)));
+        self.active.contents.extend(content.map(|content| ((content, id), true)));
     }
 
     /// The same for inodes, of which a body claims one.
@@ -230,13 +244,6 @@ impl Index {
         let owner = |inode| self.body(self.body_of_inode(inode)?).and_then(|row| Claim::of(&row));
         let won = claim.filter(|claim| claim.holds_against(owner(claim.inode)));
         self.active.inodes.extend(won.map(|won| (won.inode, Some(id))));
-    }
-
-    fn body_of_content_key(&self, content: u64) -> Option<BodyId> {
-        match self.pending(|batch| batch.contents.get(&content)) {
-            Some(body) => *body,
-            None => self.read(|snapshot| snapshot.body_of_content(content)),
-        }
     }
 
     /// Names with `start < path < end`; no end where `end` is empty. `None`

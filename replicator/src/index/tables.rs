@@ -18,8 +18,8 @@ pub(super) const NAMES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("na
 pub(super) const BODIES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("bodies");
 /// Inode -> body id.
 pub(super) const INODES: TableDefinition<u64, &[u8; 16]> = TableDefinition::new("inodes");
-/// First eight bytes of a content's digest -> a body that had it on this disk.
-pub(super) const CONTENTS: TableDefinition<u64, &[u8; 16]> = TableDefinition::new("contents");
+/// First eight bytes of a content's digest, and a body that has it on this disk.
+pub(super) const CONTENTS: TableDefinition<&[u8; 24], ()> = TableDefinition::new("contents");
 /// Place in an actor's log -> `Key`.
 pub(super) const LOG: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("log");
 /// Body id and number of the chunk -> a part of the body's hash list.
@@ -57,6 +57,18 @@ pub(super) fn place_key((actor, counter): (Actor, u64)) -> [u8; 16] {
 pub(super) fn place_of_key(key: &[u8; 16]) -> (Actor, u64) {
     let (actor, counter) = pair_of_key(key);
     (Actor(actor), counter)
+}
+
+pub(super) fn content_key((content, id): (u64, BodyId)) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&content.to_be_bytes());
+    key[8..].copy_from_slice(&body_key(id));
+    key
+}
+
+pub(super) fn holder_of_key(key: &[u8; 24]) -> BodyId {
+    let (_, id) = key.split_last_chunk().expect("longer than what is asked for");
+    body_of_key(id)
 }
 
 pub(super) fn chunk_key(id: BodyId, chunk: u32) -> [u8; 20] {

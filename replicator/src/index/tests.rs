@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::entry::{Fingerprint, Kind, Metadata, Timestamp};
 use crate::hash::{Digest, FILE_BYTES_MAX, Leaves, leaf_bytes};
+use crate::limits::COPIED_BYTES_MIN;
 use crate::sync::record::{Binding, Content, Disk, Held, Key, Replaced};
 use crate::sync::register::Register;
 use crate::sync::store::{MemoryStore, Store};
@@ -53,13 +54,15 @@ fn name_row(stamp: Dot, id: u64, is_gone: bool) -> NameRow {
 
 /// `inode`: its number, and when it was born.
 fn body_row(stamp: Dot, paths: &[RelPath], inode: Option<(u64, i64)>) -> BodyRow {
-    let content = Content::File { size: stamp.counter, digest: Digest::of(&[0]) };
+    // One in three is not worth finding by its content.
+    let size = COPIED_BYTES_MIN - 1 + stamp.counter % 3;
+    let content = Content::File { size, digest: content_of(stamp.counter % 2) };
     let mtime = Timestamp { seconds: -5, nanos: 9 };
     let metadata = Metadata { mode: 0o644, uid: 1, gid: 2, mtime, ..Metadata::default() };
     let disk = inode.map(|(inode, seconds)| Disk {
         fingerprint: Fingerprint {
             inode,
-            size: stamp.counter,
+            size,
             mtime,
             ctime: mtime,
             birth: Timestamp { seconds, nanos: 0 },
@@ -76,6 +79,10 @@ fn body_row(stamp: Dot, paths: &[RelPath], inode: Option<(u64, i64)>) -> BodyRow
         grave: None,
         disk,
     }
+}
+
+fn content_of(number: u64) -> Digest {
+    Digest::of(&number.to_be_bytes())
 }
 
 /// A list of a file of `size` bytes whose hashes say `mark`.
@@ -158,6 +165,9 @@ fn assert_same(index: &impl Store, model: &MemoryStore, last: u64) {
     }
     for inode in 0..4 {
         assert_eq!(index.body_of_inode(inode), model.body_of_inode(inode), "inode {inode}");
+    }
+    for content in [0, 1].map(content_of) {
+        assert_eq!(index.bodies_of_content(content), model.bodies_of_content(content));
     }
     for actor in [1, 2].map(Actor) {
         for (after, up_to, limit) in [(0, last, 99), (last / 2, last, 2), (0, last / 2, 99)] {

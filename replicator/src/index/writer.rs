@@ -181,14 +181,20 @@ fn write_bodies(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {
             None => bodies.remove(&key)?,
         };
     }
-    for (table, leads) in [(INODES, &batch.inodes), (CONTENTS, &batch.contents)] {
-        let mut table = txn.open_table(table)?;
-        for (key, body) in leads {
-            match body {
-                Some(id) => table.insert(key, &tables::body_key(*id))?,
-                None => table.remove(key)?,
-            };
-        }
+    let mut inodes = txn.open_table(INODES)?;
+    for (inode, body) in &batch.inodes {
+        match body {
+            Some(id) => inodes.insert(inode, &tables::body_key(*id))?,
+            None => inodes.remove(inode)?,
+        };
+    }
+    let mut contents = txn.open_table(CONTENTS)?;
+    for (held, is_held) in &batch.contents {
+        let key = tables::content_key(*held);
+        match is_held {
+            true => contents.insert(&key, ())?,
+            false => contents.remove(&key)?,
+        };
     }
     Ok((batch.bodies.len() + batch.inodes.len() + batch.contents.len()) as u64)
 }

@@ -16,6 +16,10 @@ use crate::id::{Actor, BodyId};
 use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
 
+/// Most bodies of one content that are asked for: the first whose file is still
+/// that is copied.
+pub const HOLDERS_MAX: usize = 8;
+
 /// An index of names, bodies and logs. What was written is read back at once;
 /// when it is durable is the store's affair. A row is shared with the store:
 /// most of them are only looked at.
@@ -53,9 +57,10 @@ pub trait Store {
 
     fn body_of_inode(&self, inode: u64) -> Option<BodyId>;
 
-    /// A body that lay on this disk with this content when it was written
-    /// last: a hint, for contents of [`COPIED_BYTES_MIN`] and more.
-    fn body_of_content(&self, digest: Digest) -> Option<BodyId>;
+    /// Some of the bodies that lay on this disk with this content when they were
+    /// written last, at most [`HOLDERS_MAX`]: a hint, for contents of
+    /// [`COPIED_BYTES_MIN`] and more.
+    fn bodies_of_content(&self, digest: Digest) -> Vec<BodyId>;
 
     /// The hash list of the content on this disk, where it has more than one
     /// leaf.

@@ -1,6 +1,6 @@
 //! A store in memory, for the simulator and the unit tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::*;
@@ -11,7 +11,7 @@ pub struct MemoryStore {
     names: BTreeMap<RelPath, Arc<NameRow>>,
     bodies: BTreeMap<BodyId, Arc<BodyRow>>,
     inodes: BTreeMap<u64, BodyId>,
-    contents: BTreeMap<u64, BodyId>,
+    contents: BTreeSet<(u64, BodyId)>,
     leaves: BTreeMap<BodyId, Leaves>,
     log: BTreeMap<(Actor, u64), Key>,
     have: VersionVector,
@@ -82,10 +82,8 @@ impl Store for MemoryStore {
         let content = content_key(&row);
         let former = self.bodies.get(&id).and_then(|row| content_key(row));
         if former != content {
-            if let Some(former) = former.filter(|former| self.contents.get(former) == Some(&id)) {
-                self.contents.remove(&former);
-            }
-            content.and_then(|content| self.contents.insert(content, id));
+            former.map(|former| self.contents.remove(&(former, id)));
+            content.map(|content| self.contents.insert((content, id)));
         }
         let claim = Claim::of(&row);
         let old = self.bodies.insert(id, Arc::new(row));
@@ -112,7 +110,7 @@ impl Store for MemoryStore {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
         }
         self.inodes.retain(|_, body| *body != id);
-        self.contents.retain(|_, body| *body != id);
+        self.contents.retain(|(_, body)| *body != id);
         self.leaves.remove(&id);
     }
 
@@ -120,8 +118,10 @@ impl Store for MemoryStore {
         self.inodes.get(&inode).copied()
     }
 
-    fn body_of_content(&self, digest: Digest) -> Option<BodyId> {
-        self.contents.get(&digest_key(digest)).copied()
+    fn bodies_of_content(&self, digest: Digest) -> Vec<BodyId> {
+        let key = digest_key(digest);
+        let held = self.contents.range((key, BodyId::FIRST)..=(key, BodyId::LAST));
+        held.map(|(_, id)| *id).take(HOLDERS_MAX).collect()
     }
 
     fn leaves(&self, id: BodyId) -> Option<Leaves> {
