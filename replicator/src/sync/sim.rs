@@ -2,13 +2,14 @@
 //!
 //! Nodes are real cores over disks, links and clocks that exist only here.
 //! Users write, rename and remove on a few names so that they meet, as in
-//! "Mysteries of Dropbox" (Hughes et al., 2016); links break, nodes crash and
-//! lose what was not durable, join late and leave, for good too; clocks are
-//! up to a year off. Messages are lost with their connection, and only those
-//! of different connections overtake each other: so it is with one stream.
-//! Once there is peace all trees must be equal, and every content that no user
-//! destroyed must be in the tree, in a conflict store or in a trash; on the
-//! way what a core remembers and sends is measured. `check.rs` has the list.
+//! "Mysteries of Dropbox" (Hughes et al., 2016); links break,
+//! nodes crash and lose what was not durable, join late and leave, for good too;
+//! clocks are up to a year off. Messages are lost with their connection, and
+//! only those of different connections overtake each other: so it is with one
+//! stream. Once there is peace all trees must be equal, and every content that no
+//! user destroyed must be in the tree, in a conflict store or in a trash, and none
+//! in the tree that one did; on the way what a core remembers and sends is
+//! measured. `check.rs` has the list.
 //!
 //! A failure prints its plan. `REPLICATOR_SIM_SEED` replays one seed with its
 //! trace, `REPLICATOR_SIM_RUNS` says up to which seed each scenario tries, and
@@ -22,6 +23,7 @@ mod carried;
 mod check;
 mod claims;
 mod compared;
+mod contents;
 mod deletions;
 mod disk;
 mod first;
@@ -47,13 +49,17 @@ mod same_places;
 mod scale;
 mod stories;
 mod story;
+mod tally;
 mod unreadable;
 mod users;
 mod vanished;
 mod world;
 
+use std::cell::Cell;
+
 use plan::Plan;
 use planted::Bug;
+use tally::Tally;
 use world::World;
 
 use crate::choice::Mode;
@@ -66,7 +72,7 @@ fn two_nodes_that_stay_connected_end_the_same() {
 
 #[test]
 fn nodes_behind_partitions_end_the_same() {
-    try_seeds(1600, Plan::partitioned);
+    try_seeds(1600, Plan::partitioned).has(1600, 2);
 }
 
 #[test]
@@ -76,7 +82,7 @@ fn nodes_that_hear_of_each_other_through_others_end_the_same() {
 
 #[test]
 fn nodes_that_crash_end_the_same() {
-    try_seeds(1400, Plan::crashing);
+    try_seeds(1400, Plan::crashing).has(1400, 2);
 }
 
 #[test]
@@ -91,7 +97,7 @@ fn nodes_that_only_receive_or_only_send_stay_apart() {
 
 #[test]
 fn what_is_deleted_everywhere_stays_deleted() {
-    try_seeds(1400, Plan::deleting);
+    try_seeds(1400, Plan::deleting).has(1400, 2);
 }
 
 #[test]
@@ -340,16 +346,17 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-fn try_seeds(runs: u64, plan: impl Fn(u64) -> Plan) {
-    try_some_worlds(runs, |seed| run(plan(seed)));
+fn try_seeds(runs: u64, plan: impl Fn(u64) -> Plan) -> Tally {
+    try_some_worlds(runs, |seed| run(plan(seed)))
 }
 
-fn try_some_worlds(runs: u64, run: impl Fn(u64) -> (World, Result<(), String>)) {
+fn try_some_worlds(runs: u64, run: impl Fn(u64) -> (World, Result<(), String>)) -> Tally {
+    let tally = Cell::new(Tally::default());
     if let Some(seed) = number("REPLICATOR_SIM_SEED") {
         let (world, result) = run(seed);
         world.trace.iter().for_each(|line| println!("{line}"));
         result.unwrap();
-        return;
+        return tally.get();
     }
     let runs = number("REPLICATOR_SIM_RUNS").unwrap_or(runs);
     let first = number("REPLICATOR_SIM_FIRST").unwrap_or(0);
@@ -358,6 +365,7 @@ fn try_some_worlds(runs: u64, run: impl Fn(u64) -> (World, Result<(), String>)) 
     for seed in first..runs {
         let run = std::panic::AssertUnwindSafe(|| {
             let (world, result) = run(seed);
+            tally.set(tally.get().with(&world));
             result.map_err(|reason| format!("{:?}\n    {reason}", world.plan))
         });
         let result = std::panic::catch_unwind(run);
@@ -368,6 +376,7 @@ fn try_some_worlds(runs: u64, run: impl Fn(u64) -> (World, Result<(), String>)) 
     let count = failures.len();
     failures.truncate(12);
     assert!(count == 0, "seeds {seeds:?} fail, {count} up to {runs}:\n{}", failures.join("\n"));
+    tally.get()
 }
 
 /// Runs a plan; a panic is a failure like others.

@@ -194,21 +194,15 @@ pub(super) fn nothing_was_touched(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// What was the same everywhere, and was then destroyed by a user while no
-/// user gave it another name and no index forgot it, is in no tree.
+/// What is gone for good is in no tree.
 fn nothing_is_resurrected(world: &World) -> Result<(), String> {
     // Deletions that were held came back because a user said so.
     if world.has_restored {
         return Ok(());
     }
-    let contents = &world.contents;
+    let gone = world.contents.gone();
     for (path, entry) in shown(world, staying(world)[0]) {
-        let is_moved = contents.is_moved_lately(&entry.content);
-        let is_excused = is_moved
-            || contents.forgotten.contains(&entry.content)
-            || contents.outdated.contains(&entry.content);
-        let is_dead = contents.dead_lately.contains(&entry.content);
-        if entry.kind == Kind::File && is_dead && !is_excused {
+        if entry.kind == Kind::File && gone.contains(&entry.content) {
             let content = String::from_utf8_lossy(&entry.content).into_owned();
             return Err(format!("deleted content {content} came back at {path}"));
         }

@@ -22,12 +22,14 @@ pub(in crate::sync) enum Bug {
     KeepNothing,
     /// A node goes on though its peers know more of its log than it does.
     IgnoreRollback,
+    /// What is removed for another node comes back, as if a user had made it.
+    BringBack,
     /// A known number is taken to be that of the file that had it.
     TrustNumber,
 }
 
 /// Those that any crowd finds; `numbers.rs` tells of the last one.
-pub(super) const ALL: [Bug; 7] = [
+pub(super) const ALL: [Bug; 8] = [
     Bug::DropVectorEntry,
     Bug::SkipTombstone,
     Bug::ReuseCounter,
@@ -35,6 +37,7 @@ pub(super) const ALL: [Bug; 7] = [
     Bug::CloseEarly,
     Bug::KeepNothing,
     Bug::IgnoreRollback,
+    Bug::BringBack,
 ];
 
 thread_local! {

@@ -1,6 +1,6 @@
 //! What users do: on few names, so that they meet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::disk::{Change, Disk, Shown};
@@ -62,35 +62,6 @@ const REVERT_ONE_IN: u64 = 6;
 /// How far back a wild user sets the time of a file, in nanoseconds.
 const BACK_MAX: u64 = 10_000_000_000;
 
-/// The contents users made, and what they did to them.
-#[derive(Debug, Default)]
-pub(super) struct Contents {
-    pub written: BTreeSet<Vec<u8>>,
-    /// Of these, what was written on a node that only receives.
-    pub own: BTreeSet<Vec<u8>>,
-    /// Destroyed by a user who saw them.
-    pub dead: BTreeSet<Vec<u8>>,
-    /// Given another name.
-    pub moved: BTreeSet<Vec<u8>>,
-    /// Of both, those of the second round. Who gives another name keeps from
-    /// a deletion elsewhere.
-    pub dead_lately: BTreeSet<Vec<u8>>,
-    pub moved_lately: BTreeSet<Vec<u8>>,
-    /// Lay on a disk whose index forgot them, in a crash or to begin anew: what
-    /// is new there may have been deleted elsewhere, or here before the crash.
-    pub forgotten: BTreeSet<Vec<u8>>,
-    /// Written over by a user whose clock is behind, or who set back the time of
-    /// the file: a start that finds the older file takes it for a backup's, and
-    /// shows the later one.
-    pub outdated: BTreeSet<Vec<u8>>,
-    /// What each content was written over, in the same file.
-    pub over: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Lay in several files: who destroys one of them leaves the others.
-    pub copied: BTreeSet<Vec<u8>>,
-    /// Lost a name to a user of a node that was about to take all others away.
-    pub unnamed: BTreeSet<Vec<u8>>,
-}
-
 /// What a user is about to do.
 struct Deed<'a> {
     path: RelPath,
@@ -99,23 +70,6 @@ struct Deed<'a> {
     /// Which of a hundred.
     what: u64,
     back: i64,
-}
-
-impl Contents {
-    /// Did a user give another name to the file of this content, or make
-    /// another file of it, be it where an earlier content still lay in it? An
-    /// edit follows its file.
-    pub fn is_moved_lately(&self, content: &Vec<u8>) -> bool {
-        let is_elsewhere =
-            |content| self.moved_lately.contains(content) || self.copied.contains(content);
-        self.with_earlier(content).iter().any(is_elsewhere)
-    }
-
-    /// It, and what was written over in the same file before it.
-    fn with_earlier(&self, content: &Vec<u8>) -> Vec<Vec<u8>> {
-        let earlier = std::iter::successors(Some(content), |content| self.over.get(*content));
-        earlier.take(self.written.len() + 1).cloned().collect()
-    }
 }
 
 /// A folder of which nodes have copies.
@@ -198,9 +152,9 @@ impl World {
             moved.clear();
         }
         if let ("write", Some(former)) = (name, dead.first()) {
-            contents.over.insert(content.clone(), former.clone());
+            contents.note_write_over(&content, former);
         }
-        if name == "copy" {
+        if matches!(name, "copy" | "renew") {
             contents.copied.extend(moved.iter().cloned());
         }
         if matches!(name, "rename" | "link" | "copy" | "exchange") {
@@ -264,7 +218,9 @@ impl World {
     /// differences each: a tree that was copied before they ever met.
     pub(super) fn hand_out_copies(&mut self, differences: u64) {
         let disk = copied(self.plan.in_place);
-        self.contents.written.extend(disk.contents_within(&RelPath::root()));
+        let contents = disk.contents_within(&RelPath::root());
+        self.contents.handed_out.extend(contents.iter().cloned());
+        self.contents.written.extend(contents);
         let is_linked = |(path, one): &(RelPath, Shown)| one.first_name != *path;
         let linked = disk.shown().into_iter().filter(is_linked);
         self.contents.moved.extend(linked.map(|(_, one)| one.content));

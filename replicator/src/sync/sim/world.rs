@@ -3,6 +3,7 @@
 
 mod backups;
 mod events;
+mod forgetting;
 mod jobs;
 mod links;
 mod lives;
@@ -15,11 +16,11 @@ pub(super) use self::backups::Backup;
 use self::backups::Saved;
 pub(super) use self::events::Event;
 use self::links::Link;
+use super::contents::Contents;
 use super::disk::{Change, Disk};
 use super::ledger::Ledger;
 use super::plan::Plan;
 use super::random::Random;
-use super::users::Contents;
 use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
 use crate::sync::Introduction;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::lives::contents_known;
+use super::forgetting::contents_known;
 use super::{Event, World, new_core};
 use crate::hash::Digest;
 use crate::id::Actor;
@@ -144,6 +144,8 @@ impl World {
         let lying = node.disk.contents_within(&RelPath::root()).into_iter();
         let unknown = lying.filter(|content| !known.contains(&Digest::of(content)));
         self.contents.forgotten.extend(unknown);
+        self.forget_what_is_on_its_way(at);
+        let node = &mut self.nodes[at];
         let store = if backup == Backup::Folder { MemoryStore::default() } else { saved.store };
         node.life += 1;
         node.core = new_core(plan, at, node.actor, next, store);

@@ -1,10 +1,13 @@
 //! Jobs of a core, done to a disk.
 
+use std::collections::BTreeSet;
+
 use super::{Event, World, node_of};
 use crate::choice::Mode;
 use crate::hash::Digest;
 use crate::id::BodyId;
 use crate::sync::effect::{Action, Job, Outcome, Source, What};
+use crate::sync::sim::planted::Bug;
 use crate::sync::sim::said::{ended, said};
 use crate::sync::step::Weight;
 
@@ -22,15 +25,26 @@ impl World {
             self.ledger.wrong.get_or_insert(format!("node {at} only sends, and changes its disk"));
         }
         for (action, fetched) in job.actions.iter().zip(fetched) {
+            let lay = self.nodes[at].disk.contents_within(&action.path);
             let outcome = match fetched {
                 Ok(fetched) => self.nodes[at].disk.apply(action, fetched),
                 Err(()) => Outcome::NotHeld,
             };
             self.trace(|| format!("{at}: {} -> {}", said(action), ended(&outcome)));
             outcomes.push(outcome);
+            if self.plan.bug == Some(Bug::BringBack) && matches!(action.what, What::Remove { .. }) {
+                lay.first().into_iter().for_each(|content| self.bring_back(at, action, content));
+            }
         }
         self.applied_at = self.now;
         self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
+    }
+
+    /// A planted bug: what was removed is there once more.
+    fn bring_back(&mut self, at: usize, action: &Action, content: &[u8]) {
+        let disk = &mut self.nodes[at].disk;
+        let changes = disk.write(&action.path, content, &mut BTreeSet::new());
+        self.report(at, changes);
     }
 
     /// Does it bring what takes long?

@@ -1,15 +1,14 @@
 //! How nodes begin, end, crash, come back and leave, and who is cut off.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
+use super::forgetting::contents_known;
 use super::{ALL_AT_ONCE_MAX, Event, World, new_core, node_id};
 use crate::entry::Timestamp;
 use crate::hash::Digest;
 use crate::limits::{LAST_MOMENTS, UNREAD_MARGIN};
 use crate::path::RelPath;
 use crate::sync::effect::What;
-use crate::sync::record::{BodyRow, Content};
 use crate::sync::sim::planted::Bug;
 use crate::sync::step::Step;
 use crate::sync::store::{MemoryStore, Store};
@@ -73,17 +72,14 @@ impl World {
             true => node.core.store().clone(),
             false => node.snapshots.get(back).map(|(_, store)| store.clone()).unwrap_or_default(),
         };
-        let known = contents_known(&store);
-        let lying = node.disk.contents_within(&RelPath::root());
-        // What a user destroyed since then is as if it had never come here.
         let forgets = node.snapshots.iter().skip(back).filter(|_| !is_clean);
         let later = forgets.map(|(_, store)| store).chain([node.core.store()]);
-        let knew: BTreeSet<Digest> = later.flat_map(contents_known).chain(unheard_of).collect();
-        let destroyed =
-            self.contents.dead.iter().filter(|content| knew.contains(&Digest::of(content)));
-        let gone = lying.into_iter().chain(destroyed.cloned());
-        let forgotten = gone.filter(|content| !known.contains(&Digest::of(content)));
-        self.contents.forgotten.extend(forgotten);
+        let knew = later.flat_map(contents_known).chain(unheard_of).collect();
+        self.forget_what_it_knew(at, &store, &knew);
+        if !is_clean {
+            self.forget_where_it_was(at, &store);
+        }
+        let node = &mut self.nodes[at];
         let next = if is_clean {
             node.core.next_counter()
         } else if self.plan.bug == Some(Bug::ReuseCounter) {
@@ -113,6 +109,8 @@ impl World {
         let unseen = contents.dead.iter().filter(|content| known.contains(&Digest::of(content)));
         contents.forgotten.extend(unseen.cloned());
         node.rejoined += 1;
+        self.forget_what_is_on_its_way(at);
+        let node = &mut self.nodes[at];
         node.lives.clear();
         node.running = false;
         node.life += 1;
@@ -123,10 +121,11 @@ impl World {
         self.at_from_now(5, Event::Start(at));
     }
 
-    /// Its changes are everywhere; it ends and does not come back.
+    /// It ends and does not come back.
     pub(in crate::sync::sim) fn leave(&mut self, at: usize) {
         self.trace(|| format!("{at}: LEAVES"));
         self.isolate(at);
+        self.forget_what_is_on_its_way(at);
         let node = &mut self.nodes[at];
         node.running = false;
         node.life += 1;
@@ -172,15 +171,4 @@ fn brought(step: &Step) -> Option<Digest> {
         What::Update(update) => Some(update.to),
         _ => None,
     }
-}
-
-/// What an index says lies on its disk.
-pub(super) fn contents_known(store: &MemoryStore) -> Vec<Digest> {
-    let names = store.names_within(&RelPath::root(), None, usize::MAX);
-    let bodies = names.into_iter().filter_map(|(_, row)| store.body(row.on_disk()?.0));
-    let digest = |body: Arc<BodyRow>| match body.content_on_disk() {
-        Some(Content::File { digest, .. }) => Some(*digest),
-        _ => None,
-    };
-    bodies.filter_map(digest).collect()
 }
