@@ -2,7 +2,7 @@
 //!
 //! Nodes are real cores over disks, links and clocks that exist only here.
 //! Users write, rename and remove on a few names so that they meet, as in
-//! "Mysteries of Dropbox" (Hughes et al., 2016); links break,
+//! "Mysteries of Dropbox" (Hughes et al., 2016); links break, groups are parted,
 //! nodes crash and lose what was not durable, join late and leave, for good too;
 //! clocks are up to a year off. Messages are lost with their connection, and
 //! only those of different connections overtake each other: so it is with one
@@ -72,7 +72,7 @@ fn two_nodes_that_stay_connected_end_the_same() {
 
 #[test]
 fn nodes_behind_partitions_end_the_same() {
-    try_seeds(1600, Plan::partitioned).has(1600, 2);
+    try_seeds(1600, Plan::partitioned).has(1600, 0, 2);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn nodes_that_hear_of_each_other_through_others_end_the_same() {
 
 #[test]
 fn nodes_that_crash_end_the_same() {
-    try_seeds(1400, Plan::crashing).has(1400, 2);
+    try_seeds(1400, Plan::crashing).has(1400, 0, 2);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn nodes_that_only_receive_or_only_send_stay_apart() {
 
 #[test]
 fn what_is_deleted_everywhere_stays_deleted() {
-    try_seeds(1400, Plan::deleting).has(1400, 2);
+    try_seeds(1400, Plan::deleting).has(1400, 0, 2);
 }
 
 #[test]
@@ -164,6 +164,11 @@ fn equal_trees_meet_untouched() {
 #[test]
 fn up_to_fifty_nodes_end_the_same() {
     try_seeds(100, Plan::crowded);
+}
+
+#[test]
+fn groups_that_part_and_meet_again_end_the_same() {
+    try_seeds(400, Plan::split).has(400, 40, 2);
 }
 
 /// Seeds that failed once, each with what it found. What a seed leads to

@@ -46,6 +46,9 @@ pub(super) struct Plan {
     /// Capture tells which bytes change, and not only that a file did.
     pub ranges_told: bool,
     pub partitions: bool,
+    /// Nodes are parted into groups for a while, and who starts meets no others
+    /// but its own neighbours.
+    pub splits: bool,
     pub crashes: bool,
     /// What is older than this survives a crash, as an index commits it. Else
     /// only how many states ago it was counts.
@@ -117,6 +120,7 @@ impl Plan {
             huge_above: if seed % 3 == 1 { 1 } else { JOB_BYTES_MAX },
             ranges_told: true,
             partitions: false,
+            splits: false,
             crashes: false,
             durable_after: None,
             skewed: false,
@@ -325,6 +329,32 @@ impl Plan {
         let (operations, deletions) = (24, 8);
         let (members, wild, moving) = (seed % 3 == 1, false, false);
         Self { nodes, shape, operations, deletions, members, wild, moving, ..Self::coming(seed) }
+    }
+
+    /// Any of these, in groups that hear nothing of each other for a while, and
+    /// then one more round, in which much is deleted.
+    pub(super) fn split(seed: u64) -> Self {
+        let kinds = [
+            Self::partitioned,
+            Self::chained,
+            Self::crashing,
+            Self::deleting,
+            Self::coming,
+            Self::moving,
+            Self::wild,
+            Self::hurried,
+            Self::leaving,
+            Self::alike,
+            Self::restored,
+            Self::one_way,
+        ];
+        // Of each kind the seeds in turn: what they decide is no matter of the kind.
+        let (kind, inner) = (seed as usize % kinds.len(), seed / kinds.len() as u64);
+        let plan = kinds[kind](inner);
+        // Where it lies in a chain decides what one of one way may do.
+        let more = if plan.one_way.is_some() { 0 } else { 1 + (inner % 2) as usize };
+        let (nodes, deletions) = (plan.nodes + more, plan.deletions.max(12));
+        Self { seed, nodes, deletions, partitions: true, splits: true, ..plan }
     }
 
     /// For so many operations there is time.

@@ -137,6 +137,7 @@ impl World {
             return;
         }
         self.operations_done += 1;
+        self.splits.note_change(at);
         let after = [&deed.path, &deed.other].map(|path| self.nodes[at].disk.stat(path));
         let mut pairs = before.into_iter().zip(after).filter_map(|(was, is)| was.zip(is));
         let is_older = pairs.any(|(was, is)| is.fingerprint.mtime < was.fingerprint.mtime);

@@ -8,6 +8,7 @@ mod jobs;
 mod links;
 mod lives;
 mod rounds;
+mod splits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub(super) use self::backups::Backup;
 use self::backups::Saved;
 pub(super) use self::events::Event;
 use self::links::Link;
+use self::splits::Splits;
 use super::contents::Contents;
 use super::disk::{Change, Disk};
 use super::ledger::Ledger;
@@ -90,6 +92,7 @@ pub(super) struct World {
     put_back: Option<(usize, Dot)>,
     /// This node reaches nobody for a while.
     alone: Option<usize>,
+    pub splits: Splits,
     /// When a change was last applied somewhere.
     pub applied_at: Duration,
     pub random: Random,
@@ -118,6 +121,7 @@ impl World {
             saved: None,
             put_back: None,
             alone: None,
+            splits: Splits::default(),
             applied_at: Duration::ZERO,
             random: Random::new(plan.seed),
             now: Duration::ZERO,

@@ -58,6 +58,8 @@ pub(in crate::sync::sim) enum Event {
     Restart(usize),
     /// Who was alone reaches the others.
     Reach,
+    /// The groups of this split meet again.
+    Heal(u64),
     /// A user says what held deletions are.
     Judged(usize, u32, bool),
 }
@@ -71,6 +73,7 @@ impl World {
             Event::Restore(at) => self.restore(at),
             Event::Restart(at) if self.nodes[at].running => self.crash(at),
             Event::Reach => self.set_alone(None),
+            Event::Heal(split) => self.heal(split),
             Event::Trouble => self.trouble(),
             Event::Start(at) => self.start(at),
             Event::Leave => self.leave(self.nodes.len() - 1),

@@ -45,6 +45,7 @@ impl World {
         let is_ready = self.nodes[one].running && self.nodes[other].running;
         if !is_ready
             || self.alone.is_some_and(|alone| alone == one || alone == other)
+            || self.splits.parts(one, other)
             || !self.plan.are_neighbours(one, other)
             || self.links.contains_key(&(one, other))
         {

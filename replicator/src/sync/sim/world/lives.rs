@@ -14,8 +14,11 @@ use crate::sync::step::Step;
 use crate::sync::store::{MemoryStore, Store};
 
 impl World {
-    /// A crash, a cut, or nothing.
+    /// A split, a crash, a cut, or nothing.
     pub(super) fn trouble(&mut self) {
+        if self.is_split_next() {
+            return self.split();
+        }
         let count = self.nodes.len() as u64;
         let one = self.random.below(count) as usize;
         let other = self.random.below(count) as usize;
@@ -157,7 +160,9 @@ impl World {
         let actor = self.nodes[at].actor;
         self.trace(|| format!("{at}: STARTS as {actor:?}"));
         self.carry_out(at);
-        if self.nodes.len() <= ALL_AT_ONCE_MAX {
+        // It would end all cuts.
+        let is_alone = self.plan.splits || self.nodes.len() > ALL_AT_ONCE_MAX;
+        if !is_alone {
             return self.connect_all();
         }
         (0..self.nodes.len()).for_each(|other| self.connect_soon(at, other));

@@ -106,8 +106,9 @@ impl World {
     pub(in crate::sync::sim) fn make_peace(&mut self) -> Result<(), String> {
         self.trace(|| "peace".into());
         let plan = self.plan;
-        (self.plan.partitions, self.plan.crashes) = (false, false);
+        (self.plan.partitions, self.plan.crashes, self.plan.splits) = (false, false, false);
         self.alone = None;
+        self.heal(self.splits.begun);
         for at in 0..self.nodes.len() {
             self.start(at);
         }
