@@ -171,6 +171,11 @@ fn groups_that_part_and_meet_again_end_the_same() {
     try_seeds(400, Plan::split).has(400, 40, 2);
 }
 
+#[test]
+fn crowds_that_part_and_meet_again_end_the_same() {
+    try_seeds(12, Plan::split_crowd).has(12, 40, 2);
+}
+
 /// Seeds that failed once, each with what it found. What a seed leads to
 /// changes with every message more or less; these are kept for what is left.
 #[test]

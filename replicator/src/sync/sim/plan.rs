@@ -357,6 +357,14 @@ impl Plan {
         Self { seed, nodes, deletions, partitions: true, splits: true, ..plan }
     }
 
+    /// Up to fifty nodes, each of which does something, in groups.
+    pub(super) fn split_crowd(seed: u64) -> Self {
+        let plan = Self::crowded(seed);
+        let (operations, deletions) = (2 * plan.nodes, plan.nodes);
+        let (wild, moving, hurried) = (seed % 4 == 1, seed % 4 == 2, seed % 4 == 3);
+        Self { operations, deletions, wild, moving, hurried, splits: true, ..plan }
+    }
+
     /// For so many operations there is time.
     pub(super) fn span_ms(&self, operations: usize) -> u64 {
         let each = if self.hurried { 3 } else { 40 };
