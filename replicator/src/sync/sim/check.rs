@@ -260,6 +260,11 @@ fn left_over(core: &Core<MemoryStore>) -> Vec<(&'static str, usize)> {
         ("peers in a series", core.mid_series.len()),
         ("jobs", core.jobs.len()),
         ("effects", core.effects.len()),
+        ("what is doubted", core.doubts.len()),
+        ("entries that could not be read", core.unread.len()),
+        ("held deletions", core.brake.len()),
+        ("stretches of logs", core.membership.sweeping.len()),
+        ("questions to capture", usize::from(core.listening)),
         ("locks", usize::from(!core.locks.is_idle())),
     ];
     lists.into_iter().filter(|(_, count)| *count > 0).collect()
