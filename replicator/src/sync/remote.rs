@@ -209,6 +209,9 @@ impl<S: Store> Core<S> {
             self.keep_parents(now, path);
             return;
         }
+        if self.is_given_to_another(path, &row) {
+            return;
+        }
         match &row.binding.winner().value {
             Binding::Bound { .. } if self.stays_deleted(path, &row) => {}
             Binding::Bound { body, .. } => {
@@ -302,6 +305,29 @@ impl<S: Store> Core<S> {
         binding.replace(|one| is_it(&one.value), |_| true, dot, when, gone);
         let held = held_at(row, &binding);
         self.put_name(path, Some(row), NameRow { stamp: dot, binding, held });
+        self.unchecked.insert(Key::Name(path.clone()));
+        true
+    }
+
+    /// The same of who gave its name to another in such knowledge. True where that
+    /// was so.
+    fn is_given_to_another(&mut self, path: &RelPath, row: &NameRow) -> bool {
+        let values = || row.binding.values();
+        let is_taken_from = |(id, kind): &(BodyId, Kind)| {
+            let is_other = |value: &&Binding| value.body().is_some_and(|(body, _)| body != *id);
+            let body = self.store.body(*id).filter(|_| *kind != Kind::Directory);
+            body.is_some_and(|body| {
+                values().filter(is_other).any(|value| body.is_known_to(*id, value))
+            })
+        };
+        let mut again = values().filter(|value| value.is_bound_again()).filter_map(Binding::body);
+        let Some((id, _)) = again.find(is_taken_from) else { return false };
+        let mut binding = row.binding.clone();
+        let is_it = |value: &Binding| value.body().is_some_and(|(body, _)| body == id);
+        binding.discard(|one| one.value.is_bound_again() && is_it(&one.value));
+        let held = held_at(row, &binding);
+        let stamp = self.next_dot();
+        self.put_name(path, Some(row), NameRow { stamp, binding, held });
         self.unchecked.insert(Key::Name(path.clone()));
         true
     }

@@ -275,6 +275,8 @@ fn seeds_that_failed_once_stay_well() {
         Plan::hurried(531383),
         // Written to and deleted, while another renamed it and wrote to it, earlier.
         Plan::hurried(679199),
+        // Brought back for an edit, and its name given away in knowledge of that.
+        Plan::split(5249),
         // The other name of a file that was written to went with its directory.
         Plan::alike(458397),
         // A name that was given up led to a file that nobody remembers.

@@ -75,6 +75,30 @@ fn a_deleted_content_is_not_shown_for_the_sake_of_an_earlier_one() {
     }
 }
 
+/// An edit brings a file back that another deleted, and a third, who knew of the
+/// edit, has given its name to another file: that is what it is.
+#[test]
+fn a_name_that_was_given_to_another_file_does_not_lead_back() {
+    for seed in 0..SEEDS {
+        let mut story = Story::begin(Plan { nodes: 3, ..Plan::peaceful(seed) }, 0, |user| {
+            user.write("a", "text");
+            user.write("b", "another");
+        });
+        story.part();
+        story.act(0, |user| user.write("a", "edited"));
+        story.join(0, 1);
+        story.part();
+        story.act(1, |user| user.rename("b", "a"));
+        story.act(2, |user| user.remove("a"));
+        story.settle();
+        story.join(0, 2);
+        assert_eq!(story.tree(2), "a=edited b=another", "seed {seed}");
+        story.join(0, 1);
+        story.join(1, 2);
+        story.ends_as("a=another", seed);
+    }
+}
+
 /// An edit kept a file from a deletion that did not know of it. Its node forgot
 /// it in a crash, and its user deleted the file, too: then nobody holds it. What
 /// it was written over was shown again, though two users had deleted that.
