@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use replicator_tests::network::{self, Network};
@@ -363,15 +363,8 @@ fn a_name_is_asked_again_when_its_addresses_change() {
         return machine::skip(reason);
     }
     let network = Network::of_equals(3).unwrap();
-    let mut cluster = Cluster::on_hosts(&network, 3);
-    let hosts = cluster.dir().join("hosts");
     // Two addresses, at neither of which anybody is.
-    fs::write(&hosts, "10.77.0.50 fleet\n10.77.0.51 fleet\n").unwrap();
-    let words = with_hosts(&hosts);
-    cluster[2].settings.prefix.extend(words.into_iter().map(Into::into));
-    cluster.introduce(2, "fleet");
-    cluster.introduce(1, "10.77.0.1");
-    fs::write(cluster[0].path("of-the-fleet"), "fleet").unwrap();
+    let (mut cluster, hosts) = fleet(&network, "10.77.0.50 fleet\n10.77.0.51 fleet\n");
     cluster.start();
     assert_eq!(connected(&cluster[2]), 0);
     // Rewritten in place: the node sees this very file.
@@ -394,14 +387,7 @@ fn a_name_that_means_nothing_yet_is_asked_again() {
         return machine::skip(reason);
     }
     let network = Network::of_equals(3).unwrap();
-    let mut cluster = Cluster::on_hosts(&network, 3);
-    let hosts = cluster.dir().join("hosts");
-    fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
-    let words = with_hosts(&hosts);
-    cluster[2].settings.prefix.extend(words.into_iter().map(Into::into));
-    cluster.introduce(2, "fleet");
-    cluster.introduce(1, "10.77.0.1");
-    fs::write(cluster[0].path("of-the-fleet"), "fleet").unwrap();
+    let (mut cluster, hosts) = fleet(&network, "127.0.0.1 localhost\n");
     fs::write(cluster[2].path("brought-along"), "alone").unwrap();
     cluster.start();
     poll::eventually(JOIN_LIMIT, "it says that the name means nothing", || {
@@ -422,6 +408,19 @@ fn a_name_that_means_nothing_yet_is_asked_again() {
     });
     cluster.assert_same();
     assert_eq!(fs::read_to_string(cluster[0].path("brought-along")).unwrap(), "alone");
+}
+
+/// Two nodes, and a third that is told of them by a name, with what that means.
+fn fleet(network: &Network, meaning: &str) -> (Cluster, PathBuf) {
+    let mut cluster = Cluster::on_hosts(network, 3);
+    let hosts = cluster.dir().join("hosts");
+    fs::write(&hosts, meaning).unwrap();
+    let words = with_hosts(&hosts);
+    cluster[2].settings.prefix.extend(words.into_iter().map(Into::into));
+    cluster.introduce(2, "fleet");
+    cluster.introduce(1, "10.77.0.1");
+    fs::write(cluster[0].path("of-the-fleet"), "fleet").unwrap();
+    (cluster, hosts)
 }
 
 /// The words before a command that is to read this file as `/etc/hosts`, and
