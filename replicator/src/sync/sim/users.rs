@@ -7,8 +7,10 @@ use super::disk::{Change, Disk, Shown};
 use super::path;
 use super::plan::Plan;
 use super::world::World;
+use super::world::forgetting::content_at;
 use crate::choice::Mode;
 use crate::entry::{Flags, Kind};
+use crate::hash::Digest;
 use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
 use crate::sync::store::Store;
@@ -169,7 +171,11 @@ impl World {
             let lies = self.nodes[at].disk.contents_within(&deed.path);
             let earlier = lies.iter().flat_map(|content| contents.with_earlier(content));
             let earlier: Vec<_> = earlier.filter(|content| !lies.contains(content)).collect();
-            contents.outdated.extend(earlier.into_iter().chain(dead.iter().cloned()));
+            // Also another file that the node knows at this place.
+            let known = content_at(self.nodes[at].core.store(), &deed.path);
+            let lay = contents.dead.iter().filter(|content| known == Some(Digest::of(content)));
+            let lay: Vec<_> = lay.cloned().collect();
+            contents.outdated.extend(earlier.into_iter().chain(lay).chain(dead.iter().cloned()));
         }
         if self.nodes[at].core.membership.is_behind() {
             // It is refused, and may begin anew: then this was never deleted.

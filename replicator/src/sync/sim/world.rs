@@ -3,7 +3,7 @@
 
 mod backups;
 mod events;
-mod forgetting;
+pub(super) mod forgetting;
 mod jobs;
 mod links;
 mod lives;

@@ -53,13 +53,15 @@ impl World {
         self.contents.forgotten.extend(forgotten);
     }
 
-    /// What this node does not tell any more: what lies elsewhere and a user
+    /// What this node does not tell any more: what others know of and a user
     /// destroyed may have been destroyed here, and nobody heard of it.
     pub(super) fn forget_what_is_on_its_way(&mut self, at: usize) {
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
-        let lying = others.flat_map(|(_, node)| node.disk.contents_within(&RelPath::root()));
-        let untold = lying.filter(|content| self.contents.dead.contains(content));
-        let untold: Vec<Vec<u8>> = untold.collect();
+        let known = others.flat_map(|(_, node)| contents_told(node.core.store()));
+        let known: BTreeSet<Digest> = known.collect();
+        let dead = self.contents.dead.iter();
+        let untold = dead.filter(|content| known.contains(&Digest::of(content)));
+        let untold: Vec<Vec<u8>> = untold.cloned().collect();
         self.contents.forgotten.extend(untold);
     }
 }
@@ -67,6 +69,21 @@ impl World {
 /// What an index says lies on its disk.
 pub(super) fn contents_known(store: &MemoryStore) -> Vec<Digest> {
     known_at(store).into_iter().map(|(_, digest)| digest).collect()
+}
+
+/// What an index says that names lead to, wherever that lies.
+fn contents_told(store: &MemoryStore) -> Vec<Digest> {
+    let names = store.names_within(&RelPath::root(), None, usize::MAX);
+    let bodies = names.into_iter().flat_map(|(_, row)| [row.wanted(), row.on_disk()]);
+    let rows = bodies.flatten().filter_map(|(id, _)| store.body(id));
+    let digests = |row: Arc<BodyRow>| row.content.values().filter_map(Content::digest).collect();
+    rows.flat_map::<Vec<Digest>, _>(digests).collect()
+}
+
+/// What it says lies at a place.
+pub(in crate::sync::sim) fn content_at(store: &MemoryStore, path: &RelPath) -> Option<Digest> {
+    let (id, _) = store.name(path)?.on_disk()?;
+    store.body(id)?.content_on_disk()?.digest()
 }
 
 fn known_at(store: &MemoryStore) -> Vec<(RelPath, Digest)> {
