@@ -54,14 +54,21 @@ impl World {
     }
 
     /// What this node does not tell any more: what others know of and a user
-    /// destroyed may have been destroyed here, and nobody heard of it.
+    /// destroyed may have been destroyed here, and nobody heard of it. And of what
+    /// it alone has, what that was written over is shown again.
     pub(super) fn forget_what_is_on_its_way(&mut self, at: usize) {
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
         let known = others.flat_map(|(_, node)| contents_told(node.core.store()));
         let known: BTreeSet<Digest> = known.collect();
         let dead = self.contents.dead.iter();
         let untold = dead.filter(|content| known.contains(&Digest::of(content)));
-        let untold: Vec<Vec<u8>> = untold.cloned().collect();
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
+        let lying = others.flat_map(|(_, node)| node.disk.contents_within(&RelPath::root()));
+        let lying: BTreeSet<Vec<u8>> = lying.collect();
+        let taken = self.nodes[at].disk.contents_within(&RelPath::root()).into_iter();
+        let taken = taken.filter(|content| !lying.contains(content));
+        let earlier = taken.flat_map(|content| self.contents.with_earlier(&content));
+        let untold: Vec<Vec<u8>> = untold.cloned().chain(earlier).collect();
         self.contents.forgotten.extend(untold);
     }
 }
