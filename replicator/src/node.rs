@@ -5,6 +5,7 @@
 //! the index; looking, fetching, applying and sending run beside it and
 //! report back through one bounded queue. It decides nothing about the tree.
 
+mod agreed;
 mod arrivals;
 mod carry;
 mod change;
@@ -283,7 +284,8 @@ impl Node {
             self.core.folder_found(&Listed { path: RelPath::root(), kind, fingerprint });
         }
         self.core.scan_since(RelPath::root(), self.unread_since);
-        guard::watch(&self.carrier.root, self.reports.clone()).map_err(Error::Guard)?;
+        guard::watch(&self.carrier.root, self.reports.clone()).map_err(Error::Watch)?;
+        agreed::watch(&self.carrier.root, self.reports.clone()).map_err(Error::Watch)?;
         self.turn()?;
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());

@@ -2,7 +2,8 @@
 //!
 //! Two entries a conflict: the bytes under an id, and a JSON file beside them
 //! that says what they are. The JSON comes first, so bytes are never without
-//! it. Works with and without a running daemon; nothing here expires.
+//! it. Works with and without a running daemon; nothing here expires, and what
+//! leaves by itself is what the folder shows (`agreed.rs`).
 
 use std::fs::File;
 use std::io::Read;
@@ -34,7 +35,7 @@ const TICK_MAX: Duration = Duration::from_millis(20);
 
 /// How what was kept is opened: root may read what another user put there, and
 /// must not wait for the other end of a pipe.
-const KEPT: OFlags =
+pub(super) const KEPT: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// One kept loser.
@@ -97,7 +98,7 @@ pub fn list(root: &Root) -> Result<Vec<Conflict>, Error> {
 }
 
 /// All that lies in the store, sorted.
-fn names(root: &Root) -> Result<Vec<Vec<u8>>, Error> {
+pub(super) fn names(root: &Root) -> Result<Vec<Vec<u8>>, Error> {
     let mut names = beside::names(root.conflicts())?;
     names.sort_unstable();
     Ok(names)
@@ -105,7 +106,7 @@ fn names(root: &Root) -> Result<Vec<Vec<u8>>, Error> {
 
 /// The descriptions among them. One without bytes is what a crash left of a
 /// conflict being kept or dropped.
-fn described(names: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn described(names: &[Vec<u8>]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let has_bytes = |name: &&[u8]| {
         let id = name.strip_suffix(JSON_SUFFIX.as_bytes());
         id.is_some_and(|id| names.binary_search_by(|other| other.as_slice().cmp(id)).is_ok())
@@ -199,7 +200,7 @@ fn describe(root: &Root, path: &RelPath, stat: &Stat, label: &str) -> Result<Str
     Ok(conflict.id)
 }
 
-fn remove(root: &Root, conflict: &Conflict) -> Result<(), Error> {
+pub(super) fn remove(root: &Root, conflict: &Conflict) -> Result<(), Error> {
     beside::remove_tree(root.conflicts(), conflict.id.as_bytes())
         .map_err(|errno| Error::private("drop the conflict", errno))?;
     forget(root, &conflict.id);
@@ -212,7 +213,7 @@ fn find(root: &Root, id: &str) -> Result<Conflict, Error> {
     all.into_iter().find(|conflict| conflict.id == id).ok_or_else(unknown)
 }
 
-fn read(root: &Root, name: &[u8]) -> Result<Conflict, Error> {
+pub(super) fn read(root: &Root, name: &[u8]) -> Result<Conflict, Error> {
     let file = fs::openat(root.conflicts(), name, KEPT, Mode::empty())
         .map_err(|errno| Error::private("read a conflict", errno))?;
     let mut json = Vec::new();

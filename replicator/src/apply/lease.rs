@@ -58,6 +58,13 @@ impl<'file> Lease<'file> {
         let Patience { left, readers, .. } = patience;
         readers.ask(file, libc::F_WRLCK, inode, left)
     }
+
+    /// Of a file that is open for reading here, and that nobody has open for
+    /// writing, nor opens so until this is dropped. `None` else, and where that
+    /// cannot be known.
+    pub(super) fn without_writers(file: BorrowedFd<'file>) -> Option<Self> {
+        set(file, libc::F_RDLCK).ok().map(|()| Self { file })
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! conflict store, and a file written in place has a redo record until its
 //! bytes are durable.
 
+mod agreed;
 mod applier;
 mod beside;
 mod bound;
@@ -34,6 +35,7 @@ mod together;
 pub mod trash;
 mod worker;
 
+pub use agreed::Agreed;
 pub use applier::Applier;
 pub use content::punch;
 pub use durable::flush_all;

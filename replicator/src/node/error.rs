@@ -42,7 +42,7 @@ pub enum Error {
     #[error("the system gives no random numbers: {0}")]
     Random(String),
     #[error("cannot watch the folder: {0}")]
-    Guard(std::io::Error),
+    Watch(std::io::Error),
     #[error("a part of the node ended: {0}")]
     Ended(&'static str),
     #[error(

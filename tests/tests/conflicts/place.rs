@@ -145,8 +145,11 @@ fn show(folder: &Path, above: &str, first: &mut BTreeMap<u64, String>, words: &m
 
 /// Of a file, or where a symbolic link leads to.
 pub fn content(path: &Path) -> String {
-    match fs::read_link(path) {
-        Ok(target) => target.to_string_lossy().into_owned(),
-        Err(_) => fs::read_to_string(path).unwrap(),
-    }
+    text_of(path).unwrap()
+}
+
+/// The same of what may have gone by now.
+pub fn text_of(path: &Path) -> Option<String> {
+    let target = fs::read_link(path).map(|target| target.to_string_lossy().into_owned());
+    target.or_else(|_| fs::read_to_string(path)).ok()
 }

@@ -8,11 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use replicator_tests::{Cluster, Node, SETTLE_LIMIT, poll, tree};
 
-use super::place::{Place, content, shown};
+use super::place::{Place, content, shown, text_of};
 use super::row::Course;
 
 /// Until a node has looked at what its user did.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Until what a node kept, and shows by now, is no conflict any more.
+pub const AGREED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Nodes of which the first two have users.
 pub struct Scene {
@@ -55,13 +58,23 @@ impl Scene {
     #[track_caller]
     pub fn assert_outcomes(&self, sides: &[usize]) {
         let mut wrong = Vec::new();
+        // A file may have been met before its user had written all of it.
+        poll::until(AGREED_WITHIN, || {
+            wrong = self.other_outcomes(sides);
+            wrong.is_empty()
+        });
+        assert!(wrong.is_empty(), "{} courses end otherwise:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    fn other_outcomes(&self, sides: &[usize]) -> Vec<String> {
+        let mut wrong = Vec::new();
         for (node, side) in self.cluster.nodes().iter().zip(sides) {
             let mut kept = kept(node);
             for course in Course::all() {
                 let folder = course.folder();
                 let (shows, keeps) = (shown(&node.path(&folder)), kept.remove(&folder));
                 let keeps: Vec<String> =
-                    keeps.into_iter().flatten().map(|kept| content(&kept.bytes)).collect();
+                    keeps.into_iter().flatten().filter_map(|kept| text_of(&kept.bytes)).collect();
                 let (tree, expected) = (course.tree(), Vec::from_iter(course.kept(*side)));
                 if shows != tree || keeps != expected {
                     wrong.push(format!(
@@ -72,7 +85,7 @@ impl Scene {
             }
             wrong.extend(kept.into_keys().map(|folder| format!("kept something of {folder:?}")));
         }
-        assert!(wrong.is_empty(), "{} courses end otherwise:\n{}", wrong.len(), wrong.join("\n"));
+        wrong
     }
 
     /// What is listed as kept comes back where it was when a person says so,

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use replicator_tests::{Cluster, Finished, Node, finish, machine, nobody};
+use replicator_tests::{Cluster, Finished, Node, finish, machine, nobody, poll};
+
+use super::scene::AGREED_WITHIN;
 
 /// Two nodes with `file` in common, of which the second is stopped.
 fn parted() -> Cluster {
@@ -148,6 +150,30 @@ fn one_of_several_is_dropped_by_its_id() {
     let again = cluster[0].command(&["conflicts", "drop", id, "--json"]).unwrap();
     assert_eq!((again.code, again.stdout.as_str()), (2, ""), "{again:?}");
     assert_eq!(listed(&cluster[0]), 2);
+}
+
+/// A file that two users make at once may be seen before all of it is written.
+#[test]
+fn what_becomes_the_same_is_no_conflict_any_more() {
+    let mut cluster = Cluster::running(2);
+    cluster[1].stop().unwrap();
+    for name in ["file", "other"] {
+        write_at(&cluster[0].path(name), "the release", 1);
+        write_at(&cluster[1].path(name), "", 2);
+    }
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+    assert_eq!(listed(&cluster[0]), 2);
+    assert_eq!(cluster[0].status().unwrap().conflicts(), 2);
+
+    write_at(&cluster[1].path("file"), "the release", 3);
+    write_at(&cluster[1].path("other"), "the RELEASE", 3);
+    cluster.assert_same();
+    let is_one = || cluster[0].status().unwrap().conflicts() == 1;
+    poll::eventually(AGREED_WITHIN, "what both show is no conflict", is_one);
+    let left = cluster[0].conflicts().unwrap();
+    assert_eq!(left[0]["path"], "other", "{left}");
+    assert!(keeps(&cluster[0], "the release"));
 }
 
 /// A user who is neither root nor runs a node.

@@ -1,6 +1,8 @@
 //! What was displaced and is kept.
 
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::*;
@@ -43,6 +45,48 @@ fn a_loser_is_listed_restored_and_dropped() {
     lose(&mut folder, b"fifth");
     assert_eq!(conflicts::drop_all(&beside).unwrap().len(), 1);
     assert!(folder.private("conflicts").is_empty());
+}
+
+#[test]
+fn what_the_folder_shows_by_now_leaves_the_store() {
+    let mut folder = Folder::new();
+    let large = vec![7; 600_000];
+    let mut other_end = large.clone();
+    other_end[599_999] = 8;
+    let lose = |folder: &mut Folder, path: &str, kept: &[u8], shown: &[u8]| {
+        let expect = folder.write(path, kept);
+        let writer = OpenOptions::new().write(true).open(folder.at(path)).unwrap();
+        let keep = Keep::Conflict { label: "node b".to_owned() };
+        let (staged, over) = (folder.staged(shown), Some(Over { expect, keep }));
+        done(folder.run(Step::Place { path: rel(path), staged, metadata: metadata(), over }));
+        writer
+    };
+    drop(lose(&mut folder, "same", &large, &large));
+    drop(lose(&mut folder, "empty", b"", b""));
+    drop(lose(&mut folder, "at its end", &large, &other_end));
+    drop(lose(&mut folder, "shorter", &large[1..], &large));
+    drop(lose(&mut folder, "gone", b"what was here", b"what was here"));
+    std::fs::remove_file(folder.at("gone")).unwrap();
+    let writer = lose(&mut folder, "written", b"half", b"half of it");
+
+    let mut agreed = Agreed::default();
+    let mut leave = |folder: &Folder| {
+        let mut left: Vec<_> =
+            agreed.remove(&folder.root).unwrap().into_iter().map(|was| was.path).collect();
+        left.sort();
+        left
+    };
+    assert_eq!(leave(&folder), ["empty", "same"]);
+    // As long as somebody writes to what is kept, that may become anything.
+    writer.write_all_at(b"half of it", 0).unwrap();
+    assert!(leave(&folder).is_empty());
+    drop(writer);
+    assert_eq!(leave(&folder), ["written"]);
+    std::fs::write(folder.at("at its end"), &large).unwrap();
+    assert_eq!(leave(&folder), ["at its end"]);
+    let left: Vec<_> = conflicts::list(&folder.root).unwrap();
+    let left: Vec<&str> = left.iter().map(|conflict| conflict.path.as_str()).collect();
+    assert_eq!(left, ["shorter", "gone"]);
 }
 
 /// Whoever planned it knew of another name, which may be gone by now.
