@@ -281,7 +281,7 @@ impl Node {
         });
         self.note_scrub();
         if let Some(Stat { kind, fingerprint, .. }) = self.carrier.root.stat(&RelPath::root())? {
-            self.core.folder_found(&Listed { path: RelPath::root(), kind, fingerprint });
+            self.core.note_restored(&Listed { path: RelPath::root(), kind, fingerprint });
         }
         self.core.scan_since(RelPath::root(), self.unread_since);
         guard::watch(&self.carrier.root, self.reports.clone()).map_err(Error::Watch)?;

@@ -44,6 +44,13 @@ pub struct Fault {
     pub lacks_room: bool,
 }
 
+impl Fault {
+    /// Room would not help.
+    pub(super) fn of(reason: String) -> Self {
+        Self { reason, lacks_room: false }
+    }
+}
+
 impl From<&Error> for Fault {
     fn from(error: &Error) -> Self {
         match error {

@@ -111,7 +111,7 @@ impl Writer {
     /// The thread says itself why it ends, unless it panicked.
     fn note_that_it_is_gone(&self) {
         let reason = "the writer of index.redb ended unexpectedly".to_owned();
-        self.failure.get_or_init(|| Fault { reason, lacks_room: false });
+        self.failure.get_or_init(|| Fault::of(reason));
     }
 }
 
@@ -134,8 +134,7 @@ fn run(
     failure: &OnceLock<Fault>,
 ) {
     while let Ok(batch) = todo.recv() {
-        let stopped = |reason| Error::Stopped(Fault { reason, lacks_room: false });
-        let ready = before_commit().map_err(stopped);
+        let ready = before_commit().map_err(|reason| Error::Stopped(Fault::of(reason)));
         match ready.and_then(|()| commit(db, &batch)) {
             Ok(commit) => {
                 if done.send(commit).is_err() {

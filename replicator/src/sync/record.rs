@@ -404,8 +404,7 @@ impl BodyRow {
     /// That it was deleted at this name by somebody who knew all that it contains:
     /// not moved, nor replaced.
     pub fn deletion_in<'a>(&self, id: BodyId, name: &'a Register<Binding>) -> Option<&'a Replaced> {
-        let deletions = name.values().filter(|binding| binding.deleted().is_some());
-        deletions.filter(|binding| self.is_known_to(id, binding)).find_map(Binding::deleted)
+        name.values().filter(|binding| self.is_known_to(id, binding)).find_map(Binding::deleted)
     }
 
     /// Is it to come back at a name that is gone, for the sake of a change that

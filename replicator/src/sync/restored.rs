@@ -74,13 +74,9 @@ impl<S: Store> Core<S> {
         self.restored.is_copy = true;
     }
 
-    /// The folder itself, before it is listed for the first time.
-    pub fn folder_found(&mut self, entry: &Listed) {
-        self.note_restored(entry);
-    }
-
-    /// Notes a listed entry that is older than the one known at its place.
-    pub(super) fn note_restored(&mut self, entry: &Listed) {
+    /// Notes a listed entry that is older than the one known at its place. The
+    /// folder itself is in no listing: it is noted before all others.
+    pub fn note_restored(&mut self, entry: &Listed) {
         if self.surveyed || !self.has_other_members() {
             return;
         }

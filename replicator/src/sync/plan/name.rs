@@ -206,8 +206,8 @@ impl<S: Store> Core<S> {
         if lying.kind() != Kind::Directory || !is_apart || self.is_to_move(lying) {
             return false;
         }
-        let mut circle = std::iter::successors(Some(from.clone()), |at| self.leaves(wanted(at)?));
-        circle.by_ref().take(CIRCLE_MAX).any(|at| at == *path)
+        let circle = std::iter::successors(Some(from.clone()), |at| self.leaves(wanted(at)?));
+        circle.take(CIRCLE_MAX).any(|at| at == *path)
     }
 
     /// Does it lie in a directory that comes with what is in it, in exchange for

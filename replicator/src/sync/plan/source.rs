@@ -79,14 +79,14 @@ impl<S: Store> Core<S> {
         id: BodyId,
         digest: Digest,
     ) -> Option<(RelPath, Fingerprint)> {
-        let others = self.store.bodies_of_content(digest).into_iter().filter(|other| *other != id);
+        let holders = self.store.bodies_of_content(digest).into_iter();
         let lies_at = |other| {
             let row = self.store.body(other)?;
             (row.content_on_disk().and_then(Content::digest) == Some(digest)).then_some(())?;
             let disk = row.disk.as_ref()?;
             Some((disk.names.first()?.clone(), disk.fingerprint))
         };
-        others.into_iter().find_map(lies_at)
+        holders.filter(|other| *other != id).find_map(lies_at)
     }
 
     /// The author first, then those that say they hold the change, then any;

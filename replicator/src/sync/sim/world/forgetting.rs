@@ -57,14 +57,13 @@ impl World {
     /// destroyed may have been destroyed here, and nobody heard of it. And of what
     /// it alone has, what that was written over is shown again.
     pub(super) fn forget_what_is_on_its_way(&mut self, at: usize) {
-        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
-        let known = others.flat_map(|(_, node)| contents_told(node.core.store()));
-        let known: BTreeSet<Digest> = known.collect();
+        let (mut known, mut lying) = (BTreeSet::new(), BTreeSet::new());
+        for (_, node) in self.nodes.iter().enumerate().filter(|(other, _)| *other != at) {
+            known.extend(contents_told(node.core.store()));
+            lying.extend(node.disk.contents_within(&RelPath::root()));
+        }
         let dead = self.contents.dead.iter();
         let untold = dead.filter(|content| known.contains(&Digest::of(content)));
-        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
-        let lying = others.flat_map(|(_, node)| node.disk.contents_within(&RelPath::root()));
-        let lying: BTreeSet<Vec<u8>> = lying.collect();
         let taken = self.nodes[at].disk.contents_within(&RelPath::root()).into_iter();
         let taken = taken.filter(|content| !lying.contains(content));
         let earlier = taken.flat_map(|content| self.contents.with_earlier(&content));
@@ -95,11 +94,6 @@ pub(in crate::sync::sim) fn content_at(store: &MemoryStore, path: &RelPath) -> O
 
 fn known_at(store: &MemoryStore) -> Vec<(RelPath, Digest)> {
     let names = store.names_within(&RelPath::root(), None, usize::MAX);
-    let bodies =
-        names.into_iter().filter_map(|(path, row)| Some((path, store.body(row.on_disk()?.0)?)));
-    let digest = |body: Arc<BodyRow>| match body.content_on_disk() {
-        Some(Content::File { digest, .. }) => Some(*digest),
-        _ => None,
-    };
-    bodies.filter_map(|(path, body)| Some((path, digest(body)?))).collect()
+    let paths = names.into_iter().map(|(path, _)| path);
+    paths.filter_map(|path| content_at(store, &path).map(|digest| (path, digest))).collect()
 }
