@@ -46,17 +46,14 @@ impl Agreed {
         for name in latest {
             // What cannot be read is told of where it is listed.
             let Ok(conflict) = conflicts::read(root, name) else { continue };
-            let first_at = self.differs_at.get(&conflict.id).copied().unwrap_or(0);
-            match compare(root, &conflict, first_at) {
-                Ok(Compared::Same) => {
-                    conflicts::remove(root, &conflict)?;
-                    removed.push(conflict);
-                }
-                Ok(Compared::DiffersAt(at)) => {
+            let mut at = self.differs_at.get(&conflict.id).copied().unwrap_or(0);
+            match remove_if_shown(root, &conflict, &mut at) {
+                Ok(true) => removed.push(conflict),
+                Ok(false) => {
                     differs_at.insert(conflict.id, at);
                 }
-                Ok(Compared::Unknown) => {}
-                Err(error) => tracing::debug!(id = conflict.id, "not compared: {error}"),
+                // It holds up none of the others.
+                Err(error) => tracing::debug!(id = conflict.id, "it stays a conflict: {error}"),
             }
         }
         self.differs_at = differs_at;
@@ -64,51 +61,56 @@ impl Agreed {
     }
 }
 
-enum Compared {
-    Same,
-    /// From this byte on, at a multiple of [`PART_BYTES`].
-    DiffersAt(u64),
-    /// Other kinds or sizes, or one of them is written at this moment.
-    Unknown,
+fn remove_if_shown(root: &Root, conflict: &Conflict, differs_at: &mut u64) -> Result<bool, Error> {
+    let is_shown = is_shown(root, conflict, differs_at)?;
+    if is_shown {
+        conflicts::remove(root, conflict)?;
+    }
+    Ok(is_shown)
 }
 
-fn compare(root: &Root, conflict: &Conflict, first_at: u64) -> Result<Compared, Error> {
-    let Ok(path) = RelPath::parse(&conflict.path_bytes) else { return Ok(Compared::Unknown) };
+/// Does the folder show the same at its place? Of two files of one size
+/// `differs_at` is compared first, and is set where they differ.
+fn is_shown(root: &Root, conflict: &Conflict, differs_at: &mut u64) -> Result<bool, Error> {
+    let Ok(path) = RelPath::parse(&conflict.path_bytes) else { return Ok(false) };
     let failed = |errno| Error::private("compare a conflict", errno);
     let (store, id) = (root.conflicts(), conflict.id.as_bytes());
     let kept = root.stat_fd(open_private(store, id).map_err(failed)?.as_fd())?;
-    let Some(shown) = root.stat(&path)? else { return Ok(Compared::Unknown) };
-    let is_same = match (kept.kind, shown.kind) {
+    let Some(shown) = root.stat(&path)? else { return Ok(false) };
+    match (kept.kind, shown.kind) {
         (Kind::File, Kind::File) if kept.fingerprint.size == shown.fingerprint.size => {
-            return compare_files(root, id, &path, first_at);
+            is_file_shown(root, id, &path, differs_at)
         }
         (Kind::Symlink, Kind::Symlink) => {
             let target = fs::readlinkat(store, id, Vec::new()).map_err(failed)?;
-            root.read_link(&path)?.is_some_and(|shown| shown == target.as_bytes())
+            Ok(root.read_link(&path)?.is_some_and(|shown| shown == target.as_bytes()))
         }
-        (kept, shown) => kept == Kind::Fifo && shown == Kind::Fifo,
-    };
-    Ok(if is_same { Compared::Same } else { Compared::Unknown })
+        (kept, shown) => Ok(kept == Kind::Fifo && shown == Kind::Fifo),
+    }
 }
 
-fn compare_files(root: &Root, id: &[u8], path: &RelPath, first_at: u64) -> Result<Compared, Error> {
+fn is_file_shown(
+    root: &Root,
+    id: &[u8],
+    path: &RelPath,
+    differs_at: &mut u64,
+) -> Result<bool, Error> {
     let failed = |errno| Error::private("compare a conflict", errno);
     let kept = fs::openat(root.conflicts(), id, KEPT, Mode::empty()).map_err(failed)?;
     // Who had it open as it lost its place may write on, and that belongs to it.
-    let Some(_lease) = Lease::without_writers(kept.as_fd()) else {
-        return Ok(Compared::Unknown);
-    };
-    let Some(shown) = root.open_file(path, Access::Read)? else { return Ok(Compared::Unknown) };
-    let before =
-        (root.stat_fd(kept.as_fd())?.fingerprint, root.stat_fd(shown.as_fd())?.fingerprint);
-    let differs_at = first_difference(kept.as_fd(), shown.as_fd(), first_at).map_err(failed)?;
-    if let Some(at) = differs_at {
-        return Ok(Compared::DiffersAt(at));
+    let Some(_lease) = Lease::without_writers(kept.as_fd()) else { return Ok(false) };
+    let Some(shown) = root.open_file(path, Access::Read)? else { return Ok(false) };
+    let stat = || Ok::<_, Error>((root.stat_fd(kept.as_fd())?.fingerprint, root.stat(path)?));
+    let before = stat()?;
+    let difference = first_difference(kept.as_fd(), shown.as_fd(), *differs_at);
+    if let Some(at) = difference.map_err(failed)? {
+        *differs_at = at;
+        return Ok(false);
     }
-    // Each part was the same, but perhaps never all of them at once.
-    let after = root.stat(path)?.map(|shown| shown.fingerprint);
-    let stayed = after == Some(before.1) && root.stat_fd(kept.as_fd())?.fingerprint == before.0;
-    Ok(if stayed { Compared::Same } else { Compared::Unknown })
+    // Each part was the same, but perhaps never all of them at once; or another
+    // file has the name by now.
+    let (opened, after) = (root.stat_fd(shown.as_fd())?, stat()?);
+    Ok(before == after && after.1.is_some_and(|shown| shown.fingerprint == opened.fingerprint))
 }
 
 /// The first part in which two files differ, `first_at` looked at before all
