@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use super::core::Core;
 use super::effect::Listed;
-use super::record::{Binding, Key, NameRow};
+use super::record::{Binding, BodyRow, Key, NameRow};
 use super::store::Store;
 use super::tree::held_binding;
 use super::version::VersionVector;
@@ -31,6 +31,9 @@ pub(super) struct Restored {
     newer: usize,
     /// Directories that bear an earlier time than they did.
     directories: HashSet<RelPath>,
+    /// What was seen to change since the start: a listing made before that is
+    /// older, and no backup.
+    changed: HashSet<BodyId>,
     /// The folder is not the one that was served before.
     is_copy: bool,
 }
@@ -59,6 +62,7 @@ impl Restored {
     /// Nothing more is found missing for it.
     pub fn folder_is_met(&mut self) {
         self.directories = HashSet::new();
+        self.changed = HashSet::new();
     }
 
     /// Was this one found older? It is asked once.
@@ -74,10 +78,28 @@ impl<S: Store> Core<S> {
         self.restored.is_copy = true;
     }
 
+    /// The row of a body is about to be replaced: notes whether it lies in
+    /// another state from now on.
+    pub(super) fn note_changed(&mut self, id: BodyId, row: &BodyRow) {
+        if self.surveyed {
+            return;
+        }
+        let before = self.store.body(id);
+        let lay = before.as_ref().and_then(|row| row.disk.as_ref());
+        if lay.zip(row.disk.as_ref()).is_some_and(|(lay, lies)| lay.fingerprint != lies.fingerprint)
+        {
+            self.restored.changed.insert(id);
+        }
+    }
+
     /// Notes a listed entry that is older than the one known at its place. The
     /// folder itself is in no listing: it is noted before all others.
     pub fn note_restored(&mut self, entry: &Listed) {
         if self.surveyed || !self.has_other_members() {
+            return;
+        }
+        let lies = self.store.name(&entry.path).and_then(|row| row.on_disk());
+        if lies.is_some_and(|(id, _)| self.restored.changed.contains(&id)) {
             return;
         }
         match entry.kind {

@@ -157,11 +157,12 @@ impl<S: Store> Core<S> {
     pub fn handle_listed(&mut self, now: Now, beneath: &RelPath, listed: Vec<Listed>) {
         for entry in listed {
             let mut dirt = Dirt::compare();
-            let mut since = None;
+            let (mut since, mut has_come) = (None, false);
             if let Some(scan) = self.scans.iter_mut().find(|scan| scan.beneath == *beneath) {
                 let inode = entry.fingerprint.inode;
                 scan.met.insert(entry.path.clone(), inode);
                 since = scan.reads_since(inode);
+                has_come = scan.came.contains_key(&entry.path);
                 dirt.told = scan.told;
             }
             let known = self.lying_at(&entry.path);
@@ -176,7 +177,9 @@ impl<S: Store> Core<S> {
                 dirt.merge(&Dirt::whole());
             }
             if !same {
-                self.note_restored(&entry);
+                if !has_come {
+                    self.note_restored(&entry);
+                }
                 self.met_elsewhere(beneath, &entry);
                 self.read_where_it_went(now, beneath, &entry, is_late);
             }

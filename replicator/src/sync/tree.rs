@@ -162,6 +162,7 @@ impl<S: Store> Core<S> {
             self.pending_bodies.remove(&id);
         }
         self.sweep_body_again(&row);
+        self.note_changed(id, &row);
         self.store.put_body(id, row);
     }
 

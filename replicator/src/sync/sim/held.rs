@@ -2,16 +2,22 @@
 //! holds.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::alone::Alone;
+use super::disk::{Change, Disk};
 use super::path;
 use super::plan::Plan;
 use crate::entry::Kind;
-use crate::id::Actor;
+use crate::id::{Actor, NodeId};
 use crate::limits::UNSEEN_DELETIONS_MAX;
 use crate::path::RelPath;
 use crate::sync::core::{Core, Options};
+use crate::sync::effect::Effect;
+use crate::sync::members::Introduction;
+use crate::sync::roster::MemberRecord;
+use crate::sync::store::Store;
 
 /// In which all that is looked at is looked at.
 const SOON: Duration = Duration::from_secs(1);
@@ -52,6 +58,23 @@ fn start_again(node: &mut Alone, delete_brake: Option<u8>) {
     node.core = Core::new(options(delete_brake), Actor(2), 1, store);
     node.core.scan(RelPath::root());
     node.wait(SOON);
+}
+
+/// There is somebody else who may hold what is missing here.
+fn is_not_alone(node: &mut Alone) {
+    let member = |number: u8| NodeId::of_public_key(&[number]);
+    let retention = Duration::from_secs(3600);
+    let mut roster = node.core.store().roster().unwrap_or_default();
+    roster.accept(&MemberRecord {
+        node: member(1),
+        version: 1,
+        name: "other".into(),
+        retention,
+        retired: false,
+        have: Arc::default(),
+    });
+    node.core.store_mut().put_roster(roster);
+    node.core.introduce(Introduction { node: member(2), name: "this".into(), retention });
 }
 
 fn scan(node: &mut Alone) {
@@ -116,6 +139,49 @@ fn removals_that_were_seen_do_not_count() {
     lose(&mut node, 150..150 + UNSEEN_DELETIONS_MAX);
     scan(&mut node);
     assert_eq!((held(&node), known(&node)), (0, 150 - UNSEEN_DELETIONS_MAX));
+}
+
+/// A start lists what is being written: what lies there when it has come as far
+/// is later than what it listed, and no backup.
+#[test]
+fn what_is_written_while_a_start_lists_it_makes_no_backup_of_the_folder() {
+    let folder = path("folder");
+    let inside = |name: &str| path(&format!("folder/{name}"));
+    let overwritten = |disk: &mut Disk| disk.write(&file(1), b"changed", &mut BTreeSet::new());
+    let replaced = |disk: &mut Disk| {
+        let mut told = disk.write(&path("next"), b"changed", &mut BTreeSet::new());
+        told.extend(disk.rename(&path("next"), &file(1), &mut BTreeSet::new()));
+        told
+    };
+    let removed = |disk: &mut Disk| disk.remove_all(&inside("other"), &mut BTreeSet::new());
+    let changes: [(&str, &dyn Fn(&mut Disk) -> Vec<Change>); 3] =
+        [("overwritten", &overwritten), ("replaced", &replaced), ("removed", &removed)];
+    for (story, change) in changes {
+        let mut node = knowing(4);
+        node.disk.make_entry(&folder, Kind::Directory, b"");
+        for name in ["lost", "other", "third"] {
+            node.disk.write(&inside(name), b"precious", &mut BTreeSet::new());
+        }
+        scan(&mut node);
+        node.disk.remove_all(&inside("lost"), &mut BTreeSet::new());
+        let store = std::mem::take(node.core.store_mut());
+        node.core = Core::new(options(Some(50)), Actor(2), 1, store);
+        is_not_alone(&mut node);
+        node.core.scan(RelPath::root());
+        let asked = std::iter::from_fn(|| node.core.poll_effect());
+        assert!(asked.into_iter().any(|effect| matches!(effect, Effect::Scan { .. })));
+        let listed = node.disk.list(&RelPath::root());
+        let told = change(&mut node.disk);
+        node.tell(told);
+        node.wait(SOON);
+        node.core.handle_listed(node.clock(), &RelPath::root(), listed);
+        node.core.handle_scanned(node.clock(), &RelPath::root());
+        node.wait(SOON);
+        assert_eq!(held(&node), 0, "{story}");
+        assert!(
+            !node.core.store().name(&inside("lost")).is_some_and(|row| row.on_disk().is_some())
+        );
+    }
 }
 
 #[test]
