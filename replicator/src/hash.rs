@@ -230,6 +230,30 @@ impl Leaves {
         self.ranges_where(|index, hash| !comparable || other.hashes.get(index) != Some(hash))
     }
 
+    /// Does this version begin with all of that shorter one, as far as whole
+    /// leaves of this one tell? They must tell of something.
+    pub fn begins_with(&self, shorter: &Leaves) -> bool {
+        if shorter.size >= self.size || shorter.count() < 2 {
+            return false;
+        }
+        let whole = shorter.joined(self.leaf_bytes());
+        !whole.is_empty() && self.hashes.starts_with(&whole)
+    }
+
+    /// What a longer version that begins with this one has for its first leaf,
+    /// for each size that its leaves may be of.
+    pub fn first_of_longer(&self) -> impl Iterator<Item = LeafHash> + use<> {
+        let mut bytes = self.leaf_bytes();
+        let mut hashes = self.hashes.clone();
+        hashes.truncate(if self.count() < 2 { 0 } else { (self.size / bytes) as usize });
+        std::iter::from_fn(move || {
+            let first = *hashes.first()?;
+            hashes = if bytes < LEAF_BYTES_MAX { in_pairs(&hashes) } else { Vec::new() };
+            bytes *= 2;
+            Some(first)
+        })
+    }
+
     pub fn to_bytes(&self) -> Vec<u8> {
         self.hashes.concat()
     }
@@ -240,11 +264,7 @@ impl Leaves {
         let mut hashes = self.hashes[..whole].to_vec();
         let mut bytes = self.leaf_bytes();
         while bytes < leaf_bytes {
-            let join = |pair: &[LeafHash]| match pair.contains(&STALE) {
-                true => STALE,
-                false => merge_subtrees_non_root(&pair[0], &pair[1], Mode::Hash),
-            };
-            hashes = hashes.chunks_exact(2).map(join).collect();
+            hashes = in_pairs(&hashes);
             bytes *= 2;
         }
         hashes
@@ -327,6 +347,15 @@ fn leaf_hasher(start: u64) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     hasher.set_input_offset(start);
     hasher
+}
+
+/// The hashes of leaves twice as large: an odd last one is left out.
+fn in_pairs(hashes: &[LeafHash]) -> Vec<LeafHash> {
+    let join = |pair: &[LeafHash]| match pair.contains(&STALE) {
+        true => STALE,
+        false => merge_subtrees_non_root(&pair[0], &pair[1], Mode::Hash),
+    };
+    hashes.chunks_exact(2).map(join).collect()
 }
 
 /// The chaining value above these leaves, which hold `bytes` in all.

@@ -1,12 +1,18 @@
 //! Content that lies in the folder already is not sent again.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use replicator_tests::{Cluster, sample};
 
 const FILE_BYTES: u64 = 32 << 20;
+
+/// Each is met at another moment.
+const COPIES: usize = 8;
 
 /// A directory of many files, and the bytes of each.
 const DIRECTORY_FILES: u64 = 300;
@@ -45,6 +51,42 @@ fn a_copy_of_a_large_file_sends_no_content() {
     cluster.assert_same();
     let again = wire(&cluster, || copy(&cluster, 1, "copy", "again"));
     assert!(again < WIRE_LIMIT, "{again} bytes on the wire for an upload of known content");
+}
+
+/// Half of it is a content that nobody holds.
+#[test]
+fn a_large_file_copied_in_its_place_sends_no_content() {
+    let cluster = Cluster::running(2);
+    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
+    cluster.assert_same();
+    for round in 0..COPIES {
+        let name = format!("copy {round}");
+        let copied = wire(&cluster, || copy_in_place(&cluster, 0, "original", &name));
+        assert!(copied < WIRE_LIMIT, "{copied} bytes on the wire for copy {round}");
+    }
+}
+
+/// Over a network or onto a disk that is busy a copy takes its time, and rests.
+#[test]
+fn a_copy_that_takes_long_sends_no_content() {
+    let cluster = Cluster::running(2);
+    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
+    cluster.assert_same();
+    let content = fs::read(cluster[0].path("original")).unwrap();
+    let copied = wire(&cluster, || {
+        let mut copy = fs::File::create(cluster[0].path("copy")).unwrap();
+        for (part, bytes) in content.chunks(1 << 20).enumerate() {
+            copy.write_all(bytes).unwrap();
+            let pause = if part % 8 == 7 { 150 } else { 20 };
+            thread::sleep(Duration::from_millis(pause));
+        }
+    });
+    assert!(copied < WIRE_LIMIT, "{copied} bytes on the wire for a slow copy");
+    // And what becomes another file is.
+    let mut another = fs::File::create(cluster[0].path("another")).unwrap();
+    another.write_all(&content[..(FILE_BYTES / 2) as usize]).unwrap();
+    another.write_all(b"and then it is another").unwrap();
+    cluster.assert_same();
 }
 
 /// Of several that have the content any will do, not only the latest.

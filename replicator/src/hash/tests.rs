@@ -106,6 +106,28 @@ proptest! {
     }
 
     #[test]
+    fn a_half_is_found_by_the_first_leaf_of_the_whole(
+        half in 0..3 * LEAF, more in 1..3 * LEAF, edit in 0..6 * LEAF,
+        doubled in any::<bool>(),
+    ) {
+        let mut whole = content(half + more);
+        // Beyond the size from which leaves double.
+        whole.resize(if doubled { LEAF * LEAVES_TARGET + 1 } else { whole.len() as u64 } as usize, 0);
+        let (half, whole_leaves) = (Leaves::of(&whole[..half as usize]), Leaves::of(&whole));
+        let is_told = half.size() >= whole_leaves.leaf_bytes() && half.count() > 1;
+        prop_assert_eq!(whole_leaves.begins_with(&half), is_told);
+        let first = *whole_leaves.get(0).unwrap();
+        prop_assert_eq!(half.first_of_longer().any(|leaf| leaf == first), is_told);
+        prop_assert!(!half.begins_with(&whole_leaves) && !half.begins_with(&half));
+        if let Some(byte) = whole.get_mut(edit as usize) {
+            *byte ^= 1;
+            let of_whole_leaves = half.size() / whole_leaves.leaf_bytes() * whole_leaves.leaf_bytes();
+            let is_same = is_told && edit >= of_whole_leaves;
+            prop_assert_eq!(Leaves::of(&whole).begins_with(&half), is_same);
+        }
+    }
+
+    #[test]
     fn copying_what_differs_makes_two_files_one(
         here in 0..4 * LEAF, there in 0..4 * LEAF, edit in 0..4 * LEAF,
     ) {

@@ -20,8 +20,8 @@ pub(super) struct Batch {
     pub(super) names: BTreeMap<ByBytes, Option<Arc<NameRow>>>,
     pub(super) bodies: BTreeMap<BodyId, Option<Arc<BodyRow>>>,
     pub(super) inodes: BTreeMap<u64, Option<BodyId>>,
-    /// What holds a content, and what does no longer.
-    pub(super) contents: BTreeMap<(u64, BodyId), bool>,
+    /// What holds something of this hash, and what does no longer.
+    pub(super) holders: BTreeMap<(u64, BodyId), bool>,
     pub(super) log: BTreeMap<(Actor, u64), Option<Key>>,
     pub(super) leaves: BTreeMap<BodyId, Option<Arc<Leaves>>>,
     pub(super) have: Option<VersionVector>,
@@ -46,7 +46,7 @@ impl Batch {
         self.names.is_empty()
             && self.bodies.is_empty()
             && self.inodes.is_empty()
-            && self.contents.is_empty()
+            && self.holders.is_empty()
             && self.log.is_empty()
             && self.leaves.is_empty()
             && self.have.is_none()

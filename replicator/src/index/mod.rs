@@ -365,7 +365,7 @@ fn begin_life(db: &Database, fresh_actor: Actor) -> Result<Life, Error> {
     txn.open_table(tables::NAMES)?;
     txn.open_table(tables::BODIES)?;
     txn.open_table(tables::INODES)?;
-    txn.open_table(tables::CONTENTS)?;
+    txn.open_table(tables::HOLDERS)?;
     txn.open_table(tables::LOG)?;
     txn.open_table(tables::LEAVES)?;
     txn.commit()?;

@@ -5,7 +5,7 @@
 use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata};
 
 use super::error::Error;
-use super::tables::{self, BODIES, CONTENTS, INODES, LEAVES, LOG, META, NAMES};
+use super::tables::{self, BODIES, HOLDERS, INODES, LEAVES, LOG, META, NAMES};
 use crate::hash::Leaves;
 use crate::id::{Actor, BodyId};
 use crate::path::RelPath;
@@ -15,7 +15,7 @@ pub(super) struct Snapshot {
     names: ReadOnlyTable<&'static [u8], &'static [u8]>,
     bodies: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
     inodes: ReadOnlyTable<u64, &'static [u8; 16]>,
-    contents: ReadOnlyTable<&'static [u8; 24], ()>,
+    holders: ReadOnlyTable<&'static [u8; 24], ()>,
     log: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
     leaves: ReadOnlyTable<&'static [u8; 20], &'static [u8]>,
     meta: ReadOnlyTable<&'static str, &'static [u8]>,
@@ -34,7 +34,7 @@ impl Snapshot {
             names: txn.open_table(NAMES)?,
             bodies: txn.open_table(BODIES)?,
             inodes: txn.open_table(INODES)?,
-            contents: txn.open_table(CONTENTS)?,
+            holders: txn.open_table(HOLDERS)?,
             log: txn.open_table(LOG)?,
             leaves: txn.open_table(LEAVES)?,
             meta: txn.open_table(META)?,
@@ -72,13 +72,9 @@ impl Snapshot {
     }
 
     /// At most so many.
-    pub(super) fn bodies_of_content(
-        &self,
-        content: u64,
-        most: usize,
-    ) -> Result<Vec<BodyId>, Error> {
-        let ends = [BodyId::FIRST, BodyId::LAST].map(|id| tables::content_key((content, id)));
-        let held = self.contents.range::<&[u8; 24]>(&ends[0]..=&ends[1])?.take(most);
+    pub(super) fn holders(&self, hash: u64, most: usize) -> Result<Vec<BodyId>, Error> {
+        let ends = [BodyId::FIRST, BodyId::LAST].map(|id| tables::holder_key((hash, id)));
+        let held = self.holders.range::<&[u8; 24]>(&ends[0]..=&ends[1])?.take(most);
         held.map(|entry| Ok(tables::holder_of_key(entry?.0.value()))).collect()
     }
 

@@ -15,12 +15,12 @@ use super::merge::{Sorted, merge};
 use super::snapshot::Encoded;
 use super::tables::{self, META_HAVE};
 use super::{Index, Snapshot};
-use crate::hash::{Digest, Leaves};
+use crate::hash::{Digest, LeafHash, Leaves};
 use crate::id::{Actor, BodyId};
 use crate::path::RelPath;
 use crate::sync::record::{BodyRow, Key, NameRow};
 use crate::sync::roster::Roster;
-use crate::sync::store::{Claim, HOLDERS_MAX, Store, content_key, digest_key};
+use crate::sync::store::{Claim, HOLDERS_MAX, Store, beginning_key, content_key, hash_key};
 use crate::sync::version::{Dot, VersionVector};
 
 impl Store for Index {
@@ -101,7 +101,7 @@ impl Store for Index {
         }
         self.take_place(row.stamp, Key::Body(id));
         self.lead_inode(id, former, Claim::of(&row));
-        self.hold_content(id, former_content, content_key(&row));
+        self.hold(id, former_content, content_key(&row));
         let row = Arc::new(row);
         lock(&self.bodies).insert(id, Some(row.clone()));
         self.active.bodies.insert(id, Some(row));
@@ -111,7 +111,7 @@ impl Store for Index {
         let Some(old) = self.body(id) else { return };
         self.leave_place(old.stamp);
         self.lead_inode(id, Claim::of(&old), None);
-        self.hold_content(id, content_key(&old), None);
+        self.hold(id, content_key(&old), None);
         self.put_leaves(id, None);
         self.stats.bodies = self.stats.bodies.saturating_sub(1);
         lock(&self.bodies).insert(id, None);
@@ -126,18 +126,11 @@ impl Store for Index {
     }
 
     fn bodies_of_content(&self, digest: Digest) -> Vec<BodyId> {
-        let content = digest_key(digest);
-        let stored = self.read(|snapshot| snapshot.bodies_of_content(content, HOLDERS_MAX));
-        let mut held: BTreeMap<BodyId, bool> = stored.into_iter().map(|id| (id, true)).collect();
-        // The oldest first: what the newest says counts.
-        let batches: Vec<&Batch> = self.batches().collect();
-        for batch in batches.into_iter().rev() {
-            let ends = (content, BodyId::FIRST)..=(content, BodyId::LAST);
-            let news = batch.contents.range(ends).take(NEWS_MAX);
-            held.extend(news.map(|((_, id), is_held)| (*id, *is_held)));
-        }
-        let held = held.into_iter().filter(|(_, is_held)| *is_held);
-        held.map(|(id, _)| id).take(HOLDERS_MAX).collect()
+        self.holders(hash_key(digest.as_bytes()))
+    }
+
+    fn bodies_beginning_with(&self, leaf: &LeafHash) -> Vec<BodyId> {
+        self.holders(hash_key(leaf))
     }
 
     fn leaves(&self, id: BodyId) -> Option<Leaves> {
@@ -148,10 +141,13 @@ impl Store for Index {
     }
 
     fn put_leaves(&mut self, id: BodyId, leaves: Option<Leaves>) {
+        let former = self.leaves(id);
         // Most bodies are small and never had a list.
-        if leaves.is_none() && self.leaves(id).is_none() {
+        if leaves.is_none() && former.is_none() {
             return;
         }
+        let [former, beginning] = [&former, &leaves].map(|list| beginning_key(list.as_ref()?));
+        self.hold(id, former, beginning);
         self.active.hashes += leaves.as_ref().map_or(0, Leaves::count);
         let former = self.active.leaves.insert(id, leaves.map(Arc::new)).flatten();
         self.active.hashes -= former.map_or(0, |former| former.count());
@@ -225,13 +221,28 @@ impl Index {
         self.active.log.insert((stamp.actor, stamp.counter), None);
     }
 
-    /// From now on this body holds the second content, and no longer the first.
-    fn hold_content(&mut self, id: BodyId, former: Option<u64>, content: Option<u64>) {
-        if former == content {
+    /// From now on this body holds what has the second hash, and no longer what
+    /// has the first.
+    fn hold(&mut self, id: BodyId, former: Option<u64>, hash: Option<u64>) {
+        if former == hash {
             return;
         }
-        self.active.contents.extend(former.map(|former| ((former, id), false)));
-        self.active.contents.extend(content.map(|content| ((content, id), true)));
+        self.active.holders.extend(former.map(|former| ((former, id), false)));
+        self.active.holders.extend(hash.map(|hash| ((hash, id), true)));
+    }
+
+    fn holders(&self, hash: u64) -> Vec<BodyId> {
+        let stored = self.read(|snapshot| snapshot.holders(hash, HOLDERS_MAX));
+        let mut held: BTreeMap<BodyId, bool> = stored.into_iter().map(|id| (id, true)).collect();
+        // The oldest first: what the newest says counts.
+        let batches: Vec<&Batch> = self.batches().collect();
+        for batch in batches.into_iter().rev() {
+            let ends = (hash, BodyId::FIRST)..=(hash, BodyId::LAST);
+            let news = batch.holders.range(ends).take(NEWS_MAX);
+            held.extend(news.map(|((_, id), is_held)| (*id, *is_held)));
+        }
+        let held = held.into_iter().filter(|(_, is_held)| *is_held);
+        held.map(|(id, _)| id).take(HOLDERS_MAX).collect()
     }
 
     /// The same for inodes, of which a body claims one.

@@ -18,8 +18,9 @@ pub(super) const NAMES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("na
 pub(super) const BODIES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("bodies");
 /// Inode -> body id.
 pub(super) const INODES: TableDefinition<u64, &[u8; 16]> = TableDefinition::new("inodes");
-/// First eight bytes of a content's digest, and a body that has it on this disk.
-pub(super) const CONTENTS: TableDefinition<&[u8; 24], ()> = TableDefinition::new("contents");
+/// First eight bytes of a content's digest, or of the first leaf of a hash list, and a
+/// body that has it on this disk.
+pub(super) const HOLDERS: TableDefinition<&[u8; 24], ()> = TableDefinition::new("contents");
 /// Place in an actor's log -> `Key`.
 pub(super) const LOG: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("log");
 /// Body id and number of the chunk -> a part of the body's hash list.
@@ -59,9 +60,9 @@ pub(super) fn place_of_key(key: &[u8; 16]) -> (Actor, u64) {
     (Actor(actor), counter)
 }
 
-pub(super) fn content_key((content, id): (u64, BodyId)) -> [u8; 24] {
+pub(super) fn holder_key((hash, id): (u64, BodyId)) -> [u8; 24] {
     let mut key = [0; 24];
-    key[..8].copy_from_slice(&content.to_be_bytes());
+    key[..8].copy_from_slice(&hash.to_be_bytes());
     key[8..].copy_from_slice(&body_key(id));
     key
 }

@@ -15,7 +15,7 @@ use redb::{Database, ReadableTable, Table, WriteTransaction};
 use super::BeforeCommit;
 use super::batch::Batch;
 use super::error::{Error, Fault};
-use super::tables::{self, BODIES, CONTENTS, INODES, LEAVES, LOG, META, META_HAVE, NAMES};
+use super::tables::{self, BODIES, HOLDERS, INODES, LEAVES, LOG, META, META_HAVE, NAMES};
 use crate::hash::Leaves;
 use crate::id::BodyId;
 
@@ -187,15 +187,15 @@ fn write_bodies(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {
             None => inodes.remove(inode)?,
         };
     }
-    let mut contents = txn.open_table(CONTENTS)?;
-    for (held, is_held) in &batch.contents {
-        let key = tables::content_key(*held);
+    let mut holders = txn.open_table(HOLDERS)?;
+    for (held, is_held) in &batch.holders {
+        let key = tables::holder_key(*held);
         match is_held {
-            true => contents.insert(&key, ())?,
-            false => contents.remove(&key)?,
+            true => holders.insert(&key, ())?,
+            false => holders.remove(&key)?,
         };
     }
-    Ok((batch.bodies.len() + batch.inodes.len() + batch.contents.len()) as u64)
+    Ok((batch.bodies.len() + batch.inodes.len() + batch.holders.len()) as u64)
 }
 
 fn write_log(txn: &WriteTransaction, batch: &Batch) -> Result<u64, Error> {

@@ -168,7 +168,7 @@ impl Carrier {
     /// Content that lies in the folder already is not sent for: its blocks are
     /// shared where the file system can, else copied, and read once to see
     /// that they are what they are said to be.
-    async fn copy_whole(
+    pub(super) async fn copy_whole(
         &self,
         from: RelPath,
         expect: Fingerprint,

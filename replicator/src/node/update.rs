@@ -10,7 +10,7 @@ use super::carry::{Carrier, Prepared, kept};
 use super::change::{CHANGE_BYTES_MAX, Change, without_zeros};
 use super::download::{self, Answer};
 use super::large::Base;
-use super::staging::{Written, failed, leaves_of, overlay};
+use super::staging::{WRITE_BYTES, Written, failed, leaves_of, overlay};
 use super::wanted::Wanted;
 use super::way::Way;
 use crate::apply::{self, Expect, Staged, Step};
@@ -40,8 +40,9 @@ impl Carrier {
             (Source::Inline { writes, holes }, None) => {
                 self.hash_and_patch(&path, &update, writes.clone(), holes.clone()).await
             }
-            // Its copy, made above, is all there is of this source.
-            (Source::Copy { .. }, None) => Err(Outcome::NotHeld),
+            (Source::Copy { from, expect }, None) => {
+                self.patch_from_other(from, *expect, &path, body, &update).await
+            }
             (Source::Peers(peers), None) => self.patch_from(peers, &path, body, &update, way).await,
         };
         if result.is_ok() {
@@ -78,15 +79,7 @@ impl Carrier {
             after = Some(leaves);
         }
         let (holder, theirs) = download::fetch_leaves(&self.transport, peers, &wanted).await?;
-        let mine = match (after, update.held.clone()) {
-            (Some(leaves), _) | (None, Some(leaves)) => leaves,
-            (None, None) => self.read_leaves(path, update.expect).await?,
-        };
-        let mut differing = match mine.resized(update.size) {
-            Some(mine) => theirs.differing(&mine),
-            None => Range::new(0, update.size).into_iter().collect(),
-        };
-        differing.truncate(update.size);
+        let differing = self.differing(path, update, after, &theirs).await?;
         if differing.bytes() > PATCH_IN_PLACE_BYTES_MAX && !update.linked {
             let list = Some((holder, theirs));
             return self.replace_from(peers, path, wanted, list, update, way).await;
@@ -105,6 +98,58 @@ impl Carrier {
             }
             result => result,
         }
+    }
+
+    /// Takes what differs from another file of this disk that is the version.
+    async fn patch_from_other(
+        &self,
+        other: &RelPath,
+        expect: Fingerprint,
+        path: &RelPath,
+        body: BodyId,
+        update: &Update,
+    ) -> Result<Prepared, Outcome> {
+        let opened = self.root.open_file(other, Access::Read).map_err(failed)?;
+        let file = Arc::new(opened.ok_or(Outcome::NotHeld)?);
+        let theirs = leaves_of(&self.engine, &file, update.size).await?;
+        if theirs.digest() != update.to {
+            return Err(Outcome::NotHeld);
+        }
+        let differing = self.differing(path, update, None, &theirs).await?;
+        if differing.bytes() > PATCH_IN_PLACE_BYTES_MAX && !update.linked {
+            let wanted = Wanted { body, size: update.size, digest: update.to };
+            let written = self.copy_whole(other.clone(), expect, wanted).await?;
+            return Ok(replace(path, update, written));
+        }
+        if differing.bytes() > CHANGE_BYTES_MAX {
+            return Err(failed("too much of a file with several names changed at once"));
+        }
+        let mut bytes = Vec::new();
+        for range in differing.iter().flat_map(|range| range.pieces(WRITE_BYTES as u64)) {
+            bytes.push((range.start, self.engine.read(&file, range).await.map_err(failed)?));
+        }
+        let (writes, holes) = without_zeros(bytes);
+        self.hash_and_patch(path, update, writes, holes).await
+    }
+
+    /// What of a version is not the same here.
+    async fn differing(
+        &self,
+        path: &RelPath,
+        update: &Update,
+        mine: Option<Leaves>,
+        theirs: &Leaves,
+    ) -> Result<RangeSet, Outcome> {
+        let mine = match mine.or_else(|| update.held.clone()) {
+            Some(leaves) => leaves,
+            None => self.read_leaves(path, update.expect).await?,
+        };
+        let mut differing = match mine.resized(update.size) {
+            Some(mine) => theirs.differing(&mine),
+            None => Range::new(0, update.size).into_iter().collect(),
+        };
+        differing.truncate(update.size);
+        Ok(differing)
     }
 
     /// Makes the version beside its place, out of the one that lies here.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::announce::Peer;
 use super::brake::Brake;
+use super::copying::Copying;
 use super::cut_off::CutOff;
 use super::doubt::Doubt;
 use super::effect::{Effect, Now};
@@ -102,6 +103,8 @@ pub struct Core<S> {
     pub(super) unsettled: HashMap<RelPath, Duration>,
     /// Files that were written while they were last read.
     pub(super) busy: HashMap<BodyId, Busy>,
+    /// Files that are being written as copies of others.
+    pub(super) copying: Copying,
     /// Files of which more was seen than told.
     pub(super) touched: Touched,
     pub(super) scans: Vec<Scanning>,
@@ -188,6 +191,7 @@ impl<S: Store> Core<S> {
             unread: Unread::default(),
             unsettled: HashMap::new(),
             busy: HashMap::new(),
+            copying: Copying::default(),
             touched: Touched::default(),
             scans: Vec::new(),
             surveyed: false,

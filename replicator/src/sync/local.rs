@@ -14,7 +14,7 @@ use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::tree::Lying;
 use crate::choice::Mode;
-use crate::entry::{Flags, Kind, Stat};
+use crate::entry::{Fingerprint, Flags, Kind, Stat, Timestamp};
 use crate::id::BodyId;
 use crate::path::RelPath;
 
@@ -146,6 +146,12 @@ impl<S: Store> Core<S> {
             Some(lying) => look.dirt.came || !lies_in(lying, &stat),
             None => look.dirt.list,
         };
+        if known.is_none() && self.is_begun_copy(now, path, &stat, &sighted) {
+            // After a restart it must not look known.
+            let (size, never) = (0, Timestamp::default());
+            let fingerprint = Fingerprint { size, mtime: never, ctime: never, ..stat.fingerprint };
+            return self.saw_new(now, path, &Stat { fingerprint, ..stat }, Read::of_nothing());
+        }
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {
@@ -154,6 +160,9 @@ impl<S: Store> Core<S> {
                 return;
             }
         };
+        if read.as_ref().is_some_and(|read| self.is_being_copied(now, path, &stat, read)) {
+            return;
+        }
         let outdated = known.as_ref().filter(|lying| is_outdated(lying, &stat, &look));
         let read = match outdated.map(|lying| (lying.id, as_known(lying, &stat))) {
             Some((id, as_known)) => {

@@ -58,7 +58,7 @@ impl<S: Store> Core<S> {
             let known = lying.map(|lying| Known {
                 kind: lying.kind(),
                 fingerprint: lying.disk().fingerprint,
-                leaves: self.store.leaves(lying.id),
+                leaves: self.leaves_read(lying.id),
             });
             let ranges_told = self.options.ranges_told && !self.is_unmet(&path);
             let leaves = known.as_ref().and_then(|known| known.leaves.as_ref());
@@ -77,6 +77,7 @@ impl<S: Store> Core<S> {
             if self.settle.len() == 0 {
                 self.moves.clear();
                 self.unsettled.clear();
+                self.copying.clear();
             }
         } else if self.told.is_full() {
             let looks = self.looks.values().map(|look| look.at);

@@ -11,6 +11,7 @@ mod behind;
 mod brake;
 mod changes;
 mod contact;
+mod copying;
 mod core;
 mod cut_off;
 mod doubt;

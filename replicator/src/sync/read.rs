@@ -62,6 +62,16 @@ pub(super) enum Busy {
     Asked,
 }
 
+impl Read {
+    /// Of an empty file.
+    pub fn of_nothing() -> Self {
+        let none = RangeSet::new;
+        let content = Content::File { size: 0, digest: Digest::of(b"") };
+        let (changed, holes) = (none(), none());
+        Self { content, leaves: None, changed, writes: None, holes, is_all: false }
+    }
+}
+
 impl<S: Store> Core<S> {
     /// What of this to look at now, of a file that is written all the time: not
     /// more than one look can bring along. The rest waits for the next look.
@@ -142,11 +152,16 @@ impl<S: Store> Core<S> {
     }
 
     /// What differs from the known version, where a look could not tell,
-    /// because another file lay there when it began.
+    /// because another file lay there when it began, or because more was read of
+    /// it since than is known.
     fn compared(&self, body: Option<BodyId>, look: &Looking, leaves: &Leaves) -> Option<RangeSet> {
-        let lay = look.lay.map(|(id, _)| id);
-        let before = self.store.leaves(body.filter(|id| lay != Some(*id))?)?;
-        Some(leaves.differing(&before))
+        let (body, lay) = (body?, look.lay.map(|(id, _)| id));
+        match (self.copying.leaves(body), self.store.leaves(body)) {
+            (None, _) if lay == Some(body) => None,
+            (_, Some(before)) => Some(leaves.differing(&before)),
+            (Some(_), None) => Some(Range::new(0, leaves.size()).into_iter().collect()),
+            (None, None) => None,
+        }
     }
 
     /// The changed bytes, or all of them where a peer waits for these.

@@ -24,6 +24,7 @@ mod check;
 mod claims;
 mod compared;
 mod contents;
+mod copied;
 mod deletions;
 mod disk;
 mod first;

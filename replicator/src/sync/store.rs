@@ -11,7 +11,7 @@ use super::record::{BodyRow, Content, Key, NameRow};
 use super::roster::Roster;
 use super::version::{Dot, VersionVector};
 use crate::entry::{Fingerprint, Timestamp};
-use crate::hash::{Digest, Leaves};
+use crate::hash::{Digest, LeafHash, Leaves};
 use crate::id::{Actor, BodyId};
 use crate::limits::COPIED_BYTES_MIN;
 use crate::path::RelPath;
@@ -62,6 +62,10 @@ pub trait Store {
     /// [`COPIED_BYTES_MIN`] and more.
     fn bodies_of_content(&self, digest: Digest) -> Vec<BodyId>;
 
+    /// Some of the bodies whose hash list begins with this leaf, at most
+    /// [`HOLDERS_MAX`]: a hint.
+    fn bodies_beginning_with(&self, leaf: &LeafHash) -> Vec<BodyId>;
+
     /// The hash list of the content on this disk, where it has more than one
     /// leaf.
     fn leaves(&self, id: BodyId) -> Option<Leaves>;
@@ -92,14 +96,21 @@ pub trait Store {
 /// The content on the disk by which a body is found, if it is worth finding.
 pub fn content_key(row: &BodyRow) -> Option<u64> {
     match row.content_on_disk()? {
-        Content::File { size, digest } if *size >= COPIED_BYTES_MIN => Some(digest_key(*digest)),
+        Content::File { size, digest } if *size >= COPIED_BYTES_MIN => {
+            Some(hash_key(digest.as_bytes()))
+        }
         _ => None,
     }
 }
 
-/// Eight bytes of a digest tell it well enough for a hint.
-pub fn digest_key(digest: Digest) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
+/// The first leaf by which a body is found that has a hash list.
+pub fn beginning_key(leaves: &Leaves) -> Option<u64> {
+    leaves.get(0).filter(|_| leaves.count() > 1).map(hash_key)
+}
+
+/// Eight bytes of a hash tell it well enough for a hint.
+pub fn hash_key(hash: &[u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *hash;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 

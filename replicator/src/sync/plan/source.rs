@@ -64,8 +64,7 @@ impl<S: Store> Core<S> {
             return Some(Source::Inline { writes: patch.writes, holes: patch.holes });
         }
         let attempts = self.attempts(&spot);
-        if from.is_none()
-            && attempts == 0
+        if attempts == 0
             && let Some((from, expect)) = self.same_content(id, winner.value.digest()?)
         {
             return Some(Source::Copy { from, expect });

@@ -11,7 +11,7 @@ pub struct MemoryStore {
     names: BTreeMap<RelPath, Arc<NameRow>>,
     bodies: BTreeMap<BodyId, Arc<BodyRow>>,
     inodes: BTreeMap<u64, BodyId>,
-    contents: BTreeSet<(u64, BodyId)>,
+    hashes: BTreeSet<(u64, BodyId)>,
     leaves: BTreeMap<BodyId, Leaves>,
     log: BTreeMap<(Actor, u64), Key>,
     have: VersionVector,
@@ -32,6 +32,11 @@ impl MemoryStore {
     /// Places that the logs have.
     pub fn places(&self) -> usize {
         self.log.len()
+    }
+
+    fn holders(&self, hash: u64) -> Vec<BodyId> {
+        let held = self.hashes.range((hash, BodyId::FIRST)..=(hash, BodyId::LAST));
+        held.map(|(_, id)| *id).take(HOLDERS_MAX).collect()
     }
 }
 
@@ -82,8 +87,8 @@ impl Store for MemoryStore {
         let content = content_key(&row);
         let former = self.bodies.get(&id).and_then(|row| content_key(row));
         if former != content {
-            former.map(|former| self.contents.remove(&(former, id)));
-            content.map(|content| self.contents.insert((content, id)));
+            former.map(|former| self.hashes.remove(&(former, id)));
+            content.map(|content| self.hashes.insert((content, id)));
         }
         let claim = Claim::of(&row);
         let old = self.bodies.insert(id, Arc::new(row));
@@ -110,8 +115,8 @@ impl Store for MemoryStore {
             self.log.remove(&(old.stamp.actor, old.stamp.counter));
         }
         self.inodes.retain(|_, body| *body != id);
-        self.contents.retain(|(_, body)| *body != id);
-        self.leaves.remove(&id);
+        self.hashes.retain(|(_, body)| *body != id);
+        self.put_leaves(id, None);
     }
 
     fn body_of_inode(&self, inode: u64) -> Option<BodyId> {
@@ -119,9 +124,11 @@ impl Store for MemoryStore {
     }
 
     fn bodies_of_content(&self, digest: Digest) -> Vec<BodyId> {
-        let key = digest_key(digest);
-        let held = self.contents.range((key, BodyId::FIRST)..=(key, BodyId::LAST));
-        held.map(|(_, id)| *id).take(HOLDERS_MAX).collect()
+        self.holders(hash_key(digest.as_bytes()))
+    }
+
+    fn bodies_beginning_with(&self, leaf: &LeafHash) -> Vec<BodyId> {
+        self.holders(hash_key(leaf))
     }
 
     fn leaves(&self, id: BodyId) -> Option<Leaves> {
@@ -129,10 +136,13 @@ impl Store for MemoryStore {
     }
 
     fn put_leaves(&mut self, id: BodyId, leaves: Option<Leaves>) {
-        match leaves {
+        let beginning = leaves.as_ref().and_then(beginning_key);
+        let former = match leaves {
             Some(leaves) => self.leaves.insert(id, leaves),
             None => self.leaves.remove(&id),
         };
+        former.as_ref().and_then(beginning_key).map(|key| self.hashes.remove(&(key, id)));
+        beginning.map(|key| self.hashes.insert((key, id)));
     }
 
     fn log(&self, actor: Actor, after: u64, up_to: u64, limit: usize) -> Vec<(u64, Key)> {
