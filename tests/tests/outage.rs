@@ -2,9 +2,10 @@
 //! not written out comes back from the others, and takes nothing from them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use replicator_tests::{Cluster, FileSystem, SETTLE_LIMIT, Volume, poll};
 
@@ -95,4 +96,41 @@ fn differing(root: &Path, written: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
         fs::read(root.join(name)).ok().as_ref() != Some(*bytes)
     };
     written.iter().filter(is_other).map(|(name, _)| name.clone()).collect()
+}
+
+/// Until the disk has what the folder shows, what was kept of the same is all
+/// there is on this machine.
+#[test]
+fn what_leaves_the_store_is_on_the_disk_elsewhere() {
+    let Some(mut volume) = Volume::or_skip(FileSystem::Ext4) else { return };
+    let mut cluster = Cluster::new(2);
+    let root = volume.path().join("root");
+    fs::create_dir(&root).unwrap();
+    cluster[1].settings.root = root.clone();
+    let (kept, shown) = (vec![b'k'; 300_000], vec![b's'; 300_000]);
+    for (number, bytes) in [(1, &kept), (0, &shown)] {
+        let path = cluster[number].path("f");
+        fs::write(&path, bytes).unwrap();
+        let mtime = SystemTime::now() - Duration::from_secs(100 + number as u64);
+        File::options().write(true).open(&path).unwrap().set_modified(mtime).unwrap();
+    }
+    cluster.start();
+    cluster.assert_same();
+    assert_eq!(fs::read(root.join("f")).unwrap(), shown);
+    let conflicts = |cluster: &Cluster| cluster[1].status().unwrap().number("/folder/conflicts");
+    assert_eq!(conflicts(&cluster), 1);
+    // The disk was flushed for what was applied here, and is not any more.
+    assert!(cluster[1].stop().unwrap().success());
+    cluster[1].start().unwrap();
+    cluster.assert_same();
+
+    let file = OpenOptions::new().write(true).open(root.join("f")).unwrap();
+    file.write_all_at(&kept, 0).unwrap();
+    drop(file);
+    poll::eventually(SETTLE_LIMIT, "the conflict is none any more", || conflicts(&cluster) == 0);
+    // That it is gone is on the disk.
+    File::create(volume.path().join("another")).unwrap().sync_all().unwrap();
+    let node = &mut cluster.nodes_mut()[1];
+    volume.lose_power(|| node.kill9().unwrap()).unwrap();
+    assert!(fs::read(root.join("f")).unwrap() == kept, "neither the store nor the folder has it");
 }
