@@ -16,6 +16,7 @@ use super::settle::{Dirt, Spot};
 use super::store::Store;
 use super::version::VersionVector;
 use crate::choice::Mode;
+use crate::entry::Kind;
 use crate::id::BodyId;
 use crate::limits::UNSEEN_DELETIONS_MAX;
 use crate::path::RelPath;
@@ -27,8 +28,30 @@ const WINDOW: Duration = Duration::from_secs(60);
 pub(super) struct Brake {
     held: BTreeSet<RelPath>,
     /// Deletions that passed unseen, since when.
-    passed: usize,
+    passed: Count,
     since: Duration,
+}
+
+/// Entries of any kind, and how many of them are no directories: most of
+/// either is too much to lose unseen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    entries: usize,
+    files: usize,
+}
+
+impl Count {
+    fn plus(self, other: Self) -> Self {
+        Self { entries: self.entries + other.entries, files: self.files + other.files }
+    }
+
+    /// Is this more than such a share of those, and more than a handful?
+    fn is_beyond(self, percent: u8, in_all: Self) -> bool {
+        let parts = [(self.entries, in_all.entries), (self.files, in_all.files)];
+        parts.into_iter().any(|(missed, in_all)| {
+            missed > UNSEEN_DELETIONS_MAX && missed * 100 > in_all * usize::from(percent)
+        })
+    }
 }
 
 impl Brake {
@@ -80,18 +103,17 @@ impl<S: Store> Core<S> {
             return;
         }
         let gone = self.hold_what_came_since(gone);
-        let fresh = gone.iter().filter(|path| !self.brake.holds(path)).count();
+        let fresh = self.count(gone.iter().filter(|path| !self.brake.holds(path)));
         if now.monotonic.saturating_sub(self.brake.since) > WINDOW {
-            self.brake.passed = 0;
+            self.brake.passed = Count::default();
             self.brake.since = now.monotonic;
         }
-        let in_all = self.progress.entries() as usize + self.brake.passed;
-        let missed = self.brake.passed + gone.len();
-        if fresh > 0 && self.is_too_much(all, missed, in_all) {
+        let missed = self.brake.passed.plus(self.count(&gone));
+        if fresh.entries > 0 && self.is_too_much(all, missed) {
             self.brake.held.extend(gone);
             return;
         }
-        self.brake.passed += fresh;
+        self.brake.passed = self.brake.passed.plus(fresh);
         let passes = |path: &RelPath| !self.brake.holds(path);
         let gone: Vec<RelPath> = gone.into_iter().filter(passes).collect();
         gone.into_iter().for_each(|path| self.look_for_missed(now, beneath, path, false));
@@ -176,10 +198,23 @@ impl<S: Store> Core<S> {
     /// handful. The folder that a running node looks at is the one it was
     /// looking at before: few entries may be all of it and somebody's to
     /// delete.
-    fn is_too_much(&self, all: bool, missed: usize, in_all: usize) -> bool {
+    fn is_too_much(&self, all: bool, missed: Count) -> bool {
         let Some(percent) = self.options.delete_brake else { return false };
+        let entries = self.progress.entries();
+        let files = entries - self.progress.directories;
+        let lie = Count { entries: entries as usize, files: files as usize };
         (!self.surveyed && (all || self.restored.is_backup()))
-            || (missed > UNSEEN_DELETIONS_MAX && missed * 100 > in_all * usize::from(percent))
+            || missed.is_beyond(percent, lie.plus(self.brake.passed))
+    }
+
+    fn count<'a>(&self, paths: impl IntoIterator<Item = &'a RelPath>) -> Count {
+        let mut count = Count::default();
+        for path in paths {
+            let lies = self.store.name(path).and_then(|row| row.on_disk());
+            let is_file = lies.is_some_and(|(_, kind)| kind != Kind::Directory);
+            count = count.plus(Count { entries: 1, files: usize::from(is_file) });
+        }
+        count
     }
 
     /// The held deletions are meant: they are looked at once more and told.

@@ -97,7 +97,8 @@ fn held(node: &Alone) -> usize {
 fn half_of_a_folder_and_a_hundred_entries_pass_and_no_more() {
     let most = UNSEEN_DELETIONS_MAX;
     let half = most + 20;
-    let edges = [(2 * half, half, false), (2 * half, half + 1, true)];
+    // The folder itself is no file.
+    let edges = [(2 * half + 1, half, false), (2 * half + 1, half + 1, true)];
     let few = [(most + 50, most, false), (most + 50, most + 1, true)];
     for (entries, lost, is_held) in edges.into_iter().chain(few) {
         for starts in [false, true] {
@@ -110,6 +111,25 @@ fn half_of_a_folder_and_a_hundred_entries_pass_and_no_more() {
             let expected = if is_held { (lost, entries) } else { (0, entries - lost) };
             assert_eq!((held(&node), known(&node)), expected, "{lost} of {entries}");
         }
+    }
+}
+
+/// However many directories stay, and the other way round.
+#[test]
+fn most_of_the_files_or_most_of_all_is_too_much() {
+    let most = UNSEEN_DELETIONS_MAX;
+    for (files, directories, is_held) in [(most + 1, 5 * most, true), (most, 5 * most, false)] {
+        let mut node = Alone::new();
+        write(&mut node, 0..files + 1);
+        for number in 0..directories {
+            node.disk.make_entry(&path(&format!("empty {number}")), Kind::Directory, b"");
+        }
+        scan(&mut node);
+        let entries = known(&node);
+        lose(&mut node, 0..files);
+        scan(&mut node);
+        let expected = if is_held { (files, entries) } else { (0, entries - files) };
+        assert_eq!((held(&node), known(&node)), expected, "{files} of {entries}");
     }
 }
 

@@ -240,6 +240,11 @@ impl User<'_> {
         self.did(path, |disk, path| disk.make_entry(path, Kind::Directory, b""));
     }
 
+    pub(super) fn make_symlink(&mut self, path: &str, target: &str) {
+        let target = target.as_bytes();
+        self.did(path, |disk, path| disk.make_entry(path, Kind::Symlink, target));
+    }
+
     pub(super) fn chmod(&mut self, path: &str, mode: u32) {
         self.did(path, |disk, path| disk.chmod(path, mode));
     }

@@ -192,7 +192,10 @@ impl Disk {
     }
 
     fn lay_to_rest(&mut self, path: &RelPath, keep: Keep) {
-        let mut destroyed = BTreeSet::new();
+        // Of a symbolic link there is where it led.
+        let link = self.inode(path).filter(|inode| inode.kind == Kind::Symlink);
+        let mut destroyed: BTreeSet<_> =
+            link.map(|link| link.content.clone()).into_iter().collect();
         self.bury(path, &mut destroyed);
         match keep {
             Keep::Conflict(_) | Keep::Linked(_) => self.kept.extend(destroyed),

@@ -40,6 +40,55 @@ fn edit_and_delete() {
 }
 
 #[test]
+fn edit_and_delete_of_a_later_edit() {
+    let row = Row {
+        before: |user| user.write("file", "common"),
+        here: |user| user.write("file", "here"),
+        there: |user| {
+            user.write("file", "there");
+            user.remove("file");
+        },
+    };
+    row.leads_to("file=here", &[]);
+}
+
+#[test]
+fn edit_and_exchange() {
+    let row = Row {
+        before: |user| {
+            user.write("file", "common");
+            user.write("other", "other");
+        },
+        here: |user| user.write("file", "here"),
+        there: |user| user.exchange("file", "other"),
+    };
+    row.leads_to("file=other other=here", &[]);
+}
+
+#[test]
+fn edit_and_further_name() {
+    let row = Row {
+        before: |user| user.write("file", "common"),
+        here: |user| user.write("file", "here"),
+        there: |user| user.link("file", "more"),
+    };
+    row.leads_to("file=here more->file", &[]);
+}
+
+#[test]
+fn edit_and_symlink_in_its_place() {
+    let row = Row {
+        before: |user| user.write("name", "common"),
+        here: |user| user.write("name", "here"),
+        there: |user| {
+            user.remove("name");
+            user.make_symlink("name", "there");
+        },
+    };
+    row.leads_to("name@there", &["here"]);
+}
+
+#[test]
 fn edit_and_rename() {
     let row = Row {
         before: |user| user.write("file", "common"),
@@ -162,6 +211,26 @@ fn create_and_other_create() {
 }
 
 #[test]
+fn file_and_symlink_of_one_name() {
+    let row = Row {
+        before: |_| (),
+        here: |user| user.write("name", "here"),
+        there: |user| user.make_symlink("name", "there"),
+    };
+    row.leads_to_either(["name=here", "name@there"], &["{earlier}"]);
+}
+
+#[test]
+fn symlinks_of_one_name() {
+    let row = Row {
+        before: |_| (),
+        here: |user| user.make_symlink("name", "here"),
+        there: |user| user.make_symlink("name", "there"),
+    };
+    row.leads_to("name@{later}", &["{earlier}"]);
+}
+
+#[test]
 fn renames_onto_one_name() {
     let row = Row {
         before: |user| {
@@ -206,6 +275,16 @@ fn rename_and_delete() {
         there: |user| user.remove("file"),
     };
     row.leads_to("renamed=common", &[]);
+}
+
+#[test]
+fn further_name_and_delete() {
+    let row = Row {
+        before: |user| user.write("file", "common"),
+        here: |user| user.link("file", "more"),
+        there: |user| user.remove("file"),
+    };
+    row.leads_to("more=common", &[]);
 }
 
 #[test]
