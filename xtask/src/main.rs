@@ -11,6 +11,7 @@ mod build_and_run;
 mod build_ebpf;
 mod cargo;
 mod interrupt;
+mod simulate;
 mod test;
 mod test_kernels;
 mod tour;
@@ -31,6 +32,8 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     /// Run all tests: units, the simulator, and stories on real daemons
     Test(test::Args),
+    /// Try more clusters in the simulator, or one of them again
+    Simulate(simulate::Args),
     /// Try every method of writing on Debian's stock kernels, in an emulator
     TestKernels(test_kernels::Args),
     /// Measure this program beside lsyncd, rsync and Syncthing
@@ -42,6 +45,7 @@ fn main() -> Result<()> {
         Command::BuildAndRun(args) => build_and_run::run(args),
         Command::BuildEbpf(args) => build_ebpf::run(args),
         Command::Test(args) => test::run(args),
+        Command::Simulate(args) => simulate::run(args),
         Command::TestKernels(args) => test_kernels::run(args),
         Command::Bench(args) => bench::run(args),
     }
