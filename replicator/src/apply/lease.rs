@@ -12,6 +12,9 @@
 //! all the same when patience is over, since they would never be otherwise.
 //! Who only reads is waited for no longer than this program itself reads a
 //! file it is asked for: somebody may be shown a film for two hours.
+//!
+//! Who writes to a file that loses a conflict is waited for likewise, before
+//! that one is taken away.
 
 use std::collections::HashMap;
 use std::io;

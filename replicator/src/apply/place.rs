@@ -17,7 +17,7 @@ use super::worker::{Worker, no_parent, open_private};
 use super::{Error, Keep, Outcome, Over, conflicts};
 use crate::entry::{Flags, Kind, Stat};
 use crate::path::RelPath;
-use crate::root::set_flags;
+use crate::root::{Access, set_flags};
 
 /// A new entry beside its place, complete.
 pub(super) struct Made {
@@ -50,6 +50,9 @@ impl Worker {
                 Err(errno) => Err(Error::entry(path, "place", errno)),
             };
         };
+        if matches!(over.keep, Keep::Conflict { .. }) && over.expect.kind == Kind::File {
+            self.wait_for_writers(path, over)?;
+        }
         let Some((held, found)) = self.look(path)? else {
             return Ok(Outcome::Raced);
         };
@@ -62,6 +65,16 @@ impl Worker {
             return Ok(Outcome::Raced);
         }
         self.swap(path, (dir.as_fd(), name), made, (held, found), &over.keep)
+    }
+
+    /// What loses may be half of what its writer makes of it, and no conflict when
+    /// that is whole.
+    fn wait_for_writers(&mut self, path: &RelPath, over: &Over) -> Result<(), Error> {
+        let inode = over.expect.fingerprint.inode;
+        if let Some(file) = self.root.open_file(path, Access::Read)? {
+            self.patience.wait_for_writers(file.as_fd(), inode);
+        }
+        Ok(())
     }
 
     /// By way of the trash: whenever this process is killed, the displaced

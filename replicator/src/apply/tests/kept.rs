@@ -2,9 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use super::super::lease::WRITERS_WAIT_MAX;
 use super::*;
 
 #[test]
@@ -87,6 +90,29 @@ fn what_the_folder_shows_by_now_leaves_the_store() {
     let left: Vec<_> = conflicts::list(&folder.root).unwrap();
     let left: Vec<&str> = left.iter().map(|conflict| conflict.path.as_str()).collect();
     assert_eq!(left, ["shorter", "gone"]);
+}
+
+/// It may be what the other has become when its writer is done.
+#[test]
+fn half_a_file_does_not_lose_while_it_is_written() {
+    let mut folder = Folder::new();
+    let expect = folder.write("f", b"half");
+    let mut writer = OpenOptions::new().append(true).open(folder.at("f")).unwrap();
+    let place = folder.at("f");
+    let rest = thread::spawn(move || {
+        let begun = Instant::now();
+        let lies = || std::fs::read(&place).unwrap() == b"half";
+        while lies() && begun.elapsed() < WRITERS_WAIT_MAX / 2 {
+            thread::yield_now();
+        }
+        writer.write_all(b" and half").unwrap();
+    });
+    let keep = Keep::Conflict { label: "node b".to_owned() };
+    let (staged, over) = (folder.staged(b"half and half"), Some(Over { expect, keep }));
+    raced(folder.run(Step::Place { path: rel("f"), staged, metadata: metadata(), over }));
+    rest.join().unwrap();
+    assert_eq!(folder.read("f"), b"half and half");
+    assert!(folder.private("conflicts").is_empty());
 }
 
 /// Whoever planned it knew of another name, which may be gone by now.
