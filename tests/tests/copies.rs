@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use replicator_tests::{Cluster, sample};
+use replicator_tests::{Cluster, SETTLE_LIMIT, poll, sample};
 
 const FILE_BYTES: u64 = 32 << 20;
 
@@ -87,6 +87,34 @@ fn a_copy_that_takes_long_sends_no_content() {
     another.write_all(&content[..(FILE_BYTES / 2) as usize]).unwrap();
     another.write_all(b"and then it is another").unwrap();
     cluster.assert_same();
+}
+
+/// What was not told before an end is looked at after it, clean or not.
+#[test]
+fn a_copy_goes_on_while_its_daemon_starts_again() {
+    let mut cluster = Cluster::running(2);
+    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
+    cluster.assert_same();
+    let content = fs::read(cluster[0].path("original")).unwrap();
+    let (first, rest) = content.split_at(content.len() / 2);
+    for (name, is_clean) in [("killed", false), ("stopped", true)] {
+        let mut copy = fs::File::create(cluster[0].path(name)).unwrap();
+        copy.write_all(first).unwrap();
+        let other = cluster[1].path(name);
+        poll::eventually(SETTLE_LIMIT, "it has begun", || other.exists());
+        let node = &mut cluster.nodes_mut()[0];
+        match is_clean {
+            true => assert!(node.stop().unwrap().success()),
+            false => node.kill9().unwrap(),
+        }
+        let is_whole = !is_clean;
+        if is_whole {
+            copy.write_all(rest).unwrap();
+        }
+        node.start().unwrap();
+        cluster.assert_same();
+        assert_eq!(fs::read(&other).unwrap(), if is_whole { &content[..] } else { first });
+    }
 }
 
 /// Of several that have the content any will do, not only the latest.

@@ -189,7 +189,7 @@ impl<S: Store> Core<S> {
         if let Some((value, seen)) = content {
             disk.content = held(&row.content, value, seen);
             if leaves.is_some() || fresh {
-                self.store.put_leaves(id, leaves.filter(|leaves| leaves.count() > 1));
+                self.put_leaves(id, leaves.filter(|leaves| leaves.count() > 1));
             }
         }
         if let Some((asked, seen)) = metadata {

@@ -80,7 +80,7 @@ impl<S: Store> Core<S> {
             disk.metadata = held(&row.metadata, stat.metadata.clone(), seen_of_metadata);
             if let Some(read) = read {
                 disk.content = held(&row.content, read.content, seen_of_content);
-                self.store.put_leaves(known.id, read.leaves);
+                self.put_leaves(known.id, read.leaves);
             }
         }
         if row.disk != known.row().disk {

@@ -57,7 +57,7 @@ impl<S: Store> Core<S> {
                 if let Some(disk) = &mut row.disk {
                     disk.content = content;
                 }
-                self.store.put_leaves(id, read.leaves);
+                self.put_leaves(id, read.leaves);
             } else {
                 // Not a backup's, but somebody who set its time.
                 restored = false;
@@ -122,7 +122,7 @@ impl<S: Store> Core<S> {
                 metadata: Held::Winner,
             }),
         };
-        self.store.put_leaves(id, read.leaves);
+        self.put_leaves(id, read.leaves);
         self.put_body(id, row);
         match self.restored.take(path) {
             true => self.bind_beside(path, id, stat.kind, when),
@@ -161,7 +161,7 @@ impl<S: Store> Core<S> {
             content: Held::Winner,
             metadata,
         };
-        self.store.put_leaves(id, read.leaves.clone());
+        self.put_leaves(id, read.leaves.clone());
         self.put_body(id, BodyRow { disk: Some(disk), ..Arc::unwrap_or_clone(row) });
         self.set_on_disk(path, Some((id, stat.kind)), &VersionVector::new());
         true

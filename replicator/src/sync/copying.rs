@@ -14,6 +14,7 @@ use super::effect::{Now, Sighted};
 use super::read::Read;
 use super::settle::{Dirt, Spot};
 use super::store::Store;
+use super::tree::Lying;
 use crate::entry::{Fingerprint, Stat};
 use crate::hash::Leaves;
 use crate::id::BodyId;
@@ -46,6 +47,11 @@ impl Copying {
     /// What was read of it last.
     pub fn leaves(&self, id: BodyId) -> Option<&Leaves> {
         Some(&self.0.get(&id)?.leaves)
+    }
+
+    /// The index knows better what lies there.
+    pub fn forget(&mut self, id: BodyId) {
+        self.0.remove(&id);
     }
 
     pub fn len(&self) -> usize {
@@ -91,10 +97,11 @@ impl<S: Store> Core<S> {
         stat: &Stat,
         read: &Read,
     ) -> bool {
-        let Some((leaves, id)) = read.leaves.as_ref().zip(self.half_told(path, stat, read)) else {
-            return false;
-        };
-        let before = self.copying.0.remove(&id);
+        let Some(known) = self.known_as(stat) else { return false };
+        // Whatever becomes of it, all of it was read just now.
+        let (id, before) = (known.id, self.copying.0.remove(&known.id));
+        let untold = read.leaves.as_ref().filter(|_| self.is_half_told(path, &known, read));
+        let Some(leaves) = untold else { return false };
         let since = before.as_ref().map_or(now.wall, |half| half.since);
         if !self.has_room_for_copies() || !self.is_half_of_another(Some(id), leaves, since) {
             return false;
@@ -111,13 +118,13 @@ impl<S: Store> Core<S> {
         true
     }
 
-    /// The known file at this place, if what was read of it was not told yet and is
-    /// no other's content as a whole.
-    fn half_told(&self, path: &RelPath, stat: &Stat, read: &Read) -> Option<BodyId> {
-        let known = self.known_as(stat).filter(|known| known.disk().names.contains(path))?;
+    /// Is what was read of a file not told yet, and no other's content as a whole?
+    /// Of one that has moved the new name is to be told.
+    fn is_half_told(&self, path: &RelPath, known: &Lying, read: &Read) -> bool {
         let is_told = known.row().content_on_disk() == Some(&read.content);
-        let digest = read.content.digest()?;
-        (!is_told && self.same_content(known.id, digest).is_none()).then_some(known.id)
+        let digest = read.content.digest();
+        let is_copied = digest.is_none_or(|digest| self.same_content(known.id, digest).is_some());
+        known.disk().names.contains(path) && !is_told && !is_copied
     }
 
     /// Does another file begin with all of this, that nobody wrote since then? Two

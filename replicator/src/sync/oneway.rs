@@ -329,7 +329,7 @@ impl<S: Store> Core<S> {
         disk.fingerprint = stat.fingerprint;
         if let Some(read) = read.filter(|read| row.content_on_disk() != Some(&read.content)) {
             disk.content = held(&row.content, read.content, VersionVector::new());
-            self.store.put_leaves(id, read.leaves);
+            self.put_leaves(id, read.leaves);
         }
         if row.metadata_on_disk() != Some(&stat.metadata) {
             disk.metadata = held(&row.metadata, stat.metadata.clone(), VersionVector::new());

@@ -12,6 +12,7 @@ use super::register::{Rank, Register};
 use super::store::Store;
 use super::version::VersionVector;
 use crate::entry::Kind;
+use crate::hash::Leaves;
 use crate::id::BodyId;
 use crate::path::RelPath;
 
@@ -166,6 +167,12 @@ impl<S: Store> Core<S> {
         self.store.put_body(id, row);
     }
 
+    /// Writes the hash list of what lies on the disk of a body.
+    pub(super) fn put_leaves(&mut self, id: BodyId, leaves: Option<Leaves>) {
+        self.copying.forget(id);
+        self.store.put_leaves(id, leaves);
+    }
+
     /// Changes a body's row where there is one.
     pub(super) fn edit_body(&mut self, id: BodyId, edit: impl FnOnce(&mut BodyRow)) {
         let Some(before) = self.store.body(id) else {
@@ -175,7 +182,7 @@ impl<S: Store> Core<S> {
         edit(&mut row);
         if row != *before {
             if row.disk.is_none() && before.disk.is_some() {
-                self.store.put_leaves(id, None);
+                self.put_leaves(id, None);
             }
             self.put_body(id, row);
         }

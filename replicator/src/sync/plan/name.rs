@@ -380,7 +380,7 @@ impl<S: Store> Core<S> {
             };
             let leaves = there.and_then(|there| self.store.leaves(there));
             self.put_body(id, BodyRow { disk: Some(disk), ..Arc::unwrap_or_clone(body) });
-            self.store.put_leaves(id, leaves);
+            self.put_leaves(id, leaves);
             // A write to it that was not looked at yet is one to this body.
             if let Some(there) = there {
                 self.settle.pass_on(now.monotonic, &Spot::Body(there), Spot::Body(id));

@@ -113,6 +113,26 @@ fn a_copy_over_another_file_is_told_when_it_is_whole() {
     assert_eq!(story.told(), Some(whole));
 }
 
+/// What was read of the half is not what lies there then: the next look must not
+/// build on it.
+#[test]
+fn a_copy_that_is_undone_leaves_nothing_behind() {
+    for small in [false, true] {
+        let mut story = Story::new();
+        let other = vec![7; if small { 100 } else { 8 * LEAF }];
+        story.write("copy", other.clone());
+        story.node.wait(LONG);
+        story.copies(4 * LEAF);
+        story.node.wait(SOON);
+        assert_eq!(story.node.core.copying.len(), 1);
+        story.write("copy", other.clone());
+        story.node.wait(SOON);
+        assert_eq!(story.told(), Some(Digest::of(&other)));
+        assert_eq!(story.node.core.copying.len(), 0);
+        story.is_at_rest();
+    }
+}
+
 #[test]
 fn half_a_copy_is_told_when_nothing_more_comes() {
     for is_new in [false, true] {
