@@ -43,6 +43,8 @@ pub(super) struct Disk {
     clock: i64,
     /// The conflict store: what lost against a concurrent change.
     pub(super) kept: Vec<Vec<u8>>,
+    /// Where symbolic links led that did. What they say is nobody's content.
+    pub(super) kept_links: Vec<Vec<u8>>,
     pub(super) trash: Vec<Vec<u8>>,
     /// What the daemon's own steps made of fingerprints its core knows.
     lineage: Vec<(Fingerprint, Fingerprint)>,
@@ -71,6 +73,7 @@ impl Disk {
             first_inode,
             clock: 0,
             kept: Vec::new(),
+            kept_links: Vec::new(),
             trash: Vec::new(),
             lineage: Vec::new(),
             unlinked: BTreeSet::new(),

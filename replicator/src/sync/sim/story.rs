@@ -158,7 +158,8 @@ impl Story {
 
     /// What lies in the conflict store of a node, sorted.
     pub(super) fn kept(&self, at: usize) -> Vec<String> {
-        sorted(&self.world.nodes[at].disk.kept)
+        let disk = &self.world.nodes[at].disk;
+        sorted(&[&disk.kept[..], &disk.kept_links].concat())
     }
 
     pub(super) fn trash(&self, at: usize) -> Vec<String> {

@@ -192,10 +192,11 @@ impl Disk {
     }
 
     fn lay_to_rest(&mut self, path: &RelPath, keep: Keep) {
-        // Of a symbolic link there is where it led.
-        let link = self.inode(path).filter(|inode| inode.kind == Kind::Symlink);
-        let mut destroyed: BTreeSet<_> =
-            link.map(|link| link.content.clone()).into_iter().collect();
+        let link = self.inode(path).filter(|inode| inode.kind == Kind::Symlink).cloned();
+        if let (Some(link), Keep::Conflict(_)) = (link, keep) {
+            self.kept_links.push(link.content);
+        }
+        let mut destroyed = BTreeSet::new();
         self.bury(path, &mut destroyed);
         match keep {
             Keep::Conflict(_) | Keep::Linked(_) => self.kept.extend(destroyed),
