@@ -244,8 +244,9 @@ impl Leaves {
     /// for each size that its leaves may be of.
     pub fn first_of_longer(&self) -> impl Iterator<Item = LeafHash> + use<> {
         let mut bytes = self.leaf_bytes();
-        let mut hashes = self.hashes.clone();
-        hashes.truncate(if self.count() < 2 { 0 } else { (self.size / bytes) as usize });
+        // That of an only leaf is finalized as a root.
+        let whole = if self.count() < 2 { 0 } else { self.size / bytes };
+        let mut hashes = self.hashes[..whole.min(LEAF_BYTES_MAX / bytes) as usize].to_vec();
         std::iter::from_fn(move || {
             let first = *hashes.first()?;
             hashes = if bytes < LEAF_BYTES_MAX { in_pairs(&hashes) } else { Vec::new() };
