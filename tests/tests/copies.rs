@@ -21,6 +21,14 @@ const DIRECTORY_BYTES: usize = 20_000;
 /// What a copy may cost on the wire beside its records.
 const WIRE_LIMIT: u64 = 256 << 10;
 
+/// Two nodes that hold a large file.
+fn with_original() -> Cluster {
+    let cluster = Cluster::running(2);
+    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
+    cluster.assert_same();
+    cluster
+}
+
 /// Bytes on the wire of node 0 while `change` is made and has arrived.
 fn wire(cluster: &Cluster, change: impl FnOnce()) -> u64 {
     let before = cluster[0].status().unwrap().traffic();
@@ -40,9 +48,7 @@ fn copy(cluster: &Cluster, node: usize, from: &str, to: &str) {
 
 #[test]
 fn a_copy_of_a_large_file_sends_no_content() {
-    let cluster = Cluster::running(2);
-    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
-    cluster.assert_same();
+    let cluster = with_original();
     let copied = wire(&cluster, || copy(&cluster, 0, "original", "copy"));
     assert!(copied < WIRE_LIMIT, "{copied} bytes on the wire for a copy");
     // What was deleted and comes back while a copy is left, likewise; from
@@ -56,9 +62,7 @@ fn a_copy_of_a_large_file_sends_no_content() {
 /// Half of it is a content that nobody holds.
 #[test]
 fn a_large_file_copied_in_its_place_sends_no_content() {
-    let cluster = Cluster::running(2);
-    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
-    cluster.assert_same();
+    let cluster = with_original();
     for round in 0..COPIES {
         let name = format!("copy {round}");
         let copied = wire(&cluster, || copy_in_place(&cluster, 0, "original", &name));
@@ -69,9 +73,7 @@ fn a_large_file_copied_in_its_place_sends_no_content() {
 /// Over a network or onto a disk that is busy a copy takes its time, and rests.
 #[test]
 fn a_copy_that_takes_long_sends_no_content() {
-    let cluster = Cluster::running(2);
-    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
-    cluster.assert_same();
+    let cluster = with_original();
     let content = fs::read(cluster[0].path("original")).unwrap();
     let copied = wire(&cluster, || {
         let mut copy = fs::File::create(cluster[0].path("copy")).unwrap();
@@ -92,9 +94,7 @@ fn a_copy_that_takes_long_sends_no_content() {
 /// What was not told before an end is looked at after it, clean or not.
 #[test]
 fn a_copy_goes_on_while_its_daemon_starts_again() {
-    let mut cluster = Cluster::running(2);
-    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
-    cluster.assert_same();
+    let mut cluster = with_original();
     let content = fs::read(cluster[0].path("original")).unwrap();
     let (first, rest) = content.split_at(content.len() / 2);
     for (name, is_clean) in [("killed", false), ("stopped", true)] {
@@ -120,9 +120,7 @@ fn a_copy_goes_on_while_its_daemon_starts_again() {
 /// Of several that have the content any will do, not only the latest.
 #[test]
 fn a_copy_made_after_another_was_deleted_sends_no_content() {
-    let cluster = Cluster::running(2);
-    sample::random_file(&cluster[0].path("original"), FILE_BYTES, 1).unwrap();
-    cluster.assert_same();
+    let cluster = with_original();
     let copied = wire(&cluster, || copy(&cluster, 0, "original", "copy"));
     assert!(copied < WIRE_LIMIT, "{copied} bytes on the wire for a copy");
     fs::remove_file(cluster[0].path("copy")).unwrap();
