@@ -32,6 +32,9 @@ impl Timestamp {
     /// Before anything a file system can hold.
     pub const BEGINNING: Self = Self { seconds: i64::MIN, nanos: 0 };
 
+    /// After everything that a file system can hold.
+    pub const END: Self = Self { seconds: i64::MAX, nanos: 0 };
+
     /// From nanoseconds since 1970.
     pub fn from_nanos(nanos: i64) -> Self {
         const SECOND: i64 = 1_000_000_000;

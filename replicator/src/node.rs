@@ -205,6 +205,8 @@ struct Node {
     /// The last life may not have read everything that was written since
     /// then, even of a file that looks as it knew it.
     unread_since: Option<Timestamp>,
+    /// Not all is known yet of what its machine lost.
+    is_after_outage: bool,
 }
 
 impl Node {
@@ -232,7 +234,8 @@ impl Node {
             mode: config.mode,
         };
         let unread_since = ending::unread_since(&opened, options.max_delay);
-        let unwritten_since = outage::unwritten_since(&mut opened);
+        let outage = outage::noticed(&mut opened);
+        let unwritten_since = outage.map(|outage| outage.since);
         let is_copy = provenance::is_copy(&mut opened, &carrier.root);
         let unclean = opened.unclean;
         let started = Instant::now();
@@ -243,7 +246,7 @@ impl Node {
         if is_copy {
             core.folder_is_copy();
         }
-        unwritten_since.into_iter().for_each(|since| core.disk_may_be_behind(since));
+        outage.into_iter().for_each(|outage| core.disk_may_be_behind(outage));
         let (reports, incoming) = mpsc::channel(REPORTS_QUEUE);
         Self {
             core,
@@ -264,6 +267,7 @@ impl Node {
             leaving: None,
             ending: None,
             unread_since: unread_since.into_iter().chain(unwritten_since).min(),
+            is_after_outage: outage.is_some(),
         }
     }
 
@@ -328,6 +332,10 @@ impl Node {
     fn turn(&mut self) -> Result<(), Error> {
         while let Some(effect) = self.core.poll_effect() {
             self.carry_out(effect);
+        }
+        if self.is_after_outage && self.core.outage().is_none() {
+            self.is_after_outage = false;
+            outage::forget(self.core.store_mut());
         }
         let now = Instant::now();
         self.core.store_mut().end_turn(now);

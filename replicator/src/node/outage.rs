@@ -5,32 +5,60 @@
 //! afterwards may be older than what this node read and told of.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::entry::Timestamp;
-use crate::index::Opened;
+use crate::index::{Index, Opened};
+use crate::sync::Outage;
 
 /// Where the index remembers the boot in which it was written.
-const NOTE: &str = "boot";
+const BOOT_NOTE: &str = "boot";
+
+/// And an outage, until all is known of what it left.
+const OUTAGE_NOTE: &str = "outage";
 
 /// A number the kernel draws at each boot (proc_sys_kernel(5)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// For how long the machine has been up, in seconds (proc_uptime(5)).
+const UPTIME: &str = "/proc/uptime";
 
 /// How long bytes and names may wait in memory before they are written out:
 /// 30 s for bytes (`dirty_expire_centisecs`), 5 to 30 s for the log of a file
 /// system, and what a busy disk adds.
 const UNWRITTEN_MAX: Duration = Duration::from_secs(120);
 
-/// Notes this boot. Gives since when changes may not have reached the disk,
-/// where the last life ended with another one.
-pub(super) fn unwritten_since(opened: &mut Opened) -> Option<Timestamp> {
+/// Notes this boot. Gives when changes may not have reached the disk, where the
+/// last life ended with another one.
+pub(super) fn noticed(opened: &mut Opened) -> Option<Outage> {
     let boot = fs::read(BOOT_ID).ok()?;
-    let former = opened.index.note(NOTE);
+    let former = opened.index.note(BOOT_NOTE);
     let is_other = former.is_some_and(|former| former != boot);
-    opened.index.put_note(NOTE, boot);
-    let since = opened.last_written.filter(|_| opened.unclean && is_other)?;
+    opened.index.put_note(BOOT_NOTE, boot);
+    let known = opened.index.note(OUTAGE_NOTE).and_then(|note| postcard::from_bytes(&note).ok());
+    let last = opened.last_written.filter(|_| opened.unclean && is_other).map(after);
+    let outage = known.into_iter().chain(last).reduce(Outage::and)?;
     tracing::warn!(
         "the machine went down while this node ran: what its disk lost comes back from the peers"
     );
-    Some(since.before(UNWRITTEN_MAX))
+    opened.index.put_note(OUTAGE_NOTE, postcard::to_stdvec(&outage).unwrap_or_default());
+    Some(outage)
+}
+
+/// All is known of what it left.
+pub(super) fn forget(index: &mut Index) {
+    index.put_note(OUTAGE_NOTE, Vec::new());
+}
+
+fn after(last_written: Timestamp) -> Outage {
+    // A clock that went back with the power says nothing of when that was.
+    let until = booted_at().filter(|booted| *booted > last_written).unwrap_or(Timestamp::END);
+    Outage { since: last_written.before(UNWRITTEN_MAX), until }
+}
+
+fn booted_at() -> Option<Timestamp> {
+    let words = fs::read_to_string(UPTIME).ok()?;
+    let seconds = words.split_whitespace().next()?.parse().ok()?;
+    let uptime = Duration::try_from_secs_f64(seconds).ok()?;
+    SystemTime::now().checked_sub(uptime).map(Timestamp::from)
 }

@@ -28,14 +28,14 @@ impl<S: Store> Core<S> {
         stat: &Stat,
         read: Option<Read>,
     ) {
-        if self.is_behind(known, stat.kind, &stat.fingerprint) {
+        if self.is_behind(path, known, stat.kind, &stat.fingerprint) {
             return self.lies_behind(now, path, known, stat, read);
         }
         let (id, before) = (known.id, known.row());
         let mut row = BodyRow::clone(before);
-        let when = self.when_written(stat);
+        let when = self.when_written(path, stat);
         let mut dot = None;
-        let mut restored = self.restored.take(path);
+        let mut restored = self.restored.take(path) || self.is_in_doubt(path, Some(known), stat);
         if let Some(read) = read {
             let from = row.content_on_disk().and_then(Content::digest);
             if row.content_on_disk() != Some(&read.content) {
@@ -102,10 +102,11 @@ impl<S: Store> Core<S> {
     }
 
     pub(super) fn saw_new(&mut self, now: Now, path: &RelPath, stat: &Stat, read: Read) {
+        self.give_back_inode(now, path, stat);
         if self.adopt(path, stat, &read) {
             return;
         }
-        let when = self.when_written(stat);
+        let when = self.when_written(path, stat);
         let id = self.next_body();
         let dot = self.next_dot();
         self.remember_patch(id, None, &read);
@@ -124,7 +125,8 @@ impl<S: Store> Core<S> {
         };
         self.put_leaves(id, read.leaves);
         self.put_body(id, row);
-        match self.restored.take(path) {
+        let is_in_doubt = self.is_in_doubt(path, self.lying_at(path).as_ref(), stat);
+        match self.restored.take(path) || is_in_doubt {
             true => self.bind_beside(path, id, stat.kind, when),
             false => self.bind(path, id, stat.kind, when),
         }

@@ -25,7 +25,10 @@ impl<S: Store> Core<S> {
     /// Greets those who wait for it, once what lies here is known: from then
     /// on they can tell what this node lacks.
     pub(super) fn greet(&mut self, now: Now) {
-        self.surveyed = self.surveyed || self.is_surveyed(now);
+        if !self.surveyed && self.is_surveyed(now) {
+            self.surveyed = true;
+            self.outage_is_over();
+        }
         if !self.surveyed {
             return;
         }

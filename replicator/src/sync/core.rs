@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::announce::Peer;
+use super::behind::Behind;
 use super::brake::Brake;
 use super::copying::Copying;
 use super::cut_off::CutOff;
@@ -33,7 +34,7 @@ use super::unread::Unread;
 use super::verify::Verification;
 use super::version::Dot;
 use crate::choice::Mode;
-use crate::entry::{Flags, Timestamp};
+use crate::entry::Flags;
 use crate::id::{Actor, BodyId, NodeId};
 use crate::limits::LOOKS_MAX;
 use crate::look::Look;
@@ -111,8 +112,8 @@ pub struct Core<S> {
     /// The folder has been looked at once since the start.
     pub(super) surveyed: bool,
     pub(super) surveying_since: Option<Duration>,
-    /// What was changed since may not have been written to the disk.
-    pub(super) behind_since: Option<Timestamp>,
+    /// The last life ended with its machine.
+    pub(super) behind: Option<Behind>,
 
     /// Names whose winner is not what lies on the disk.
     pub(super) pending_names: BTreeSet<RelPath>,
@@ -196,7 +197,7 @@ impl<S: Store> Core<S> {
             scans: Vec::new(),
             surveyed: false,
             surveying_since: None,
-            behind_since: None,
+            behind: None,
             pending_names: BTreeSet::new(),
             pending_bodies: BTreeSet::new(),
             orphans: BTreeMap::new(),

@@ -44,6 +44,7 @@ impl<S: Store> Core<S> {
         if let Some(check) = check {
             self.end_check(now, &sight.path, check);
         }
+        self.outage_is_over_at(&sight.path);
     }
 
     /// Flags that this node can neither give nor take say nothing about what
@@ -272,6 +273,7 @@ impl<S: Store> Core<S> {
         let unread = stat.kind == Kind::File && read.is_none();
         let same_bytes = disk.fingerprint.same_bytes(&stat.fingerprint);
         let same_size = disk.fingerprint.size == stat.fingerprint.size;
+        let is_behind = self.is_behind(path, &known, stat.kind, &stat.fingerprint);
         // Where capture tells of bytes, another mtime alone tells of none.
         if unread && !same_bytes && !(self.options.ranges_told && same_size) {
             if !self.settle.holds(&Spot::Body(id)) {
@@ -298,8 +300,15 @@ impl<S: Store> Core<S> {
         {
             // One of several links is as old as the file: found by two nodes in
             // equal trees, all its names go to one body.
-            let when = if stat.links > 1 { stat.metadata.mtime.as_nanos() } else { now.wall };
-            self.bind(path, id, stat.kind, when);
+            let when = match stat.links > 1 {
+                _ if is_behind => 0,
+                true => stat.metadata.mtime.as_nanos(),
+                false => now.wall,
+            };
+            match self.is_in_doubt(path, self.lying_at(path).as_ref(), stat) {
+                true => self.bind_beside(path, id, stat.kind, when),
+                false => self.bind(path, id, stat.kind, when),
+            }
             self.release_moved(now, id);
             let is_link = stat.links as usize > disk.names.len();
             self.progress.note(now.wall, if is_link { "linked here" } else { "moved here" }, path);

@@ -78,6 +78,7 @@ impl<S: Store> Core<S> {
                 self.moves.clear();
                 self.unsettled.clear();
                 self.copying.clear();
+                self.all_is_seen();
             }
         } else if self.told.is_full() {
             let looks = self.looks.values().map(|look| look.at);

@@ -52,6 +52,7 @@ mod unread;
 mod verify;
 pub mod version;
 
+pub use self::behind::Outage;
 pub use self::core::{Core, Options};
 pub use self::locate::Located;
 pub use self::members::Introduction;

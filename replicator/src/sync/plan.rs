@@ -342,7 +342,11 @@ impl<S: Store> Core<S> {
             Next::Act(_) | Next::ActAlone(_) if self.options.mode == Mode::SendOnly => {
                 Next::Blocked
             }
-            Next::Act(step) | Next::ActAlone(step) if self.meets_own(&step) => Next::Blocked,
+            Next::Act(step) | Next::ActAlone(step)
+                if self.meets_own(&step) || self.meets_unseen(&step) =>
+            {
+                Next::Blocked
+            }
             Next::Act(step) | Next::ActAlone(step)
                 if self.is_to_wait_for_word(now, spot, &step) =>
             {

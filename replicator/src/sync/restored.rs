@@ -111,7 +111,7 @@ impl<S: Store> Core<S> {
 
     fn note_restored_directory(&mut self, entry: &Listed) {
         let Some(lying) = self.lying_at(&entry.path) else { return };
-        let is_behind = self.is_behind(&lying, entry.kind, &entry.fingerprint);
+        let is_behind = self.is_behind(&entry.path, &lying, entry.kind, &entry.fingerprint);
         let (found, lay) = (&entry.fingerprint, &lying.disk().fingerprint);
         // Who changed it since the node saw it did so later than that, however far
         // ahead its own time lay.
@@ -123,7 +123,7 @@ impl<S: Store> Core<S> {
 
     fn note_restored_file(&mut self, entry: &Listed) {
         let Some(lying) = self.lying_at(&entry.path) else { return };
-        if self.is_behind(&lying, entry.kind, &entry.fingerprint) {
+        if self.is_behind(&entry.path, &lying, entry.kind, &entry.fingerprint) {
             // Another file lay here, which the disk never got.
             let is_other = !lying.disk().fingerprint.is_inode(&entry.fingerprint);
             self.restored.files.extend(is_other.then(|| entry.path.clone()));

@@ -87,6 +87,11 @@ fn nodes_that_crash_end_the_same() {
 }
 
 #[test]
+fn machines_that_lose_their_power_end_the_same() {
+    try_seeds(600, Plan::powerless).has(600, 0, 2);
+}
+
+#[test]
 fn files_that_are_copied_over_end_the_same() {
     try_seeds(500, Plan::copying);
 }

@@ -251,6 +251,7 @@ fn left_over(core: &Core<MemoryStore>) -> Vec<(&'static str, usize)> {
         ("reports of writes", core.told.len()),
         ("files that do not fall quiet", core.unsettled.len()),
         ("halves of copies", core.copying.len()),
+        ("outages", usize::from(core.behind.is_some())),
         ("scans", usize::from(core.progress().scanning)),
         ("pending names", core.pending_names.len()),
         ("pending bodies", core.pending_bodies.len()),

@@ -9,7 +9,6 @@ use super::plan::Plan;
 use super::stories::{begin, content, run_until, write};
 use super::story::Story;
 use super::world::World;
-use crate::entry::Timestamp;
 use crate::sync::store::Store;
 
 /// The order of looks and messages is left to the seed.
@@ -212,7 +211,8 @@ fn a_name_that_leads_to_what_nobody_remembers_is_given_up() {
         // Its machine goes down, and its disk with what was never written out.
         world.end(0, true);
         world.nodes[0].disk.remove_all(&path("f"), &mut BTreeSet::new());
-        world.nodes[0].core.disk_may_be_behind(Timestamp { seconds: 0, nanos: 0 });
+        let node = &mut world.nodes[0];
+        node.core.disk_may_be_behind(node.disk.outage());
         world.leave(1);
         world.make_peace().unwrap_or_else(|reason| panic!("seed {seed}: {reason}"));
         nothing_is_left_over(&world).unwrap_or_else(|reason| panic!("seed {seed}: {reason}"));

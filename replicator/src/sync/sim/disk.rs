@@ -5,6 +5,7 @@
 
 mod daemon;
 mod told;
+mod unwritten;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 pub(super) use self::told::{Change, Queued};
+use self::unwritten::is_unwritten;
 use crate::entry::{Fingerprint, Flags, Kind, Metadata, Stat, Timestamp};
 use crate::hash::Leaves;
 use crate::look::{Depth, Look};
@@ -177,12 +179,6 @@ impl Disk {
         listed.collect()
     }
 
-    /// Half of the bytes of a file were not written out.
-    pub(super) fn lose_bytes(&mut self, path: &RelPath) {
-        let inode = self.names.get(path).and_then(|id| self.inodes.get_mut(id));
-        inode.into_iter().for_each(|inode| inode.content.truncate(inode.content.len() / 2));
-    }
-
     fn inode(&self, path: &RelPath) -> Option<&Inode> {
         self.inodes.get(self.names.get(path)?)
     }
@@ -236,7 +232,7 @@ impl Disk {
 
     fn set_name(&mut self, path: &RelPath, id: u64) {
         let inode = &self.inodes[&id];
-        if inode.kind == Kind::File {
+        if inode.kind == Kind::File && !is_unwritten(&inode.content) {
             self.had.insert(inode.content.clone());
         }
         self.names.insert(path.clone(), id);

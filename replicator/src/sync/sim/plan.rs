@@ -50,6 +50,8 @@ pub(super) struct Plan {
     /// but its own neighbours.
     pub splits: bool,
     pub crashes: bool,
+    /// Some of them take what their disk had not written out.
+    pub outages: bool,
     /// What is older than this survives a crash, as an index commits it. Else
     /// only how many states ago it was counts.
     pub durable_after: Option<Duration>,
@@ -122,6 +124,7 @@ impl Plan {
             partitions: false,
             splits: false,
             crashes: false,
+            outages: false,
             durable_after: None,
             skewed: false,
             comings: false,
@@ -329,6 +332,27 @@ impl Plan {
         let (operations, deletions) = (24, 8);
         let (members, wild, moving) = (seed % 3 == 1, false, false);
         Self { nodes, shape, operations, deletions, members, wild, moving, ..Self::coming(seed) }
+    }
+
+    /// Machines lose their power, and not only their nodes their memory.
+    pub(super) fn powerless(seed: u64) -> Self {
+        let kinds = [
+            Self::crashing,
+            Self::copying,
+            Self::deleting,
+            Self::coming,
+            Self::moving,
+            Self::wild,
+            Self::hurried,
+            Self::alike,
+            Self::chained,
+            Self::one_way,
+            Self::leaving,
+            Self::editing,
+        ];
+        // Of each kind the seeds in turn: what they decide is no matter of the kind.
+        let (kind, inner) = (seed as usize % kinds.len(), seed / kinds.len() as u64);
+        Self { seed, crashes: true, outages: true, members: true, ..kinds[kind](inner) }
     }
 
     /// Any of these, in groups that hear nothing of each other for a while, and

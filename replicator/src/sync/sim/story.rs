@@ -12,7 +12,7 @@ use super::check;
 use super::disk::{Change, Disk};
 use super::plan::Plan;
 use super::world::World;
-use crate::entry::{Kind, Timestamp};
+use crate::entry::Kind;
 use crate::path::RelPath;
 
 /// A file nobody touches: an empty folder may be a disaster.
@@ -114,7 +114,9 @@ impl Story {
     /// Its machine went down, and its disk may show less than its index knows.
     pub(super) fn start_after_outage(&mut self, at: usize) {
         self.world.end(at, true);
-        self.world.nodes[at].core.disk_may_be_behind(Timestamp { seconds: 0, nanos: 0 });
+        self.world.set_clock(at);
+        let node = &mut self.world.nodes[at];
+        node.core.disk_may_be_behind(node.disk.outage());
         self.start(at);
     }
 

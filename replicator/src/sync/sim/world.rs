@@ -7,16 +7,19 @@ pub(super) mod forgetting;
 mod jobs;
 mod links;
 mod lives;
+mod outages;
 mod rounds;
 mod splits;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 pub(super) use self::backups::Backup;
 use self::backups::Saved;
 pub(super) use self::events::Event;
 use self::links::Link;
+use self::outages::Disks;
 use self::splits::Splits;
 use super::contents::Contents;
 use super::disk::{Change, Disk};
@@ -67,12 +70,24 @@ pub(super) struct Node {
     pub life: u32,
     /// Since when the next start reads what was changed.
     unread_since: Option<Timestamp>,
-    snapshots: Vec<(Duration, MemoryStore)>,
+    snapshots: Vec<Snapshot>,
+    /// Its disk as it was flushed last, and whether a job changed it since.
+    flushed: Rc<Disk>,
+    is_changed: bool,
+    /// It did not run since its machine went down.
+    is_after_outage: bool,
     /// By how much its clock is off, in nanoseconds.
     pub skew: i64,
     pub capture_at: Duration,
     /// When its core wants to be woken.
     wakes: Option<Duration>,
+}
+
+/// What a crash may fall back to.
+struct Snapshot {
+    when: Duration,
+    store: MemoryStore,
+    disks: Option<Disks>,
 }
 
 pub(super) struct World {
@@ -154,6 +169,7 @@ impl World {
         disk.bear(self.plan.flags(self.nodes.len()));
         self.nodes.push(Node {
             core: new_core(self.plan, self.nodes.len(), actor, 1, store),
+            flushed: Rc::new(disk.clone()),
             disk,
             running: false,
             awaited: false,
@@ -164,6 +180,8 @@ impl World {
             life: 0,
             unread_since: None,
             snapshots: Vec::new(),
+            is_changed: true,
+            is_after_outage: false,
             skew,
             capture_at: Duration::ZERO,
             wakes: None,
@@ -181,6 +199,7 @@ impl World {
         let node = &mut self.nodes[at];
         let next = store.have().get(node.actor) + 1;
         node.core = new_core(plan, at, node.actor, next, store);
+        node.flushed = Rc::new(disk.clone());
         node.disk = disk;
     }
 
@@ -292,11 +311,12 @@ impl World {
         }
         let among_many = self.plan.durable_after.is_some() && self.nodes.len() > CROWD;
         let node = &mut self.nodes[at];
-        let latest = node.snapshots.last().map(|(when, _)| *when);
+        let latest = node.snapshots.last().map(|snapshot| snapshot.when);
         if among_many && latest.is_some_and(|latest| self.now < latest + SNAPSHOT_EVERY) {
             return;
         }
-        node.snapshots.push((self.now, node.core.store().clone()));
+        let disks = self.plan.outages.then(|| node.disks());
+        node.snapshots.push(Snapshot { when: self.now, store: node.core.store().clone(), disks });
         if node.snapshots.len() > SNAPSHOTS {
             node.snapshots.remove(0);
         }

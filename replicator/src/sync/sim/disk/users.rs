@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::unwritten::is_unwritten;
 use super::{Change, Disk};
 use crate::entry::{Flags, Kind, Timestamp};
 use crate::path::RelPath;
@@ -67,6 +68,8 @@ impl Disk {
     /// is free only then.
     pub(in crate::sync::sim) fn renew(&mut self, path: &RelPath) -> Vec<Change> {
         let file = self.inode(path).filter(|inode| inode.kind == Kind::File).cloned();
+        // Nobody copies what has no content any more.
+        let file = file.filter(|file| !is_unwritten(&file.content));
         let Some(file) = file else { return Vec::new() };
         let id = self.make(Kind::File, file.content, None);
         self.take(path, &mut BTreeSet::new());

@@ -167,7 +167,7 @@ impl World {
         let Some((at, first)) = self.put_back else { return };
         let mut memories: Vec<Ledger> = Vec::new();
         for node in &self.nodes {
-            let kept = node.snapshots.iter().map(|(_, store)| store);
+            let kept = node.snapshots.iter().map(|snapshot| &snapshot.store);
             memories.extend(kept.chain([node.core.store()]).map(Ledger::of));
         }
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
@@ -180,13 +180,14 @@ impl World {
     }
 
     /// What only this disk had is gone with it; others may have thrown it away.
-    fn overwrite(&mut self, at: usize, disk: Disk) {
+    pub(super) fn overwrite(&mut self, at: usize, disk: Disk) {
         let held = |disk: &Disk| {
             let lying = disk.contents_within(&RelPath::root());
             lying.into_iter().chain(disk.kept.clone())
         };
         let rests = |disk: &Disk| held(disk).chain(disk.trash.clone());
-        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
+        let others = self.nodes.iter().enumerate();
+        let others = others.filter(|(other, node)| *other != at && !node.left);
         let mut there: BTreeSet<Vec<u8>> = others.flat_map(|(_, node)| held(&node.disk)).collect();
         there.extend(rests(&disk));
         let gone = rests(&self.nodes[at].disk).filter(|content| !there.contains(content));

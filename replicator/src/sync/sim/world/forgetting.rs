@@ -92,7 +92,7 @@ pub(in crate::sync::sim) fn content_at(store: &MemoryStore, path: &RelPath) -> O
     store.body(id)?.content_on_disk()?.digest()
 }
 
-fn known_at(store: &MemoryStore) -> Vec<(RelPath, Digest)> {
+pub(super) fn known_at(store: &MemoryStore) -> Vec<(RelPath, Digest)> {
     let names = store.names_within(&RelPath::root(), None, usize::MAX);
     let paths = names.into_iter().map(|(path, _)| path);
     paths.filter_map(|path| content_at(store, &path).map(|digest| (path, digest))).collect()

@@ -37,6 +37,7 @@ impl World {
             }
         }
         self.applied_at = self.now;
+        self.nodes[at].is_changed = true;
         self.after(at, 4, Event::Applied(at, life, job.id, outcomes));
     }
 

@@ -8,6 +8,7 @@ use crate::entry::Timestamp;
 use crate::hash::Digest;
 use crate::limits::{LAST_MOMENTS, UNREAD_MARGIN};
 use crate::path::RelPath;
+use crate::sync::Outage;
 use crate::sync::effect::What;
 use crate::sync::sim::planted::Bug;
 use crate::sync::step::Step;
@@ -52,7 +53,7 @@ impl World {
         self.isolate(at);
         if let Some(durable) = self.plan.durable_after.map(|age| self.now.saturating_sub(age)) {
             let snapshots = &mut self.nodes[at].snapshots;
-            let sure = snapshots.iter().rposition(|(when, _)| *when <= durable);
+            let sure = snapshots.iter().rposition(|snapshot| snapshot.when <= durable);
             snapshots.drain(..sure.unwrap_or(0));
         }
         let back = self.random.below(self.nodes[at].snapshots.len().max(1) as u64) as usize;
@@ -61,22 +62,27 @@ impl World {
         // Else it is not over yet, or ends as if it had been killed.
         let is_clean = is_clean && core.is_read() && core.is_wound_up();
         let written = self.nodes[at].snapshots.get(back).filter(|_| !is_clean);
-        let written = written.map_or(self.now, |(when, _)| *when);
+        let written = written.map_or(self.now, |snapshot| snapshot.when);
         let unread =
             if is_clean { LAST_MOMENTS } else { plan.options(at).max_delay + UNREAD_MARGIN };
         let ago = i64::try_from((self.now + unread - written).as_nanos()).expect("some seconds");
-        let since = Timestamp::from_nanos(self.clock(at).wall - ago);
+        let unread = Timestamp::from_nanos(self.clock(at).wall - ago);
+        let is_outage = !is_clean && plan.outages && self.random.below(2) == 0;
+        let lost = is_outage.then(|| self.lose_power(at, back));
+        let known = self.nodes[at].core.outage();
+        let outage = known.into_iter().chain(lost).reduce(Outage::and);
+        let unwritten = outage.map(|outage| outage.since);
         let node = &mut self.nodes[at];
         node.life += 1;
-        node.unread_since = Some(since);
+        node.unread_since = unwritten.into_iter().chain([unread]).min();
         let unheard_of = node.core.jobs.values().flat_map(|job| &job.steps);
         let unheard_of: Vec<Digest> = unheard_of.filter_map(brought).collect();
         let store = match is_clean {
             true => node.core.store().clone(),
-            false => node.snapshots.get(back).map(|(_, store)| store.clone()).unwrap_or_default(),
+            false => node.snapshots.get(back).map(|one| one.store.clone()).unwrap_or_default(),
         };
         let forgets = node.snapshots.iter().skip(back).filter(|_| !is_clean);
-        let later = forgets.map(|(_, store)| store).chain([node.core.store()]);
+        let later = forgets.map(|snapshot| &snapshot.store).chain([node.core.store()]);
         let knew = later.flat_map(contents_known).chain(unheard_of).collect();
         self.forget_what_it_knew(at, &store, &knew);
         if !is_clean {
@@ -93,7 +99,9 @@ impl World {
         };
         node.core = new_core(plan, at, node.actor, next, store);
         node.core.remember_lives(node.lives.iter().copied());
+        outage.into_iter().for_each(|outage| node.core.disk_may_be_behind(outage));
         node.snapshots.clear();
+        node.is_changed = true;
         self.forget_what_nobody_remembers();
         self.trace(|| format!("{at}: {}", if is_clean { "ENDS" } else { "CRASHES" }));
         self.set_timer(at);
@@ -155,6 +163,8 @@ impl World {
             return;
         }
         node.running = true;
+        self.excuse_what_was_removed_since(at);
+        let node = &mut self.nodes[at];
         node.core.scan_since(RelPath::root(), node.unread_since);
         self.starts += 1;
         let actor = self.nodes[at].actor;
