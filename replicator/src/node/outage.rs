@@ -62,3 +62,51 @@ fn booted_at() -> Option<Timestamp> {
     let uptime = Duration::try_from_secs_f64(seconds).ok()?;
     SystemTime::now().checked_sub(uptime).map(Timestamp::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::id::Actor;
+    use crate::index;
+
+    fn open(place: &Path) -> Opened {
+        let before_commit = Box::new(|| Ok(()));
+        let options = index::Options { fresh_actor: Actor(1), cache_bytes: 1 << 20, before_commit };
+        Index::open(place, options).unwrap()
+    }
+
+    /// What follows is noted, and the node is killed.
+    fn live(place: &Path, live: impl FnOnce(&mut Opened)) {
+        let mut opened = open(place);
+        live(&mut opened);
+        opened.index.flush().unwrap();
+    }
+
+    #[test]
+    fn an_outage_is_noticed_until_it_is_forgotten() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path();
+        live(place, |opened| assert!(noticed(opened).is_none(), "in its first life"));
+        live(place, |opened| assert!(noticed(opened).is_none(), "in the same boot"));
+        live(place, |opened| opened.index.put_note(BOOT_NOTE, b"another".to_vec()));
+        let mut first = None;
+        live(place, |opened| first = noticed(opened));
+        let first = first.unwrap();
+        assert!(first.since < first.until);
+        // Killed before it had looked at all.
+        live(place, |opened| {
+            let again = noticed(opened).unwrap();
+            assert_eq!((again.since, again.until), (first.since, first.until));
+            // In the next boot as well, from the first on.
+            opened.index.put_note(BOOT_NOTE, b"another".to_vec());
+        });
+        live(place, |opened| {
+            let both = noticed(opened).unwrap();
+            assert_eq!(both.since, first.since);
+            forget(&mut opened.index);
+        });
+        live(place, |opened| assert!(noticed(opened).is_none(), "forgotten"));
+    }
+}

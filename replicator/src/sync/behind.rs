@@ -138,7 +138,10 @@ impl<S: Store> Core<S> {
         let outage = self.outage_at(path).filter(|_| self.has_other_members());
         let lay = lay.filter(|lay| lay.kind() == Kind::File);
         outage.zip(lay).is_some_and(|(outage, lay)| {
-            outage.covers(lay.disk().fingerprint.ctime) || outage.may_cut_short(stat)
+            let Fingerprint { ctime, .. } = lay.disk().fingerprint;
+            // One that was made then may be broken, whenever it was written to.
+            let is_made_then = outage.covers(stat.fingerprint.birth);
+            outage.covers(ctime) || is_made_then || outage.may_cut_short(stat)
         })
     }
 

@@ -3,8 +3,9 @@
 //! Nodes are real cores over disks, links and clocks that exist only here.
 //! Users write, rename and remove on a few names so that they meet, as in
 //! "Mysteries of Dropbox" (Hughes et al., 2016); links break, groups are parted,
-//! nodes crash and lose what was not durable, join late and leave, for good too;
-//! clocks are up to a year off. Messages are lost with their connection, and
+//! nodes crash and lose what was not durable, their machines, too, with what the
+//! disk had not written out; nodes join late and leave, for good too; clocks are
+//! up to a year off. Messages are lost with their connection, and
 //! only those of different connections overtake each other: so it is with one
 //! stream. Once there is peace all trees must be equal, and every content that no
 //! user destroyed must be in the tree, in a conflict store or in a trash, and none

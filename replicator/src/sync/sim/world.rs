@@ -28,11 +28,11 @@ use super::plan::Plan;
 use super::random::Random;
 use crate::entry::Timestamp;
 use crate::id::{Actor, NodeId};
-use crate::sync::Introduction;
 use crate::sync::core::Core;
 use crate::sync::effect::{Effect, Now};
 use crate::sync::store::{MemoryStore, Store};
 use crate::sync::version::Dot;
+use crate::sync::{Introduction, Outage};
 
 /// How far a clock may be off, in nanoseconds: a year.
 const SKEW_MAX: i64 = 365 * 86_400 * 1_000_000_000;
@@ -87,6 +87,8 @@ pub(super) struct Node {
 struct Snapshot {
     when: Duration,
     store: MemoryStore,
+    /// Noted with it.
+    outage: Option<Outage>,
     disks: Option<Disks>,
 }
 
@@ -316,7 +318,8 @@ impl World {
             return;
         }
         let disks = self.plan.outages.then(|| node.disks());
-        node.snapshots.push(Snapshot { when: self.now, store: node.core.store().clone(), disks });
+        let (store, outage) = (node.core.store().clone(), node.core.outage());
+        node.snapshots.push(Snapshot { when: self.now, store, outage, disks });
         if node.snapshots.len() > SNAPSHOTS {
             node.snapshots.remove(0);
         }

@@ -69,7 +69,8 @@ impl World {
         let unread = Timestamp::from_nanos(self.clock(at).wall - ago);
         let is_outage = !is_clean && plan.outages && self.random.below(2) == 0;
         let lost = is_outage.then(|| self.lose_power(at, back));
-        let known = self.nodes[at].core.outage();
+        let fallen_to = self.nodes[at].snapshots.get(back).filter(|_| !is_clean);
+        let known = fallen_to.map_or(self.nodes[at].core.outage(), |one| one.outage);
         let outage = known.into_iter().chain(lost).reduce(Outage::and);
         let unwritten = outage.map(|outage| outage.since);
         let node = &mut self.nodes[at];
