@@ -84,18 +84,18 @@ impl<S: Store> Core<S> {
         self.behind = (!unseen.is_empty()).then_some(Behind { unseen, ..behind });
     }
 
-    /// A look at this place is over.
-    pub(super) fn outage_is_over_at(&mut self, path: &RelPath) {
-        if self.behind.is_none() {
-            return;
-        }
+    /// Is nothing more to be read at a place where a look found such an entry?
+    pub(super) fn is_seen(&self, path: &RelPath, kind: Kind) -> bool {
         let body = self.lying_at(path).map(|lying| Spot::Body(lying.id));
         let mut spots = [Spot::Path(path.clone())].into_iter().chain(body);
-        let is_over = !spots.any(|spot| self.settle.holds(&spot));
-        if let Some(behind) = self.behind.as_mut().filter(|_| self.surveyed && is_over) {
-            behind.unseen.remove(path);
-        }
-        self.behind.take_if(|behind| self.surveyed && behind.unseen.is_empty());
+        kind != Kind::File || !spots.any(|spot| self.settle.holds(&spot))
+    }
+
+    /// What lies at this place was read as a whole, or needs not be.
+    pub(super) fn outage_is_over_at(&mut self, path: &RelPath) {
+        let Some(behind) = self.behind.as_mut().filter(|_| self.surveyed) else { return };
+        behind.unseen.remove(path);
+        self.behind.take_if(|behind| behind.unseen.is_empty());
     }
 
     /// Would this change what nobody has looked at yet? It need not be what the

@@ -37,14 +37,16 @@ impl<S: Store> Core<S> {
         if !matches!(sight.found, Found::Unreadable(_)) {
             self.was_read(now, &sight.path, &look);
         }
-        match self.options.mode {
+        let is_seen = match self.options.mode {
             Mode::ReceiveOnly => self.compare_sight(now, &sight.path, sight.found, look),
             _ => self.take_sight(now, &sight.path, sight.found, look),
-        }
+        };
         if let Some(check) = check {
             self.end_check(now, &sight.path, check);
         }
-        self.outage_is_over_at(&sight.path);
+        if is_seen {
+            self.outage_is_over_at(&sight.path);
+        }
     }
 
     /// Flags that this node can neither give nor take say nothing about what
@@ -67,13 +69,14 @@ impl<S: Store> Core<S> {
         stat.metadata.flags = stat.metadata.flags.without(foreign).with(told);
     }
 
-    /// Logs what differs from the index.
-    fn take_sight(&mut self, now: Now, path: &RelPath, found: Found, look: Looking) {
+    /// Logs what differs from the index. False where it is to be looked at again.
+    fn take_sight(&mut self, now: Now, path: &RelPath, found: Found, look: Looking) -> bool {
         // What lay there when the look began, and what has come to since.
         let now_lies = self.lying_at(path);
         let now_lies = now_lies.map(|lying| (lying.id, lying.disk().fingerprint.inode));
         let lay = [look.lay, now_lies.filter(|lies| Some(*lies) != look.lay)];
         let dirt = look.dirt.clone();
+        let mut is_seen = !matches!(found, Found::Unsettled);
         match found {
             // Bytes were told of, and of the last of a file that went before:
             // the scan says whether it is missing.
@@ -85,7 +88,7 @@ impl<S: Store> Core<S> {
             Found::Entry(stat, sighted) => {
                 self.progress.no_error(path);
                 self.brake.release(path);
-                self.saw_entry(now, path, stat, sighted, look);
+                is_seen = self.saw_entry(now, path, stat, sighted, look);
             }
             Found::Unsettled => self.look_again(now, path, look),
             Found::Unreadable(reason) => self.was_unreadable(now, path, reason, look),
@@ -94,6 +97,7 @@ impl<S: Store> Core<S> {
         for (id, inode) in lay.into_iter().flatten() {
             self.hand_on_bytes(now, path, (id, inode), dirt.clone());
         }
+        is_seen
     }
 
     /// The body whose inode this is.
@@ -103,6 +107,7 @@ impl<S: Store> Core<S> {
         (lies_in(&lying, stat) && lying.kind() == stat.kind).then_some(lying)
     }
 
+    /// False where it is to be looked at again.
     fn saw_entry(
         &mut self,
         now: Now,
@@ -110,11 +115,12 @@ impl<S: Store> Core<S> {
         mut stat: Stat,
         sighted: Sighted,
         look: Looking,
-    ) {
+    ) -> bool {
         if self.displaces_directory(path, stat.kind) {
             // The directory may have been moved, and be met elsewhere.
             if look.dirt.gone == 0 || self.may_be_moving(&look) {
-                return self.look_for_move(now, path, look);
+                self.look_for_move(now, path, look);
+                return false;
             }
             self.saw_nothing(now, path);
         }
@@ -133,12 +139,12 @@ impl<S: Store> Core<S> {
             }
             let dirt = self.keep_bytes(now, PARENT_WAIT, look);
             self.look_later(now, PARENT_WAIT, path, dirt);
-            return;
+            return false;
         }
         if self.may_be_other_soon(path, known.as_ref()) {
             let dirt = self.keep_bytes(now, UNSETTLED_WAIT, look);
             self.look_later(now, UNSETTLED_WAIT, path, dirt);
-            return;
+            return false;
         }
         let kind = stat.kind;
         // Another directory in its place holds other entries, and of a removal
@@ -151,18 +157,19 @@ impl<S: Store> Core<S> {
             // After a restart it must not look known.
             let (size, never) = (0, Timestamp::default());
             let fingerprint = Fingerprint { size, mtime: never, ctime: never, ..stat.fingerprint };
-            return self.saw_new(now, path, &Stat { fingerprint, ..stat }, Read::of_nothing());
+            self.saw_new(now, path, &Stat { fingerprint, ..stat }, Read::of_nothing());
+            return false;
         }
         let read = match self.digest_sight(now, path, &stat, sighted, &look) {
             Ok(read) => read,
             Err(retry) => {
                 let dirt = self.keep_bytes(now, retry, look);
                 self.look_later(now, retry, path, dirt);
-                return;
+                return false;
             }
         };
         if read.as_ref().is_some_and(|read| self.is_being_copied(now, path, &stat, read)) {
-            return;
+            return false;
         }
         let outdated = known.as_ref().filter(|lying| is_outdated(lying, &stat, &look));
         let read = match outdated.map(|lying| (lying.id, as_known(lying, &stat))) {
@@ -181,8 +188,12 @@ impl<S: Store> Core<S> {
         }
         // It may have been written to where nobody was told of it.
         let is_doubted = look.dirt.came && !look.dirt.whole && kind == Kind::File;
+        let is_read = read.is_some() && !look.is_part;
         match (known, read) {
-            (Some(_), None) if is_doubted => return self.look_at_all(now, path, &look),
+            (Some(_), None) if is_doubted => {
+                self.look_at_all(now, path, &look);
+                return false;
+            }
             (Some(known), read) => {
                 let (id, before) = (known.id, known.disk().fingerprint);
                 self.saw_known(now, path, known, &stat, read, look.dirt.told);
@@ -191,12 +202,16 @@ impl<S: Store> Core<S> {
                 }
             }
             (None, Some(read)) => self.saw_new(now, path, &stat, read),
-            (None, None) => return self.look_at_all(now, path, &look),
+            (None, None) => {
+                self.look_at_all(now, path, &look);
+                return false;
+            }
         }
         if list && kind == Kind::Directory {
             self.scan_found(path.clone(), look.dirt.told, look.dirt.came);
         }
         self.look_where_mapped(now, &stat);
+        is_read || self.is_seen(path, kind)
     }
 
     /// Was a file replaced, or written over, by one from before it? Somebody

@@ -199,9 +199,16 @@ impl<S: Store> Core<S> {
             || (takes_away && self.own.below(path).next().is_some())
     }
 
-    /// A look at a node that only receives.
-    pub(super) fn compare_sight(&mut self, now: Now, path: &RelPath, found: Found, look: Looking) {
+    /// A look at a node that only receives. False where it is to be repeated.
+    pub(super) fn compare_sight(
+        &mut self,
+        now: Now,
+        path: &RelPath,
+        found: Found,
+        look: Looking,
+    ) -> bool {
         let is_of_bytes = look.dirt.bytes;
+        let mut is_seen = !matches!(found, Found::Unsettled);
         match found {
             Found::Nothing => self.found_nothing(path),
             Found::Entry(stat, _)
@@ -209,16 +216,22 @@ impl<S: Store> Core<S> {
             {
                 let spot = Spot::Path(path.clone());
                 self.settle.look_after(now.monotonic, UNSETTLED_WAIT, spot, look.dirt);
+                is_seen = false;
             }
             Found::Entry(stat, sighted) => {
                 self.progress.no_error(path);
                 let list =
                     stat.kind == Kind::Directory && self.is_other_directory(path, &stat, &look);
                 match self.digest_sight(now, path, &stat, sighted, &look) {
-                    Ok(read) => self.found_entry(now, path, &stat, read),
+                    Ok(read) => {
+                        let is_read = read.is_some() && !look.is_part;
+                        self.found_entry(now, path, &stat, read);
+                        is_seen = is_read || self.is_seen(path, stat.kind);
+                    }
                     Err(retry) => {
                         let spot = Spot::Path(path.clone());
                         self.settle.look_after(now.monotonic, retry, spot, look.dirt);
+                        is_seen = false;
                     }
                 }
                 if list {
@@ -232,6 +245,7 @@ impl<S: Store> Core<S> {
         if is_of_bytes {
             self.look_at_links(now, path);
         }
+        is_seen
     }
 
     /// May a directory hold what nothing was told of?
