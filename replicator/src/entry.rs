@@ -32,9 +32,6 @@ impl Timestamp {
     /// Before anything a file system can hold.
     pub const BEGINNING: Self = Self { seconds: i64::MIN, nanos: 0 };
 
-    /// After everything that a file system can hold.
-    pub const END: Self = Self { seconds: i64::MAX, nanos: 0 };
-
     /// From nanoseconds since 1970.
     pub fn from_nanos(nanos: i64) -> Self {
         const SECOND: i64 = 1_000_000_000;
@@ -45,6 +42,12 @@ impl Timestamp {
     pub fn before(&self, span: std::time::Duration) -> Self {
         let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
         Self { seconds: self.seconds.saturating_sub(seconds), nanos: self.nanos }
+    }
+
+    /// So much later; the end of time at the latest.
+    pub fn after(&self, span: std::time::Duration) -> Self {
+        let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        Self { seconds: self.seconds.saturating_add(seconds), nanos: self.nanos }
     }
 
     /// Nanoseconds since 1970, for ordering; saturates some 292 years away.

@@ -234,7 +234,7 @@ impl Node {
             mode: config.mode,
         };
         let unread_since = ending::unread_since(&opened, options.max_delay);
-        let outage = outage::noticed(&mut opened);
+        let outage = outage::noticed(&mut opened, &place, config.status_interval);
         let unwritten_since = outage.map(|outage| outage.since);
         let is_copy = provenance::is_copy(&mut opened, &carrier.root);
         let unclean = opened.unclean;

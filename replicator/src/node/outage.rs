@@ -5,10 +5,12 @@
 //! afterwards may be older than what this node read and told of.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::entry::Timestamp;
 use crate::index::{Index, Opened};
+use crate::status::StateDir;
 use crate::sync::Outage;
 
 /// Where the index remembers the boot in which it was written.
@@ -29,14 +31,25 @@ const UPTIME: &str = "/proc/uptime";
 const UNWRITTEN_MAX: Duration = Duration::from_secs(120);
 
 /// Notes this boot. Gives when changes may not have reached the disk, where the
-/// last life ended with another one.
-pub(super) fn noticed(opened: &mut Opened) -> Option<Outage> {
+/// last life ended with another one. A node that lives says so in its status file
+/// `status_every` so often.
+pub(super) fn noticed(
+    opened: &mut Opened,
+    place: &StateDir,
+    status_every: Duration,
+) -> Option<Outage> {
     let boot = fs::read(BOOT_ID).ok()?;
     let former = opened.index.note(BOOT_NOTE);
     let is_other = former.is_some_and(|former| former != boot);
     opened.index.put_note(BOOT_NOTE, boot);
     let known = opened.index.note(OUTAGE_NOTE).and_then(|note| postcard::from_bytes(&note).ok());
-    let last = opened.last_written.filter(|_| opened.unclean && is_other).map(after);
+    let last_written = opened.last_written.filter(|_| opened.unclean && is_other);
+    let last = last_written.map(|last_written| {
+        let alive =
+            written_at(&place.status_file()).map_or(last_written, |at| at.max(last_written));
+        let since = last_written.before(UNWRITTEN_MAX);
+        Outage { since, until: over_at(alive.after(status_every)) }
+    });
     let outage = known.into_iter().chain(last).reduce(Outage::and)?;
     tracing::warn!(
         "the machine went down while this node ran: what its disk lost comes back from the peers"
@@ -50,10 +63,16 @@ pub(super) fn forget(index: &mut Index) {
     index.put_note(OUTAGE_NOTE, Vec::new());
 }
 
-fn after(last_written: Timestamp) -> Outage {
-    // A clock that went back with the power says nothing of when that was.
-    let until = booted_at().filter(|booted| *booted > last_written).unwrap_or(Timestamp::END);
-    Outage { since: last_written.before(UNWRITTEN_MAX), until }
+/// When the machine that took this node with it was up again. The node may have
+/// ended long before its machine did: what users did from then on nobody cut short.
+fn over_at(alive: Timestamp) -> Timestamp {
+    let ended = alive.after(UNWRITTEN_MAX);
+    // A clock that went back with the power says nothing.
+    booted_at().filter(|booted| *booted > alive).map_or(ended, |booted| booted.min(ended))
+}
+
+fn written_at(path: &Path) -> Option<Timestamp> {
+    fs::metadata(path).and_then(|found| found.modified()).ok().map(Timestamp::from)
 }
 
 fn booted_at() -> Option<Timestamp> {
@@ -65,48 +84,66 @@ fn booted_at() -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::id::Actor;
     use crate::index;
 
-    fn open(place: &Path) -> Opened {
+    const STATUS_EVERY: Duration = Duration::from_secs(10);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// A life of a node that is killed: gives the outage that it noticed.
+    fn live(place: &Path, live: impl FnOnce(&mut Opened)) -> Option<Outage> {
         let before_commit = Box::new(|| Ok(()));
         let options = index::Options { fresh_actor: Actor(1), cache_bytes: 1 << 20, before_commit };
-        Index::open(place, options).unwrap()
-    }
-
-    /// What follows is noted, and the node is killed.
-    fn live(place: &Path, live: impl FnOnce(&mut Opened)) {
-        let mut opened = open(place);
+        let mut opened = Index::open(place, options).unwrap();
+        let noticed = noticed(&mut opened, &StateDir::new(place), STATUS_EVERY);
         live(&mut opened);
         opened.index.flush().unwrap();
+        noticed
     }
+
+    fn go_down(opened: &mut Opened) {
+        opened.index.put_note(BOOT_NOTE, b"another".to_vec());
+    }
+
+    fn nothing(_: &mut Opened) {}
 
     #[test]
     fn an_outage_is_noticed_until_it_is_forgotten() {
         let place = tempfile::tempdir().unwrap();
         let place = place.path();
-        live(place, |opened| assert!(noticed(opened).is_none(), "in its first life"));
-        live(place, |opened| assert!(noticed(opened).is_none(), "in the same boot"));
-        live(place, |opened| opened.index.put_note(BOOT_NOTE, b"another".to_vec()));
-        let mut first = None;
-        live(place, |opened| first = noticed(opened));
-        let first = first.unwrap();
+        assert!(live(place, nothing).is_none(), "in its first life");
+        assert!(live(place, go_down).is_none(), "in the same boot");
+        let first = live(place, nothing).unwrap();
         assert!(first.since < first.until);
-        // Killed before it had looked at all.
-        live(place, |opened| {
-            let again = noticed(opened).unwrap();
-            assert_eq!((again.since, again.until), (first.since, first.until));
-            // In the next boot as well, from the first on.
-            opened.index.put_note(BOOT_NOTE, b"another".to_vec());
-        });
-        live(place, |opened| {
-            let both = noticed(opened).unwrap();
-            assert_eq!(both.since, first.since);
-            forget(&mut opened.index);
-        });
-        live(place, |opened| assert!(noticed(opened).is_none(), "forgotten"));
+        // Killed before it had looked at all, and once more with its machine.
+        let again = live(place, go_down).unwrap();
+        assert_eq!((again.since, again.until), (first.since, first.until));
+        let both = live(place, |opened| forget(&mut opened.index)).unwrap();
+        assert_eq!(both.since, first.since);
+        assert!(live(place, nothing).is_none(), "forgotten");
+    }
+
+    /// Else all that users did since would count for less than what they did
+    /// before.
+    #[test]
+    fn an_outage_is_no_longer_than_the_node_may_have_lived() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path();
+        live(place, go_down);
+        let ended = SystemTime::now() - DAY;
+        for file in fs::read_dir(place).unwrap() {
+            let file = fs::File::options().write(true).open(file.unwrap().path()).unwrap();
+            file.set_modified(ended).unwrap();
+        }
+        let outage = live(place, go_down).unwrap();
+        let ended = Timestamp::from(ended);
+        assert!(outage.since < ended && ended < outage.until);
+        assert!(outage.until <= ended.after(UNWRITTEN_MAX + STATUS_EVERY), "{outage:?}");
+
+        // It did nothing, and lived.
+        fs::write(StateDir::new(place).status_file(), "alive").unwrap();
+        let outage = live(place, nothing).unwrap();
+        assert!(outage.until > ended.after(DAY / 2), "{outage:?}");
     }
 }

@@ -326,6 +326,14 @@ fn seeds_that_failed_once_stay_well() {
         Plan::one_way(125632),
         // A name that waits for one of a node's own, and is the first of a file's.
         Plan::one_way(123441),
+        // Of a number that the disk gave back to an earlier file, nobody heard.
+        Plan::powerless(853),
+        // A file that the disk had lost gave its name to one that had another.
+        Plan::powerless(3857),
+        // Written to after the outage, and taken for what was left of it.
+        Plan::powerless(851),
+        // Its mode was set by another before anybody had read what was left of it.
+        Plan::powerless(5125),
         // It woke for ever, a hundred times a second, with nothing to do.
         Plan::alike(2617),
     ];

@@ -278,6 +278,8 @@ fn story_in(volume: &Volume, level: &str, is_told: impl Fn(&Method) -> bool) {
                     scene.clear();
                 }
                 Outcome::Lacking(why) | Outcome::Failed(why) => {
+                    let status = cluster[0].status().unwrap();
+                    let why = format!("{why}; capture: {}", status.json()["capture"]);
                     tell(method.name, how, &why);
                     failures.push(format!("{}, {how}: {why}", method.name));
                     scene.clear();

@@ -12,13 +12,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use replicator_tests::random::Random;
 use replicator_tests::{poll, tree};
 
 /// A hundred times what a small change should take.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long what failed to arrive within that is waited for yet, to say whether it
+/// was late or lost.
+const LATE_LIMIT: Duration = Duration::from_secs(40);
 
 /// Length of the file: some pages, leaves and extents.
 pub const FILE_BYTES: u64 = 1 << 20;
@@ -230,15 +234,22 @@ impl Scene {
 
     /// What the other node's folder still lacks when it should not.
     pub fn difference(&self) -> Option<String> {
-        let mut why = String::new();
-        let same = poll::until(ARRIVAL_LIMIT, || {
-            why = match tree::differences(&self.here, &self.there) {
-                Ok(lines) => lines.join(", "),
-                Err(error) => error.to_string(),
-            };
-            why.is_empty()
-        });
-        (!same).then_some(why)
+        let mut lacks = String::new();
+        let mut is_same = || {
+            let differences = tree::differences(&self.here, &self.there);
+            let lines = differences.unwrap_or_else(|error| vec![error.to_string()]);
+            let is_same = lines.is_empty();
+            lacks = if is_same { std::mem::take(&mut lacks) } else { lines.join(", ") };
+            is_same
+        };
+        if poll::until(ARRIVAL_LIMIT, &mut is_same) {
+            return None;
+        }
+        let start = Instant::now();
+        let came = poll::until(LATE_LIMIT, &mut is_same);
+        let waited = ARRIVAL_LIMIT + start.elapsed();
+        let then = if came { "there after" } else { "not there after" };
+        Some(format!("{lacks}, {then} {waited:.1?}"))
     }
 
     /// What of the method's own the other node lacks though it should not.

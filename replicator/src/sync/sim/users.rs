@@ -143,9 +143,11 @@ impl World {
         let after = [&deed.path, &deed.other].map(|path| self.nodes[at].disk.stat(path));
         let mut pairs = before.into_iter().zip(after).filter_map(|(was, is)| was.zip(is));
         let is_older = pairs.any(|(was, is)| is.fingerprint.mtime < was.fingerprint.mtime);
+        let is_named_elsewhere = name == "write" && self.is_named_elsewhere(at, &deed.path);
         let contents = &mut self.contents;
         if matches!(name, "write" | "replace") {
             contents.written.insert(content.clone());
+            contents.copied.extend(is_named_elsewhere.then(|| content.clone()));
             contents.own.extend(only_receives.then(|| content.clone()));
         }
         self.nodes[at].disk.had.retain(|content| !dead.contains(content));
@@ -190,6 +192,15 @@ impl World {
         };
         self.trace(|| format!("{at}: USER {name} {path} {with}"));
         self.report(at, changes);
+    }
+
+    /// Has the file at this place a name on other nodes that it has not here yet?
+    fn is_named_elsewhere(&self, at: usize, path: &RelPath) -> bool {
+        let node = &self.nodes[at];
+        let lying = node.core.store().name(path).and_then(|row| row.on_disk());
+        let body = lying.and_then(|(id, _)| node.core.store().body(id));
+        let inode = |path: &RelPath| node.disk.stat(path).map(|stat| stat.fingerprint.inode);
+        body.is_some_and(|body| body.bound.iter().any(|name| inode(name) != inode(path)))
     }
 
     /// What was unlinked just now, and has no name left that it is to keep.
