@@ -86,9 +86,12 @@ impl<S: Store> Core<S> {
 
     /// Is nothing more to be read at a place where a look found such an entry?
     pub(super) fn is_seen(&self, path: &RelPath, kind: Kind) -> bool {
+        if kind != Kind::File || self.behind.is_none() {
+            return true;
+        }
         let body = self.lying_at(path).map(|lying| Spot::Body(lying.id));
         let mut spots = [Spot::Path(path.clone())].into_iter().chain(body);
-        kind != Kind::File || !spots.any(|spot| self.settle.holds(&spot))
+        !spots.any(|spot| self.settle.holds(&spot))
     }
 
     /// What lies at this place was read as a whole, or needs not be.
@@ -134,10 +137,15 @@ impl<S: Store> Core<S> {
     /// Was something found in the place of a file, or the file changed, where
     /// nobody can say upon what? Its bytes may have been written in part, or
     /// whoever changed it since did not see what the disk had lost.
-    pub(super) fn is_in_doubt(&self, path: &RelPath, lay: Option<&Lying>, stat: &Stat) -> bool {
+    pub(super) fn is_in_doubt(
+        &self,
+        path: &RelPath,
+        stat: &Stat,
+        lay: impl FnOnce() -> Option<Lying>,
+    ) -> bool {
         let outage = self.outage_at(path).filter(|_| self.has_other_members());
-        let lay = lay.filter(|lay| lay.kind() == Kind::File);
-        outage.zip(lay).is_some_and(|(outage, lay)| {
+        outage.is_some_and(|outage| {
+            let Some(lay) = lay().filter(|lay| lay.kind() == Kind::File) else { return false };
             let Fingerprint { ctime, .. } = lay.disk().fingerprint;
             // One that was made then may be broken, whenever it was written to.
             let is_made_then = outage.covers(stat.fingerprint.birth);
@@ -159,8 +167,8 @@ impl<S: Store> Core<S> {
     /// never having lain here.
     pub(super) fn bring_back_unwritten(&mut self, gone: Vec<RelPath>) -> Vec<RelPath> {
         let (unwritten, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(|path| {
-            let lying = self.lying_at(path).zip(self.outage_at(path));
-            lying.is_some_and(|(lying, outage)| outage.covers(lying.disk().fingerprint.ctime))
+            let lay = || Some(self.lying_at(path)?.disk().fingerprint.ctime);
+            self.outage_at(path).is_some_and(|outage| lay().is_some_and(|at| outage.covers(at)))
         });
         for path in unwritten.iter().rev() {
             self.bring_back(path);

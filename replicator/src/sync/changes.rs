@@ -35,7 +35,8 @@ impl<S: Store> Core<S> {
         let mut row = BodyRow::clone(before);
         let when = self.when_written(path, stat);
         let mut dot = None;
-        let mut restored = self.restored.take(path) || self.is_in_doubt(path, Some(known), stat);
+        let mut restored =
+            self.restored.take(path) || self.is_in_doubt(path, stat, || Some(known.clone()));
         if let Some(read) = read {
             let from = row.content_on_disk().and_then(Content::digest);
             if row.content_on_disk() != Some(&read.content) {
@@ -125,7 +126,7 @@ impl<S: Store> Core<S> {
         };
         self.put_leaves(id, read.leaves);
         self.put_body(id, row);
-        let is_in_doubt = self.is_in_doubt(path, self.lying_at(path).as_ref(), stat);
+        let is_in_doubt = self.is_in_doubt(path, stat, || self.lying_at(path));
         match self.restored.take(path) || is_in_doubt {
             true => self.bind_beside(path, id, stat.kind, when),
             false => self.bind(path, id, stat.kind, when),

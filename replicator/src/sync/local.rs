@@ -320,7 +320,7 @@ impl<S: Store> Core<S> {
                 true => stat.metadata.mtime.as_nanos(),
                 false => now.wall,
             };
-            match self.is_in_doubt(path, self.lying_at(path).as_ref(), stat) {
+            match self.is_in_doubt(path, stat, || self.lying_at(path)) {
                 true => self.bind_beside(path, id, stat.kind, when),
                 false => self.bind(path, id, stat.kind, when),
             }

@@ -238,9 +238,10 @@ impl Scene {
         let mut is_same = || {
             let differences = tree::differences(&self.here, &self.there);
             let lines = differences.unwrap_or_else(|error| vec![error.to_string()]);
-            let is_same = lines.is_empty();
-            lacks = if is_same { std::mem::take(&mut lacks) } else { lines.join(", ") };
-            is_same
+            if !lines.is_empty() {
+                lacks = lines.join(", ");
+            }
+            lines.is_empty()
         };
         if poll::until(ARRIVAL_LIMIT, &mut is_same) {
             return None;
